@@ -1,0 +1,1 @@
+"""Audio files, datasets and the embedded corpus."""

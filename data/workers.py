@@ -1,0 +1,70 @@
+"""Worker processes: how they start, decided here once for loader, PESQ labels and evaluation.
+
+They start by `forkserver` (`spawn` where that is missing), never by `fork`: a forked child that
+enters a parallel numba kernel is killed by OpenMP. They do not import the caller's script either.
+Python does that by default, so that functions defined in it can be unpickled; here it would load
+torch into every PESQ worker, and nothing a worker needs is defined in a script.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing.context import BaseContext
+from typing import Any
+
+_METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+_BASE: Any = multiprocessing.get_context(_METHOD)
+
+
+@contextmanager
+def _script_hidden() -> Iterator[None]:
+    """Hide the main module's origin while a process starts, so that the child leaves it alone."""
+    main = sys.modules["__main__"]
+    kept = {name: main.__dict__.get(name) for name in ("__file__", "__spec__")}
+    main.__dict__.update(__file__=None, __spec__=None)
+    try:
+        yield
+    finally:
+        for name, value in kept.items():
+            if value is None and name == "__file__":
+                main.__dict__.pop(name)
+            else:
+                main.__dict__[name] = value
+
+
+class _Process(_BASE.Process):
+    @staticmethod
+    def _Popen(process_obj: Any) -> Any:  # noqa: N802 - the name is multiprocessing's
+        with _script_hidden():
+            return _BASE.Process._Popen(process_obj)
+
+
+class _Context(type(_BASE)):  # type: ignore[misc]
+    Process = _Process
+
+
+def process_context() -> BaseContext:
+    """The multiprocessing context that every worker process of this project is started in."""
+    return _Context()
+
+
+def process_pool(workers: int) -> ProcessPoolExecutor:
+    """A pool of `workers` processes that leave Ctrl-C to their parent."""
+    return ProcessPoolExecutor(workers, mp_context=process_context(), initializer=_ignore_interrupt)
+
+
+def usable_cores() -> int:
+    """The number of cores this process may run on (a container or `taskset` may grant fewer)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _ignore_interrupt() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

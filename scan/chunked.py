@@ -1,0 +1,153 @@
+"""The selective scan in plain PyTorch, for any device and dtype.
+
+The sequence is cut into chunks. Inside a chunk the recurrence is solved by doubling (an associative
+scan: after k rounds each position has absorbed the 2^k before it), which never divides by a decay
+and so cannot overflow. From chunk to chunk only the state is handed on, and it is all that the
+backward pass keeps: it recomputes each chunk from the state at its border, and its own recurrence
+is solved by the same doubling, run from right to left.
+
+Memory: O(b l d + b n d l / chunk) kept, O(b chunk d n) in passing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+
+def _accumulate(decay: Tensor, value: Tensor) -> Tensor:
+    """Solve h_t = decay_t h_{t-1} + value_t along dim 1, h_{-1} = 0; overwrites its arguments."""
+    reach = 1
+    while reach < value.shape[1]:
+        value[:, reach:] += decay[:, reach:] * value[:, :-reach]
+        decay[:, reach:] = decay[:, reach:] * decay[:, :-reach]
+        reach *= 2
+    return value
+
+
+def _step_sizes(delta: Tensor, delta_bias: Tensor | None, delta_softplus: bool) -> Tensor:
+    if delta_bias is not None:
+        delta = delta + delta_bias
+    return torch.logaddexp(delta, torch.zeros_like(delta)) if delta_softplus else delta
+
+
+def _chunks(length: int, chunk_size: int, reverse: bool) -> Iterator[slice]:
+    """The chunks in scanning order."""
+    for start in range(0, length, chunk_size):
+        stop = min(start + chunk_size, length)
+        yield slice(length - stop, length - start) if reverse else slice(start, stop)
+
+
+def _states(step: Tensor, u: Tensor, A: Tensor, B: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
+    """Decays and states of one chunk in scanning order, both (b, chunk, d, n)."""
+    decay = torch.exp(step[..., None] * A)
+    value = (step * u)[..., None] * B[:, :, None, :]
+    value[:, 0] += decay[:, 0] * before
+    return decay, _accumulate(decay.clone(), value)
+
+
+def forward(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    initial_state: Tensor | None,
+    delta_softplus: bool,
+    reverse: bool,
+    chunk_size: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Output (b, l, d), last state (b, d, n), border states (b, chunks - 1, n, d)."""
+    step = _step_sizes(delta, delta_bias, delta_softplus)
+    state = u.new_zeros(u.shape[0], u.shape[2], A.shape[1])
+    if initial_state is not None:
+        state = state + initial_state
+    out = torch.empty_like(u, memory_format=torch.contiguous_format)
+    borders = []
+    order = (1,) if reverse else ()
+    for part in _chunks(u.shape[1], chunk_size, reverse):
+        borders.append(state)
+        inputs = (x[:, part].flip(order) for x in (step, u, B, C))
+        step_, u_, B_, C_ = inputs
+        _, states = _states(step_, u_, A, B_, state)
+        out[:, part] = torch.einsum("bcdn,bcn->bcd", states, C_).flip(order)
+        state = states[:, -1].clone()
+    if D is not None:
+        out += D * u
+    if z is not None:
+        out *= torch.nn.functional.silu(z)
+    kept = u.new_empty(u.shape[0], len(borders) - 1, A.shape[1], A.shape[0])
+    for i, border in enumerate(borders[1:]):
+        kept[:, i] = border.transpose(1, 2)
+    return out, state, kept
+
+
+def backward(
+    grad_out: Tensor,
+    grad_last: Tensor | None,
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    initial_state: Tensor | None,
+    borders: Tensor,
+    delta_softplus: bool,
+    reverse: bool,
+    chunk_size: int,
+) -> tuple[Tensor, ...]:
+    """Gradients of u, delta, A, B, C, D, z, delta_bias, initial_state; size 0 for an absent one."""
+    step = _step_sizes(delta, delta_bias, delta_softplus)
+    du, dstep, dA = torch.zeros_like(u), torch.zeros_like(u), torch.zeros_like(A)
+    dB, dC, dz = torch.zeros_like(B), torch.zeros_like(C), u.new_empty(0)
+    gy = grad_out
+    if z is not None:
+        gate = torch.sigmoid(z)
+        gy = grad_out * z * gate
+        dz = grad_out * gate * (1 + z * (1 - gate))  # times the output before the gate, below
+    carried = torch.zeros_like(u[:, 0, :, None] * A) if grad_last is None else grad_last
+    order = (1,) if reverse else ()
+    parts = list(_chunks(u.shape[1], chunk_size, reverse))
+    for i in reversed(range(len(parts))):
+        part = parts[i]
+        if i > 0:
+            before = borders[:, i - 1].transpose(1, 2)
+        else:
+            before = torch.zeros_like(carried) if initial_state is None else initial_state
+        step_, u_, B_, C_, gy_ = (x[:, part].flip(order) for x in (step, u, B, C, gy))
+        decay, states = _states(step_, u_, A, B_, before)
+        # dL/dh_t = gy_t C_t + decay_{t+1} dL/dh_{t+1}: the same recurrence from right to left, in
+        # which `carried` already holds the decay into the next chunk.
+        grad = gy_[..., None] * C_[:, :, None, :]
+        grad[:, -1] += carried
+        onward = torch.cat([decay[:, 1:], torch.ones_like(decay[:, :1])], 1)
+        grad = _accumulate(onward.flip(1), grad.flip(1)).flip(1)
+        carried = decay[:, 0] * grad[:, 0]
+        previous = torch.cat([before[:, None], states[:, :-1]], 1)
+        through = grad * decay * previous
+        dx = torch.einsum("bcdn,bcn->bcd", grad, B_)
+        dA += torch.einsum("bcdn,bcd->dn", through, step_)
+        du[:, part] = (dx * step_).flip(order)
+        dstep[:, part] = (dx * u_ + torch.einsum("bcdn,dn->bcd", through, A)).flip(order)
+        dB[:, part] = torch.einsum("bcdn,bcd->bcn", grad, step_ * u_).flip(order)
+        dC[:, part] = torch.einsum("bcdn,bcd->bcn", states, gy_).flip(order)
+        if z is not None:
+            y = torch.einsum("bcdn,bcn->bcd", states, C_).flip(order)
+            dz[:, part] *= y if D is None else y + D * u[:, part]
+    dD = u.new_empty(0)
+    if D is not None:
+        dD = (gy * u).sum((0, 1))
+        du += gy * D
+    if delta_softplus:
+        dstep = dstep * -torch.expm1(-step)  # sigmoid(x) = 1 - exp(-softplus(x))
+    dbias = u.new_empty(0) if delta_bias is None else dstep.sum((0, 1))
+    dinitial = u.new_empty(0) if initial_state is None else carried
+    return du, dstep, dA, dB, dC, dD, dz, dbias, dinitial

@@ -1,0 +1,51 @@
+"""The selective scan written as its definition: the oracle that every backend is compared with.
+
+One Python iteration per time step and autograd for the gradients, in the dtype of its inputs
+(float64 in the tests). Slow, and never chosen by `backend="auto"`.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def selective_scan_reference(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    initial_state: Tensor | None,
+    delta_softplus: bool,
+    reverse: bool,
+) -> tuple[Tensor, Tensor]:
+    """Gu and Dao, "Mamba", 2023, equations 2a, 2b and 4 (A by zero-order hold, B by Euler's rule).
+
+    Arguments as in `scan.selective_scan`. Returns the output (b, l, d) and last state (b, d, n).
+    """
+    if delta_bias is not None:
+        delta = delta + delta_bias
+    if delta_softplus:
+        # F.softplus goes over to the identity at 20; this is exact on both sides of it.
+        delta = torch.logaddexp(delta, torch.zeros_like(delta))
+    if initial_state is None:
+        state = u.new_zeros(u.shape[0], u.shape[2], A.shape[1])
+    else:
+        state = initial_state
+    steps = range(u.shape[1])
+    outputs = {}
+    for t in reversed(steps) if reverse else steps:
+        decay = torch.exp(delta[:, t, :, None] * A)
+        state = decay * state + (delta[:, t] * u[:, t])[..., None] * B[:, t, None, :]
+        outputs[t] = (state * C[:, t, None, :]).sum(-1)
+    y = torch.stack([outputs[t] for t in steps], dim=1)
+    if D is not None:
+        y = y + D * u
+    if z is not None:
+        y = y * F.silu(z)
+    return y, state
