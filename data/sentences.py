@@ -190,7 +190,7 @@ def _fill(slot: str, rng: np.random.Generator, used: set[str]) -> str:
         case "a":
             words = "a"
         case "the":
-            # Mostly the plain article, and again and again in one sentence.
+            # Unlike other words, the plain article may be repeated.
             words = draw("the") if rng.random() < 0.3 else "the"
         case "number":
             words = str(rng.integers(13, 100))
@@ -207,4 +207,5 @@ def _fill(slot: str, rng: np.random.Generator, used: set[str]) -> str:
 
 def _ordinal(day: int) -> str:
     unit = 0 if day in (11, 12, 13) else day % 10
-    return f"{day}{ {1: 'st', 2: 'nd', 3: 'rd'}.get(unit, 'th') }"
+    ending = {1: "st", 2: "nd", 3: "rd"}.get(unit, "th")
+    return f"{day}{ending}"

@@ -1,0 +1,1 @@
+"""Ablation 1: bidirectional Mamba along time, within each band."""

@@ -1,0 +1,21 @@
+"""The sequence models of this ablation: bidirectional Mamba within each band."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from bandsplit.path import PathBlock, along_time
+from real_mamba_optimized import BidirectionalMambaBlock
+
+
+class IntraBandBiMamba(nn.Module):
+    """The time path: each band's frames as one sequence. (b, k, t, c) to the same."""
+
+    def __init__(self, channels: int, **options: Any) -> None:
+        super().__init__()
+        self.block = PathBlock(channels, BidirectionalMambaBlock(channels, **options))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return along_time(self.block, x)

@@ -1,0 +1,46 @@
+"""The network of this ablation: time path, uniform decoder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from abl1.mamba import IntraBandBiMamba
+from bandsplit.decoder import MaskDecoder
+from bandsplit.net import BandSplitNet
+from real_mamba_optimized import Checkpointing
+
+
+class MBSNet(BandSplitNet):
+    """Band-split bidirectional Mamba. Without arguments, the network of the README's table.
+
+    Args:
+        num_layers: how often the paths are repeated.
+        d_state, chunk_size, use_checkpoint, expand, d_conv: see `real_mamba_optimized`.
+        channels: features of each band.
+        hidden: width of every band's decoder.
+    """
+
+    def __init__(
+        self,
+        num_layers: int = 1,
+        d_state: int = 16,
+        chunk_size: int = 64,
+        use_checkpoint: Checkpointing = True,
+        channels: int = 192,
+        expand: int = 2,
+        d_conv: int = 4,
+        hidden: int = 96,
+    ) -> None:
+        options: dict[str, Any] = {
+            "d_state": d_state,
+            "chunk_size": chunk_size,
+            "use_checkpoint": use_checkpoint,
+            "expand": expand,
+            "d_conv": d_conv,
+        }
+        layers: list[nn.Module] = []
+        for _ in range(num_layers):
+            layers.append(IntraBandBiMamba(channels, **options))
+        super().__init__(channels, nn.Sequential(*layers), MaskDecoder(channels, hidden))

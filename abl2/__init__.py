@@ -1,0 +1,1 @@
+"""Ablation 2: bidirectional Mamba along time and across bands."""

@@ -1,0 +1,46 @@
+"""The sequence models of this ablation, those of ablation 2, and its decoder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from bandsplit.bands import WIDTHS
+from bandsplit.decoder import MaskDecoder
+from bandsplit.path import PathBlock, along_bands, along_time
+from real_mamba_optimized import BidirectionalMambaBlock
+
+
+class IntraBandBiMamba(nn.Module):
+    """The time path: each band's frames as one sequence. (b, k, t, c) to the same."""
+
+    def __init__(self, channels: int, **options: Any) -> None:
+        super().__init__()
+        self.block = PathBlock(channels, BidirectionalMambaBlock(channels, **options))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return along_time(self.block, x)
+
+
+class CrossBandBiMamba(nn.Module):
+    """The band path: each frame's bands as one sequence. (b, k, t, c) to the same."""
+
+    def __init__(self, channels: int, **options: Any) -> None:
+        super().__init__()
+        self.block = PathBlock(channels, BidirectionalMambaBlock(channels, **options))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return along_bands(self.block, x)
+
+
+class MaskDecoderAdaptive(MaskDecoder):
+    """A decoder whose width follows what a band must produce. (b, k, t, c) to (b, f, t, 3).
+
+    hidden: widths for the low bands (2 or 3 bins, up to 18 real filter coefficients a frame), the
+    middle ones (8 bins, 48 coefficients) and the high ones (16 or 17 bins, up to 102).
+    """
+
+    def __init__(self, channels: int, hidden: tuple[int, int, int]) -> None:
+        low, middle, high = hidden
+        super().__init__(channels, [low if w <= 3 else middle if w <= 8 else high for w in WIDTHS])

@@ -1,0 +1,86 @@
+"""From features back to a filter: what each band's decoder says to the spectrum's bins.
+
+The filter is a complex one of three taps over neighbouring frames ("deep filtering": Mack and
+Habets, IEEE SPL 2020; in BSRNN as in sungwon23/BSRNN).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from bandsplit.bands import BANDS, BandLinear, Group, Norm, groups
+
+TAPS = 3
+
+
+class GroupDecoder(nn.Module):
+    """The decoders of one group of bands: norm, Linear, tanh, Linear, GLU.
+
+    (b, k, t, c) to the real and imaginary filter coefficients (b, k * width, t, 3, 2) of its bins.
+    """
+
+    def __init__(self, group: Group, channels: int, over_frames: bool) -> None:
+        super().__init__()
+        self.width = group.width
+        self.norm = Norm(channels, group.count, over_frames)
+        self.hidden = BandLinear(group.count, channels, group.hidden)
+        self.output = BandLinear(group.count, group.hidden, 2 * group.width * TAPS * 2)
+        # With the 1 that the centre tap adds, an untrained network returns (nearly) its input.
+        # From a plain start it is still below its noisy input after a hundred steps.
+        with torch.no_grad():
+            for parameter in self.output.parameters():
+                parameter.mul_(0.1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b = x.shape[0]
+        x = rearrange(self.norm(x), "b k t c -> k (b t) c")
+        x = F.glu(self.output(torch.tanh(self.hidden(x))), dim=-1)
+        return rearrange(
+            x, "k (b t) (w tap r) -> b (k w) t tap r", b=b, w=self.width, tap=TAPS, r=2
+        )
+
+
+class MaskDecoder(nn.Module):
+    """Features (b, k, t, c) to a complex filter (b, f, t, 3): taps at frames t - 1, t and t + 1.
+
+    Args:
+        channels: c.
+        hidden: the hidden width of each of the 31 bands' decoders, or one for all.
+        over_frames: as in `Norm`.
+    """
+
+    def __init__(
+        self, channels: int, hidden: int | Sequence[int], over_frames: bool = False
+    ) -> None:
+        super().__init__()
+        widths = [hidden] * BANDS if isinstance(hidden, int) else list(hidden)
+        self.groups = list(groups(widths))
+        self.decoders = nn.ModuleList(
+            GroupDecoder(group, channels, over_frames) for group in self.groups
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = [
+            decoder(x[:, group.bands])
+            for group, decoder in zip(self.groups, self.decoders, strict=True)
+        ]
+        # Complex numbers of half precision overflow at 65504: the filter is complex64, always.
+        taps = torch.view_as_complex(torch.cat(parts, dim=1).float().contiguous())
+        identity = taps.new_tensor([0, 1, 0])
+        return taps + identity
+
+
+def apply_filter(taps: Tensor, spectrum: Tensor) -> Tensor:
+    """Filter a spectrum (b, f, t) over its frames with taps (b, f, t, 3); zeros beyond its ends.
+
+    out[t] = taps[t, 0] x[t - 1] + taps[t, 1] x[t] + taps[t, 2] x[t + 1]
+    """
+    padded = F.pad(spectrum, (1, 1))
+    frames = spectrum.shape[-1]
+    shifted = [padded[..., i : i + frames] for i in range(TAPS)]
+    return sum((taps[..., i] * x for i, x in enumerate(shifted)), torch.zeros_like(spectrum))

@@ -1,0 +1,59 @@
+"""The signal path that all networks of this project share: split, layers, decode, filter."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from bandsplit.bands import BandSplit
+from bandsplit.decoder import MaskDecoder, apply_filter
+from bandsplit.stft import istft, stft
+
+# Below this root mean square (-100 dB of full scale) a recording counts as silent.
+RMS_FLOOR = 1e-5
+
+
+def loudness(x: Tensor) -> Tensor:
+    """Root mean square (b, 1) of waveforms (b, s), at least RMS_FLOOR."""
+    return x.float().square().mean(-1, keepdim=True).sqrt().clamp_min(RMS_FLOOR)
+
+
+class BandSplitNet(nn.Module):
+    """A speech enhancer: waveform at 16 kHz in, waveform out.
+
+    Args:
+        channels: features c of each band.
+        layers: (b, k, t, c) to the same, where the networks differ.
+        decoder: (b, k, t, c) to the filter (b, f, t, 3).
+        over_frames: whether the split normalises over frames (`bandsplit.bands.BandSplit`).
+    """
+
+    def __init__(
+        self, channels: int, layers: nn.Module, decoder: MaskDecoder, over_frames: bool = False
+    ) -> None:
+        super().__init__()
+        self.split = BandSplit(channels, over_frames)
+        self.layers = layers
+        self.decoder = decoder
+
+    def forward(self, noisy: Tensor) -> tuple[Tensor, Tensor]:
+        """Noisy waveforms (b, s), s >= 1, to enhanced ones (b, s) and their spectrum (b, f, t).
+
+        Each item is divided by its own loudness first and multiplied by it in the end.
+        """
+        scale = loudness(noisy)
+        spectrum = stft(noisy / scale)
+        taps = self.decoder(self.layers(self.split(spectrum)))
+        enhanced = apply_filter(taps, spectrum)
+        waveform = istft(enhanced, noisy.shape[-1])
+        return waveform * scale, enhanced * scale[..., None]
+
+    @torch.no_grad()
+    def enhance(self, noisy: Tensor) -> Tensor:
+        """Noisy waveforms (b, s), s >= 1, to enhanced ones (b, s), without gradients."""
+        if noisy.dim() != 2 or noisy.shape[-1] < 1:
+            raise ValueError(
+                f"expected waveforms (batch, samples), at least one sample long; "
+                f"the shape is {tuple(noisy.shape)}"
+            )
+        return self(noisy)[0]

@@ -1,0 +1,57 @@
+"""The spectrum that every network of this project works on, and its inverse.
+
+16 kHz, n_fft 512, hop 128, periodic Hann window, centred, zeros beyond the ends: 257 bins, and
+s // 128 + 1 frames for s samples. Zeros, not reflection: they exist for every length, and a frame
+does not change when silence is appended.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+SAMPLE_RATE = 16_000
+N_FFT = 512
+HOP = 128
+BINS = N_FFT // 2 + 1
+
+
+def _window(like: Tensor) -> Tensor:
+    return torch.hann_window(N_FFT, device=like.device, dtype=like.dtype)
+
+
+def stft(x: Tensor) -> Tensor:
+    """Waveform (b, s) to complex spectrum (b, f, t), in fp32 under autocast too; s >= 1."""
+    with torch.autocast(x.device.type, enabled=False):
+        x = x if x.dtype == torch.float64 else x.float()
+        return torch.stft(
+            x,
+            N_FFT,
+            HOP,
+            window=_window(x),
+            center=True,
+            pad_mode="constant",
+            return_complex=True,
+        )
+
+
+def istft(spectrum: Tensor, length: int) -> Tensor:
+    """Complex spectrum (b, f, t) to waveform (b, length), where t = length // 128 + 1."""
+    with torch.autocast(spectrum.device.type, enabled=False):
+        window = _window(spectrum.real)
+        return torch.istft(spectrum, N_FFT, HOP, window=window, center=True, length=length)
+
+
+def compressed(spectrum: Tensor, power: float = 0.3) -> Tensor:
+    """X |X|^(power - 1): the phase kept, the magnitude to the given power; 0 stays 0.
+
+    The 1e-9 under the root keeps the gradient finite at silence.
+    """
+    squared = spectrum.real.square() + spectrum.imag.square()
+    return spectrum * (squared + 1e-9) ** ((power - 1) / 2)
+
+
+def compressed_magnitude(spectrum: Tensor, power: float = 0.3) -> Tensor:
+    """|X|^power, as (re² + im² + 1e-9)^(power / 2), whose gradient is finite at silence."""
+    squared = spectrum.real.square() + spectrum.imag.square()
+    return (squared + 1e-9) ** (power / 2)

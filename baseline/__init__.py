@@ -1,0 +1,1 @@
+"""The baseline: BSRNN, and the controls that the comparison with it needs."""
