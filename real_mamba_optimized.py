@@ -144,7 +144,9 @@ class MambaBlock(nn.Module):
     ) -> None:
         super().__init__()
         if use_checkpoint not in (False, True, "full"):
-            raise ValueError(f"use_checkpoint is {use_checkpoint!r}, expected False, True or 'full'")
+            raise ValueError(
+                f"use_checkpoint is {use_checkpoint!r}, expected False, True or 'full'"
+            )
         self.use_checkpoint = use_checkpoint
         self.ssm = SelectiveSSM(d_model, **ssm_options)
 

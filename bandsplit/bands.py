@@ -8,8 +8,8 @@ Band-Split RNN", ICASSP 2023, in the 16-kHz setting of sungwon23/BSRNN.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +23,8 @@ BANDS = len(WIDTHS)
 assert sum(WIDTHS) == BINS
 
 
-class Group(NamedTuple):
+@dataclass(frozen=True)
+class Group:
     """Neighbouring bands that share all their sizes, and so one batched product."""
 
     bands: slice
@@ -39,7 +40,9 @@ class Group(NamedTuple):
 def groups(hidden: Sequence[int] = (0,) * BANDS) -> Iterator[Group]:
     """The bands in runs of equal width and equal `hidden`, from low to high."""
     if len(hidden) != BANDS:
-        raise ValueError(f"{len(hidden)} hidden widths given, expected one for each of {BANDS} bands")
+        raise ValueError(
+            f"{len(hidden)} hidden widths given, expected one for each of {BANDS} bands"
+        )
     band = bin_ = 0
     for (width, size), run in groupby(zip(WIDTHS, hidden, strict=True)):
         count = len(list(run))

@@ -10,7 +10,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-SAMPLE_RATE = 16_000
 N_FFT = 512
 HOP = 128
 BINS = N_FFT // 2 + 1

@@ -16,7 +16,7 @@ from bandsplit.path import PathBlock, along_bands, along_time
 
 
 class LSTM(nn.Module):
-    """An LSTM, or one in each direction, and the Linear back: (sequences, length, c) to the same."""
+    """An LSTM in one or both directions and the Linear back: (sequences, length, c) to the same."""
 
     def __init__(self, channels: int, hidden: int, bidirectional: bool) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class BSRNN(BandSplitNet):
 
 
 class LSTMPath(nn.Module):
-    """A path of the Mamba networks, with an LSTM in the place of the two Mambas and their Linear."""
+    """A path of the Mamba networks, an LSTM in the place of the two Mambas and their Linear."""
 
     def __init__(self, channels: int, lstm_width: int, across_bands: bool) -> None:
         super().__init__()

@@ -22,7 +22,7 @@ _SPEED_OF_SOUND = 343.0  # m/s
 def babble(
     rng: np.random.Generator, samples: int, rate: int = 16000, *, speech: Sequence[Signal]
 ) -> Signal:
-    """Several people talking at once in a room.
+    """Several people talking at once in a room with its ambience.
 
     Args:
         rng: draws each talker's level (a spread of 8 dB), starting point, pauses and the room.
@@ -40,17 +40,18 @@ def babble(
         start = rng.integers(len(turn))
         talker = np.resize(np.roll(turn, -start), samples)
         total += talker * 10 ** (rng.uniform(-4, 4) / 20)
-    return unit_rms(reverberate(rng, total, rate, decay=rng.uniform(0.3, 0.8), level=-2.0))
+    room = reverberate(rng, total, rate, decay=rng.uniform(0.3, 0.8), level=-2.0)
+    return _in_ambience(rng, room, rate, -3, 10)
 
 
 def traffic(rng: np.random.Generator, samples: int, rate: int = 16000) -> Signal:
     """A road: distant rumble, and vehicles passing at 4 to 12 m and 8 to 20 m/s."""
     seconds = samples / rate
-    corner = rng.uniform(80, 250)
-    road = _shaped(rng, samples, rate, lambda f: 1 / (1 + (f / corner) ** 1.5))
+    corner = rng.uniform(40, 120)
+    road = _shaped(rng, samples, rate, lambda f: 1 / (1 + (f / corner) ** 2))
     total = road * np.exp(0.25 * _drift(rng, samples, rate, 0.5))
     for _ in range(1 + rng.poisson(seconds / 3)):
-        total += rng.uniform(0.7, 2.0) * _vehicle(rng, samples, rate)
+        total += rng.lognormal(-1.6, 0.9) * _vehicle(rng, samples, rate)
     return unit_rms(total)
 
 
@@ -77,11 +78,9 @@ def _vehicle(rng: np.random.Generator, samples: int, rate: int) -> Signal:
     firing = rng.uniform(30, 80)  # Hz: ignitions a second, from a lorry to a car
     turns = np.cumsum(1 + 0.03 * _drift(rng, len(source), rate, 0.7)) / rate
     cycles = firing * np.interp(emitted, source, turns)
-    order = np.arange(1, 33)[:, None] / 2
-    strength = order**-0.8 * rng.uniform(0.2, 1.0, order.shape)
-    strength[::2] *= 0.3  # half orders are what sets the cylinders apart
-    phase = rng.uniform(0, 2 * np.pi, order.shape)
-    engine = unit_rms((strength * np.cos(2 * np.pi * order * cycles + phase)).sum(0))
+    strength = np.arange(1, 33) ** -0.8 * rng.uniform(0.2, 1.0, 32)
+    strength[::2] *= 0.3  # half orders of the firing rate are what sets the cylinders apart
+    engine = unit_rms(_harmonics(rng, cycles / 2, strength))
     return rolling + rng.uniform(0.5, 1.4) * closeness * engine
 
 
@@ -91,12 +90,11 @@ def hum(rng: np.random.Generator, samples: int, rate: int = 16000) -> Signal:
     # Grids keep their frequency within some 0.1 %.
     frequency = mains * (1 + 3e-4 * _drift(rng, samples, rate, 0.5))
     cycles = np.cumsum(frequency) / rate
-    order = np.arange(1, int(2000 / mains) + 1)[:, None]
-    strength = order ** -rng.uniform(0.4, 1.0) * rng.lognormal(0, 0.7, order.shape)
+    order = np.arange(1, int(2000 / mains) + 1)
+    strength = order ** -rng.uniform(0.4, 1.0) * rng.lognormal(0, 0.7, len(order))
     # Transformers hum at even multiples, rectifiers and dimmers buzz at odd ones.
     strength *= np.where(order % 2 == rng.integers(2), 1.0, rng.uniform(0.1, 0.6))
-    phase = rng.uniform(0, 2 * np.pi, order.shape)
-    tones = unit_rms((strength * np.cos(2 * np.pi * order * cycles + phase)).sum(0))
+    tones = unit_rms(_harmonics(rng, cycles, strength))
     tones *= 1 + 0.08 * _drift(rng, samples, rate, 3)
     slope = rng.uniform(0.0, 0.6)
     hiss = _shaped(rng, samples, rate, lambda f: (f / 1000) ** -slope)
@@ -106,15 +104,15 @@ def hum(rng: np.random.Generator, samples: int, rate: int = 16000) -> Signal:
 def wind(rng: np.random.Generator, samples: int, rate: int = 16000) -> Signal:
     """Wind at a microphone: gusts of low-frequency noise, the brighter the stronger they blow."""
     gusts = 0.5 * _drift(rng, samples, rate, 0.6) + 0.25 * _drift(rng, samples, rate, 4)
-    corner = rng.uniform(60, 120)
-    rumble = _shaped(rng, samples, rate, lambda f: 1 / (1 + (f / corner) ** 2.0))
+    corner = rng.uniform(50, 110)
+    rumble = _shaped(rng, samples, rate, lambda f: 1 / (1 + (f / corner) ** 2.5))
     rustle = _shaped(rng, samples, rate, lambda f: (f / 400) / (1 + (f / 400) ** 2.2))
-    share = rng.uniform(0.15, 0.4)
+    share = rng.lognormal(-3.0, 0.7)
     return unit_rms(rumble * np.exp(gusts) + share * rustle * np.exp(1.6 * gusts))
 
 
 def keyboard(rng: np.random.Generator, samples: int, rate: int = 16000) -> Signal:
-    """Typing: key strokes (down and up) in bursts, over the tone of the room."""
+    """Typing: key strokes (down and up) in bursts, over the ambience of the room."""
     body = rng.uniform([120, 700, 1800, 3500], [300, 1500, 3200, 6500])  # Hz, of this keyboard
     total = np.zeros(samples + rate)
     time = rng.uniform(0.0, 0.15)
@@ -130,8 +128,7 @@ def keyboard(rng: np.random.Generator, samples: int, rate: int = 16000) -> Signa
         if rng.random() < 0.08:
             time += rng.uniform(0.2, 0.6)
     clicks = reverberate(rng, total[:samples], rate, decay=rng.uniform(0.15, 0.4), level=-8.0)
-    tone = _shaped(rng, samples, rate, lambda f: (f / 200) ** -0.7)
-    return unit_rms(unit_rms(clicks) + 10 ** (rng.uniform(-20, -10) / 20) * tone)
+    return _in_ambience(rng, clicks, rate, 0, 14)
 
 
 def _click(rng: np.random.Generator, rate: int, resonances: Signal) -> Signal:
@@ -185,7 +182,7 @@ def music(rng: np.random.Generator, samples: int, rate: int = 16000) -> Signal:
         else:
             play(moment, drums * 3.0 * _drum(rng, rate, 80, 0.09, 55.0))
     total = reverberate(rng, total, rate, decay=rng.uniform(0.3, 1.0), level=-6.0)
-    return unit_rms(total[skipped : skipped + samples])
+    return _in_ambience(rng, total[skipped : skipped + samples], rate, -3, 8)
 
 
 def _note(
@@ -193,13 +190,12 @@ def _note(
 ) -> Signal:
     """Harmonics of `pitch` Hz falling with order^-slope, struck and left to decay."""
     time = np.arange(int(1.2 * length * rate)) / rate
-    order = np.arange(1, max(2, min(12, int(0.45 * rate / pitch)) + 1))[:, None]
     vibrato = 0.003 * np.sin(2 * np.pi * 5.5 * time) * np.minimum(time / 0.4, 1)
     cycles = pitch * np.cumsum(1 + vibrato) / rate * 2 ** (rng.normal(0, 4) / 1200)
+    strength = np.arange(1.0, max(2, min(12, int(0.45 * rate / pitch))) + 1) ** -slope
+    fading = time / (0.6 * length)
     # High harmonics die first, as on a string.
-    envelope = order**-slope * np.exp(-time * (1 + 0.3 * order) / (0.6 * length))
-    phase = rng.uniform(0, 2 * np.pi, order.shape)
-    tone = (envelope * np.cos(2 * np.pi * order * cycles + phase)).sum(0)
+    tone = _harmonics(rng, cycles, strength, 0.3 * fading) * np.exp(-fading)
     release = np.clip((1.2 * length - time) / (0.2 * length), 0, 1)
     return tone * np.minimum(time / attack, 1) * release
 
@@ -230,6 +226,21 @@ def coloured(rng: np.random.Generator, samples: int, rate: int = 16000) -> Signa
 NOISES: dict[str, Callable[[np.random.Generator, int, int], Signal]] = {
     function.__name__: function for function in (traffic, hum, wind, keyboard, music, coloured)
 }
+
+
+def ambience(rng: np.random.Generator, samples: int, rate: int = 16000) -> Signal:
+    """What is left when nobody makes a noise: ventilation, a distant road, a trace of hiss."""
+    corner = rng.uniform(40, 120)
+    hiss = rng.uniform(0.001, 0.005)
+    return _shaped(rng, samples, rate, lambda f: 1 / (1 + (f / corner) ** 2) + hiss)
+
+
+def _in_ambience(
+    rng: np.random.Generator, signal: Signal, rate: int, low: float, high: float
+) -> Signal:
+    """`signal` with ambience of a level drawn from `low` to `high` dB against its own; unit RMS."""
+    level = 10 ** (rng.uniform(low, high) / 20)
+    return unit_rms(unit_rms(signal) + level * ambience(rng, len(signal), rate))
 
 
 def unit_rms(signal: Signal) -> Signal:
@@ -272,6 +283,25 @@ def _shaped(
     shaped = np.zeros(len(frequency), complex)
     shaped[audible] = (spectrum[0] + 1j * spectrum[1]) * gain(frequency[audible])
     return unit_rms(irfft(shaped, length)[:samples])
+
+
+def _harmonics(
+    rng: np.random.Generator, cycles: Signal, strength: Signal, damping: Signal | float = 0.0
+) -> Signal:
+    """The sum of harmonics k = 1 ... h at random phases, (s,).
+
+    It is a polynomial in exp(2πi cycles - damping), which takes one complex product a harmonic in
+    place of a cosine and an exponential.
+
+    Args:
+        rng: draws the phases.
+        cycles: (s,), the periods of the fundamental until then.
+        strength: (h,), amplitudes.
+        damping: (s,), harmonic k is multiplied by exp(-k damping).
+    """
+    phasors = strength * np.exp(2j * np.pi * rng.uniform(size=len(strength)))
+    turning = np.exp(2j * np.pi * cycles - damping)
+    return np.real(np.polynomial.polynomial.polyval(turning, np.r_[0, phasors]))
 
 
 def _drift(rng: np.random.Generator, samples: int, rate: int, hertz: float) -> Signal:

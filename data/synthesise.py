@@ -26,9 +26,9 @@ import typing
 import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
-from itertools import product
+from itertools import islice, product
 from pathlib import Path
 
 import numpy as np
@@ -41,13 +41,13 @@ from scipy.signal import lfilter
 from tqdm import tqdm
 
 from data.espeak import EspeakError, Voice, speak
-from data.noises import NOISES, Signal, babble, coloured, reverberate, unit_rms
+from data.noises import NOISES, Signal, ambience, babble, reverberate, unit_rms
 from data.sentences import sentence
 from data.workers import process_pool, usable_cores
 
 RATE = 16000
 RECIPE = 1  # counts changes of this file and its ingredients that change the sound of a row
-SIZES = {"train": 160, "valid": 24, "test": 40}
+SIZES = {"train": 120, "valid": 24, "test": 40}  # 8.3, 1.7 and 2.8 minutes
 FOLDER = Path(__file__).resolve().parent / "synthetic"
 
 _SNRS = {
@@ -121,7 +121,12 @@ def speakers() -> dict[str, Voice]:
     }
 
 
-def plan(seed: int = 0, train: int = 160, valid: int = 24, test: int = 40) -> list[Row]:
+def plan(
+    seed: int = 0,
+    train: int = SIZES["train"],
+    valid: int = SIZES["valid"],
+    test: int = SIZES["test"],
+) -> list[Row]:
     """Draw a corpus of so many pairs a split; speakers are shared by no two splits.
 
     Raises:
@@ -135,12 +140,311 @@ def plan(seed: int = 0, train: int = 160, valid: int = 24, test: int = 40) -> li
         iter(rng.permutation([name for name in speakers() if name[0] == letter]).tolist())
         for letter in "fm"
     )
-    rows: dict[str, list[Row]] = {}
-    texts: set[str] = set()
+    rows: list[Row] = []
     for index, (split, (n_women, n_men)) in enumerate(_CAST.items()):
-        cast = [next(women) for _ in range(n_women)] + [next(men) for _ in range(n_men)]
+        cast = [*islice(women, n_women), *islice(men, n_men)]
         # A generator a split: the size of one does not change the rows of the others.
-        rows[split] = _plan_split(
-            np.random.default_rng([seed, index]), split, sizes[split], cast, texts
+        rows += _plan_split(np.random.default_rng([seed, index]), split, sizes[split], cast)
+    return rows
+
+
+def _plan_split(rng: np.random.Generator, split: str, size: int, cast: list[str]) -> Iterator[Row]:
+    voices = speakers()
+    texts: set[str] = set()
+    conditions: list[tuple[str, float]] = []
+    turns: list[str] = []
+    for index in range(size):
+        # Rounds in random order: noises, SNRs and speakers are evenly used.
+        if not conditions:
+            conditions = list(product(_NOISES[split], _SNRS[split]))
+            rng.shuffle(conditions)
+        if not turns:
+            turns = rng.permutation(cast).tolist()
+        noise, snr = conditions.pop()
+        speaker = turns.pop()
+        while (text := sentence(rng)) in texts:
+            pass
+        texts.add(text)
+        voice = _varied(rng, voices[speaker])
+        others = [name for name in cast if name != speaker]
+        talkers: list[str] = []
+        if noise == "babble":
+            talkers = rng.choice(others, rng.integers(5, 9)).tolist()
+        yield Row(
+            recipe=RECIPE,
+            split=split,
+            name=f"{speaker}_{index + 1:03d}",
+            speaker=speaker,
+            voice=voice.language,
+            variant=voice.variant,
+            rate=voice.rate,
+            pitch=voice.pitch,
+            pitch_range=voice.pitch_range,
+            text=text,
+            tilt=round(rng.uniform(-3, 0), 2),
+            decay=round(rng.uniform(0.1, 0.35), 3),
+            reverb_db=round(rng.uniform(-20, -10), 1),
+            floor_db=round(rng.uniform(-50, -35), 1),
+            level_dbfs=round(rng.uniform(-30, -20), 1),
+            noise=noise,
+            noise_seed=int(rng.integers(2**31)),
+            babble=" ".join(str(_varied(rng, voices[name])) for name in talkers),
+            snr_db=snr,
         )
-    return [row for split in rows.values() for row in split]
+
+
+def _varied(rng: np.random.Generator, voice: Voice) -> Voice:
+    """The same person on another occasion: a little faster or slower, higher or lower."""
+    return replace(
+        voice,
+        rate=voice.rate + int(rng.integers(-8, 9)),
+        pitch=voice.pitch + int(rng.integers(-4, 5)),
+        pitch_range=voice.pitch_range + int(rng.integers(-8, 9)),
+    )
+
+
+def to_csv(rows: Sequence[Row]) -> str:
+    """The text of corpus.csv: a header and a line a row, in the order given."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [field.name for field in fields(Row)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(row) for row in rows)
+    return text.getvalue()
+
+
+def from_csv(text: str) -> list[Row]:
+    """The inverse of `to_csv`. Raises CorpusError if `text` is not of this form."""
+    types = typing.get_type_hints(Row)
+    try:
+        return [
+            Row(**{name: types[name](value) for name, value in record.items()})
+            for record in csv.DictReader(io.StringIO(text))
+        ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorpusError(f"corpus.csv is not a plan of this program ({error})") from None
+
+
+def render_row(row: Row) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
+    """The pair of a row: clean and noisy, each (s,) at 16 kHz.
+
+    Speech is trimmed to 0.2 s before and 0.3 s after the words. The clean side has the room, the
+    colour and the faint noise of a recording. If either side exceeded 0.95 of full scale, both
+    are reduced by the same factor, so that `level_dbfs` may be missed but never `snr_db`.
+
+    Raises:
+        EspeakError: see `speak`.
+    """
+    voice = Voice(row.voice, row.variant, row.rate, row.pitch, row.pitch_range)
+    rng = np.random.default_rng([row.noise_seed, 0])
+    clean = np.pad(_spoken(row.text, voice), (int(0.2 * RATE), int(0.3 * RATE)))
+    clean = reverberate(rng, _tilted(clean, row.tilt), RATE, row.decay, row.reverb_db)
+    clean /= 10 ** (active_level(clean) / 20)  # now at 0 dB, as is all noise
+    clean += 10 ** (row.floor_db / 20) * ambience(rng, len(clean), RATE)
+
+    rng = np.random.default_rng([row.noise_seed, 1])
+    if row.noise == "babble":
+        talkers = [
+            _spoken(f"{sentence(rng)} {sentence(rng)}", Voice.parse(talker))
+            for talker in row.babble.split()
+        ]
+        noise = babble(rng, len(clean), RATE, speech=talkers)
+    else:
+        noise = NOISES[row.noise](rng, len(clean), RATE)
+    noisy = clean + 10 ** (-row.snr_db / 20) * noise
+
+    gain = 10 ** (row.level_dbfs / 20)
+    gain = min(gain, 0.95 / max(np.abs(clean).max(), np.abs(noisy).max()))
+    first, second = (np.round(32768 * gain * side).astype(np.int16) for side in (clean, noisy))
+    return first, second
+
+
+def _spoken(text: str, voice: Voice) -> Signal:
+    """Speech at 16 kHz without the silence around it, (s,)."""
+    samples, rate = speak(text, voice)
+    speech = soxr.resample(samples / 32768, rate, RATE)
+    (loud,) = np.nonzero(np.abs(speech) > 0.003 * np.abs(speech).max())  # 50 dB below the peak
+    return speech[loud[0] : loud[-1] + 1]
+
+
+def _tilted(signal: Signal, slope: float) -> Signal:
+    """`signal` with its spectrum tilted around 1 kHz by `slope` dB an octave."""
+    frequency = np.clip(rfftfreq(len(signal), 1 / RATE), 100, None)
+    gain = 10 ** (slope * np.log2(frequency / 1000) / 20)
+    return irfft(rfft(signal) * gain, len(signal))
+
+
+def active_level(signal: Signal, rate: int = RATE) -> float:
+    """The active speech level of ITU-T P.56 (method B) in dB: 0 is a mean square of 1.
+
+    The envelope is |x| smoothed twice with a time constant of 0.03 s. A sample is active if the
+    envelope reached a threshold during the last 0.2 s; the level is the energy over the active
+    samples for that threshold which lies 15.9 dB below the level itself. Thresholds are 0.5 dB
+    apart and relative to the signal (P.56: 6 dB, absolute), which makes the measure independent
+    of its gain.
+
+    Args:
+        signal: (s,), any scale.
+        rate: sampling rate in Hz.
+
+    Raises:
+        ValueError: the signal is silent.
+    """
+    pole = np.exp(-1 / (0.03 * rate))
+    envelope = np.abs(unit_rms(signal))
+    for _ in range(2):
+        envelope = lfilter([1 - pole], [1, -pole], envelope)
+    held = int(0.2 * rate)
+    envelope = maximum_filter1d(envelope, held, mode="constant", origin=(held - 1) // 2)
+    thresholds = np.arange(-60, 20, 0.5)
+    active = len(signal) - np.searchsorted(np.sort(envelope), 10 ** (thresholds / 20))
+    levels = 10 * np.log10(len(signal) / np.maximum(active, 1))
+    crossing = int(np.argmax(levels - thresholds <= 15.9))
+    return float(10 * np.log10(np.mean(signal**2)) + levels[crossing])
+
+
+def render(rows: Sequence[Row], folder: Path, workers: int = 1) -> None:
+    """Write the pairs of `rows` into `folder`, in `workers` processes."""
+    for split, side in product(sorted({row.split for row in rows}), ("clean", "noisy")):
+        (folder / split / side).mkdir(parents=True, exist_ok=True)
+    write = partial(_write_row, folder)
+    bar = partial(tqdm, total=len(rows), desc="rendering", unit="pair", disable=None)
+    if workers <= 1:
+        for _ in bar(map(write, rows)):
+            pass
+        return
+    pool = process_pool(min(workers, len(rows)))
+    try:
+        for _ in bar(pool.map(write, rows, chunksize=4)):
+            pass
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _write_row(folder: Path, row: Row) -> None:
+    for side, samples in zip(("clean", "noisy"), render_row(row), strict=True):
+        soundfile.write(folder / row.split / side / f"{row.name}.wav", samples, RATE, "PCM_16")
+
+
+def ensure(
+    out: Path = FOLDER,
+    seed: int = 0,
+    train: int = SIZES["train"],
+    valid: int = SIZES["valid"],
+    test: int = SIZES["test"],
+    workers: int | None = None,
+    force: bool = False,
+) -> Path:
+    """Make the corpus in `out`, unless it is there; returns `out`.
+
+    The corpus is made beside `out` and renamed at the end, so that `out` is complete or absent
+    whatever interrupts this, and several processes may call it at once. (A process that is killed
+    leaves a hidden folder `.NAME-*.partial` there, which may be deleted.)
+
+    Args:
+        out: the corpus folder; absent, empty, or a corpus made by this function.
+        seed: of the plan.
+        train: pairs to train on; `valid` and `test` likewise.
+        workers: processes; every usable core by default.
+        force: replace another corpus found in `out`.
+
+    Raises:
+        CorpusError: `out` holds another corpus (unless `force`), or other files, or cannot be
+            written.
+        EspeakError: espeakng-loader is missing or lacks a voice.
+    """
+    target = out.resolve()
+    text = to_csv(plan(seed, train, valid, test))
+    try:
+        difference = _difference(target, text)
+        if difference == "":
+            print(f"{out}: the corpus is there already")
+            return out
+        if difference and not force:
+            raise CorpusError(f"{out} holds another corpus ({difference}); --force re-makes it")
+        strangers = {path.name for path in target.glob("*")} - {"corpus.csv", *SIZES}
+        if strangers:
+            raise CorpusError(f"{out} also holds {min(strangers)}; move it elsewhere first")
+        _make(target, text, workers or usable_cores())
+    except BrokenProcessPool:
+        raise CorpusError("a rendering process was killed (out of memory?)") from None
+    except (OSError, soundfile.LibsndfileError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CorpusError(f"cannot write the corpus to {out}: {reason}") from None
+    print(f"{out}: {train} training, {valid} validation and {test} test pairs")
+    return out
+
+
+def _make(target: Path, text: str, workers: int) -> None:
+    """Render the plan `text` and put it in the place of `target`, which stays if that fails."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = target.with_name(f".{target.name}-{uuid.uuid4().hex[:8]}.partial")
+    replaced = unfinished.with_suffix(".replaced")
+    try:
+        unfinished.mkdir()
+        (unfinished / "corpus.csv").write_text(text, "utf-8", newline="")
+        render(from_csv(text), unfinished, workers)
+        if _difference(target, text) == "":
+            return  # another process was faster
+        if target.exists():
+            target.rename(replaced)
+        unfinished.rename(target)
+    finally:
+        if replaced.exists() and not target.exists():
+            replaced.rename(target)
+        shutil.rmtree(unfinished, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _difference(target: Path, text: str) -> str | None:
+    """How the corpus in `target` differs from the plan `text`: "" not at all; None: there is none.
+
+    Raises:
+        CorpusError: `target` is something other than a corpus.
+    """
+    if not target.exists() or (target.is_dir() and not os.listdir(target)):
+        return None
+    found = target / "corpus.csv"
+    if not found.is_file():
+        raise CorpusError(f"{target} holds something other than a corpus; choose another folder")
+    lines, wanted = found.read_text("utf-8").splitlines(), text.splitlines()
+    if len(lines) != len(wanted):
+        return f"{len(lines) - 1} pairs instead of {len(wanted) - 1}"
+    for number, (line, want) in enumerate(zip(lines, wanted, strict=True)):
+        if line != want:
+            return f"line {number + 1} of its corpus.csv differs"
+    missing = sum(
+        not (target / row.split / side / f"{row.name}.wav").is_file()
+        for row, side in product(from_csv(text), ("clean", "noisy"))
+    )
+    return f"{missing} files are missing" if missing else ""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status: 0, or 2 after a message of one line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m data.synthesise",
+        description="Make the embedded corpus: synthetic speech in synthetic noise.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--out", type=Path, default=FOLDER, help="folder to make")
+    parser.add_argument("--seed", type=int, default=0, help="another seed is another corpus")
+    for split, size in SIZES.items():
+        parser.add_argument(f"--{split}", type=int, default=size, help="number of pairs")
+    parser.add_argument("--workers", type=int, default=usable_cores(), help="processes")
+    parser.add_argument("--force", action="store_true", help="replace another corpus in --out")
+    try:
+        ensure(**vars(parser.parse_args(arguments)))
+    except (CorpusError, EspeakError) as error:
+        print(f"synthesise: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("synthesise: interrupted; nothing was kept", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    # Worker processes find `_write_row` by the name of its module, which must not be `__main__`.
+    from data.synthesise import main as imported_main
+
+    sys.exit(imported_main())

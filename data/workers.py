@@ -56,7 +56,7 @@ def process_context() -> BaseContext:
 
 def process_pool(workers: int) -> ProcessPoolExecutor:
     """A pool of `workers` processes that leave Ctrl-C to their parent."""
-    return ProcessPoolExecutor(workers, mp_context=process_context(), initializer=_ignore_interrupt)
+    return ProcessPoolExecutor(workers, mp_context=process_context(), initializer=ignore_interrupt)
 
 
 def usable_cores() -> int:
@@ -66,5 +66,6 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _ignore_interrupt() -> None:
+def ignore_interrupt(worker: int = 0) -> None:
+    """Leave Ctrl-C to the parent (also as the `worker_init_fn` of a torch loader)."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

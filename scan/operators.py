@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
 NAMESPACE = "bsbimamba"
 
@@ -95,6 +96,11 @@ def make_operator(name: str, forward: Callable, backward: Callable) -> Callable:
             else torch.empty_like(x, memory_format=torch.contiguous_format)
             for x in args[:9]
         ]
+
+    @register_flop_formula(getattr(getattr(torch.ops, NAMESPACE), f"scan_{name}"))
+    def _(u: Any, delta: Any, A: Any, *args: Any, **kwargs: Any) -> int:
+        # Shapes. Three multiply-accumulates in each state: the decay, the input, the output.
+        return 2 * 3 * u[0] * u[1] * A[0] * A[1]
 
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
         *tensors, ctx.delta_softplus, ctx.reverse, ctx.chunk_size = inputs

@@ -1,0 +1,180 @@
+"""Training and validation examples: pairs from disk, or clean speech and noise mixed on the fly.
+
+An example is drawn from a generator of its own, seeded by (seed, purpose, epoch, index), and so
+does not depend on the process that makes it, on the number of workers or on what came before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from data.audio import Signal, read
+from data.corpus import Pair, Recording
+from data.workers import ignore_interrupt, process_context
+
+Key = tuple[int, int]  # epoch, index
+_TRAINING, _VALIDATION, _ORDER = range(3)  # what a generator is for
+
+
+def _fit(x: Signal, frames: int) -> Signal:
+    """Zeros appended, or the end cut off, to `frames` samples."""
+    return np.pad(x[:frames], (0, max(0, frames - len(x))))
+
+
+def _example(name: str, clean: Signal, noisy: Signal) -> dict[str, Any]:
+    return {"name": name, "clean": torch.from_numpy(clean), "noisy": torch.from_numpy(noisy)}
+
+
+class SpeechDataset(Dataset, ABC):
+    """`dataset[epoch, index]` is {"name": str, "clean": (s,), "noisy": (s,)}, float32 at 16 kHz."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, key: Key) -> dict[str, Any]: ...
+
+    @abstractmethod
+    def files(self) -> Iterator[tuple[str, int]]:
+        """Names and lengths of all files that examples are made of, in a fixed order."""
+
+    def fingerprint(self) -> str:
+        """The same for the same files in the same order, wherever they lie."""
+        return hashlib.sha256(repr(list(self.files())).encode()).hexdigest()[:16]
+
+
+class PairDataset(SpeechDataset):
+    """Noisy recordings with their clean ones.
+
+    Args:
+        pairs: from `data.corpus.load_pairs`.
+        frames: a random piece of that many samples, short files padded with zeros; None: all of it,
+            up to `limit` samples.
+    """
+
+    def __init__(
+        self, pairs: Sequence[Pair], seed: int, frames: int | None, limit: int | None = None
+    ) -> None:
+        self.pairs, self.seed, self.frames, self.limit = list(pairs), seed, frames, limit
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def files(self) -> Iterator[tuple[str, int]]:
+        return ((pair.name, pair.frames) for pair in self.pairs)
+
+    def __getitem__(self, key: Key) -> dict[str, Any]:
+        epoch, index = key
+        pair = self.pairs[index]
+        if self.frames is None:
+            frames = min(pair.frames, self.limit or pair.frames)
+            start = 0
+        else:
+            frames = self.frames
+            rng = np.random.default_rng([self.seed, _TRAINING, epoch, index])
+            start = int(rng.integers(max(0, pair.frames - frames) + 1))
+        clean, noisy = (
+            _fit(read(path, start, frames), frames) for path in (pair.clean, pair.noisy)
+        )
+        return _example(pair.name, clean, noisy)
+
+
+class MixDataset(SpeechDataset):
+    """Clean recordings with a random noise, at a random signal-to-noise ratio.
+
+    The index counts the clean recordings. The SNR is that of the clean file's active parts to the
+    whole noise file, as VoiceBank-DEMAND's is (Valentini-Botinhao et al., SSW 2016): in a short
+    piece the local ratio varies around it.
+
+    Args:
+        clean, noise: from `data.corpus.load_recordings`.
+        snr_db: lowest and highest SNR, uniform between them.
+        frames, limit: as in `PairDataset`.
+        levels: for validation, the SNRs to take in turn instead.
+    """
+
+    def __init__(
+        self,
+        clean: Sequence[Recording],
+        noise: Sequence[Recording],
+        seed: int,
+        snr_db: tuple[float, float],
+        frames: int | None,
+        limit: int | None = None,
+        levels: Sequence[float] = (),
+    ) -> None:
+        self.clean, self.noise, self.levels = list(clean), list(noise), tuple(levels)
+        self.seed, self.snr_db, self.frames, self.limit = seed, snr_db, frames, limit
+
+    def __len__(self) -> int:
+        return len(self.clean)
+
+    def files(self) -> Iterator[tuple[str, int]]:
+        return ((r.name, r.info.frames) for r in (*self.clean, *self.noise))
+
+    def __getitem__(self, key: Key) -> dict[str, Any]:
+        epoch, index = key
+        purpose = _VALIDATION if self.levels else _TRAINING
+        rng = np.random.default_rng([self.seed, purpose, epoch, index])
+        speech = self.clean[index]
+        noise = self.noise[rng.integers(len(self.noise))]
+        snr = self.levels[index % len(self.levels)] if self.levels else rng.uniform(*self.snr_db)
+        length = speech.info.frames
+        frames = self.frames or min(length, self.limit or length)
+        start = int(rng.integers(max(0, length - frames) + 1)) if self.frames else 0
+        clean = _fit(read(speech.path, start, frames), frames)
+        gain = speech.info.active_rms / noise.info.rms * 10 ** (-snr / 20)
+        return _example(
+            speech.name, clean, clean + np.float32(gain) * _noise_piece(noise, frames, rng)
+        )
+
+
+def _noise_piece(noise: Recording, frames: int, rng: np.random.Generator) -> Signal:
+    """`frames` samples from a random place of a noise, which is repeated if it is shorter."""
+    length = noise.info.frames
+    if length >= frames:
+        return _fit(read(noise.path, int(rng.integers(length - frames + 1)), frames), frames)
+    whole = read(noise.path)
+    return np.resize(np.roll(whole, -int(rng.integers(len(whole)))), frames)
+
+
+class EpochSampler(Sampler):
+    """Batches of keys (epoch, index), every epoch in an order of its own.
+
+    Set `epoch`, and `start` to the number of batches to leave out at its beginning, before
+    iterating. An incomplete last batch is dropped.
+    """
+
+    def __init__(self, size: int, batch_size: int, seed: int) -> None:
+        self.size, self.batch_size, self.seed = size, batch_size, seed
+        self.epoch = self.start = 0
+
+    def __len__(self) -> int:
+        return self.size // self.batch_size
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        rng = np.random.default_rng([self.seed, _ORDER, self.epoch])
+        order = rng.permutation(self.size).tolist()
+        for batch in range(self.start, len(self)):
+            first = batch * self.batch_size
+            yield [(self.epoch, index) for index in order[first : first + self.batch_size]]
+
+
+def make_loader(dataset: Dataset, sampler: EpochSampler, workers: int, pin: bool) -> DataLoader:
+    """Batches {"name": list, "clean": (b, s), "noisy": (b, s)} in the sampler's order."""
+    return DataLoader(
+        dataset,
+        batch_sampler=sampler,
+        num_workers=workers,
+        multiprocessing_context=process_context() if workers else None,
+        persistent_workers=workers > 0,
+        pin_memory=pin,
+        worker_init_fn=ignore_interrupt,
+    )

@@ -1,0 +1,169 @@
+"""The metric discriminator: a network that has learnt to predict PESQ, and so can pass it on.
+
+Sources: MetricGAN+ (Fu et al., Interspeech 2021) for the idea; CMGAN (Abdulatif, Cao and Yang,
+IEEE TASLP 2024, figure 3 and equation 9) and MP-SENet for the network and the losses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from bandsplit.stft import compressed_magnitude, stft
+from training.pesq_pool import PesqPool
+
+_WIDTH = 16
+
+
+class Discriminator(nn.Module):
+    """Compressed magnitudes of a clean and an enhanced recording, (b, f, t) each, to (b,).
+
+    The output, in (0, 1), is read as PESQ scaled from [1, 4.5].
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        width = 2
+        for factor in (1, 2, 4, 8):
+            convolution = nn.Conv2d(width, factor * _WIDTH, 4, stride=2, padding=1, bias=False)
+            width = factor * _WIDTH
+            norm = nn.InstanceNorm2d(width, affine=True)
+            layers += [spectral_norm(convolution), norm, nn.PReLU(width)]
+        self.features = nn.Sequential(*layers)
+        self.head = nn.Sequential(
+            spectral_norm(nn.Linear(width, width // 2)),
+            nn.PReLU(width // 2),
+            spectral_norm(nn.Linear(width // 2, 1)),
+        )
+        self.slope = nn.Parameter(torch.ones(1))  # of the sigmoid, learnt
+
+    def forward(self, clean: Tensor, enhanced: Tensor) -> Tensor:
+        x = self.features(torch.stack([clean, enhanced], dim=1))
+        return torch.sigmoid(self.slope * self.head(x.amax(dim=(2, 3)))[:, 0].float())
+
+
+@dataclass
+class Pending:
+    """A batch whose labels may still be on the way: waveforms (b, s), and the wait for them."""
+
+    clean: Tensor
+    enhanced: Tensor
+    labels: Callable[[], NDArray]
+
+
+class Adversary:
+    """The discriminator, its optimizer, its scaler and the batch it learns from next, as one.
+
+    In each step of training, in this order: `term` judges the generator, with the discriminator
+    frozen; `learn` trains the discriminator on the batch of the step before, waiting for its
+    labels; `remember` has the present batch labelled while the next step is computed.
+
+    Args:
+        device: where the discriminator is.
+        make_optimizer: parameters to their optimizer.
+        autocast: makes the context that forward passes run in.
+        scaler: of the discriminator's own loss (enabled for fp16).
+        pool: labels by PESQ.
+    """
+
+    def __init__(
+        self,
+        device: torch.device,
+        make_optimizer: Callable[[Iterator[nn.Parameter]], torch.optim.Optimizer],
+        autocast: Callable[[], Any],
+        scaler: torch.amp.GradScaler,
+        pool: PesqPool,
+        clip_norm: float,
+    ) -> None:
+        self.network = Discriminator().to(device)
+        self.optimizer = make_optimizer(self.network.parameters())
+        self.scaler, self.autocast, self.pool = scaler, autocast, pool
+        self.clip_norm = clip_norm
+        self.pending: Pending | None = None
+
+    def term(self, enhanced: Tensor, clean: Tensor) -> Tensor:
+        """The generator's metric loss for spectra (b, f, t): squared distance to a score of 1."""
+        with self._frozen(), self.autocast():
+            judged = self.network(compressed_magnitude(clean), compressed_magnitude(enhanced))
+        return F.mse_loss(judged, torch.ones_like(judged))
+
+    def learn(self) -> dict[str, Tensor]:
+        """One step of the discriminator on the remembered batch; what is worth logging of it.
+
+        Items without a label are masked out. Nothing happens where nothing is remembered.
+        """
+        if self.pending is None:
+            return {}
+        clean, enhanced = (
+            compressed_magnitude(stft(x)) for x in (self.pending.clean, self.pending.enhanced)
+        )
+        labels = torch.from_numpy(self.pending.labels()).to(clean.device)
+        self.pending = None
+        valid = ~labels.isnan()
+        count = valid.sum().clamp_min(1)
+        with self.autocast():
+            perfect, judged = self.network(clean, clean), self.network(clean, enhanced)
+        errors = (perfect - 1).square() + (judged - labels.nan_to_num()).square()
+        loss = torch.where(valid, errors, 0.0).sum() / count
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimizer)
+        nn.utils.clip_grad_norm_(self.network.parameters(), self.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        mean = torch.where(valid, labels, 0.0).sum() / count
+        return {"discriminator": loss.detach(), "pesq": mean * 3.5 + 1, "labelled": valid.sum()}
+
+    def remember(self, enhanced: Tensor, clean: Tensor) -> None:
+        """Take waveforms (b, s) to learn from in the next step, and have them labelled."""
+        clean, enhanced = clean.detach(), enhanced.detach()
+        labels = self.pool.label(clean.cpu().numpy(), enhanced.cpu().numpy())
+        self.pending = Pending(clean, enhanced, labels)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything, the remembered batch and (waiting for them) its labels included."""
+        pending = None
+        if self.pending is not None:
+            pending = {
+                "clean": self.pending.clean,
+                "enhanced": self.pending.enhanced,
+                "labels": torch.from_numpy(self.pending.labels()),
+            }
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "pending": pending,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.pending = None
+        if state["pending"] is not None:
+            device = next(self.network.parameters()).device
+            clean, enhanced = (state["pending"][name].to(device) for name in ("clean", "enhanced"))
+            labels = state["pending"]["labels"].cpu().numpy()
+            self.pending = Pending(clean, enhanced, lambda: labels)
+
+    @contextmanager
+    def _frozen(self) -> Iterator[None]:
+        """Gradients pass through the discriminator and stop at its weights.
+
+        In evaluation mode its spectral norms keep their power iteration for its own steps.
+        """
+        self.network.eval().requires_grad_(False)
+        try:
+            yield
+        finally:
+            self.network.train().requires_grad_(True)

@@ -1,0 +1,168 @@
+"""The command line that the four `train.py` share."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bandsplit.cost import count_macs, count_parameters
+from bandsplit.net import BandSplitNet
+from data.corpus import DataError
+from training import runlog
+from training.checkpoint import CheckpointError
+from training.config import RECIPES, Config, ConfigError
+from training.settings import check_model, network_defaults, override, parse_settings, suggestion
+from training.sources import make_datasets
+from training.trainer import Trainer, TrainingError
+
+log = logging.getLogger("training")
+
+ROOT = Path(__file__).resolve().parents[1]
+Preset = tuple[type[BandSplitNet], Config]
+
+
+def main(
+    network: type[BandSplitNet],
+    config: Config,
+    presets: Mapping[str, Preset] | None = None,
+    arguments: Sequence[str] | None = None,
+) -> None:
+    """Train `network` as `config` and the command line say; ends the process with its status.
+
+    Status 0: trained, or interrupted and saved. 1: training failed. 2: something is wrong with the
+    command line, the data or the run folder, as a message on stderr says.
+
+    Args:
+        network, config: of this `train.py`.
+        presets: further networks and configurations, for `--preset NAME`.
+        arguments: in place of `sys.argv[1:]`.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    options = _parser(config.name, presets or {}).parse_args(arguments)
+    try:
+        if options.preset is not None:
+            network, config = _preset(presets or {}, options.preset)
+        config = _configure(network, config, options)
+        _train(network, config, options)
+    except (ConfigError, DataError, CheckpointError) as error:
+        _fail(2, error)
+    except TrainingError as error:
+        _fail(1, error)
+    except KeyboardInterrupt:
+        _fail(130, "interrupted")
+
+
+def _train(network: type[BandSplitNet], config: Config, options: argparse.Namespace) -> None:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError(
+            "training on several devices is not supported yet; start without torchrun"
+        )
+    if options.max_steps is not None and options.max_steps < 1:
+        raise ConfigError(f"--max-steps is {options.max_steps}, expected at least 1")
+    folder = Path(options.run) if options.run else ROOT / "runs" / config.name
+    train, valid = make_datasets(config.data, config.seed, options.skip_bad)
+    try:
+        if options.fresh:
+            runlog.clear(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        trainer = Trainer(network, config, train, valid, folder)
+    except OSError as error:
+        raise ConfigError(f"{folder}: {error.strerror or error}") from None
+    try:
+        parameters, macs = count_parameters(trainer.model), count_macs(trainer.model)
+        device, amp = str(trainer.device), trainer.precision.amp
+        log.info(
+            f"{config.name}: {parameters:,} parameters, {macs / 1e9:.2f} GMAC per second of audio, "
+            f"on {device}, mixed precision {amp}"
+        )
+        log.info(f"{folder}: {len(trainer.sampler)} steps an epoch, at step {trainer.step}")
+        facts = {"parameters": parameters, "macs_per_second": macs, "device": device, "amp": amp}
+        trainer.runlog.describe(network, config, facts)
+        trainer.fit(options.max_steps)
+        log.info("%s: stopped at step %d", folder, trainer.step)
+    finally:
+        trainer.close()
+
+
+def _configure(network: type[BandSplitNet], config: Config, options: argparse.Namespace) -> Config:
+    """The configuration with the command line's changes: recipe, then flags, then `--set`."""
+    changes: dict[str, Any] = {}
+    if options.recipe is not None:
+        if options.recipe not in RECIPES:
+            raise ConfigError(
+                f"unknown recipe {options.recipe!r}{suggestion(options.recipe, RECIPES)}"
+            )
+        changes |= {"recipe": options.recipe, **RECIPES[options.recipe]}
+    flags = {
+        "run.epochs": options.epochs,
+        "data.batch_size": options.batch_size,
+        "data.crop_seconds": options.crop,
+        "seed": options.seed,
+        "run.workers": options.workers,
+        "run.device": options.device,
+        "run.amp": options.amp,
+    }
+    changes |= {name: value for name, value in flags.items() if value is not None}
+    if options.mix:
+        clean, noise = (str(Path(folder).resolve()) for folder in options.mix)
+        changes |= {"data.source": "mix", "data.clean": clean, "data.noise": noise}
+    elif options.synthetic:
+        root = str(ROOT / "data" / "synthetic")
+        changes |= {"data.source": "synthetic", "data.root": root}
+    else:
+        root = str(Path(options.data).resolve() if options.data else ROOT / "data/voicebank_demand")
+        changes |= {"data.source": "pairs", "data.root": root}
+    defaults = network_defaults(network)
+    config = parse_settings(override(config, changes), options.set, defaults)
+    check_model(config, defaults)
+    return config
+
+
+def _preset(presets: Mapping[str, Preset], name: str) -> Preset:
+    if name not in presets:
+        raise ConfigError(f"unknown preset {name!r}{suggestion(name, presets)}")
+    return presets[name]
+
+
+def _parser(name: str, presets: Mapping[str, Preset]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="train.py",
+        description=f"Train {name}. Run again with the same arguments to go on where it stopped.",
+        epilog="Without --data, --mix or --synthetic, data/voicebank_demand is trained on.",
+        allow_abbrev=False,
+    )
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--data", metavar="ROOT", help="a corpus of pairs, train/{clean,noisy}")
+    source.add_argument(
+        "--mix", nargs=2, metavar=("CLEAN", "NOISE"), help="two folders, mixed on the fly"
+    )
+    source.add_argument("--synthetic", action="store_true", help="the embedded corpus")
+    parser.add_argument("--skip-bad", action="store_true", help="leave out files that are unusable")
+    parser.add_argument("--run", metavar="DIR", help=f"run folder (default: runs/{name})")
+    parser.add_argument("--fresh", action="store_true", help="clear the run folder first")
+    parser.add_argument("--epochs", type=int, metavar="N")
+    parser.add_argument("--max-steps", type=int, metavar="N", help="stop there, whatever the epoch")
+    parser.add_argument("--batch-size", type=int, metavar="N")
+    parser.add_argument("--crop", type=float, metavar="SECONDS", help="length of training pieces")
+    parser.add_argument("--seed", type=int, metavar="N")
+    parser.add_argument("--workers", type=int, metavar="N", help="loader processes")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--amp", choices=("auto", "bf16", "fp16", "off"), help="mixed precision")
+    parser.add_argument("--recipe", metavar="NAME", help=f"one of {', '.join(RECIPES)}")
+    listed = ", ".join(presets) or "none here"
+    parser.add_argument("--preset", metavar="NAME", help=f"a control network: {listed}")
+    parser.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE",
+        help="any other setting, as in model.d_state=8 optim.learning_rate=1e-3",
+    )  # fmt: skip
+    return parser
+
+
+def _fail(status: int, message: object) -> None:
+    print(f"train.py: {message}", file=sys.stderr)
+    raise SystemExit(status)

@@ -1,0 +1,164 @@
+"""The configuration of a run: frozen, grouped by consequence, compared field by field.
+
+`model`, `loss`, `optim`, `data` and `seed` decide what is learnt, and name the run: a run is only
+continued where they are the same. `run` decides how fast and how far, and may change.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+
+class ConfigError(ValueError):
+    """A setting is wrong; the text says which, and what is expected."""
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise ConfigError with `message` unless `condition` holds."""
+    if not condition:
+        raise ConfigError(message)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Weights of the terms in `training.losses`; 0 leaves a term out.
+
+    The defaults are those of the systems above PESQ 3.5 (MP-SENet: Lu et al., Interspeech 2023).
+    """
+
+    complex: float = 0.1
+    magnitude: float = 0.9
+    phase: float = 0.3
+    time: float = 0.2
+    consistency: float = 0.1
+    metric: float = 0.05
+    metric_from_epoch: int = 0  # the adversary and its term start there
+
+    def __post_init__(self) -> None:
+        for name, weight in dataclasses.asdict(self).items():
+            require(weight >= 0, f"loss.{name} is {weight}, expected 0 or more")
+
+
+@dataclass(frozen=True)
+class Optim:
+    """The generator's optimizer; the adversary uses the same."""
+
+    algorithm: str = "adamw"  # or "adam"
+    learning_rate: float = 5e-4
+    beta1: float = 0.8
+    beta2: float = 0.99
+    weight_decay: float = 0.01  # of "adamw"
+    decay: float = 0.99  # of the learning rate, by this factor
+    decay_every: int = 1  # epochs
+    clip_norm: float = 5.0
+    ema_decay: float = 0.999
+
+    def __post_init__(self) -> None:
+        require(self.algorithm in ("adam", "adamw"), "optim.algorithm is not adam or adamw")
+        require(self.learning_rate > 0, "optim.learning_rate must be above 0")
+        require(0 < self.decay <= 1, "optim.decay must be in (0, 1]")
+        require(self.decay_every >= 1, "optim.decay_every must be at least 1 epoch")
+        require(self.clip_norm > 0, "optim.clip_norm must be above 0")
+        for name in ("beta1", "beta2", "ema_decay"):
+            require(0 <= getattr(self, name) < 1, f"optim.{name} must be in [0, 1)")
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is trained and validated on. Paths are set by the command line."""
+
+    source: str = "pairs"  # "pairs", "mix" or "synthetic"
+    root: str = ""  # of the pairs, or of the embedded corpus
+    clean: str = ""  # for "mix"
+    noise: str = ""
+    batch_size: int = 6
+    crop_seconds: float = 2.0
+    snr_db: tuple[float, float] = (-2.5, 17.5)  # for "mix": lowest and highest
+    validation_speakers: tuple[str, ...] = ("p226", "p287")  # where the corpus has them
+    validation_share: float = 0.05  # of the speakers and noise files, where it has not
+    validation_files: int = 48  # at most
+    validation_seconds: float = 8.0  # of each file, at most
+
+    def __post_init__(self) -> None:
+        require(self.batch_size >= 1, "data.batch_size must be at least 1")
+        require(self.crop_seconds >= 0.25, "data.crop_seconds must be at least 0.25")
+        require(self.validation_seconds >= 0.25, "data.validation_seconds must be at least 0.25")
+        require(self.validation_files >= 1, "data.validation_files must be at least 1")
+        require(0 < self.validation_share < 1, "data.validation_share must be in (0, 1)")
+        require(
+            len(self.snr_db) == 2 and self.snr_db[0] <= self.snr_db[1],
+            "data.snr_db must be a lowest and a highest value, as in (-2.5, 17.5)",
+        )
+
+
+@dataclass(frozen=True)
+class Run:
+    """How the run is carried out."""
+
+    epochs: int = 120
+    device: str = "auto"  # "auto", "cpu" or "cuda"
+    amp: str = "auto"  # "auto", "bf16", "fp16" or "off"
+    workers: int = 2  # of the loader
+    pesq_workers: int = 0  # 0: one for each core but one
+    log_every: int = 10  # steps
+    save_minutes: float = 10.0  # between checkpoints inside an epoch
+
+    def __post_init__(self) -> None:
+        require(self.epochs >= 1, "run.epochs must be at least 1")
+        require(self.device in ("auto", "cpu", "cuda"), "run.device is not auto, cpu or cuda")
+        require(
+            self.amp in ("auto", "bf16", "fp16", "off"), "run.amp is not auto, bf16, fp16 or off"
+        )
+        for name in ("workers", "pesq_workers"):
+            require(getattr(self, name) >= 0, f"run.{name} must be at least 0")
+        require(self.log_every >= 1, "run.log_every must be at least 1 step")
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run. model: the arguments of the network's class."""
+
+    name: str = "base"
+    recipe: str = "mpsenet"
+    seed: int = 0
+    model: Mapping[str, Any] = field(default_factory=dict)
+    loss: Loss = Loss()
+    optim: Optim = Optim()
+    data: Data = Data()
+    run: Run = Run()
+
+    def __post_init__(self) -> None:
+        # A read-only view, so that a frozen configuration is frozen all the way down.
+        object.__setattr__(self, "model", MappingProxyType(dict(self.model)))
+        require(self.recipe in RECIPES, f"recipe {self.recipe!r} is not {' or '.join(RECIPES)}")
+        require(self.seed >= 0, "seed must be at least 0")
+
+
+# What a recipe changes of the defaults above, which are those of "mpsenet".
+RECIPES: dict[str, dict[str, Any]] = {
+    "mpsenet": {},
+    # sungwon23/BSRNN: the terms' weights, and the adversary for the second half of 120 epochs.
+    "bsrnn": {
+        "loss.complex": 0.5,
+        "loss.magnitude": 0.5,
+        "loss.phase": 0.0,
+        "loss.time": 0.0,
+        "loss.consistency": 0.0,
+        "loss.metric": 1.0,
+        "loss.metric_from_epoch": 60,
+        "optim.algorithm": "adam",
+        "optim.learning_rate": 1e-3,
+        "optim.beta1": 0.9,
+        "optim.beta2": 0.999,
+        "optim.decay": 0.98,
+        "optim.decay_every": 10,
+    },
+    "plain": {"loss.metric": 0.0},
+}
+
+# The published defaults. Changing one changes published numbers: add a field instead.
+BASE = Config()

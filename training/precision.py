@@ -1,0 +1,49 @@
+"""Where a run computes, and in which precision."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import AbstractContextManager
+
+import torch
+
+from training.config import ConfigError
+
+log = logging.getLogger("training")
+
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Precision:
+    """A device, and mixed precision on it.
+
+    Args:
+        device: "auto" (a CUDA device where there is one), "cpu" or "cuda".
+        amp: "bf16", "fp16", "off", or "auto": on a CUDA device bf16, or fp16 where it lacks that;
+            on a CPU off, because few CPUs compute faster in bf16.
+
+    Raises:
+        ConfigError: the device is not there.
+    """
+
+    def __init__(self, device: str, amp: str) -> None:
+        cuda = torch.cuda.is_available()
+        if device == "cuda" and not cuda:
+            raise ConfigError("--device cuda: PyTorch sees no CUDA device here")
+        self.device = torch.device(
+            "cuda" if device == "cuda" or (device == "auto" and cuda) else "cpu"
+        )
+        if amp == "auto":
+            amp = "off" if self.device.type == "cpu" else "bf16"
+            if self.device.type == "cuda" and not torch.cuda.is_bf16_supported():
+                amp = "fp16"
+        self.amp = amp
+
+    def autocast(self) -> AbstractContextManager:
+        """The context for forward passes."""
+        dtype = _DTYPES.get(self.amp)
+        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
+
+    def make_scaler(self) -> torch.amp.GradScaler:
+        """A loss scaler; it does something with fp16 only."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.amp == "fp16")

@@ -1,0 +1,143 @@
+"""From a configuration's data settings to a training and a validation set that share nothing."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from data import synthesise
+from data.audio import SAMPLE_RATE
+from data.corpus import (
+    DataError,
+    Pair,
+    Recording,
+    hold_out,
+    load_pairs,
+    load_recordings,
+    pair_folders,
+)
+from data.dataset import MixDataset, PairDataset, SpeechDataset
+from training.config import Data
+
+log = logging.getLogger("training")
+
+Item = TypeVar("Item", Pair, Recording)
+
+# The SNRs of VoiceBank-DEMAND's test set, for validation on mixtures.
+_TEST_LEVELS = (2.5, 7.5, 12.5, 17.5)
+
+MISSING = """no data set at {root}. There are three ways to name one:
+  --synthetic             the embedded corpus, made on the spot (for a first try)
+  --data ROOT             pairs, in ROOT/train/clean and ROOT/train/noisy or the folders of
+                          VoiceBank-DEMAND as published: clean_trainset_28spk_wav and
+                          noisy_trainset_28spk_wav (https://doi.org/10.7488/ds/2117)
+  --mix CLEAN NOISE       a folder of clean speech and one of noise, mixed on the fly"""
+
+
+def make_datasets(data: Data, seed: int, skip_bad: bool) -> tuple[SpeechDataset, SpeechDataset]:
+    """Training pieces and whole validation utterances, by held-out speakers (and noise files).
+
+    The split is logged. No test split is ever opened.
+
+    Raises:
+        DataError: data are missing or unusable.
+    """
+    if data.source == "mix":
+        return _mixtures(data, seed, skip_bad)
+    if data.source == "synthetic":
+        synthesise.ensure(Path(data.root))
+    elif pair_folders(Path(data.root), "train") is None:
+        raise DataError(MISSING.format(root=data.root))
+    return _pairs(data, seed, skip_bad)
+
+
+def _pairs(data: Data, seed: int, skip_bad: bool) -> tuple[SpeechDataset, SpeechDataset]:
+    root = Path(data.root)
+    train = load_pairs(root, "train", skip_bad)
+    if pair_folders(root, "valid") is not None:
+        valid = load_pairs(root, "valid", skip_bad)
+        shared = {pair.speaker for pair in train} & {pair.speaker for pair in valid}
+        if shared:
+            raise DataError(
+                f"{root}: speakers of its valid split are in its train split too: {_some(shared)}"
+            )
+    else:
+        held_out = _held_out_speakers([pair.speaker for pair in train], data, seed, root)
+        valid = [pair for pair in train if pair.speaker in held_out]
+        train = [pair for pair in train if pair.speaker not in held_out]
+    valid = _spread(valid, data.validation_files)
+    _log_split(train, valid)
+    return (
+        PairDataset(train, seed, _samples(data.crop_seconds)),
+        PairDataset(valid, seed, None, _samples(data.validation_seconds)),
+    )
+
+
+def _mixtures(data: Data, seed: int, skip_bad: bool) -> tuple[SpeechDataset, SpeechDataset]:
+    clean = load_recordings(Path(data.clean), skip_bad)
+    noise = load_recordings(Path(data.noise), skip_bad, speech=False)
+    if len(noise) < 2:
+        raise DataError(
+            f"{data.noise}: one noise file only; validation needs one that training never hears"
+        )
+    held_out = _held_out_speakers([r.speaker for r in clean], data, seed, Path(data.clean))
+    kept_noise = hold_out([r.name for r in noise], (), 2 * data.validation_share, seed)
+    train = [r for r in clean if r.speaker not in held_out]
+    valid = _spread([r for r in clean if r.speaker in held_out], data.validation_files)
+    _log_split(train, valid)
+    log.info(
+        "noise: %d files for training; held out: %s",
+        len(noise) - len(kept_noise),
+        _some(kept_noise),
+    )
+    return (
+        MixDataset(
+            train,
+            [r for r in noise if r.name not in kept_noise],
+            seed,
+            data.snr_db,
+            _samples(data.crop_seconds),
+        ),
+        MixDataset(
+            valid,
+            [r for r in noise if r.name in kept_noise],
+            seed,
+            data.snr_db,
+            None,
+            _samples(data.validation_seconds),
+            _TEST_LEVELS,
+        ),
+    )
+
+
+def _held_out_speakers(speakers: list[str], data: Data, seed: int, where: Path) -> set[str]:
+    if len(set(speakers)) < 2:
+        raise DataError(
+            f"{where}: all files are of one speaker ({speakers[0]}); validation needs another. A "
+            "file speakers.csv in the clean folder (columns file, speaker) can name them."
+        )
+    return hold_out(speakers, data.validation_speakers, data.validation_share, seed)
+
+
+def _samples(seconds: float) -> int:
+    return round(seconds * SAMPLE_RATE)
+
+
+def _spread(items: list[Item], count: int) -> list[Item]:
+    """At most `count` items, spread evenly over the list."""
+    if len(items) <= count:
+        return items
+    return [items[i * len(items) // count] for i in range(count)]
+
+
+def _log_split(train: Sequence[Pair | Recording], valid: Sequence[Pair | Recording]) -> None:
+    log.info("data: %d files for training, %d for validation", len(train), len(valid))
+    speakers = {item.speaker for item in valid}
+    log.info("speakers held out for validation: %s", _some(speakers))
+
+
+def _some(names: set[str]) -> str:
+    listed = sorted(names)
+    return ", ".join(listed[:8]) + (f" and {len(listed) - 8} more" if len(listed) > 8 else "")
