@@ -18,7 +18,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from scan.vector_math import FASTMATH, exp2, sigmoid, softplus
+from scan.vector_math import FASTMATH, exp2, sigmoid, softplus, wide_vectors
 
 LANES = 64
 LOG2_E = np.float32(1.4426950408889634)
@@ -69,6 +69,7 @@ def scan_forward(
     borders (b, ceil(l / chunk) - 1, n, d): the state with which each chunk but the first begins,
     in scanning order.
     """
+    wide_vectors()
     length, width = u.shape[1], u.shape[2]
     n = A.shape[0]
     blocks = (width + LANES - 1) // LANES
@@ -132,6 +133,7 @@ def scan_backward(
     What is summed over sequences or over channels is summed here as far as one task reaches, and
     by the caller over dA, dD (groups, ...) and dB, dC (blocks, b, l, n).
     """
+    wide_vectors()
     batch, length, width = u.shape
     n = A.shape[0]
     blocks = (width + LANES - 1) // LANES
