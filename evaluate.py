@@ -22,7 +22,8 @@ from tqdm import tqdm
 from bandsplit.cost import count_macs, count_parameters
 from bandsplit.net import BandSplitNet
 from data.audio import read, write
-from data.corpus import DataError, Pair, find_recordings, load_pairs
+from data.corpus import Pair, find_recordings, load_pairs
+from data.errors import DataError
 from data.workers import usable_cores
 from evaluation.report import System, write_report
 from evaluation.scoring import Task, score_files

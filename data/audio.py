@@ -6,6 +6,7 @@ channel counts (their mean) are converted on reading.
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +16,12 @@ import soundfile as sf
 import soxr
 from numpy.typing import NDArray
 
+from data.levels import active_level
+
 SAMPLE_RATE = 16_000
 EXTENSIONS = {".wav", ".flac", ".ogg", ".opus"}
-# -100 dB of full scale: a file with less than that is silent, as it is to the networks.
-SILENCE_RMS = 1e-5
+# In dB of full scale: a file below that is silent, as it is to the networks.
+SILENCE = -100.0
 # Source samples read on either side of a piece before it is resampled, for the filter's flanks.
 _MARGIN = 2048
 
@@ -36,15 +39,15 @@ class Info:
     Attributes:
         frames: length in samples at 16 kHz.
         rate, channels: as stored.
-        rms: root mean square of the 16-kHz mono signal.
-        active_rms: that of its active parts (`active_rms`).
+        level: of the 16-kHz mono signal in dB of full scale (root mean square).
+        active_level: that of its active parts (`data.levels.active_level`).
     """
 
     frames: int
     rate: int
     channels: int
-    rms: float
-    active_rms: float
+    level: float
+    active_level: float
 
 
 def find_audio(folder: Path) -> dict[str, Path]:
@@ -75,10 +78,10 @@ def inspect(path: Path) -> Info:
     if not np.isfinite(x).all():
         raise AudioError("has NaN or infinite samples")
     mono = _to_16k(x, rate)
-    rms = float(np.sqrt(np.mean(np.square(mono, dtype=np.float64)))) if mono.size else 0.0
-    if rms < SILENCE_RMS:
-        raise AudioError("silent: below -100 dB of full scale")
-    return Info(len(mono), rate, channels, rms, active_rms(mono))
+    power = float(np.mean(np.square(mono, dtype=np.float64))) if mono.size else 0.0
+    if power < 10 ** (SILENCE / 10):
+        raise AudioError(f"silent: below {SILENCE:.0f} dB of full scale")
+    return Info(len(mono), rate, channels, 10 * math.log10(power), active_level(mono))
 
 
 def read(path: Path, start: int = 0, frames: int | None = None) -> Signal:
@@ -128,27 +131,6 @@ def write(path: Path, x: NDArray, subtype: str | None = None) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def active_rms(x: NDArray, rate: int = SAMPLE_RATE) -> float:
-    """Root mean square of the parts of x (s,) in which something is said.
-
-    A frame of 20 ms counts where its power is within 15.9 dB of the mean power of the frames that
-    count: the margin of ITU-T P.56's method B, with frames in the place of its envelope.
-    """
-    size = rate // 50
-    whole = len(x) // size * size
-    if whole == 0:
-        return float(np.sqrt(np.mean(np.square(x, dtype=np.float64)))) if len(x) else 0.0
-    power = np.mean(np.square(x[:whole], dtype=np.float64).reshape(-1, size), axis=1)
-    level = power.mean()
-    for _ in range(20):
-        active = power >= level * 10**-1.59
-        new = power[active].mean() if active.any() else level
-        if new <= level:
-            break
-        level = new
-    return float(np.sqrt(level))
 
 
 def _decode(path: Path) -> tuple[Signal, int, int]:

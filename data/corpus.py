@@ -1,6 +1,6 @@
 """What a folder of recordings holds: layouts, speakers, bad files, and who is held out.
 
-Free of torch. Errors are `DataError`s whose text is meant for the user as it stands.
+Free of torch.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from data.audio import SAMPLE_RATE, AudioError, Info, find_audio, inspect
+from data.errors import DataError
 from data.workers import usable_cores
 
 log = logging.getLogger("data")
@@ -45,10 +46,6 @@ _LAYOUTS = {
 # The speakers of VoiceBank-DEMAND's test set. Trained on, they would spoil that test.
 _TEST_SPEAKERS = {"p232", "p257", "vctk:p232", "vctk:p257"}
 _PAIR_TOLERANCE = SAMPLE_RATE // 10
-
-
-class DataError(Exception):
-    """Data is missing or unusable; the text says what, where, and what to do."""
 
 
 @dataclass(frozen=True)

@@ -130,7 +130,7 @@ class MixDataset(SpeechDataset):
         frames = self.frames or min(length, self.limit or length)
         start = int(rng.integers(max(0, length - frames) + 1)) if self.frames else 0
         clean = _fit(read(speech.path, start, frames), frames)
-        gain = speech.info.active_rms / noise.info.rms * 10 ** (-snr / 20)
+        gain = 10 ** ((speech.info.active_level - noise.info.level - snr) / 20)
         return _example(
             speech.name, clean, clean + np.float32(gain) * _noise_piece(noise, frames, rng)
         )

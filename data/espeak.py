@@ -25,6 +25,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from data.errors import DataError
+
 if sys.platform == "win32":
     from _ctypes import FreeLibrary as dlclose  # noqa: N813 - one name for both systems
 else:
@@ -44,7 +46,7 @@ _SynthCallback = ctypes.CFUNCTYPE(
 _lock = threading.Lock()
 
 
-class EspeakError(RuntimeError):
+class EspeakError(DataError):
     """eSpeak NG is missing, lacks a voice, or refused a call."""
 
 

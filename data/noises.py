@@ -10,11 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.fft import irfft, next_fast_len, rfftfreq
-from scipy.signal import fftconvolve
 
-Signal = NDArray[np.float64]
+from data.sound import Signal, drift, harmonics, in_ambience, reverberate, shaped, unit_rms
 
 _SPEED_OF_SOUND = 343.0  # m/s
 
@@ -41,15 +38,15 @@ def babble(
         talker = np.resize(np.roll(turn, -start), samples)
         total += talker * 10 ** (rng.uniform(-4, 4) / 20)
     room = reverberate(rng, total, rate, decay=rng.uniform(0.3, 0.8), level=-2.0)
-    return _in_ambience(rng, room, rate, -3, 10)
+    return in_ambience(rng, room, rate, -3, 10)
 
 
 def traffic(rng: np.random.Generator, samples: int, rate: int = 16000) -> Signal:
     """A road: distant rumble, and vehicles passing at 4 to 12 m and 8 to 20 m/s."""
     seconds = samples / rate
     corner = rng.uniform(40, 120)
-    road = _shaped(rng, samples, rate, lambda f: 1 / (1 + (f / corner) ** 2))
-    total = road * np.exp(0.25 * _drift(rng, samples, rate, 0.5))
+    road = shaped(rng, samples, rate, lambda f: 1 / (1 + (f / corner) ** 2))
+    total = road * np.exp(0.25 * drift(rng, samples, rate, 0.5))
     for _ in range(1 + rng.poisson(seconds / 3)):
         total += rng.lognormal(-1.6, 0.9) * _vehicle(rng, samples, rate)
     return unit_rms(total)
@@ -69,18 +66,18 @@ def _vehicle(rng: np.random.Generator, samples: int, rate: int) -> Signal:
     head = float(-emitted.min()) + 0.1
     source = np.arange(samples + int(head * rate) + 1) / rate - head
     peak = rng.uniform(600, 1200)
-    tyres = _shaped(rng, len(source), rate, lambda f: (f / peak) / (1 + (f / peak) ** 2.5))
-    hiss = _shaped(rng, len(source), rate, lambda f: f / (1 + (f / 2500) ** 3))
+    tyres = shaped(rng, len(source), rate, lambda f: (f / peak) / (1 + (f / peak) ** 2.5))
+    hiss = shaped(rng, len(source), rate, lambda f: f / (1 + (f / 2500) ** 3))
     # Air and ground absorb high frequencies, so that the hiss is heard from near by only.
     rolling = closeness * np.interp(emitted, source, tyres)
     rolling += 0.5 * closeness**2 * np.interp(emitted, source, hiss)
 
     firing = rng.uniform(30, 80)  # Hz: ignitions a second, from a lorry to a car
-    turns = np.cumsum(1 + 0.03 * _drift(rng, len(source), rate, 0.7)) / rate
+    turns = np.cumsum(1 + 0.03 * drift(rng, len(source), rate, 0.7)) / rate
     cycles = firing * np.interp(emitted, source, turns)
     strength = np.arange(1, 33) ** -0.8 * rng.uniform(0.2, 1.0, 32)
     strength[::2] *= 0.3  # half orders of the firing rate are what sets the cylinders apart
-    engine = unit_rms(_harmonics(rng, cycles / 2, strength))
+    engine = unit_rms(harmonics(rng, cycles / 2, strength))
     return rolling + rng.uniform(0.5, 1.4) * closeness * engine
 
 
@@ -88,25 +85,25 @@ def hum(rng: np.random.Generator, samples: int, rate: int = 16000) -> Signal:
     """Mains hum: harmonics of 50 or 60 Hz up to 2 kHz, a little unsteady, over hiss."""
     mains = rng.choice([50.0, 60.0])
     # Grids keep their frequency within some 0.1 %.
-    frequency = mains * (1 + 3e-4 * _drift(rng, samples, rate, 0.5))
+    frequency = mains * (1 + 3e-4 * drift(rng, samples, rate, 0.5))
     cycles = np.cumsum(frequency) / rate
     order = np.arange(1, int(2000 / mains) + 1)
     strength = order ** -rng.uniform(0.4, 1.0) * rng.lognormal(0, 0.7, len(order))
     # Transformers hum at even multiples, rectifiers and dimmers buzz at odd ones.
     strength *= np.where(order % 2 == rng.integers(2), 1.0, rng.uniform(0.1, 0.6))
-    tones = unit_rms(_harmonics(rng, cycles, strength))
-    tones *= 1 + 0.08 * _drift(rng, samples, rate, 3)
+    tones = unit_rms(harmonics(rng, cycles, strength))
+    tones *= 1 + 0.08 * drift(rng, samples, rate, 3)
     slope = rng.uniform(0.0, 0.6)
-    hiss = _shaped(rng, samples, rate, lambda f: (f / 1000) ** -slope)
+    hiss = shaped(rng, samples, rate, lambda f: (f / 1000) ** -slope)
     return unit_rms(tones + 10 ** (rng.uniform(-16, -6) / 20) * hiss)
 
 
 def wind(rng: np.random.Generator, samples: int, rate: int = 16000) -> Signal:
     """Wind at a microphone: gusts of low-frequency noise, the brighter the stronger they blow."""
-    gusts = 0.5 * _drift(rng, samples, rate, 0.6) + 0.25 * _drift(rng, samples, rate, 4)
+    gusts = 0.5 * drift(rng, samples, rate, 0.6) + 0.25 * drift(rng, samples, rate, 4)
     corner = rng.uniform(50, 110)
-    rumble = _shaped(rng, samples, rate, lambda f: 1 / (1 + (f / corner) ** 2.5))
-    rustle = _shaped(rng, samples, rate, lambda f: (f / 400) / (1 + (f / 400) ** 2.2))
+    rumble = shaped(rng, samples, rate, lambda f: 1 / (1 + (f / corner) ** 2.5))
+    rustle = shaped(rng, samples, rate, lambda f: (f / 400) / (1 + (f / 400) ** 2.2))
     share = rng.lognormal(-3.0, 0.7)
     return unit_rms(rumble * np.exp(gusts) + share * rustle * np.exp(1.6 * gusts))
 
@@ -128,7 +125,7 @@ def keyboard(rng: np.random.Generator, samples: int, rate: int = 16000) -> Signa
         if rng.random() < 0.08:
             time += rng.uniform(0.2, 0.6)
     clicks = reverberate(rng, total[:samples], rate, decay=rng.uniform(0.15, 0.4), level=-8.0)
-    return _in_ambience(rng, clicks, rate, 0, 14)
+    return in_ambience(rng, clicks, rate, 0, 14)
 
 
 def _click(rng: np.random.Generator, rate: int, resonances: Signal) -> Signal:
@@ -182,7 +179,7 @@ def music(rng: np.random.Generator, samples: int, rate: int = 16000) -> Signal:
         else:
             play(moment, drums * 3.0 * _drum(rng, rate, 80, 0.09, 55.0))
     total = reverberate(rng, total, rate, decay=rng.uniform(0.3, 1.0), level=-6.0)
-    return _in_ambience(rng, total[skipped : skipped + samples], rate, -3, 8)
+    return in_ambience(rng, total[skipped : skipped + samples], rate, -3, 8)
 
 
 def _note(
@@ -195,7 +192,7 @@ def _note(
     strength = np.arange(1.0, max(2, min(12, int(0.45 * rate / pitch))) + 1) ** -slope
     fading = time / (0.6 * length)
     # High harmonics die first, as on a string.
-    tone = _harmonics(rng, cycles, strength, 0.3 * fading) * np.exp(-fading)
+    tone = harmonics(rng, cycles, strength, 0.3 * fading) * np.exp(-fading)
     release = np.clip((1.2 * length - time) / (0.2 * length), 0, 1)
     return tone * np.minimum(time / attack, 1) * release
 
@@ -203,7 +200,7 @@ def _note(
 def _drum(rng: np.random.Generator, rate: int, corner: float, decay: float, pitch: float) -> Signal:
     """A stroke: noise above `corner` Hz, and (unless `pitch` is 0) a tone falling to `pitch` Hz."""
     time = np.arange(int(6 * decay * rate)) / rate
-    noise = _shaped(rng, len(time), rate, lambda f: f**2 / (f**2 + corner**2))
+    noise = shaped(rng, len(time), rate, lambda f: f**2 / (f**2 + corner**2))
     sweep = pitch * (time + 0.06 * (1 - np.exp(-time / 0.03)))
     share = 0.15 if 0 < pitch < 100 else 1.0
     return (share * noise + (pitch > 0) * np.sin(2 * np.pi * sweep)) * np.exp(-time / decay)
@@ -219,96 +216,10 @@ def coloured(rng: np.random.Generator, samples: int, rate: int = 16000) -> Signa
         bands = np.exp(-0.5 * ((np.log(f)[:, None] - centres) / widths) ** 2).sum(1)
         return (f / 1000) ** -slope * (1 + 3 * bands)
 
-    return _shaped(rng, samples, rate, gain)
+    return shaped(rng, samples, rate, gain)
 
 
 # Every class that needs no speech.
 NOISES: dict[str, Callable[[np.random.Generator, int, int], Signal]] = {
     function.__name__: function for function in (traffic, hum, wind, keyboard, music, coloured)
 }
-
-
-def ambience(rng: np.random.Generator, samples: int, rate: int = 16000) -> Signal:
-    """What is left when nobody makes a noise: ventilation, a distant road, a trace of hiss."""
-    corner = rng.uniform(40, 120)
-    hiss = rng.uniform(0.001, 0.005)
-    return _shaped(rng, samples, rate, lambda f: 1 / (1 + (f / corner) ** 2) + hiss)
-
-
-def _in_ambience(
-    rng: np.random.Generator, signal: Signal, rate: int, low: float, high: float
-) -> Signal:
-    """`signal` with ambience of a level drawn from `low` to `high` dB against its own; unit RMS."""
-    level = 10 ** (rng.uniform(low, high) / 20)
-    return unit_rms(unit_rms(signal) + level * ambience(rng, len(signal), rate))
-
-
-def unit_rms(signal: Signal) -> Signal:
-    """`signal` scaled to an RMS of 1. Raises ValueError if it is silent."""
-    rms = np.sqrt(np.mean(signal**2)) if len(signal) else 0.0
-    if rms == 0:
-        raise ValueError("a silent signal has no level")
-    return signal / rms
-
-
-def reverberate(
-    rng: np.random.Generator, signal: Signal, rate: int, decay: float, level: float
-) -> Signal:
-    """Add the sound of a room: noise decaying exponentially (Polack's model), `samples` kept.
-
-    Args:
-        rng: draws the room's response.
-        signal: (s,), any level.
-        rate: sampling rate in Hz.
-        decay: time in s in which the reverberation falls by 60 dB.
-        level: energy of the reverberation against that of the direct sound, in dB.
-    """
-    length = int(decay * rate)
-    response = _shaped(rng, length, rate, lambda f: 1 / (1 + f / 2500))  # walls and air damp
-    response *= 10 ** (-3 * np.arange(length) / length)
-    response *= 10 ** (level / 20) / np.linalg.norm(response)
-    first = int(0.003 * rate)  # the first reflection comes 3 ms, 1 m of path, after the sound
-    wet = fftconvolve(signal, response)[: len(signal) - first]
-    return signal + np.concatenate([np.zeros(first), wet])
-
-
-def _shaped(
-    rng: np.random.Generator, samples: int, rate: int, gain: Callable[[Signal], Signal]
-) -> Signal:
-    """Gaussian noise with the amplitude spectrum gain(Hz) above 20 Hz, (samples,), unit RMS."""
-    length = next_fast_len(samples + rate // 10, real=True)
-    frequency = rfftfreq(length, 1 / rate)
-    audible = frequency >= 20
-    spectrum = rng.standard_normal((2, int(audible.sum())))
-    shaped = np.zeros(len(frequency), complex)
-    shaped[audible] = (spectrum[0] + 1j * spectrum[1]) * gain(frequency[audible])
-    return unit_rms(irfft(shaped, length)[:samples])
-
-
-def _harmonics(
-    rng: np.random.Generator, cycles: Signal, strength: Signal, damping: Signal | float = 0.0
-) -> Signal:
-    """The sum of harmonics k = 1 ... h at random phases, (s,).
-
-    It is a polynomial in exp(2πi cycles - damping), which takes one complex product a harmonic in
-    place of a cosine and an exponential.
-
-    Args:
-        rng: draws the phases.
-        cycles: (s,), the periods of the fundamental until then.
-        strength: (h,), amplitudes.
-        damping: (s,), harmonic k is multiplied by exp(-k damping).
-    """
-    phasors = strength * np.exp(2j * np.pi * rng.uniform(size=len(strength)))
-    turning = np.exp(2j * np.pi * cycles - damping)
-    return np.real(np.polynomial.polynomial.polyval(turning, np.r_[0, phasors]))
-
-
-def _drift(rng: np.random.Generator, samples: int, rate: int, hertz: float) -> Signal:
-    """A smooth random curve of about unit variance that turns some `hertz` times a second."""
-    knots = rng.standard_normal(int(samples / rate * 2 * hertz) + 4)
-    place = np.arange(samples) * (2 * hertz / rate) + rng.uniform()
-    index = place.astype(int)
-    weight = (1 - np.cos(np.pi * (place - index))) / 2
-    # A cosine-interpolated curve has 3/4 of the variance of its knots.
-    return (knots[index] * (1 - weight) + knots[index + 1] * weight) / np.sqrt(0.75)

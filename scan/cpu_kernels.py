@@ -12,7 +12,7 @@ Notation as in Gu and Dao, "Mamba", 2023, section 2 and algorithm 2:
     h_t = exp(Δ_t A) h_{t-1} + Δ_t B_t u_t,    y_t = C_t h_t + D u_t,    out_t = y_t silu(z_t)
 """
 
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def, call-arg"
 from __future__ import annotations
 
 import numpy as np

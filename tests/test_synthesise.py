@@ -1,33 +1,25 @@
-"""The embedded corpus: eSpeak NG, sentences, noises, the plan and its rendering."""
+"""The embedded corpus: rendering, what an interruption leaves, the command line."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scipy.ndimage import median_filter
-from scipy.signal import welch
-from scipy.stats import kurtosis
+from conftest import ROOT
 
 from data import espeak, synthesise
-from data.espeak import EspeakError, Voice, speak
-from data.noises import NOISES, ambience, babble, reverberate, unit_rms
-from data.sentences import sentence
-from data.synthesise import CorpusError, active_level, ensure, from_csv, plan, render, to_csv
-from data.workers import process_pool
+from data.errors import DataError
+from data.levels import active_level
+from data.plan import Row, from_csv, plan
+from data.synthesise import ensure, render
 
-ROOT = Path(__file__).resolve().parents[1]
 RATE = 16000
-SECONDS = 4
 SMALL = {"train": 5, "valid": 5, "test": 20}  # a test of 20 has every noise at every SNR
 
 
@@ -40,325 +32,12 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.wav")}
 
 
-def pair(folder: Path, row: synthesise.Row) -> tuple[np.ndarray, np.ndarray]:
+def pair(folder: Path, row: Row) -> tuple[np.ndarray, np.ndarray]:
     clean, noisy = (
         soundfile.read(folder / row.split / side / f"{row.name}.wav") for side in ("clean", "noisy")
     )
     assert clean[1] == noisy[1] == RATE
     return clean[0], noisy[0]
-
-
-# eSpeak NG
-
-
-def test_speech_depends_on_nothing_spoken_before():
-    text = "Seven foxes pass the old harbour, why not?"
-    voices = list(synthesise.speakers().values())
-    forth = [speak(text, voice) for voice in voices]
-    back = [speak(text, voice) for voice in reversed(voices)][::-1]
-    with process_pool(1) as pool:
-        elsewhere = list(pool.map(speak, [text] * len(voices), voices))
-    for (one, rate), (two, _), (three, _) in zip(forth, back, elsewhere, strict=True):
-        assert rate == 22050
-        assert one.dtype == np.int16
-        assert np.array_equal(one, two)
-        assert np.array_equal(one, three)
-
-
-def test_no_voice_of_the_corpus_saturates():
-    for voice in synthesise.speakers().values():
-        samples, _ = speak("All our yellow boats go far out, father, to the open water.", voice)
-        assert 3000 < np.abs(samples.astype(int)).max() < 32000
-
-
-@pytest.mark.parametrize(
-    ("text", "voice", "message"),
-    [
-        ("Hello", Voice("martian"), "no voice 'martian'"),
-        ("Hello", Voice("en-us", "nobody"), "no voice variant 'nobody'"),
-        ("", Voice(), "nothing to say"),
-        ("...", Voice(), "nothing to say"),
-    ],
-)
-def test_what_cannot_be_spoken(text: str, voice: Voice, message: str):
-    with pytest.raises(EspeakError, match=message):
-        speak(text, voice)
-    assert len(speak("Hello", Voice())[0]) > 5000, "an error must not spoil the next call"
-
-
-def test_parameters_are_heard():
-    def seconds(voice: Voice) -> float:
-        samples, rate = speak("We shall see the green valley again.", voice)
-        return len(samples) / rate
-
-    assert seconds(Voice(rate=120)) > 1.2 * seconds(Voice(rate=200))
-    low, high = (speak("Aaaah", Voice(pitch=pitch, pitch_range=0))[0] for pitch in (10, 90))
-    assert not np.array_equal(low, high)
-
-
-@pytest.mark.parametrize("wrong", [{"rate": 20}, {"pitch": 100}, {"pitch_range": -1}])
-def test_voice_refuses_numbers_out_of_range(wrong: dict[str, int]):
-    with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be"):
-        Voice(**wrong)
-
-
-def test_voice_text_form():
-    for voice in (Voice(), Voice("en", "f2", 150, 40, 60)):
-        assert Voice.parse(str(voice)) == voice
-    for text in ("", "en-us", "en-us/1/2", "en-us/a/b/c"):
-        with pytest.raises(ValueError, match="not a voice"):
-            Voice.parse(text)
-
-
-# Sentences
-
-
-def test_sentences_are_many_and_well_formed():
-    rng = np.random.default_rng(0)
-    drawn = [sentence(rng) for _ in range(3000)]
-    assert len(set(drawn)) > 2900
-    words = Counter(word.strip(".,?").lower() for text in drawn for word in text.split())
-    assert len(words) > 700
-    for text in drawn:
-        assert text[0].isupper() or text[0].isdigit()
-        assert text[-1] in ".?"
-        assert 7 <= len(text.split()) <= 18
-        assert "{" not in text
-        assert "_" not in text
-        assert "  " not in text
-        for article, following in zip(text.lower().split(), text.lower().split()[1:], strict=False):
-            if article == "a":
-                assert following[0] not in "aeio"
-            if article == "an":
-                assert following[0] in "aeiou"
-
-
-# Noises
-
-
-def talk(seed: int) -> list[np.ndarray]:
-    """Stand-ins for six talkers at 16 kHz."""
-    rng = np.random.default_rng(seed)
-    names = rng.choice(list(synthesise.speakers()), 6, replace=False)
-    return [synthesise._spoken(sentence(rng), synthesise.speakers()[name]) for name in names]
-
-
-def make(name: str, seed: int, samples: int = SECONDS * RATE) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    if name == "babble":
-        return babble(rng, samples, RATE, speech=talk(seed))
-    return NOISES[name](rng, samples, RATE)
-
-
-def share(signal: np.ndarray, low: float, high: float) -> float:
-    """The part of the energy between two frequencies in Hz."""
-    power = np.abs(np.fft.rfft(signal)) ** 2
-    frequency = np.fft.rfftfreq(len(signal), 1 / RATE)
-    return float(power[(frequency >= low) & (frequency < high)].sum() / power.sum())
-
-
-@pytest.mark.parametrize("name", [*NOISES, "babble"])
-@pytest.mark.parametrize("seed", [0, 1])
-def test_noise_is_finite_normalised_and_its_seed_s_own(name: str, seed: int):
-    noise = make(name, seed)
-    assert noise.shape == (SECONDS * RATE,)
-    assert noise.dtype == np.float64
-    assert np.isfinite(noise).all()
-    assert np.sqrt(np.mean(noise**2)) == pytest.approx(1, abs=1e-9)
-    assert abs(noise.mean()) < 0.05
-    assert np.array_equal(noise, make(name, seed))
-    assert not np.allclose(noise, make(name, seed + 100), atol=0.1)
-
-
-@settings(max_examples=15, deadline=None)
-@given(st.sampled_from(list(NOISES)), st.integers(8000, 40000), st.sampled_from([8000, 16000]))
-def test_noise_has_any_length_and_rate(name: str, samples: int, rate: int):
-    noise = NOISES[name](np.random.default_rng(3), samples, rate)
-    assert noise.shape == (samples,)
-    assert np.isfinite(noise).all()
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_hum_is_at_multiples_of_the_mains_frequency(seed: int):
-    frequency, power = welch(make("hum", seed), RATE, nperseg=RATE)
-    power = power[(frequency >= 30) & (frequency < 2010)]
-    frequency = frequency[(frequency >= 30) & (frequency < 2010)]
-    near = {
-        mains: power[np.abs((frequency + mains / 2) % mains - mains / 2) <= 4].sum() / power.sum()
-        for mains in (50, 60)
-    }
-    assert max(near.values()) > 0.8
-    assert min(near.values()) < 0.5
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_wind_is_low_and_gusty(seed: int):
-    noise = make("wind", seed)
-    assert share(noise, 0, 300) > 0.8
-    levels = np.log10([np.mean(piece**2) for piece in np.split(noise, 16)])
-    steady = np.log10([np.mean(piece**2) for piece in np.split(make("coloured", seed), 16)])
-    assert 10 * np.std(levels) > 1.5
-    assert np.std(levels) > 2 * np.std(steady)
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_keyboard_is_impulsive(seed: int):
-    noise = make("keyboard", seed)
-    # Above the ambience of the room, which is low.
-    clicks = np.diff(noise, prepend=0.0)
-    assert kurtosis(clicks) > 10
-    assert np.abs(clicks).max() / np.std(clicks) > 10
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_babble_has_the_spectrum_of_speech(seed: int):
-    noise = make("babble", seed)
-    speech = np.concatenate(talk(seed + 50))
-    voiced = [share(signal, 250, 4000) for signal in (noise, speech)]
-    assert voiced[0] > 0.1  # the rest is the ambience of the room
-    bands = [(250, 500), (500, 1000), (1000, 2000), (2000, 4000)]
-    shape = np.array([[share(x, *band) for band in bands] for x in (noise, speech)])
-    decibels = 10 * np.log10(shape / shape.sum(1, keepdims=True))
-    assert np.abs(decibels[0] - decibels[1]).max() < 8
-    # Many voices fill each other's pauses.
-    assert kurtosis(noise) < kurtosis(speech)
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_traffic_passes_by(seed: int):
-    noise = make("traffic", seed)
-    assert share(noise, 0, 1000) > 0.7
-    # Tyres are heard above the rumble while a vehicle is near, so that the level there changes.
-    tyres = np.diff(noise, prepend=0.0)
-    levels = 10 * np.log10([np.mean(piece**2) for piece in np.split(tyres, 16)])
-    assert np.ptp(levels) > 2
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_music_is_tonal(seed: int):
-    def prominence(noise: np.ndarray) -> float:
-        """The strongest line between 200 Hz and 2 kHz against the spectrum around it."""
-        frequency, power = welch(noise, RATE, nperseg=8192)
-        power = (power / median_filter(power, 61))[(frequency > 200) & (frequency < 2000)]
-        return float(power.max())
-
-    assert prominence(make("music", seed)) > 30
-    assert prominence(make("coloured", seed)) < 8
-
-
-def test_coloured_is_steady_and_of_many_colours():
-    above = []
-    for seed in range(12):
-        noise = make("coloured", seed)
-        assert abs(kurtosis(noise)) < 0.3
-        above.append(share(noise, 1000, 8000))
-    assert min(above) < 0.3
-    assert max(above) > 0.8
-
-
-def test_reverberation_starts_after_the_sound_and_has_its_level():
-    click = np.zeros(RATE)
-    click[100] = 1.0
-    room = reverberate(np.random.default_rng(0), click, RATE, decay=0.3, level=-10.0)
-    assert np.abs(room[:100]).max() < 1e-12
-    assert room[100] == pytest.approx(1)
-    tail = room[101:] ** 2
-    assert 10 * np.log10(tail.sum()) == pytest.approx(-10, abs=0.5)
-    assert tail[int(0.2 * RATE) :].sum() < 0.02 * tail.sum()
-
-
-def test_ambience_is_low():
-    assert share(ambience(np.random.default_rng(0), 64000, RATE), 0, 500) > 0.9
-
-
-def test_silence_has_no_level():
-    for silent in (np.zeros(0), np.zeros(9)):
-        with pytest.raises(ValueError, match="silent"):
-            unit_rms(silent)
-    with pytest.raises(ValueError, match="silent"):
-        active_level(np.zeros(RATE))
-
-
-# Active speech level
-
-
-def test_active_level_counts_activity_only():
-    tone = np.sqrt(2) * np.sin(2 * np.pi * 440 * np.arange(4 * RATE) / RATE)
-    assert active_level(tone) == pytest.approx(0, abs=0.2)
-    paused = np.concatenate([tone, np.zeros(4 * RATE)])
-    assert active_level(paused) == pytest.approx(0, abs=0.4)
-    assert active_level(0.01 * paused) == pytest.approx(active_level(paused) - 40, abs=1e-6)
-
-
-# The plan
-
-
-def test_plan_is_a_function_of_the_seed_and_splits_do_not_depend_on_each_other():
-    assert plan(3) == plan(3)
-    assert plan(3) != plan(4)
-    longer = [row for row in plan(3, train=30, valid=2, test=40) if row.split == "test"]
-    assert longer == [row for row in plan(3) if row.split == "test"]
-
-
-@pytest.mark.parametrize("seed", [0, 1, 77])
-def test_plan_follows_the_protocol(seed: int):
-    rows = plan(seed)
-    by_split = {
-        split: [row for row in rows if row.split == split] for split in ("train", "valid", "test")
-    }
-    assert {split: len(part) for split, part in by_split.items()} == synthesise.SIZES
-    assert len({row.name for row in rows}) == len(rows)
-    assert len({row.noise_seed for row in rows}) == len(rows)
-    assert len({row.text for row in rows}) == len(rows)
-    people = {split: {row.speaker for row in part} for split, part in by_split.items()}
-    variants = {split: {row.variant for row in part} for split, part in by_split.items()}
-    for kind in (people, variants):
-        assert not kind["train"] & kind["valid"]
-        assert not kind["train"] & kind["test"]
-        assert not kind["valid"] & kind["test"]
-    assert sum(map(len, people.values())) >= 24
-    for part in people.values():
-        assert {name[0] for name in part} == {"f", "m"}
-    assert all(row.name.split("_")[0] == row.speaker and "-" not in row.name for row in rows)
-
-    assert {row.snr_db for row in by_split["train"]} == {0, 5, 10, 15}
-    assert {row.snr_db for row in by_split["valid"]} == {0, 5, 10, 15}
-    assert {row.snr_db for row in by_split["test"]} == {2.5, 7.5, 12.5, 17.5}
-    noises = {split: {row.noise for row in part} for split, part in by_split.items()}
-    assert noises["test"] - noises["train"] == {"wind", "music"}
-    conditions = Counter((row.noise, row.snr_db) for row in by_split["test"])
-    assert set(conditions.values()) == {2}
-    for row in rows:
-        talkers = {Voice.parse(text).variant for text in row.babble.split()}
-        assert bool(talkers) == (row.noise == "babble")
-        assert row.variant not in talkers
-        assert talkers <= variants[row.split]
-
-
-@settings(max_examples=20, deadline=None)
-@given(st.integers(0, 2**32), st.integers(0, 3), st.integers(0, 3), st.integers(1, 3))
-def test_csv_keeps_every_bit(seed: int, train: int, valid: int, test: int):
-    rows = plan(seed, train, valid, test)
-    assert from_csv(to_csv(rows)) == rows
-    assert to_csv(from_csv(to_csv(rows))) == to_csv(rows)
-
-
-@pytest.mark.parametrize("text", ["a,b\n1,2\n", to_csv(plan())[:3000], "recipe\n"])
-def test_other_csv_is_refused(text: str):
-    if text == "recipe\n":
-        assert from_csv(text) == []
-        return
-    with pytest.raises(CorpusError, match=r"corpus\.csv is not a plan"):
-        from_csv(text)
-
-
-@pytest.mark.parametrize("sizes", [{"train": -1}, {"train": 0, "valid": 0, "test": 0}])
-def test_impossible_sizes(sizes: dict[str, int]):
-    with pytest.raises(CorpusError, match="must not be negative"):
-        plan(0, **sizes)
-
-
-# Rendering
 
 
 def test_pairs(corpus: Path):
@@ -441,7 +120,7 @@ def test_another_corpus_is_kept_unless_forced(tiny: Path, capsys: pytest.Capture
 
 def test_missing_files_are_noticed(tiny: Path):
     next(tiny.rglob("noisy/*.wav")).unlink()
-    with pytest.raises(CorpusError, match="1 files are missing"):
+    with pytest.raises(DataError, match="1 files are missing"):
         ensure(tiny, train=0, valid=0, test=1)
     ensure(tiny, train=0, valid=0, test=1, workers=1, force=True)
     assert len(files(tiny)) == 2
@@ -450,9 +129,9 @@ def test_missing_files_are_noticed(tiny: Path):
 def test_other_people_s_files_are_never_touched(tiny: Path):
     (tiny / "thesis.txt").write_text("mine")
     ensure(tiny, train=0, valid=0, test=1)
-    with pytest.raises(CorpusError, match=r"also holds thesis\.txt"):
+    with pytest.raises(DataError, match=r"also holds thesis\.txt"):
         ensure(tiny, train=0, valid=0, test=2, force=True)
-    with pytest.raises(CorpusError, match="something other than a corpus"):
+    with pytest.raises(DataError, match="something other than a corpus"):
         ensure(tiny / "test", train=0, valid=0, test=1, force=True)
     assert (tiny / "thesis.txt").read_text() == "mine"
 
@@ -467,7 +146,7 @@ def test_interrupted_rendering_leaves_nothing(
     write = synthesise._write_row
     done: list[str] = []
 
-    def failing(folder: Path, row: synthesise.Row) -> None:
+    def failing(folder: Path, row: Row) -> None:
         if done:
             raise error
         write(folder, row)
@@ -494,7 +173,7 @@ def test_failing_replacement_keeps_the_old_corpus(tiny: Path, monkeypatch: pytes
         return rename(path, target)
 
     monkeypatch.setattr(Path, "rename", refusing)
-    with pytest.raises(CorpusError, match=r"cannot write the corpus to .*: Permission denied"):
+    with pytest.raises(DataError, match=r"cannot write the corpus to .*: Permission denied"):
         ensure(tiny, train=0, valid=0, test=2, workers=1, force=True)
     assert files(tiny) == before
     assert os.listdir(tiny.parent) == ["tiny"]
@@ -505,7 +184,7 @@ def test_two_at_once_agree(tiny: Path, monkeypatch: pytest.MonkeyPatch):
     out = tiny.parent / "second"
     made = synthesise.render
 
-    def slow(rows: list[synthesise.Row], folder: Path, workers: int) -> None:
+    def slow(rows: list[Row], folder: Path, workers: int) -> None:
         made(rows, folder, workers)
         monkeypatch.setattr(synthesise, "render", made)
         ensure(out, train=0, valid=0, test=1, workers=1)

@@ -12,7 +12,7 @@ from typing import Any
 
 from bandsplit.cost import count_macs, count_parameters
 from bandsplit.net import BandSplitNet
-from data.corpus import DataError
+from data.errors import DataError
 from training import runlog
 from training.checkpoint import CheckpointError
 from training.config import RECIPES, Config, ConfigError

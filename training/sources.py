@@ -10,7 +10,6 @@ from typing import TypeVar
 from data import synthesise
 from data.audio import SAMPLE_RATE
 from data.corpus import (
-    DataError,
     Pair,
     Recording,
     hold_out,
@@ -19,6 +18,7 @@ from data.corpus import (
     pair_folders,
 )
 from data.dataset import MixDataset, PairDataset, SpeechDataset
+from data.errors import DataError
 from training.config import Data
 
 log = logging.getLogger("training")
