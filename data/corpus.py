@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from tqdm import tqdm
@@ -27,6 +27,7 @@ log = logging.getLogger("data")
 ROOT = Path(__file__).resolve().parents[1]
 # Looking a file over means decoding all of it; what was found is kept between runs.
 _INDEX = ROOT / ".cache" / "audio-index.json"
+_INFO_FIELDS = [field.name for field in fields(Info)]
 
 # Folders of clean and noisy files below a corpus, by split, most specific first.
 _LAYOUTS = {
@@ -257,15 +258,16 @@ def _stamp(path: Path) -> str:
 def _read_index() -> dict[str, dict | str]:
     try:
         index = json.loads(_INDEX.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return index["files"] if index["fields"] == _INFO_FIELDS else {}
+    except (OSError, ValueError, KeyError, TypeError):
         return {}
-    return index if isinstance(index, dict) else {}
 
 
-def _write_index(index: dict[str, dict | str]) -> None:
+def _write_index(files: dict[str, dict | str]) -> None:
     temporary = _INDEX.with_suffix(f".{os.getpid()}")
     try:
         _INDEX.parent.mkdir(exist_ok=True)
+        index = {"fields": _INFO_FIELDS, "files": files}
         temporary.write_text(json.dumps(index), encoding="utf-8")
         temporary.replace(_INDEX)
     except OSError as error:
