@@ -83,6 +83,9 @@ class SelectiveSSM(nn.Module):
         states = torch.arange(1, d_state + 1, dtype=torch.float32)
         self.A_log = nn.Parameter(states.log().repeat(self.d_inner, 1))
         self.D = nn.Parameter(torch.ones(self.d_inner))
+        for parameter in (self.A_log, self.D):
+            # As in mamba_ssm; `training.optimizer` heeds it.
+            parameter.no_weight_decay = True  # type: ignore[attr-defined]
         self.out_proj = nn.Linear(self.d_inner, d_model, bias=False)
         self._initialise_steps(dt_min, dt_max)
 
@@ -160,7 +163,16 @@ class MambaBlock(nn.Module):
         options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
         if self.use_checkpoint != "full":
             options["context_fn"] = partial(create_selective_checkpoint_contexts, _keep_products)
-        return checkpoint(self._forward_impl, x, **options)
+        # Autocast remembers its casts of leaves, so that the recomputation would not repeat them and
+        # be refused as a different computation. Within a block none is needed twice.
+        device = x.device.type
+        with torch.autocast(
+            device,
+            dtype=torch.get_autocast_dtype(device),
+            enabled=torch.is_autocast_enabled(device),
+            cache_enabled=False,
+        ):
+            return checkpoint(self._forward_impl, x, **options)
 
 
 class BidirectionalMambaBlock(nn.Module):

@@ -69,7 +69,7 @@ class Adversary:
 
     Args:
         device: where the discriminator is.
-        make_optimizer: parameters to their optimizer.
+        make_optimizer: the discriminator to its optimizer.
         autocast: makes the context that forward passes run in.
         scaler: of the discriminator's own loss (enabled for fp16).
         pool: labels by PESQ.
@@ -78,14 +78,14 @@ class Adversary:
     def __init__(
         self,
         device: torch.device,
-        make_optimizer: Callable[[Iterator[nn.Parameter]], torch.optim.Optimizer],
+        make_optimizer: Callable[[nn.Module], torch.optim.Optimizer],
         autocast: Callable[[], Any],
         scaler: torch.amp.GradScaler,
         pool: PesqPool,
         clip_norm: float,
     ) -> None:
         self.network = Discriminator().to(device)
-        self.optimizer = make_optimizer(self.network.parameters())
+        self.optimizer = make_optimizer(self.network)
         self.scaler, self.autocast, self.pool = scaler, autocast, pool
         self.clip_norm = clip_norm
         self.pending: Pending | None = None

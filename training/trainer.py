@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,11 @@ from data.dataset import EpochSampler, SpeechDataset, make_loader
 from data.workers import usable_cores
 from training import checkpoint
 from training.adversary import Adversary
-from training.config import Config, Optim
+from training.config import Config
 from training.ema import EMA
 from training.interrupt import stop_on_signal
 from training.losses import Recordings, loss_terms
+from training.optimizer import learning_rate, make_optimizer
 from training.pesq_pool import PesqPool
 from training.precision import Precision
 from training.runlog import RunLog
@@ -70,12 +70,12 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.model = network(**config.model).to(self.device)
         self.ema = EMA(self.model, config.optim.ema_decay)
-        self.optimizer = make_optimizer(self.model.parameters(), config.optim)
+        self.optimizer = make_optimizer(self.model, config.optim)
         self.scaler = self.precision.make_scaler()
         self.pool = PesqPool(config.run.pesq_workers or max(1, usable_cores() - 1))
         self.adversary = Adversary(
             self.device,
-            lambda parameters: make_optimizer(parameters, config.optim),
+            lambda discriminator: make_optimizer(discriminator, config.optim),
             self.precision.autocast,
             self.precision.make_scaler(),
             self.pool,
@@ -180,8 +180,7 @@ class Trainer:
 
     def _set_learning_rate(self) -> None:
         """The rate of this epoch, for both players: a function of the step alone."""
-        optim = self.config.optim
-        rate = optim.learning_rate * optim.decay ** (self.epoch // optim.decay_every)
+        rate = learning_rate(self.config.optim, self.epoch)
         for optimizer in (self.optimizer, self.adversary.optimizer):
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -240,13 +239,3 @@ class Trainer:
             self._parts(),
             values,
         )
-
-
-def make_optimizer(parameters: Iterator[nn.Parameter], optim: Optim) -> torch.optim.Optimizer:
-    """The optimizer that the configuration names."""
-    betas = (optim.beta1, optim.beta2)
-    if optim.algorithm == "adam":
-        return torch.optim.Adam(parameters, optim.learning_rate, betas)
-    return torch.optim.AdamW(
-        parameters, optim.learning_rate, betas, weight_decay=optim.weight_decay
-    )

@@ -1,0 +1,180 @@
+"""Mamba's module against an independent implementation, and what the blocks around it promise."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from real_mamba_optimized import BidirectionalMambaBlock, MambaBlock, SelectiveSSM
+
+
+def transformers_mixer(ssm: SelectiveSSM, channels: int) -> nn.Module:
+    """The slow path of the library's mixer, with the weights of `ssm`."""
+    mamba = pytest.importorskip("transformers.models.mamba.modeling_mamba")
+    config = mamba.MambaConfig(
+        hidden_size=channels,
+        state_size=ssm.d_state,
+        conv_kernel=ssm.conv1d.kernel_size[0],
+        expand=ssm.d_inner // channels,
+        time_step_rank=ssm.dt_rank,
+        num_hidden_layers=1,
+        use_bias=False,
+        use_mambapy=False,
+    )
+    mixer = mamba.MambaMixer(config, layer_idx=0).eval()
+    mixer.load_state_dict(ssm.state_dict())
+    return mixer
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("length", [1, 3, 31, 100])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_block_equals_transformers_slow_path(length: int, dtype: torch.dtype) -> None:
+    block = MambaBlock(48, d_state=16, chunk_size=16).to(dtype)
+    mixer = transformers_mixer(block.ssm, 48).to(dtype)
+    x = torch.randn(2, length, 48, dtype=dtype, requires_grad=True)
+    other = x.detach().clone().requires_grad_()
+    mine, theirs = block(x), mixer(other)
+    # In float64 their scan still casts its input term to float32.
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-6
+    torch.testing.assert_close(mine, theirs, rtol=tolerance, atol=tolerance)
+    probe = torch.randn_like(mine)
+    mine.backward(probe)
+    theirs.backward(probe)
+    torch.testing.assert_close(x.grad, other.grad, rtol=10 * tolerance, atol=10 * tolerance)
+    gradients = dict(mixer.named_parameters())
+    for name, parameter in block.ssm.named_parameters():
+        scale = gradients[name].grad.abs().max().item()
+        torch.testing.assert_close(
+            parameter.grad, gradients[name].grad, rtol=0, atol=20 * tolerance * scale, msg=name
+        )
+
+
+def test_parameters_are_those_of_mamba_ssm() -> None:
+    """Names and shapes of `mamba_ssm.Mamba(192)`, so that its state dict loads unchanged."""
+    shapes = {name: tuple(p.shape) for name, p in SelectiveSSM(192).state_dict().items()}
+    assert shapes == {
+        "A_log": (384, 16),
+        "D": (384,),
+        "in_proj.weight": (768, 192),
+        "conv1d.weight": (384, 1, 4),
+        "conv1d.bias": (384,),
+        "x_proj.weight": (44, 384),
+        "dt_proj.weight": (384, 12),
+        "dt_proj.bias": (384,),
+        "out_proj.weight": (192, 384),
+    }
+
+
+def test_initialisation_is_the_papers() -> None:
+    ssm = SelectiveSSM(192)
+    torch.testing.assert_close(ssm.A_log.exp(), torch.arange(1.0, 17).expand(384, 16))
+    assert torch.equal(ssm.D, torch.ones(384))
+    step = nn.functional.softplus(ssm.dt_proj.bias)
+    assert step.min() >= 1e-3 * 0.999
+    assert step.max() <= 1e-1 * 1.001
+    # Log-uniform: a third of the range's logarithm below 10^-2.33, and so on.
+    thirds = torch.histc(step.log10(), 3, -3, -1) / 384
+    assert ((thirds > 0.25) & (thirds < 0.42)).all()
+    assert ssm.dt_proj.weight.abs().max() <= 12**-0.5
+
+
+def test_a_log_and_d_are_not_decayed() -> None:
+    marked = {
+        name for name, p in SelectiveSSM(32).named_parameters() if hasattr(p, "no_weight_decay")
+    }
+    assert marked == {"A_log", "D"}
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_nothing_is_heard_before_its_time(reverse: bool) -> None:
+    ssm = SelectiveSSM(16, reverse=reverse)
+    x = torch.randn(1, 20, 16)
+    changed = x.clone()
+    changed[:, 10] += 1
+    difference = (ssm(x) - ssm(changed)).abs().amax((0, 2))
+    past = difference[11:] if reverse else difference[:10]
+    rest = difference[:11] if reverse else difference[10:]
+    assert torch.equal(past, torch.zeros_like(past))
+    assert (rest > 0).all()
+
+
+def swapped(block: BidirectionalMambaBlock) -> BidirectionalMambaBlock:
+    """The same weights with the roles of the two directions exchanged."""
+    other = copy.deepcopy(block)
+    other.forward_mamba.load_state_dict(block.backward_mamba.state_dict())
+    other.backward_mamba.load_state_dict(block.forward_mamba.state_dict())
+    with torch.no_grad():
+        other.merge.weight.copy_(block.merge.weight.roll(block.merge.out_features, 1))
+    return other
+
+
+def test_both_directions_commute_with_time_reversal() -> None:
+    block = BidirectionalMambaBlock(24)
+    x = torch.randn(2, 33, 24)
+    torch.testing.assert_close(block(x).flip(1), swapped(block)(x.flip(1)))
+
+
+def outputs_and_gradients(block: nn.Module, x: Tensor, dtype: torch.dtype | None) -> list[Tensor]:
+    x = x.clone().requires_grad_()
+    block.zero_grad()
+    with torch.autocast("cpu", dtype=dtype, enabled=dtype is not None):
+        y = block(x)
+    y.float().square().sum().backward()
+    return [y.detach(), x.grad, *(p.grad.clone() for p in block.parameters())]
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+@pytest.mark.parametrize("mode", [True, "full"])
+def test_checkpointing_changes_no_bit(mode: bool | str, dtype: torch.dtype | None) -> None:
+    plain = BidirectionalMambaBlock(24, use_checkpoint=False)
+    checkpointed = BidirectionalMambaBlock(24, use_checkpoint=mode)
+    checkpointed.load_state_dict(plain.state_dict())
+    x = torch.randn(2, 70, 24)
+    expected = outputs_and_gradients(plain, x, dtype)
+    got = outputs_and_gradients(checkpointed, x, dtype)
+    assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
+
+
+def kept_bytes(mode: bool | str) -> int:
+    """Bytes that a block's forward pass leaves for its backward pass, parameters apart."""
+    block = MambaBlock(64, use_checkpoint=mode)
+    parameters = {p.untyped_storage().data_ptr() for p in block.parameters()}
+    kept: dict[int, int] = {}
+
+    def pack(x: Tensor) -> Tensor:
+        if x.untyped_storage().data_ptr() not in parameters:
+            kept[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    x = torch.randn(2, 128, 64, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        block(x)
+    return sum(kept.values())
+
+
+def test_full_checkpointing_keeps_the_input_alone() -> None:
+    assert kept_bytes("full") == 2 * 128 * 64 * 4
+    assert kept_bytes(False) > 10 * kept_bytes("full")
+
+
+def test_selective_checkpointing_does_not_repeat_a_product() -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    def products(mode: bool | str) -> int:
+        block = MambaBlock(64, use_checkpoint=mode)
+        x = torch.randn(2, 128, 64, requires_grad=True)
+        with FlopCounterMode(display=False) as counter:
+            block(x).sum().backward()
+        return sum(counter.get_flop_counts()["Global"][op] for op in (torch.ops.aten.mm,))
+
+    assert products(True) == products(False)
+    assert products("full") > products(False)
+
+
+def test_an_unknown_way_of_checkpointing_is_refused() -> None:
+    with pytest.raises(ValueError, match="use_checkpoint is 'some'"):
+        MambaBlock(16, use_checkpoint="some")

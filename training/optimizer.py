@@ -1,0 +1,30 @@
+"""The optimizer and its learning rate, the same for both players."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from training.config import Optim
+
+
+def make_optimizer(module: nn.Module, optim: Optim) -> torch.optim.Optimizer:
+    """The optimizer that the configuration names, for all parameters of a module.
+
+    AdamW leaves those marked `no_weight_decay` (Mamba's A_log and D) undecayed.
+    """
+    betas = (optim.beta1, optim.beta2)
+    if optim.algorithm == "adam":
+        return torch.optim.Adam(module.parameters(), optim.learning_rate, betas)
+    marked = [p for p in module.parameters() if getattr(p, "no_weight_decay", False)]
+    others = [p for p in module.parameters() if not getattr(p, "no_weight_decay", False)]
+    groups = [
+        {"params": others, "weight_decay": optim.weight_decay},
+        {"params": marked, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW([g for g in groups if g["params"]], optim.learning_rate, betas)
+
+
+def learning_rate(optim: Optim, epoch: int) -> float:
+    """The rate during an epoch, counted from 0: a function of that alone."""
+    return optim.learning_rate * optim.decay ** (epoch // optim.decay_every)
