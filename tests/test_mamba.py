@@ -122,7 +122,7 @@ def outputs_and_gradients(block: nn.Module, x: Tensor, dtype: torch.dtype | None
     x = x.clone().requires_grad_()
     block.zero_grad()
     with torch.autocast("cpu", dtype=dtype, enabled=dtype is not None):
-        y = block(x)
+        y = block(1 * x)  # not a leaf, whose cast autocast would share between the directions
     y.float().square().sum().backward()
     return [y.detach(), x.grad, *(p.grad.clone() for p in block.parameters())]
 
