@@ -163,8 +163,8 @@ class MambaBlock(nn.Module):
         options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
         if self.use_checkpoint != "full":
             options["context_fn"] = partial(create_selective_checkpoint_contexts, _keep_products)
-        # Autocast remembers its casts of leaves. The recomputation would have to make them anew, and
-        # be refused as a different computation. Within a block none is needed twice.
+        # Autocast remembers its casts of leaves. The recomputation would make them anew, and so
+        # be refused as another computation. Within a block none is needed twice.
         device = x.device.type
         with torch.autocast(
             device,

@@ -1,0 +1,165 @@
+"""The signal path around the networks: transform, bands, decoder, filter."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from bandsplit.bands import BANDS, WIDTHS, BandLinear, BandSplit, Norm, groups
+from bandsplit.decoder import MaskDecoder, apply_filter
+from bandsplit.path import along_bands, along_time
+from bandsplit.stft import BINS, HOP, N_FFT, compressed, compressed_magnitude, istft, stft
+
+
+@settings(max_examples=40, deadline=None)
+@given(samples=st.integers(1, 3000))
+def test_inverse_transform_is_the_inverse_at_any_length(samples: int) -> None:
+    x = torch.randn(2, samples, generator=torch.Generator().manual_seed(samples))
+    spectrum = stft(x)
+    assert spectrum.shape == (2, 257, samples // HOP + 1)
+    assert spectrum.dtype == torch.complex64
+    torch.testing.assert_close(istft(spectrum, samples), x, rtol=1e-4, atol=1e-5)
+
+
+def test_transform_against_numpy() -> None:
+    """If this changes, every trained weight and every score changes."""
+    x = torch.randn(1, 2000, dtype=torch.float64)
+    padded = np.pad(x[0].numpy(), N_FFT // 2)
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(N_FFT) / N_FFT)
+    frames = [
+        np.fft.rfft(window * padded[t * HOP : t * HOP + N_FFT]) for t in range(2000 // HOP + 1)
+    ]
+    np.testing.assert_allclose(stft(x)[0].numpy(), np.array(frames).T, atol=1e-10)
+
+
+@pytest.mark.parametrize("function", [compressed, compressed_magnitude])
+def test_compression(function: object) -> None:
+    spectrum = torch.tensor([3 + 4j, 0, 1e-3j], requires_grad=True)
+    value = function(spectrum)  # type: ignore[operator]
+    torch.testing.assert_close(value.abs()[0], torch.tensor(5**0.3), rtol=1e-4, atol=0)
+    if function is compressed:
+        assert value[1] == 0
+        torch.testing.assert_close(value[0].angle(), spectrum[0].angle())
+    value.abs().pow(2).sum().backward()
+    assert torch.view_as_real(spectrum.grad).isfinite().all()
+
+
+def test_bands_tile_the_spectrum() -> None:
+    covered = [g for group in groups() for g in range(group.bins.start, group.bins.stop)]
+    assert covered == list(range(BINS))
+    bands = [g for group in groups() for g in range(group.bands.start, group.bands.stop)]
+    assert bands == list(range(BANDS)) == list(range(31))
+    assert [group.width for group in groups()] == [2, 3, 8, 16, 17]
+    for group in groups():
+        assert group.bins.stop - group.bins.start == group.count * group.width
+        assert set(WIDTHS[group.bands]) == {group.width}
+
+
+def test_groups_part_where_the_hidden_width_does() -> None:
+    hidden = [24] * 11 + [32] * 12 + [36] * 8
+    assert [(g.width, g.hidden) for g in groups(hidden)] == [
+        (2, 24), (3, 24), (8, 32), (16, 36), (17, 36)
+    ]  # fmt: skip
+    halves = [8] * 15 + [9] * 16
+    assert [(g.count, g.hidden) for g in groups(halves)][2:4] == [(4, 8), (8, 9)]
+    with pytest.raises(ValueError, match="30 hidden widths"):
+        list(groups([1] * 30))
+
+
+@pytest.mark.parametrize("bin_", [0, 1, 2, 31, 32, 100, 240, 256])
+def test_a_pure_tone_lands_in_its_band(bin_: int) -> None:
+    # Differences from what the split makes of silence are what the tone does.
+    split = BandSplit(8)
+    t = torch.arange(4 * N_FFT)
+    tone = torch.cos(2 * math.pi * bin_ * t / N_FFT)[None]
+    spectrum = stft(tone)[..., 6:8]  # away from the ends
+    response = (split(spectrum) - split(torch.zeros_like(spectrum))).norm(dim=-1)[0, :, 0]
+    band = int(np.searchsorted(np.cumsum(WIDTHS), bin_, side="right"))
+    # The window spreads a tone over three bins, and compression lifts its skirts.
+    assert abs(int(response.argmax()) - band) <= (bin_ + 1 in np.cumsum(WIDTHS))
+    far = [k for k in range(BANDS) if abs(k - band) > 1]
+    assert response[far].max() < 0.3 * response[band]
+
+
+def test_band_linear_is_that_many_linears() -> None:
+    layer = BandLinear(3, 5, 4)
+    x = torch.randn(3, 7, 5)
+    for k in range(3):
+        expected = nn.functional.linear(x[k], layer.weight[k].T, layer.bias[k, 0])
+        torch.testing.assert_close(layer(x)[k], expected)
+    reference = nn.Linear(5, 4)
+    for mine, theirs in ((layer.weight, reference.weight), (layer.bias, reference.bias)):
+        assert mine.abs().max() <= 5**-0.5
+        assert theirs.abs().max() <= 5**-0.5
+
+
+def test_norms() -> None:
+    x = 3 + 2 * torch.randn(2, 31, 9, 6)
+    over_channels = Norm(6)(x)
+    torch.testing.assert_close(over_channels, nn.LayerNorm(6)(x))
+    over_frames = Norm(6, over_frames=True)(x)
+    group_norm = nn.GroupNorm(1, 6)(x.flatten(0, 1).transpose(1, 2)).transpose(1, 2)
+    torch.testing.assert_close(over_frames.flatten(0, 1), group_norm)
+    assert Norm(6, bands=31)(x).shape == x.shape
+    assert Norm(6, bands=31).weight.numel() == 31 * 6
+
+
+def test_split_of_a_piece_equals_that_of_the_whole_unless_normed_over_frames() -> None:
+    spectrum = stft(torch.randn(1, 4000))
+    for over_frames in (False, True):
+        split = BandSplit(8, over_frames)
+        piece, whole = split(spectrum[..., 5:15]), split(spectrum)[:, :, 5:15]
+        assert torch.allclose(piece, whole, atol=1e-5) is not over_frames
+
+
+def test_filter_by_its_definition() -> None:
+    spectrum = torch.randn(2, 5, 7, dtype=torch.complex64)
+    taps = torch.randn(2, 5, 7, 3, dtype=torch.complex64)
+    out = apply_filter(taps, spectrum)
+    for t in range(7):
+        expected = sum(
+            taps[:, :, t, i] * spectrum[:, :, t + i - 1] for i in range(3) if 0 <= t + i - 1 < 7
+        )
+        torch.testing.assert_close(out[:, :, t], expected)
+
+
+def test_a_silent_decoder_is_the_identity_filter() -> None:
+    decoder = MaskDecoder(8, 4)
+    with torch.no_grad():
+        for group in decoder.decoders:
+            for parameter in group.output.parameters():
+                parameter.zero_()
+    taps = decoder(torch.randn(1, BANDS, 6, 8))
+    assert taps.shape == (1, BINS, 6, 3)
+    spectrum = torch.randn(1, BINS, 6, dtype=torch.complex64)
+    assert torch.equal(apply_filter(taps, spectrum), spectrum)
+
+
+@pytest.mark.parametrize("hidden", [4, [3] * 11 + [5] * 20])
+def test_each_band_is_decoded_from_itself_alone(hidden: int | list[int]) -> None:
+    decoder = MaskDecoder(8, hidden)
+    x = torch.randn(1, BANDS, 2, 8)
+    changed = x.clone()
+    changed[:, 12] += torch.randn(8)
+    moved = (decoder(x) - decoder(changed)).abs().amax((0, 2, 3)) > 0
+    bins = slice(sum(WIDTHS[:12]), sum(WIDTHS[:13]))
+    assert moved[bins].all()
+    assert int(moved.sum()) == WIDTHS[12]
+
+
+def test_paths_scan_along_their_axis() -> None:
+    class Shift(nn.Module):
+        """Each place takes the value of the one before it in its sequence."""
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.roll(1, dims=1)
+
+    x = torch.randn(2, 31, 5, 3)
+    assert torch.equal(along_time(Shift(), x), x.roll(1, dims=2))
+    assert torch.equal(along_bands(Shift(), x), x.roll(1, dims=1))

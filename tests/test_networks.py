@@ -1,0 +1,221 @@
+"""The four networks and the controls: size, cost, and what every enhancer here promises."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import abl1.mbs_net
+import abl2.mbs_net
+import abl3.mbs_net
+from abl1.train import CONFIG as ABL1
+from abl2.train import CONFIG as ABL2
+from abl3.train import CONFIG as ABL3
+from abl3.train import PRESETS as ABL3_PRESETS
+from bandsplit.cost import count_macs, count_parameters
+from bandsplit.net import BandSplitNet
+from baseline.bsrnn import BSRNN
+from baseline.train import CONFIG as BASELINE
+from baseline.train import PRESETS as BASELINE_PRESETS
+
+NETWORKS = {
+    "bsrnn": (BSRNN, BASELINE),
+    "abl1": (abl1.mbs_net.MBSNet, ABL1),
+    "abl2": (abl2.mbs_net.MBSNet, ABL2),
+    "abl3": (abl3.mbs_net.MBSNet, ABL3),
+}
+EVERYTHING = {**NETWORKS, **BASELINE_PRESETS, **ABL3_PRESETS}
+# Parameters; GMAC for a second of audio. A change of the first is a change of the contract.
+SIZES = {
+    "bsrnn": (2_362_888, 4.90),
+    "abl1": (1_790_000, 3.31),
+    "abl2": (2_588_912, 6.50),
+    "abl3": (2_000_936, 6.43),
+    "bsrnn_public": (2_963_024, 6.38),
+    "bsrnn_bi": (2_444_984, 5.21),
+    "lstm_dualpath": (2_593_520, 6.33),
+    "uniform31": (1_999_557, 6.43),
+}
+PROMISED = {"bsrnn": 2.4e6, "abl1": 1.8e6, "abl2": 2.6e6, "abl3": 2.0e6}
+
+
+def small(name: str, **options: Any) -> BandSplitNet:
+    """A narrow network of that kind, with its output moved away from the identity."""
+    network, config = EVERYTHING[name]
+    torch.manual_seed(1)
+    net = network(**{**config.model, "channels": 16, **options})
+    with torch.no_grad():
+        for parameter in net.decoder.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return net
+
+
+@pytest.mark.parametrize("name", EVERYTHING)
+def test_size_and_cost(name: str) -> None:
+    network, config = EVERYTHING[name]
+    net = network(**config.model)
+    parameters, macs = SIZES[name]
+    assert count_parameters(net) == parameters
+    assert count_macs(net) / 1e9 == pytest.approx(macs, abs=0.005)
+    if name in PROMISED:
+        assert parameters == pytest.approx(PROMISED[name], rel=0.02)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_without_arguments_it_is_the_network_of_the_table(name: str) -> None:
+    network, config = NETWORKS[name]
+    shapes = [p.shape for p in network().parameters()]
+    assert shapes == [p.shape for p in network(**config.model).parameters()]
+
+
+def test_lstm_path_is_as_large_as_a_mamba_path() -> None:
+    lstm = count_parameters(BASELINE_PRESETS["lstm_dualpath"][0]().layers) / 2
+    mamba = count_parameters(abl2.mbs_net.MBSNet().layers) / 2
+    assert lstm == 801_216
+    assert lstm == pytest.approx(mamba, rel=0.005)
+
+
+def snr(estimate: Tensor, reference: Tensor) -> float:
+    return float(10 * torch.log10(reference.square().sum() / (estimate - reference).square().sum()))
+
+
+@pytest.mark.parametrize("name", EVERYTHING)
+def test_untrained_it_returns_its_input(name: str) -> None:
+    network, config = EVERYTHING[name]
+    torch.manual_seed(0)
+    noisy = 0.1 * torch.randn(1, 8000)
+    assert snr(network(**config.model).enhance(noisy), noisy) > 25
+
+
+@pytest.mark.parametrize("name", EVERYTHING)
+def test_loudness_does_not_matter(name: str) -> None:
+    net = small(name)
+    noisy = 0.1 * torch.randn(1, 6000)
+    expected = net.enhance(noisy)
+    for gain in (0.01, 0.1, 3.0, 10.0):
+        scaled = net.enhance(gain * noisy) / gain
+        assert (scaled - expected).norm() / expected.norm() < 1e-3
+
+
+@pytest.mark.parametrize("name", EVERYTHING)
+def test_an_item_does_not_depend_on_its_batch(name: str) -> None:
+    net = small(name)
+    noisy = torch.randn(3, 6000) * torch.tensor([[0.01], [1.0], [0.1]])
+    together = net.enhance(noisy)
+    for i in range(3):
+        alone = net.enhance(noisy[i : i + 1])[0]
+        assert (alone - together[i]).norm() / alone.norm() < 1e-5
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("samples", [1, 2, 127, 128, 129, 511, 512, 513, 1000, 4001])
+def test_every_length_is_enhanced(name: str, samples: int) -> None:
+    enhanced = small(name).enhance(torch.randn(2, samples))
+    assert enhanced.shape == (2, samples)
+    assert enhanced.isfinite().all()
+
+
+def test_what_is_no_batch_of_waveforms_is_refused() -> None:
+    for shape in ((100,), (2, 0), (1, 2, 100)):
+        with pytest.raises(ValueError, match="expected waveforms"):
+            small("abl1").enhance(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_silence_stays_silent_and_has_finite_gradients(name: str) -> None:
+    net = small(name)
+    waveform, spectrum = net(torch.zeros(2, 3000))
+    assert waveform.abs().max() < 1e-4
+    (waveform.square().sum() + spectrum.abs().square().sum()).backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in net.parameters())
+
+
+@pytest.mark.parametrize("name", EVERYTHING)
+def test_a_piece_is_enhanced_as_in_the_whole_but_for_memory(name: str) -> None:
+    """Norms take no statistics over time, so that only the sequence models see far.
+
+    Shown with the sequence models silenced; the published BSRNN is the exception.
+    """
+    net = small(name)
+    for module in net.layers.modules():
+        if isinstance(module, torch.nn.Linear):
+            torch.nn.init.zeros_(module.weight)
+    spectrum = torch.randn(1, 257, 60, dtype=torch.complex64)
+    whole = net.decoder(net.layers(net.split(spectrum)))[:, :, 20:40]
+    piece = net.decoder(net.layers(net.split(spectrum[..., 20:40])))
+    assert torch.allclose(piece, whole, atol=1e-4) is (name != "bsrnn_public")
+
+
+def gradients(net: BandSplitNet, noisy: Tensor) -> list[Tensor]:
+    waveform, spectrum = net(noisy)
+    (waveform.square().mean() + spectrum.abs().mean()).backward()
+    return [waveform.detach(), *(p.grad for p in net.parameters())]
+
+
+@pytest.mark.parametrize("name", ["abl1", "abl2", "abl3"])
+@pytest.mark.parametrize("mode", [True, "full"])
+def test_checkpointing_changes_no_bit(name: str, mode: bool | str) -> None:
+    noisy = torch.randn(2, 4000)
+    expected = gradients(small(name, use_checkpoint=False), noisy)
+    got = gradients(small(name, use_checkpoint=mode), noisy)
+    assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
+
+
+class NoHalfComplex(TorchDispatchMode):
+    """Fails at the first operator that makes or takes a complex number of half precision."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.complex_operators = 0
+
+    def __torch_dispatch__(
+        self, func: Callable, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for x in torch.utils._pytree.tree_leaves((args, kwargs, out)):
+            if isinstance(x, Tensor) and x.is_complex():
+                assert x.dtype != torch.complex32, func
+                self.complex_operators += 1
+        return out
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_makes_no_half_complex_number(name: str, dtype: torch.dtype) -> None:
+    net = small(name)
+    with NoHalfComplex() as watched:
+        with torch.autocast("cpu", dtype=dtype):
+            waveform, spectrum = net(torch.randn(1, 3000))
+        (waveform.square().mean() + spectrum.abs().mean()).backward()
+    assert watched.complex_operators > 10
+    assert waveform.dtype == torch.float32
+    assert spectrum.dtype == torch.complex64
+    assert all(p.grad.isfinite().all() for p in net.parameters())
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_autocast_stays_close_to_full_precision(name: str) -> None:
+    net = small(name)
+    noisy = torch.randn(1, 8000)
+    expected = net.enhance(noisy)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert snr(net.enhance(noisy), expected) > 30
+
+
+def test_the_parts_that_must_not_overflow_do_not_in_fp16() -> None:
+    """A loud bin times a loud filter exceeds fp16's 65504, at which an earlier network died."""
+    net = small("abl3")
+    with torch.no_grad():
+        for parameter in net.decoder.parameters():
+            parameter.mul_(20)
+    tone = torch.cos(torch.arange(8000) * 2 * math.pi / 16)[None]
+    with torch.autocast("cpu", dtype=torch.float16):
+        waveform, spectrum = net(tone)
+    assert spectrum.abs().max() > 300
+    assert waveform.isfinite().all()
