@@ -6,8 +6,14 @@ channel counts (their mean) are converted on reading.
 
 from __future__ import annotations
 
+import io
 import math
 import os
+import stat
+import unicodedata
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,14 +22,26 @@ import soundfile as sf
 import soxr
 from numpy.typing import NDArray
 
+from data.errors import DataError
 from data.levels import active_level
 
 SAMPLE_RATE = 16_000
-EXTENSIONS = {".wav", ".flac", ".ogg", ".opus"}
-# In dB of full scale: a file below that is silent, as it is to the networks.
-SILENCE = -100.0
+# Format and encoding of what is written under each extension.
+_FORMATS = {
+    ".wav": ("WAV", "PCM_16"),
+    ".flac": ("FLAC", "PCM_16"),
+    ".ogg": ("OGG", "VORBIS"),
+    ".opus": ("OGG", "OPUS"),
+}
+EXTENSIONS = _FORMATS.keys()
+# In dB of full scale: a file below the first is silent, as it is to the networks; one above the
+# second holds no samples, whatever they were scaled to (32-bit integers reach 187).
+SILENCE, LOUDEST = -100.0, 200.0
+_RATES = range(4_000, 1_000_000)
 # Source samples read on either side of a piece before it is resampled, for the filter's flanks.
-_MARGIN = 2048
+_FLANK = 2048
+_BLOCK = 1 << 18
+_UNKNOWN_LENGTH = 1 << 48  # libsndfile's number where the header gives none is far above
 
 Signal = NDArray[np.float32]
 
@@ -53,16 +71,24 @@ class Info:
 def find_audio(folder: Path) -> dict[str, Path]:
     """Audio files below `folder` by their relative path without extension, in sorted order.
 
+    Links are followed; hidden files and folders are left out. Names are in Unicode's composed
+    form, so that copies of a corpus from different systems agree. What looks like an audio file
+    and is none (a broken link, say) is listed too: whoever reads it is told why it cannot be.
+
     Raises:
-        AudioError: two files differ in their extension only.
+        AudioError: two files differ in their extension only, or a folder cannot be listed.
     """
     found: dict[str, Path] = {}
-    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in EXTENSIONS):
-        name = path.relative_to(folder).with_suffix("").as_posix()
+    try:
+        paths = sorted(_walk(folder))
+    except OSError as error:
+        raise AudioError(f"{error.filename} cannot be listed ({error.strerror})") from None
+    for path in paths:
+        relative = path.relative_to(folder).with_suffix("").as_posix()
+        name = unicodedata.normalize("NFC", relative)
         if name in found:
-            raise AudioError(f"both {found[name].name} and {path.name} are there; remove one")
-        if path.is_file() and not path.name.startswith("."):
-            found[name] = path
+            raise AudioError(f"both {found[name]} and {path} are there; remove one")
+        found[name] = path
     return found
 
 
@@ -70,83 +96,146 @@ def inspect(path: Path) -> Info:
     """Decode a file once, completely.
 
     Raises:
-        AudioError: it is unreadable, empty, silent, or has values that are no numbers.
+        AudioError: it cannot be decoded, is empty, cut short, silent, or holds no audio.
     """
-    x, rate, channels = _decode(path)
-    if x.size == 0:
-        raise AudioError("empty: no samples")
+    with _opened(path) as file:
+        rate, channels, announced = file.samplerate, file.channels, file.frames
+        x = _mono(file)
+    if len(x) < announced or _wav_is_cut_short(path):
+        raise AudioError(f"cut short or damaged: its header announces more than {len(x)} samples")
     if not np.isfinite(x).all():
         raise AudioError("has NaN or infinite samples")
     mono = _to_16k(x, rate)
-    power = float(np.mean(np.square(mono, dtype=np.float64))) if mono.size else 0.0
+    if not len(mono):
+        raise AudioError("empty: no samples")
+    power = float(np.mean(np.square(mono, dtype=np.float64)))
     if power < 10 ** (SILENCE / 10):
         raise AudioError(f"silent: below {SILENCE:.0f} dB of full scale")
+    if not power < 10 ** (LOUDEST / 10):
+        raise AudioError(f"no audio: above {LOUDEST:.0f} dB of full scale")
     return Info(len(mono), rate, channels, 10 * math.log10(power), active_level(mono))
 
 
 def read(path: Path, start: int = 0, frames: int | None = None) -> Signal:
     """Samples `start` to `start + frames` (to the end where None) of a file at 16 kHz, mono (s,).
 
-    Fewer come back where the file ends earlier. A piece of a file at another rate is resampled by
-    itself, so it equals the same piece of the whole but for the resampler's rounding.
+    Fewer come back where the file ends earlier. A piece equals the same piece of the whole: to the
+    bit; at other rates, where it is resampled by itself, but for the resampler's rounding; and in
+    Opus but for the decoder's memory, which is some 50 dB below the signal.
 
     Raises:
         AudioError: the file cannot be decoded.
     """
-    if start == 0 and frames is None:
-        x, rate, _ = _decode(path)
-        return _to_16k(x, rate)
-    try:
-        with sf.SoundFile(path) as file:
-            rate = file.samplerate
-            if rate == SAMPLE_RATE:
-                first, margin = start, 0
-                count = -1 if frames is None else frames
-            else:
-                # A whole number of periods of the two rates keeps the pieces' samples in phase.
-                period = rate // np.gcd(rate, SAMPLE_RATE)
-                first = max(0, (start * rate // SAMPLE_RATE - _MARGIN) // period * period)
-                margin = start - first * SAMPLE_RATE // rate
-                count = -1
-                if frames is not None:
-                    count = (margin + frames) * rate // SAMPLE_RATE + _MARGIN
-            if first >= file.frames:
-                return np.zeros(0, np.float32)
+    with _opened(path) as file:
+        rate = file.samplerate
+        flank = 0 if rate == SAMPLE_RATE else _FLANK
+        # A whole number of periods of the two rates keeps the pieces' samples in phase.
+        period = rate // math.gcd(rate, SAMPLE_RATE)
+        first = max(0, start * rate // SAMPLE_RATE - flank) // period * period
+        margin = start - first * SAMPLE_RATE // rate
+        if first >= file.frames:
+            return np.zeros(0, np.float32)
+        # libsndfile (issue 885) misses its place when it seeks near the end of Vorbis.
+        if file.subtype == "VORBIS":
+            _mono(file, first)
+        else:
             file.seek(first)
-            x = file.read(count, dtype="float32", always_2d=True).mean(axis=1)
-    except (sf.LibsndfileError, OSError) as error:
-        raise AudioError(f"cannot be decoded ({_reason(error)})") from None
-    piece = _to_16k(x, rate)[margin:]
-    return piece if frames is None else piece[:frames]
+        if frames is None:
+            return _to_16k(_mono(file), rate)[margin:]
+        x = _mono(file, (margin + frames) * rate // SAMPLE_RATE + flank)
+    return _to_16k(x, rate)[margin : margin + frames]
 
 
 def write(path: Path, x: NDArray, subtype: str | None = None) -> None:
     """Write a mono signal (s,) at 16 kHz; to a temporary name first, so that no torn file is left.
 
     subtype: of soundfile, "PCM_16" or "FLOAT"; the format's usual one where None.
+
+    Raises:
+        DataError: it cannot be written; a file that was there before is untouched.
     """
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    kind, usual = _FORMATS[path.suffix.lower()]
+    encoded = io.BytesIO()
+    with sf.SoundFile(encoded, "w", SAMPLE_RATE, 1, subtype or usual, format=kind) as file:
+        # libsndfile crashes where it is given minutes of Vorbis at once.
+        for first in range(0, len(x), _BLOCK):
+            file.write(x[first : first + _BLOCK])
+    temporary = path.with_name(f".{uuid.uuid4().hex}.partial")
     try:
-        sf.write(temporary, x, SAMPLE_RATE, subtype=subtype)
+        temporary.write_bytes(encoded.getbuffer())
         temporary.replace(path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be written ({error.strerror})") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
-def _decode(path: Path) -> tuple[Signal, int, int]:
-    """Mono samples at the file's own rate, that rate, and the number of channels."""
+def _walk(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
+    """What has an audio file's extension below `folder`. above: the real folders it lies in."""
+    real = os.path.realpath(folder)
+    if real in above:  # a link back to where this came from
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            path = folder / entry.name
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                yield from _walk(path, (*above, real))
+            elif path.suffix.lower() in EXTENSIONS:
+                yield path
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[sf.SoundFile]:
+    """A file, open for decoding; what goes wrong until it is closed is an AudioError."""
     try:
-        x, rate = sf.read(path, dtype="float32", always_2d=True)
-    except (sf.LibsndfileError, OSError) as error:
-        raise AudioError(f"cannot be decoded ({_reason(error)})") from None
-    return x.mean(axis=1), rate, x.shape[1]
+        status = path.stat()
+        # Opening a named pipe would wait forever.
+        if not stat.S_ISREG(status.st_mode):
+            raise AudioError("not a file")
+        if status.st_size == 0:
+            raise AudioError("empty: no bytes")
+        # soundfile itself does not open every name there can be, and hides the system's reason.
+        with path.open("rb") as raw, sf.SoundFile(raw.fileno(), closefd=False) as file:
+            if file.samplerate not in _RATES:
+                raise AudioError(f"no audio: a sampling rate of {file.samplerate} Hz")
+            if file.frames > _UNKNOWN_LENGTH:
+                raise AudioError("its header does not tell its length; encode it again")
+            yield file
+    except sf.LibsndfileError as error:
+        raise AudioError(f"cannot be decoded ({error.error_string.rstrip('.')})") from None
+    except OSError as error:
+        raise AudioError(f"cannot be opened ({error.strerror or error})") from None
+
+
+def _mono(file: sf.SoundFile, frames: float = math.inf) -> Signal:
+    """The next `frames` samples of a file at its own rate, the mean of its channels.
+
+    In blocks, as a damaged header may announce more than there is memory.
+    """
+    blocks = [np.zeros(0, np.float32)]
+    while frames > 0:
+        wanted = int(min(frames, _BLOCK))
+        block = file.read(wanted, dtype="float32", always_2d=True)
+        with np.errstate(all="ignore"):  # what is not finite, `inspect` refuses
+            blocks.append(block.mean(axis=1))
+        if len(block) < wanted:  # the end, or a gap in a damaged file
+            break
+        frames -= wanted
+    return np.concatenate(blocks)
+
+
+def _wav_is_cut_short(path: Path) -> bool:
+    """Whether less follows than a wav file's first bytes announce; libsndfile does not mind.
+
+    Programs that write into a pipe announce 0, or 2 or 4 GB; others miscount by a header.
+    """
+    with path.open("rb") as file:
+        kind, announced = file.read(4), int.from_bytes(file.read(4), "little")
+    return kind == b"RIFF" and path.stat().st_size + 64 < announced < 0x7FFF0000
 
 
 def _to_16k(x: Signal, rate: int) -> Signal:
     return x if rate == SAMPLE_RATE else soxr.resample(x, rate, SAMPLE_RATE, quality="VHQ")
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, sf.LibsndfileError):
-        return error.error_string.rstrip(".")
-    return getattr(error, "strerror", None) or str(error)

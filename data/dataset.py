@@ -9,23 +9,41 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from data.audio import Signal, read
+from data.audio import AudioError, Signal, read
 from data.corpus import Pair, Recording
+from data.errors import DataError
 from data.workers import ignore_interrupt, process_context
 
 Key = tuple[int, int]  # epoch, index
 _TRAINING, _VALIDATION, _ORDER = range(3)  # what a generator is for
 
 
-def _fit(x: Signal, frames: int) -> Signal:
-    """Zeros appended, or the end cut off, to `frames` samples."""
-    return np.pad(x[:frames], (0, max(0, frames - len(x))))
+def _read(path: Path, start: int = 0, frames: int | None = None) -> Signal:
+    """`data.audio.read` of a file that was usable when it was looked over.
+
+    Raises:
+        DataError: it no longer is.
+    """
+    try:
+        x = read(path, start, frames)
+    except AudioError as error:
+        raise DataError(f"{path}: {error}. It was usable before: put it back.") from None
+    if not len(x):
+        raise DataError(f"{path}: it is shorter than it was. Put it back, or start again.")
+    return x
+
+
+def _piece(path: Path, start: int, frames: int) -> Signal:
+    """`frames` samples of a file from `start` on, with zeros where it ends earlier."""
+    x = _read(path, start, frames)
+    return np.pad(x, (0, frames - len(x)))
 
 
 def _example(name: str, clean: Signal, noisy: Signal) -> dict[str, Any]:
@@ -46,7 +64,7 @@ class SpeechDataset(Dataset, ABC):
         """Names and lengths of all files that examples are made of, in a fixed order."""
 
     def fingerprint(self) -> str:
-        """The same for the same files in the same order, wherever they lie."""
+        """The same for files of the same names and lengths in the same order, wherever they lie."""
         return hashlib.sha256(repr(list(self.files())).encode()).hexdigest()[:16]
 
 
@@ -80,9 +98,7 @@ class PairDataset(SpeechDataset):
             frames = self.frames
             rng = np.random.default_rng([self.seed, _TRAINING, epoch, index])
             start = int(rng.integers(max(0, pair.frames - frames) + 1))
-        clean, noisy = (
-            _fit(read(path, start, frames), frames) for path in (pair.clean, pair.noisy)
-        )
+        clean, noisy = (_piece(path, start, frames) for path in (pair.clean, pair.noisy))
         return _example(pair.name, clean, noisy)
 
 
@@ -97,7 +113,7 @@ class MixDataset(SpeechDataset):
         clean, noise: from `data.corpus.load_recordings`.
         snr_db: lowest and highest SNR, uniform between them.
         frames, limit: as in `PairDataset`.
-        levels: for validation, the SNRs to take in turn instead.
+        levels: for validation, the SNRs to take in turn instead; all epochs are then the same.
     """
 
     def __init__(
@@ -121,15 +137,15 @@ class MixDataset(SpeechDataset):
 
     def __getitem__(self, key: Key) -> dict[str, Any]:
         epoch, index = key
-        purpose = _VALIDATION if self.levels else _TRAINING
-        rng = np.random.default_rng([self.seed, purpose, epoch, index])
+        stream = (_VALIDATION, 0) if self.levels else (_TRAINING, epoch)
+        rng = np.random.default_rng([self.seed, *stream, index])
         speech = self.clean[index]
         noise = self.noise[rng.integers(len(self.noise))]
         snr = self.levels[index % len(self.levels)] if self.levels else rng.uniform(*self.snr_db)
         length = speech.info.frames
         frames = self.frames or min(length, self.limit or length)
         start = int(rng.integers(max(0, length - frames) + 1)) if self.frames else 0
-        clean = _fit(read(speech.path, start, frames), frames)
+        clean = _piece(speech.path, start, frames)
         gain = 10 ** ((speech.info.active_level - noise.info.level - snr) / 20)
         return _example(
             speech.name, clean, clean + np.float32(gain) * _noise_piece(noise, frames, rng)
@@ -140,8 +156,8 @@ def _noise_piece(noise: Recording, frames: int, rng: np.random.Generator) -> Sig
     """`frames` samples from a random place of a noise, which is repeated if it is shorter."""
     length = noise.info.frames
     if length >= frames:
-        return _fit(read(noise.path, int(rng.integers(length - frames + 1)), frames), frames)
-    whole = read(noise.path)
+        return _piece(noise.path, int(rng.integers(length - frames + 1)), frames)
+    whole = _read(noise.path)
     return np.resize(np.roll(whole, -int(rng.integers(len(whole)))), frames)
 
 

@@ -24,7 +24,8 @@ def active_level(signal: NDArray, rate: int = 16_000) -> float:
     Raises:
         ValueError: the signal is silent.
     """
-    power = float(np.mean(np.square(signal, dtype=np.float64))) if len(signal) else 0.0
+    signal = np.asarray(signal, np.float64)
+    power = float(np.mean(np.square(signal))) if len(signal) else 0.0
     if power == 0:
         raise ValueError("a silent signal has no level")
     pole = np.exp(-1 / (0.03 * rate))

@@ -24,3 +24,11 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the development recordings (shared/data beside the repository) are not here")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded corpus at a size for tests: 6 training, 2 validation and 4 test pairs."""
+    from data.synthesise import ensure
+
+    return ensure(tmp_path_factory.mktemp("data") / "tiny", train=6, valid=2, test=4, workers=1)

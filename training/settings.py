@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 import inspect
 import json
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -77,10 +78,23 @@ def parse_settings(config: Config, assignments: list[str], defaults: Mapping[str
 
 
 def check_model(config: Config, defaults: Mapping[str, Any]) -> None:
-    """Raise ConfigError where `config.model` names an argument that the network does not take."""
-    for key in config.model:
+    """Check `config.model` against the network's arguments and their defaults.
+
+    Raises:
+        ConfigError: the network takes no such argument, or a size is below 1, or there are more or
+            fewer of them than the network has.
+    """
+    for key, value in config.model.items():
+        name = f"model.{key}"
         if key not in defaults:
-            raise ConfigError(f"unknown setting 'model.{key}'{suggestion(key, defaults)}")
+            raise ConfigError(f"unknown setting {name!r}{suggestion(key, defaults)}")
+        sizes = value if isinstance(value, tuple) else (value,)
+        require(
+            all(type(size) is not int or size >= 1 for size in sizes),
+            f"{name} is {value}, expected at least 1",
+        )
+        count = len(defaults[key]) if isinstance(defaults[key], tuple) else 1
+        require(len(sizes) == count, f"{name} is {value}, expected {count} values")
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
@@ -108,7 +122,8 @@ def coerce(name: str, value: Any, current: Any) -> Any:
     """
     wanted = type(current)
     if wanted is float and type(value) is int:
-        return float(value)
+        value = float(value)
+    require(not isinstance(value, float) or math.isfinite(value), f"{name} takes finite numbers")
     if wanted is str and not isinstance(value, str):
         return str(value)
     if wanted is tuple and isinstance(value, list | tuple):

@@ -1,0 +1,63 @@
+# make demo, make test: each sets up .venv first. Needs Python 3.11 or newer, and nothing else.
+
+PYTHON ?= python3
+# https://download.pytorch.org/whl/cpu here saves gigabytes on Linux without a GPU.
+TORCH_INDEX ?=
+# Steps of each network in the demo, and the corpus it makes: about two minutes a network on 2 cores.
+DEMO_STEPS ?= 80
+
+BIN := .venv/bin
+DEMO := runs/demo
+DEMO_NETWORKS := baseline abl1 abl2 abl3
+
+.PHONY: demo test test-slow check format clean
+.DELETE_ON_ERROR:
+
+demo: .venv/runtime
+	$(BIN)/python -m data.synthesise
+	for folder in $(DEMO_NETWORKS); do \
+		(cd $$folder && ../$(BIN)/python train.py --synthetic --fresh --run ../$(DEMO)/$$folder \
+			--recipe plain --batch-size 2 --crop 1 --max-steps $(DEMO_STEPS) \
+			--set optim.learning_rate=1e-3) || exit 1; \
+	done
+	$(BIN)/python evaluate.py $(DEMO_NETWORKS:%=$(DEMO)/%) --data data/synthetic \
+		--out $(DEMO)/comparison --require-gain
+
+test: check
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+test-slow: .venv/development
+	$(BIN)/python -m pytest -m slow
+
+check: .venv/development
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/development
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv .venv
+
+# pesq is published as source only. Where there is no C compiler, one comes as a wheel.
+.venv/runtime: requirements.txt | .venv/bin/python
+	if [ -n "$(TORCH_INDEX)" ]; then \
+		$(BIN)/pip install --index-url $(TORCH_INDEX) "$$(grep '^torch==' requirements.txt)"; fi
+	if command -v cc >/dev/null || command -v gcc >/dev/null; then \
+		$(BIN)/pip install -r requirements.txt; \
+	else \
+		$(BIN)/pip install ziglang && \
+		CC="$(CURDIR)/$(BIN)/python -m ziglang cc" $(BIN)/pip install -r requirements.txt; fi
+	touch $@
+
+.venv/development: requirements-dev.txt .venv/runtime
+	$(BIN)/pip install -r requirements-dev.txt
+	touch $@

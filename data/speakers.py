@@ -1,0 +1,103 @@
+"""Who speaks in which file, and who is kept from training. Free of torch."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import logging
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePath
+
+from data.errors import DataError
+
+log = logging.getLogger("data")
+
+# The speakers of VoiceBank-DEMAND's test set. Trained or selected on, they would spoil that test.
+_TEST_SPEAKERS = {"p232", "p257"}
+
+
+def speakers_of(folder: Path, files: Iterable[Path]) -> dict[Path, str]:
+    """The speaker of each of the `files` below `folder`.
+
+    It is what `speakers.csv` in the folder says (columns file, speaker), else what the file's name
+    says (`speaker_by_name`).
+
+    Raises:
+        DataError: `speakers.csv` cannot be used.
+    """
+    table = _read_table(folder / "speakers.csv")
+    names = {path: _composed(path.relative_to(folder).as_posix()) for path in files}
+    unnamed = [name for name in names.values() if name not in table]
+    if table and unnamed:
+        log.warning(
+            "%s does not name %d files, %s among them: their speakers are told by their names",
+            folder / "speakers.csv",
+            len(unnamed),
+            unnamed[0],
+        )
+    return {path: table.get(name) or speaker_by_name(name) for path, name in names.items()}
+
+
+def speaker_by_name(file: str) -> str:
+    """The stem before the first "-" or "_", qualified by the folder that the file lies in.
+
+    Where one of the folders above is itself named so, as in LibriSpeech's SPEAKER/CHAPTER/, it is
+    that folder: all that is in it is of one speaker.
+    """
+    path = PurePath(file)
+    name = re.split("[-_]", path.stem, maxsplit=1)[0]
+    folders = path.parent.parts
+    if name in folders:
+        folders = folders[: folders.index(name) + 1]
+    return f"{'/'.join(folders)}:{name}" if folders else name
+
+
+def is_test_speaker(speaker: str) -> bool:
+    """Whether VoiceBank-DEMAND tests on this speaker, by whatever folder the name is qualified."""
+    return speaker.rpartition(":")[2].lower() in _TEST_SPEAKERS
+
+
+def hold_out(names: Iterable[str], wanted: Sequence[str], share: float, seed: int) -> set[str]:
+    """Which of `names` (speakers, or noise files) are kept for validation.
+
+    The `wanted` ones if they are all there, and others too; else `share` of them, at least one and
+    never all: those that come first by a hash, so that one name more or less changes the fate of
+    at most one other. Of a single name, none.
+    """
+    distinct = set(names)
+    if wanted and distinct > set(wanted):
+        return set(wanted)
+
+    def draw(name: str) -> bytes:
+        return hashlib.sha256(f"{seed}/{name}".encode("utf-8", "surrogateescape")).digest()
+
+    count = max(1, round(share * len(distinct)))
+    return set(sorted(distinct, key=draw)[: min(count, len(distinct) - 1)])
+
+
+def _read_table(path: Path) -> dict[str, str]:
+    """From file to speaker; nothing where there is no such table."""
+    if not path.is_file():
+        return {}
+    table: dict[str, str] = {}
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            if not {"file", "speaker"} <= set(reader.fieldnames or ()):
+                raise DataError(f"{path}: expected the columns file and speaker, comma-separated")
+            for row in reader:
+                name, speaker = (_composed(row[key] or "").strip() for key in ("file", "speaker"))
+                if not (name and speaker):
+                    raise DataError(f"{path}: line {reader.line_num} lacks a file or a speaker")
+                if table.setdefault(name, speaker) != speaker:
+                    raise DataError(f"{path}: {name} has two speakers, {table[name]} and {speaker}")
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} is not a table in UTF-8 ({error})") from None
+    return table
+
+
+def _composed(text: str) -> str:
+    """Unicode's composed form, as of the names in `data.audio.find_audio`."""
+    return unicodedata.normalize("NFC", text)

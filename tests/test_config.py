@@ -1,0 +1,189 @@
+"""Configurations: what an ablation changes and that it changes nothing else; settings by name."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+import abl1.train
+import abl2.train
+import abl3.train
+import baseline.train
+from abl3.mbs_net import MBSNet
+from baseline.bsrnn import BSRNN
+from training.config import BASE, RECIPES, Config, ConfigError, Data, Loss, Optim, Run
+from training.settings import (
+    check_model,
+    diff,
+    flatten,
+    from_json,
+    network_defaults,
+    override,
+    parse_settings,
+    to_json,
+)
+
+MAMBA = {
+    "model.num_layers": (None, 1),
+    "model.d_state": (None, 16),
+    "model.chunk_size": (None, 64),
+    "model.use_checkpoint": (None, True),
+}
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (abl1.train.CONFIG, {"name": ("base", "abl1"), **MAMBA}),
+        (abl2.train.CONFIG, {"name": ("base", "abl2"), **MAMBA}),
+        (abl3.train.CONFIG, {"name": ("base", "abl3"), **MAMBA}),
+        (
+            baseline.train.CONFIG,
+            {
+                "name": ("base", "bsrnn"),
+                "model.num_layers": (None, 5),
+                "model.channels": (None, 56),
+            },
+        ),
+    ],
+)
+def test_what_differs_from_base_and_nothing_else_does(config: Config, expected: dict) -> None:
+    assert diff(BASE, config) == dict(sorted(expected.items()))
+
+
+@pytest.mark.parametrize(
+    ("preset", "of", "expected"),
+    [
+        ("bsrnn_public", baseline.train, {"model.channels": (56, 64),
+                                          "model.norm_over_frames": (None, True)}),
+        ("bsrnn_bi", baseline.train, {"model.num_layers": (5, 4),
+                                      "model.bidirectional_time": (None, True)}),
+        ("lstm_dualpath", baseline.train, {"model.num_layers": (5, 1),
+                                           "model.channels": (56, None)}),
+        ("uniform31", abl3.train, {"model.hidden": (None, (31, 31, 31))}),
+    ],
+)  # fmt: skip
+def test_what_a_control_changes(preset: str, of: object, expected: dict) -> None:
+    config = of.PRESETS[preset][1]  # type: ignore[attr-defined]
+    name = {"name": (of.CONFIG.name, preset)}  # type: ignore[attr-defined]
+    assert diff(of.CONFIG, config) == expected | name  # type: ignore[attr-defined]
+
+
+def test_the_users_fixed_settings() -> None:
+    assert (BASE.data.batch_size, BASE.data.crop_seconds, BASE.run.amp) == (6, 2.0, "auto")
+    assert BASE.data.validation_speakers == ("p226", "p287")
+
+
+def test_base_is_frozen_all_the_way_down() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        BASE.seed = 1  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        abl1.train.CONFIG.model["d_state"] = 8  # type: ignore[index]
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_is_a_valid_configuration(recipe: str) -> None:
+    config = override(BASE, {"recipe": recipe, **RECIPES[recipe]})
+    assert config.recipe == recipe
+    changed = {name for name in diff(BASE, config) if name != "recipe"}
+    assert {name.partition(".")[0] for name in changed} <= {"loss", "optim"}
+
+
+def test_json_keeps_everything() -> None:
+    config = override(
+        abl3.train.CONFIG,
+        {"model.hidden": (8, 9, 10), "data.snr_db": (0.0, 5.0), "optim.learning_rate": 1e-3},
+    )
+    assert from_json(to_json(config)) == config
+    with pytest.raises(ConfigError, match="not a configuration"):
+        from_json("[1, 2")
+    with pytest.raises(ConfigError, match=r"optim\.speed"):
+        from_json('{"optim.speed": 1}')
+
+
+@pytest.mark.parametrize(
+    ("assignment", "name", "value"),
+    [
+        ("model.d_state=8", "model.d_state", 8),
+        ("model.use_checkpoint=full", "model.use_checkpoint", "full"),
+        ("model.use_checkpoint=false", "model.use_checkpoint", False),
+        ("model.hidden=(8, 9, 10)", "model.hidden", (8, 9, 10)),
+        ("optim.learning_rate=1e-3", "optim.learning_rate", 1e-3),
+        ("optim.learning_rate=1", "optim.learning_rate", 1.0),
+        ("loss.phase=0", "loss.phase", 0.0),
+        ("data.snr_db=(0, 20)", "data.snr_db", (0.0, 20.0)),
+        ("data.validation_speakers=('p1', 'p2')", "data.validation_speakers", ("p1", "p2")),
+        ("data.validation_speakers=()", "data.validation_speakers", ()),
+        ("name=other", "name", "other"),
+        ("name=7", "name", "7"),
+        ("seed=5", "seed", 5),
+    ],
+)
+def test_settings_from_the_command_line(assignment: str, name: str, value: object) -> None:
+    config = parse_settings(abl3.train.CONFIG, [assignment], network_defaults(MBSNet))
+    got = flatten(config)[name]
+    assert got == value
+    assert type(got) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("model.d_stat=8", "unknown setting 'model.d_stat'; did you mean model.d_state?"),
+        ("d_state=8", "unknown setting 'd_state'; did you mean model.d_state?"),
+        ("learning_rat=1", "did you mean optim.learning_rate?"),
+        ("optim.lr_decay=1", "unknown setting"),
+        ("qqq=1", "there are: "),
+        ("model.d_state", "takes NAME=VALUE"),
+        ("model.d_state=eight", "model.d_state takes int, not 'eight'"),
+        ("model.d_state=8.5", "model.d_state takes int, not 8.5"),
+        ("model.d_state=True", "model.d_state takes int, not True"),
+        ("seed=-1", "seed must be at least 0"),
+        ("optim.learning_rate=0", "must be above 0"),
+        ("optim.learning_rate=nan", "optim.learning_rate takes float"),
+        ("optim.learning_rate=1e999", "optim.learning_rate takes finite numbers"),
+        ("loss.phase=-1", "loss.phase is -1"),
+        ("data.snr_db=(5, 0)", "lowest and a highest"),
+        ("data.snr_db=5", "data.snr_db takes tuple"),
+        ("data.crop_seconds=0.1", "at least 0.25"),
+        ("data.batch_size=0", "at least 1"),
+        ("run.amp=bf17", "not auto, bf16, fp16 or off"),
+        ("recipe=plane", "recipe 'plane'"),
+        ("optim.algorithm=sgd", "not adam or adamw"),
+    ],
+)
+def test_what_a_wrong_setting_is_told(assignment: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_settings(abl3.train.CONFIG, [assignment], network_defaults(MBSNet))
+    assert message in str(caught.value)
+
+
+def test_a_model_argument_of_another_network_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"unknown setting 'model\.d_state'"):
+        check_model(abl1.train.CONFIG, network_defaults(BSRNN))
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("model.d_state=0", "model.d_state is 0, expected at least 1"),
+        ("model.channels=-3", "model.channels is -3"),
+        ("model.hidden=(1, 2)", r"model.hidden is \(1, 2\), expected 3 values"),
+        ("model.hidden=(1, 2, 0)", "expected at least 1"),
+    ],
+)
+def test_an_impossible_network_is_refused(assignment: str, message: str) -> None:
+    defaults = network_defaults(MBSNet)
+    config = parse_settings(abl3.train.CONFIG, [assignment], defaults)
+    with pytest.raises(ConfigError, match=message):
+        check_model(config, defaults)
+
+
+def test_every_setting_has_a_group_and_a_default() -> None:
+    groups = {"loss": Loss(), "optim": Optim(), "data": Data(), "run": Run()}
+    flat = flatten(BASE)
+    for group, value in groups.items():
+        assert {k: v for k, v in flat.items() if k.startswith(f"{group}.")} == {
+            f"{group}.{k}": v for k, v in vars(value).items()
+        }

@@ -1,0 +1,178 @@
+"""Every train.py from inside its own folder: it trains, resumes exactly, stops when it is told."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import ROOT
+from torch import Tensor
+
+FOLDERS = ("baseline", "abl1", "abl2", "abl3")
+QUICK = ["--batch-size", "2", "--crop", "0.5", "--set", "run.log_every=1", "optim.ema_decay=0.9"]
+
+
+def train(folder: str, corpus: Path, run: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """One call of train.py, as a user makes it, in that folder."""
+    command = [sys.executable, "train.py", "--data", str(corpus), "--run", str(run), *QUICK]
+    result = subprocess.run(
+        [*command, *options], cwd=ROOT / folder, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    return result
+
+
+def leaves(state: Any, name: str = "") -> dict[str, Any]:
+    """Every tensor and plain value of a nested state, by its path."""
+    if isinstance(state, dict):
+        children = state.items()
+    elif isinstance(state, list | tuple):
+        children = enumerate(state)  # type: ignore[assignment]
+    else:
+        return {name: state}
+    return {k: v for key, value in children for k, v in leaves(value, f"{name}/{key}").items()}
+
+
+def assert_same_state(one: Path, other: Path) -> None:
+    a, b = (leaves(torch.load(run / "last.pt", weights_only=True)) for run in (one, other))
+    a, b = ({k: v for k, v in x.items() if k != "/config"} for x in (a, b))
+    assert a.keys() == b.keys()
+    assert len(a) > 100
+    for name, value in a.items():
+        same = torch.equal(value, b[name]) if isinstance(value, Tensor) else value == b[name]
+        assert same, name
+
+
+def metrics(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_four_steps_are_two_and_two(folder: str, tiny_corpus: Path, tmp_path: Path) -> None:
+    """Bit for bit, across an epoch's end (3 steps), adversary and pending labels included.
+
+    The uninterrupted run loads its data itself, the interrupted one in two worker processes.
+    """
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(folder, tiny_corpus, whole, "--max-steps", "4", "--workers", "0")
+    train(folder, tiny_corpus, parts, "--max-steps", "2", "--workers", "2")
+    train(folder, tiny_corpus, parts, "--max-steps", "4", "--workers", "2")
+    assert_same_state(whole, parts)
+    assert metrics(whole) == metrics(parts)
+    assert [line["step"] for line in metrics(whole)] == [1, 2, 3, 3, 4]
+    for line in metrics(whole):
+        values = line.get("train", line.get("valid"))
+        assert all(torch.isfinite(torch.tensor(v)) for v in values.values()), line
+    assert metrics(whole)[1]["train"]["labelled"] == 2
+    assert (whole / "best.pt").is_file()
+    assert len(list((whole / "samples").glob("*.wav"))) == 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", ["0", "2"])
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_resuming_anywhere_changes_nothing(
+    folder: str, workers: str, tiny_corpus: Path, tmp_path: Path
+) -> None:
+    """One step at a time, whatever the workers, equals six at once."""
+    options = ["--workers", workers]
+    train(folder, tiny_corpus, tmp_path / "whole", "--max-steps", "6", *options)
+    for step in ("1", "2", "3", "4", "5", "6"):
+        train(folder, tiny_corpus, tmp_path / "parts", "--max-steps", step, *options)
+    assert_same_state(tmp_path / "whole", tmp_path / "parts")
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_mixed_precision_trains_and_resumes(
+    precision: str, tiny_corpus: Path, tmp_path: Path
+) -> None:
+    narrow = ["--amp", precision, "--workers", "0", "--set", "model.channels=16"]
+    train("abl3", tiny_corpus, tmp_path / "whole", "--max-steps", "3", *narrow)
+    train("abl3", tiny_corpus, tmp_path / "parts", "--max-steps", "1", *narrow)
+    train("abl3", tiny_corpus, tmp_path / "parts", "--max-steps", "3", *narrow)
+    assert_same_state(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_run_folder_explains_itself(tiny_corpus: Path, tmp_path: Path) -> None:
+    result = train("abl3", tiny_corpus, tmp_path, "--max-steps", "1", "--set", "model.channels=16")
+    assert "GMAC per second of audio" in result.stderr
+    assert "speakers held out for validation" in result.stderr
+    content = json.loads((tmp_path / "config.json").read_text())
+    assert content["network"] == "abl3.mbs_net:MBSNet"
+    assert content["config"]["model.channels"] == 16
+    assert content["difference_from_base"]["data.crop_seconds"] == [2.0, 0.5]
+    assert content["versions"]["torch"] == torch.__version__
+    assert content["facts"]["parameters"] > 10_000
+    assert list(tmp_path.glob("events.out.tfevents.*"))
+
+
+def test_a_signal_ends_the_run_after_its_step_and_the_run_goes_on(
+    tiny_corpus: Path, tmp_path: Path
+) -> None:
+    options = ["--set", "model.channels=16", "--workers", "0"]
+    command = [sys.executable, "train.py", "--data", str(tiny_corpus), "--run", str(tmp_path)]
+    process = subprocess.Popen(
+        [*command, *QUICK, *options], cwd=ROOT / "abl1", stderr=subprocess.PIPE, text=True
+    )
+    log = tmp_path / "metrics.jsonl"
+    while not (log.is_file() and log.read_text().count("\n") >= 2):
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "Traceback" not in errors
+    step = torch.load(tmp_path / "last.pt", weights_only=True)["values"]["step"]
+    assert step >= 1
+    train("abl1", tiny_corpus, tmp_path, "--max-steps", str(step + 1), *options)
+    assert metrics(tmp_path)[-1]["step"] == step + 1
+
+
+def test_another_network_or_setting_is_not_continued(tiny_corpus: Path, tmp_path: Path) -> None:
+    narrow = ["--max-steps", "1", "--workers", "0", "--set", "model.channels=16"]
+    train("abl1", tiny_corpus, tmp_path, *narrow)
+    before = (tmp_path / "last.pt").read_bytes()
+    command = [sys.executable, "train.py", "--data", str(tiny_corpus), "--run", str(tmp_path)]
+    for folder, options, messages in (
+        ("abl2", narrow, ["abl1.mbs_net:MBSNet, not abl2.mbs_net:MBSNet", "--fresh"]),
+        (
+            "abl1",
+            [*narrow, "loss.phase=0.1", "optim.learning_rate=2e-4"],
+            ["loss.phase: 0.3 there, 0.1 now", "optim.learning_rate: 0.0005 there, 0.0002 now"],
+        ),
+    ):
+        result = subprocess.run(
+            [*command, *QUICK, *options],
+            cwd=ROOT / folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert result.returncode == 2
+        assert "Traceback" not in result.stderr
+        assert all(message in result.stderr for message in messages), result.stderr
+    assert (tmp_path / "last.pt").read_bytes() == before
+    train("abl1", tiny_corpus, tmp_path, *narrow, "loss.phase=0.1", "--fresh")
+
+
+def test_paths_do_not_depend_on_the_working_directory(tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, str(ROOT / "abl1" / "train.py"), "--max-steps", "1"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if (ROOT / "data" / "voicebank_demand").is_dir():
+        pytest.skip("data/voicebank_demand is here; the message about its absence cannot be seen")
+    assert result.returncode == 2
+    assert str(ROOT / "data" / "voicebank_demand") in result.stderr
+    assert all(way in result.stderr for way in ("--synthetic", "--data ROOT", "--mix CLEAN NOISE"))
+    assert "Traceback" not in result.stderr
