@@ -55,7 +55,8 @@ clean:
 		$(BIN)/pip install -r requirements.txt; \
 	else \
 		$(BIN)/pip install ziglang && \
-		CC="$(CURDIR)/$(BIN)/python -m ziglang cc" $(BIN)/pip install -r requirements.txt; fi
+		zig=$$($(BIN)/python -c 'import ziglang; print(ziglang.__path__[0] + "/zig")') && \
+		CC="$$zig cc" $(BIN)/pip install -r requirements.txt; fi
 	touch $@
 
 .venv/development: requirements-dev.txt .venv/runtime

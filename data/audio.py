@@ -95,6 +95,8 @@ def find_audio(folder: Path) -> dict[str, Path]:
 def inspect(path: Path) -> Info:
     """Decode a file once, completely.
 
+    An Ogg file that lacks its beginning or its end passes for a shorter one.
+
     Raises:
         AudioError: it cannot be decoded, is empty, cut short, silent, or holds no audio.
     """

@@ -23,7 +23,7 @@ from data.sentences import sentence
 
 # Counts the changes, here and in what renders a row, after which a row sounds different.
 RECIPE = 1
-SIZES = {"train": 120, "valid": 24, "test": 40}  # 8.3, 1.7 and 2.8 minutes
+SIZES = {"train": 160, "valid": 24, "test": 40}  # 11, 1.7 and 2.8 minutes
 
 _SNRS = {
     "train": (0.0, 5.0, 10.0, 15.0),

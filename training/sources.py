@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from data import synthesise
 from data.audio import SAMPLE_RATE
-from data.corpus import (
-    Pair,
-    Recording,
-    hold_out,
-    load_pairs,
-    load_recordings,
-    pair_folders,
-)
+from data.corpus import Pair, Recording, load_pairs, load_recordings, pair_folders
 from data.dataset import MixDataset, PairDataset, SpeechDataset
 from data.errors import DataError
+from data.speakers import hold_out
 from training.config import Data
 
 log = logging.getLogger("training")
@@ -61,7 +56,9 @@ def _pairs(data: Data, seed: int, skip_bad: bool) -> tuple[SpeechDataset, Speech
         shared = {pair.speaker for pair in train} & {pair.speaker for pair in valid}
         if shared:
             raise DataError(
-                f"{root}: speakers of its valid split are in its train split too: {_some(shared)}"
+                f"{root}: speakers of its valid split are in its train split too: {_some(shared)}. "
+                "Move their files to one of the two, or remove the valid folder: speakers are then "
+                "held out of train."
             )
     else:
         held_out = _held_out_speakers([pair.speaker for pair in train], data, seed, root)
@@ -76,11 +73,15 @@ def _pairs(data: Data, seed: int, skip_bad: bool) -> tuple[SpeechDataset, Speech
 
 
 def _mixtures(data: Data, seed: int, skip_bad: bool) -> tuple[SpeechDataset, SpeechDataset]:
-    clean = load_recordings(Path(data.clean), skip_bad)
+    folders = [Path(os.path.realpath(folder)) for folder in (data.clean, data.noise)]
+    if folders[0].is_relative_to(folders[1]) or folders[1].is_relative_to(folders[0]):
+        raise DataError(f"{data.clean} and {data.noise}: one is in the other; move it out of there")
     noise = load_recordings(Path(data.noise), skip_bad, speech=False)
+    clean = load_recordings(Path(data.clean), skip_bad)
     if len(noise) < 2:
         raise DataError(
-            f"{data.noise}: one noise file only; validation needs one that training never hears"
+            f"{data.noise}: one usable noise file only; validation needs another that training "
+            "never hears. Add one, or cut this one in two."
         )
     held_out = _held_out_speakers([r.speaker for r in clean], data, seed, Path(data.clean))
     kept_noise = hold_out([r.name for r in noise], (), 2 * data.validation_share, seed)
@@ -118,7 +119,13 @@ def _held_out_speakers(speakers: list[str], data: Data, seed: int, where: Path) 
             f"{where}: all files are of one speaker ({speakers[0]}); validation needs another. A "
             "file speakers.csv in the clean folder (columns file, speaker) can name them."
         )
-    return hold_out(speakers, data.validation_speakers, data.validation_share, seed)
+    held_out = hold_out(speakers, data.validation_speakers, data.validation_share, seed)
+    if data.validation_speakers and held_out != set(data.validation_speakers):
+        wanted = ", ".join(data.validation_speakers)
+        log.info(
+            "%s: data.validation_speakers (%s) are not all there: drawn instead", where, wanted
+        )
+    return held_out
 
 
 def _samples(seconds: float) -> int:
