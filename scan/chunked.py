@@ -16,6 +16,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from scan.interface import Inputs, Options
+
 
 def _accumulate(decay: Tensor, value: Tensor) -> Tensor:
     """Solve h_t = decay_t h_{t-1} + value_t along dim 1, h_{-1} = 0; overwrites its arguments."""
@@ -48,21 +50,10 @@ def _states(step: Tensor, u: Tensor, A: Tensor, B: Tensor, before: Tensor) -> tu
     return decay, _accumulate(decay.clone(), value)
 
 
-def forward(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-    initial_state: Tensor | None,
-    delta_softplus: bool,
-    reverse: bool,
-    chunk_size: int,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Output (b, l, d), last state (b, d, n), border states (b, chunks - 1, n, d)."""
+def forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:
+    """See `scan.interface.Backend`."""
+    u, delta, A, B, C, D, z, delta_bias, initial_state = inputs
+    delta_softplus, reverse, chunk_size = options
     step = _step_sizes(delta, delta_bias, delta_softplus)
     state = u.new_zeros(u.shape[0], u.shape[2], A.shape[1])
     if initial_state is not None:
@@ -72,8 +63,7 @@ def forward(
     order = (1,) if reverse else ()
     for part in _chunks(u.shape[1], chunk_size, reverse):
         borders.append(state)
-        inputs = (x[:, part].flip(order) for x in (step, u, B, C))
-        step_, u_, B_, C_ = inputs
+        step_, u_, B_, C_ = (x[:, part].flip(order) for x in (step, u, B, C))
         _, states = _states(step_, u_, A, B_, state)
         out[:, part] = torch.einsum("bcdn,bcn->bcd", states, C_).flip(order)
         state = states[:, -1].clone()
@@ -88,23 +78,11 @@ def forward(
 
 
 def backward(
-    grad_out: Tensor,
-    grad_last: Tensor | None,
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-    initial_state: Tensor | None,
-    borders: Tensor,
-    delta_softplus: bool,
-    reverse: bool,
-    chunk_size: int,
-) -> tuple[Tensor, ...]:
-    """Gradients of u, delta, A, B, C, D, z, delta_bias, initial_state; size 0 for an absent one."""
+    grad_out: Tensor, grad_last: Tensor | None, inputs: Inputs, borders: Tensor, options: Options
+) -> list[Tensor]:
+    """See `scan.interface.Backend`."""
+    u, delta, A, B, C, D, z, delta_bias, initial_state = inputs
+    delta_softplus, reverse, chunk_size = options
     step = _step_sizes(delta, delta_bias, delta_softplus)
     du, dstep, dA = torch.zeros_like(u), torch.zeros_like(u), torch.zeros_like(A)
     dB, dC, dz = torch.zeros_like(B), torch.zeros_like(C), u.new_empty(0)
@@ -150,4 +128,4 @@ def backward(
         dstep = dstep * -torch.expm1(-step)  # sigmoid(x) = 1 - exp(-softplus(x))
     dbias = u.new_empty(0) if delta_bias is None else dstep.sum((0, 1))
     dinitial = u.new_empty(0) if initial_state is None else carried
-    return du, dstep, dA, dB, dC, dD, dz, dbias, dinitial
+    return [du, dstep, dA, dB, dC, dD, dz, dbias, dinitial]

@@ -5,20 +5,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import cache
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from scan import chunked, cpu
+from scan.interface import Inputs, Options
 from scan.operators import make_operator
 from scan.reference import selective_scan_reference
 
 log = logging.getLogger("scan")
 
 _OPERATORS: dict[str, Callable] = {
-    "chunked": make_operator("chunked", chunked.forward, chunked.backward),
-    "cpu": make_operator("cpu", cpu.forward, cpu.backward),
+    "chunked": make_operator("chunked", chunked),
+    "cpu": make_operator("cpu", cpu),
 }
 BACKENDS = ("reference", *_OPERATORS)
 
@@ -63,23 +63,22 @@ def selective_scan(
     Raises:
         ValueError: an argument's shape, dtype or device does not fit, or the backend cannot run.
     """
-    _check(u, delta, A, B, C, D, z, delta_bias, initial_state, chunk_size)
+    inputs = Inputs(u, delta, A, B, C, D, z, delta_bias, initial_state)
+    options = Options(delta_softplus, reverse, chunk_size)
+    _check(inputs, options)
     name = _choose(backend, u)
     dtype = torch.float64 if u.dtype == torch.float64 else torch.float32
     with torch.autocast(u.device.type, enabled=False):
-        tensors: Any = [
-            None if x is None else x.to(dtype)
-            for x in (u, delta, A, B, C, D, z, delta_bias, initial_state)
-        ]
+        cast = Inputs(*(None if x is None else x.to(dtype) for x in inputs))  # type: ignore[arg-type]
         if u.shape[1] == 0:
             out = u.clone()
-            last = (
-                u.new_zeros(len(u), *A.shape, dtype=dtype) if tensors[-1] is None else tensors[-1]
-            )
+            last = u.new_zeros(len(u), *A.shape, dtype=dtype)
+            if cast.initial_state is not None:
+                last = last + cast.initial_state
         elif name == "reference":
-            out, last = selective_scan_reference(*tensors, delta_softplus, reverse)  # type: ignore[call-arg]
+            out, last = selective_scan_reference(cast, options)
         else:
-            out, last, _ = _OPERATORS[name](*tensors, delta_softplus, reverse, chunk_size)
+            out, last, _ = _OPERATORS[name](*cast, *options)
     out = out.to(u.dtype)
     return (out, last) if return_last_state else out
 
@@ -105,43 +104,26 @@ def _announce(name: str, device: str) -> None:
     log.info("selective scan on %s: backend %s", device, name)
 
 
-def _check(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-    initial_state: Tensor | None,
-    chunk_size: int,
-) -> None:
+def _check(inputs: Inputs, options: Options) -> None:
+    u, A = inputs.u, inputs.A
     if u.dim() != 3:
         raise ValueError(f"u must be (batch, length, width), but its shape is {tuple(u.shape)}")
     if A.dim() != 2:
         raise ValueError(f"A must be (width, state), but its shape is {tuple(A.shape)}")
     b, length, d = u.shape
     n = A.shape[1]
-    expected = {
-        "u": (u, (b, length, d)),
-        "delta": (delta, (b, length, d)),
-        "A": (A, (d, n)),
-        "B": (B, (b, length, n)),
-        "C": (C, (b, length, n)),
-        "D": (D, (d,)),
-        "z": (z, (b, length, d)),
-        "delta_bias": (delta_bias, (d,)),
-        "initial_state": (initial_state, (b, d, n)),
-    }
-    for name, (x, shape) in expected.items():
+    whole, states, width = (b, length, d), (b, length, n), (d,)
+    shapes = (whole, whole, (d, n), states, states, width, whole, width, (b, d, n))
+    for name, x, shape in zip(Inputs._fields, inputs, shapes, strict=True):
         if x is None:
             continue
-        if tuple(x.shape) != shape:
-            raise ValueError(f"{name} has shape {tuple(x.shape)}, expected {shape} (u and A)")
+        if x.shape != shape:
+            raise ValueError(
+                f"{name} has shape {tuple(x.shape)}, expected {shape} for u and A as given"
+            )
         if not x.is_floating_point():
             raise ValueError(f"{name} has dtype {x.dtype}, expected a real floating-point one")
         if x.device != u.device:
             raise ValueError(f"{name} is on {x.device}, expected {u.device}, where u is")
-    if chunk_size < 1:
-        raise ValueError(f"chunk_size is {chunk_size}, expected at least 1")
+    if options.chunk_size < 1:
+        raise ValueError(f"chunk_size is {options.chunk_size}, expected at least 1")

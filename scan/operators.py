@@ -13,15 +13,16 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from scan.interface import Backend, Inputs, Options
+
 NAMESPACE = "bsbimamba"
 
 
-def make_operator(name: str, forward: Callable, backward: Callable) -> Callable:
+def make_operator(name: str, backend: Backend) -> Callable:
     """Register `bsbimamba::scan_<name>` and its backward; return the differentiable operator.
 
-    forward and backward are a backend's functions of those names (see `scan.chunked`). The
-    operator takes forward's arguments and returns (output, last state, border states); the first
-    two are differentiable.
+    It takes what is in `Inputs` and `Options`, one by one, and returns what `Backend.forward` does;
+    the output and the last state are differentiable.
     """
 
     @torch.library.custom_op(f"{NAMESPACE}::scan_{name}", mutates_args=())
@@ -39,29 +40,17 @@ def make_operator(name: str, forward: Callable, backward: Callable) -> Callable:
         reverse: bool,
         chunk_size: int,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        return forward(
-            u, delta, A, B, C, D, z, delta_bias, initial_state, delta_softplus, reverse, chunk_size
-        )
+        inputs = Inputs(u, delta, A, B, C, D, z, delta_bias, initial_state)
+        return backend.forward(inputs, Options(delta_softplus, reverse, chunk_size))
 
     @scan.register_fake
-    def _(
-        u: Tensor,
-        delta: Tensor,
-        A: Tensor,
-        B: Tensor,
-        C: Tensor,
-        D: Tensor | None,
-        z: Tensor | None,
-        delta_bias: Tensor | None,
-        initial_state: Tensor | None,
-        delta_softplus: bool,
-        reverse: bool,
-        chunk_size: int,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        b, length, d = u.shape
-        n = A.shape[1]
-        borders = (length - 1) // chunk_size
-        return u.new_empty(b, length, d), u.new_empty(b, d, n), u.new_empty(b, borders, n, d)
+    def _(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+        inputs, options = Inputs(*arguments[:9]), Options(*arguments[9:])
+        b, length, d = inputs.u.shape
+        n = inputs.A.shape[1]
+        new = inputs.u.new_empty
+        borders = (length - 1) // options.chunk_size
+        return new(b, length, d), new(b, d, n), new(b, borders, n, d)
 
     @torch.library.custom_op(f"{NAMESPACE}::scan_{name}_backward", mutates_args=())
     def scan_backward(
@@ -81,30 +70,23 @@ def make_operator(name: str, forward: Callable, backward: Callable) -> Callable:
         reverse: bool,
         chunk_size: int,
     ) -> list[Tensor]:
-        return list(
-            backward(
-                grad_out, grad_last, u, delta, A, B, C, D, z, delta_bias, initial_state, borders,
-                delta_softplus, reverse, chunk_size,
-            )
-        )  # fmt: skip
+        inputs = Inputs(u, delta, A, B, C, D, z, delta_bias, initial_state)
+        options = Options(delta_softplus, reverse, chunk_size)
+        return backend.backward(grad_out, grad_last, inputs, borders, options)
 
     @scan_backward.register_fake
-    def _(grad_out: Tensor, grad_last: Tensor | None, *args: Any) -> list[Tensor]:
-        return [
-            grad_out.new_empty(0)
-            if x is None
-            else torch.empty_like(x, memory_format=torch.contiguous_format)
-            for x in args[:9]
-        ]
+    def _(grad_out: Tensor, grad_last: Tensor | None, *arguments: Any) -> list[Tensor]:
+        new = grad_out.new_empty
+        return [new(0) if x is None else new(x.shape) for x in Inputs(*arguments[:9])]
 
     @register_flop_formula(getattr(getattr(torch.ops, NAMESPACE), f"scan_{name}"))
-    def _(u: Any, delta: Any, A: Any, *args: Any, **kwargs: Any) -> int:
+    def _(u: Any, delta: Any, A: Any, *arguments: Any, **keywords: Any) -> int:
         # Shapes. Three multiply-accumulates in each state: the decay, the input, the output.
         return 2 * 3 * u[0] * u[1] * A[0] * A[1]
 
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
-        *tensors, ctx.delta_softplus, ctx.reverse, ctx.chunk_size = inputs
-        ctx.save_for_backward(*tensors, output[2])
+        ctx.options = inputs[9:]
+        ctx.save_for_backward(*inputs[:9], output[2])
         ctx.set_materialize_grads(False)
 
     def backward_pass(
@@ -113,9 +95,7 @@ def make_operator(name: str, forward: Callable, backward: Callable) -> Callable:
         saved = ctx.saved_tensors
         if grad_out is None:
             grad_out = torch.zeros_like(saved[0])
-        grads = scan_backward(
-            grad_out, grad_last, *saved, ctx.delta_softplus, ctx.reverse, ctx.chunk_size
-        )
+        grads = scan_backward(grad_out, grad_last, *saved, *ctx.options)
         wanted = (
             grad if x is not None and needed else None
             for grad, x, needed in zip(grads, saved, ctx.needs_input_grad, strict=False)

@@ -10,27 +10,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from scan.interface import Inputs, Options
 
-def selective_scan_reference(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-    initial_state: Tensor | None,
-    delta_softplus: bool,
-    reverse: bool,
-) -> tuple[Tensor, Tensor]:
+
+def selective_scan_reference(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor]:
     """Gu and Dao, "Mamba", 2023, equations 2a, 2b and 4 (A by zero-order hold, B by Euler's rule).
 
-    Arguments as in `scan.selective_scan`. Returns the output (b, l, d) and last state (b, d, n).
+    Returns the output (b, l, d) and the last state (b, d, n); the chunk size plays no part.
     """
+    u, delta, A, B, C, D, z, delta_bias, initial_state = inputs
     if delta_bias is not None:
         delta = delta + delta_bias
-    if delta_softplus:
+    if options.delta_softplus:
         # F.softplus goes over to the identity at 20; this is exact on both sides of it.
         delta = torch.logaddexp(delta, torch.zeros_like(delta))
     if initial_state is None:
@@ -39,7 +30,7 @@ def selective_scan_reference(
         state = initial_state
     steps = range(u.shape[1])
     outputs = {}
-    for t in reversed(steps) if reverse else steps:
+    for t in reversed(steps) if options.reverse else steps:
         decay = torch.exp(delta[:, t, :, None] * A)
         state = decay * state + (delta[:, t] * u[:, t])[..., None] * B[:, t, None, :]
         outputs[t] = (state * C[:, t, None, :]).sum(-1)
