@@ -10,7 +10,7 @@ BIN := .venv/bin
 DEMO := runs/demo
 DEMO_NETWORKS := baseline abl1 abl2 abl3
 
-.PHONY: demo test test-slow check format clean
+.PHONY: demo test test-slow test-gpu check format clean
 .DELETE_ON_ERROR:
 
 demo: .venv/runtime
@@ -28,6 +28,9 @@ test: check
 
 test-slow: .venv/development
 	$(BIN)/python -m pytest -m slow
+
+test-gpu: .venv/development
+	$(BIN)/python -m pytest -m gpu
 
 check: .venv/development
 	$(BIN)/ruff check .

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import logging
+import os
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -79,8 +80,10 @@ def hold_out(names: Iterable[str], wanted: Sequence[str], share: float, seed: in
 
 def _read_table(path: Path) -> dict[str, str]:
     """From file to speaker; nothing where there is no such table."""
-    if not path.is_file():
+    if not os.path.lexists(path):
         return {}
+    if not path.is_file():
+        raise DataError(f"{path} is not a file")
     table: dict[str, str] = {}
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -31,27 +32,22 @@ class System:
     rows: Sequence[Row]
     facts: dict[str, Any] = field(default_factory=dict)
 
-    def mean(self, metric: str) -> float:
-        """Over the files that have that score; NaN where none has."""
-        values = self.values(metric)
-        return math.fsum(values) / len(values) if values else math.nan
-
     def values(self, metric: str) -> list[float]:
         """The scores that there are, in the files' order."""
         return [row.scores[metric] for row in self.rows if metric in row.scores]
 
-    @property
-    def unscored(self) -> list[Row]:
-        """Files that lack a score."""
-        return [row for row in self.rows if len(row.scores) < len(METRICS)]
+    def mean(self, metric: str) -> float | None:
+        """Over the files that have that score; None where none has."""
+        values = self.values(metric)
+        return math.fsum(values) / len(values) if values else None
 
 
 def write_report(out: Path, systems: Sequence[System], data: str) -> str:
-    """Write the three files into `out` (made if missing) and return the table, in Markdown.
+    """Write the three files into the folder `out` and return the table, in Markdown.
 
+    systems: of different names, each with a row for the same files.
     data: what was scored, for the record.
     """
-    out.mkdir(parents=True, exist_ok=True)
     table = _table(systems, data)
     _write(out / "per_file.csv", _per_file(systems))
     _write(out / "summary.json", json.dumps(_summary(systems, data), indent=1) + "\n")
@@ -67,7 +63,8 @@ def _per_file(systems: Sequence[System]) -> str:
         for row in system.rows:
             scores = [f"{row.scores[m]:.6f}" if m in row.scores else "" for m in METRICS]
             writer.writerow([system.name, row.utterance, *scores, row.note])
-    return text.getvalue()
+    # `csv` puts no quotes around a carriage return, which readers take for the end of a line.
+    return text.getvalue().replace("\r", "\\r")
 
 
 def _summary(systems: Sequence[System], data: str) -> dict[str, Any]:
@@ -77,7 +74,7 @@ def _summary(systems: Sequence[System], data: str) -> dict[str, Any]:
         "systems": {
             system.name: {
                 "files": len(system.rows),
-                "means": {m: _number(system.mean(m)) for m in METRICS},
+                "means": {m: system.mean(m) for m in METRICS},
                 "scored": {m: len(system.values(m)) for m in METRICS},
                 "notes": {row.utterance: row.note for row in system.rows if row.note},
                 "facts": system.facts,
@@ -94,22 +91,30 @@ def _table(systems: Sequence[System], data: str) -> str:
     ]
     for system in systems:
         cells = [
-            system.name.replace("|", "\\|"),
+            _escape(system.name),
             f"{system.facts['parameters']:,}" if "parameters" in system.facts else "",
             f"{system.facts['step']:,}" if "step" in system.facts else "",
         ]
         for metric, (_, form) in _HEADINGS.items():
             mean = system.mean(metric)
-            cells.append("none" if math.isnan(mean) else form.format(mean))
+            cells.append("none" if mean is None else form.format(mean))
         lines.append("| " + " | ".join(cells) + " |")
-    lines += ["", f"Means over the {len(systems[0].rows)} files of {data}."]
+    lines += ["", f"Means over the {len(systems[0].rows)} files of {_escape(data)}."]
     for system in systems:
-        if system.unscored:
-            lines.append(f"{system.name}: {len(system.unscored)} files lack scores (per_file.csv).")
+        lacking = sum(len(row.scores) < len(METRICS) for row in system.rows)
+        if lacking:
+            lines.append(
+                f"{_escape(system.name)}: {lacking} without all scores, for reasons in "
+                "per_file.csv; a mean is over those that have the score."
+            )
+        noted = sum(bool(row.note) for row in system.rows) - lacking
+        if noted:
+            lines.append(f"{_escape(system.name)}: {noted} with a note in per_file.csv.")
     trained = [system for system in systems if system.facts]
     if trained:
         parts = [
-            f"{s.name}: {s.facts['checkpoint']}, seed {s.facts['seed']}, recipe {s.facts['recipe']}"
+            f"{_escape(s.name)}: {s.facts['checkpoint']}, seed {s.facts['seed']}, "
+            f"recipe {s.facts['recipe']}"
             for s in trained
         ]
         lines += [
@@ -125,11 +130,17 @@ def _versions() -> dict[str, str]:
     return {name: version(name) for name in ("pesq", "pystoi", "numpy")}
 
 
-def _number(x: float) -> float | None:
-    return None if math.isnan(x) else x
+def _escape(text: str) -> str:
+    """For a cell of a table in Markdown, on one line."""
+    return " ".join(text.replace("\\", "\\\\").replace("|", "\\|").splitlines())
 
 
 def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    # Names that are no valid text, which a file system may hold, are written with escapes.
+    content = text.encode("utf-8", "backslashreplace")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

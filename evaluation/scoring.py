@@ -36,29 +36,31 @@ class Row:
     note: str = ""
 
 
-def score_files(tasks: Sequence[Task], workers: int, title: str) -> list[Row]:
+def score_files(tasks: Sequence[Task], workers: int) -> list[Row]:
     """Score all tasks in `workers` processes, with a progress bar; rows in the tasks' order.
 
     Every task gets a row: with what scores there are, and a note where one is missing.
     """
-    rows: dict[str, Row] = {}
-    with process_pool(workers) as pool:
-        futures = {pool.submit(score_file, task): task for task in tasks}
-        for future in tqdm(as_completed(futures), total=len(tasks), desc=f"scoring {title}"):
-            utterance = futures[future].utterance
-            try:
-                rows[utterance] = future.result()
-            except BrokenProcessPool:
-                rows[utterance] = Row(utterance, {}, "the process scoring it died")
-    return [rows[task.utterance] for task in tasks]
+    rows: dict[int, Row] = {}
+    waiting = dict(enumerate(tasks))
+    with tqdm(total=len(tasks), desc="scoring", disable=None) as progress:
+        while waiting:
+            rows |= _score_some(waiting, workers, progress)
+            left = [number for number in waiting if number not in rows]
+            # A worker died. Files are taken in order, so that it was at one of the first of these.
+            for number in left[:workers]:
+                died = Row(tasks[number].utterance, {}, "the process scoring it died")
+                alone = _score_some({number: tasks[number]}, 1, progress)
+                rows[number] = alone.get(number, died)
+            waiting = {number: tasks[number] for number in left[workers:]}
+    return [rows[number] for number in range(len(tasks))]
 
 
 def score_file(task: Task) -> Row:
     """Score one file; of two lengths the common part, which the note says."""
     if task.enhanced is None:
         return Row(task.utterance, {}, "there is no enhanced file of that name")
-    notes = []
-    signals = []
+    notes, signals = [], []
     for path in (task.clean, task.enhanced):
         try:
             signals.append(read(path))
@@ -74,3 +76,19 @@ def score_file(task: Task) -> Row:
     # One cause often fails several metrics: it is noted once.
     notes += dict.fromkeys(value for value in found.values() if isinstance(value, str))
     return Row(task.utterance, scores, "; ".join(notes))
+
+
+def _score_some(tasks: Mapping[int, Task], workers: int, progress: tqdm) -> dict[int, Row]:
+    """Rows under their tasks' numbers; some are missing where a worker died."""
+    rows = {}
+    pool = process_pool(min(workers, len(tasks)))
+    try:
+        futures = {pool.submit(score_file, task): number for number, task in tasks.items()}
+        for future in as_completed(futures):
+            rows[futures[future]] = future.result()
+            progress.update()
+    except BrokenProcessPool:
+        pass
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return rows

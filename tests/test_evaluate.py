@@ -1,0 +1,213 @@
+"""The command line's two modes, run as a user runs them; how systems are named and judged."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from conftest import ROOT
+from numpy.typing import NDArray
+from runs import save_run
+
+import evaluate
+from data.audio import read, write
+from data.errors import DataError
+from evaluation.metrics import score
+from evaluation.report import System
+from evaluation.scoring import Row
+from training.checkpoint import load_trained
+
+RATE = 16000
+Signal = NDArray[np.float32]
+
+
+def hiss(samples: int) -> Signal:
+    return np.random.default_rng(0).standard_normal(samples).astype(np.float32)
+
+
+def evaluated(*arguments: object, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, str(ROOT / "evaluate.py"), *map(str, arguments)]
+    return subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def per_file(out: Path, system: str) -> dict[str, dict[str, str]]:
+    with (out / "per_file.csv").open(newline="", encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    return {line["utterance"]: line for line in lines if line["system"] == system}
+
+
+@pytest.fixture
+def samples(tiny_corpus: Path) -> Signal:
+    """A second and a quarter of clean speech."""
+    return read(next((tiny_corpus / "test" / "clean").iterdir()))[:20000]
+
+
+def test_runs_are_scored_and_compared(tmp_path: Path, samples: Signal):
+    run = save_run(tmp_path / "first", seed=0, step=3)
+    second = save_run(tmp_path / "second", seed=1, step=12_000, name="last.pt")
+    signals = {"clean": samples, "noisy": samples + 0.01 * hiss(len(samples))}
+    for side, signal in signals.items():
+        for name in ("a", "sub/b"):
+            path = tmp_path / "test" / side / f"{name}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write(path, signal, "FLOAT")
+    out = tmp_path / "new" / "out"
+    result = evaluated(
+        *("first", second / "last.pt", "--data", ".", "--out", out, "--workers", 1),
+        folder=tmp_path,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == (out / "table.md").read_text("utf-8")
+    systems = json.loads((out / "summary.json").read_text("utf-8"))["systems"]
+    assert list(systems) == ["noisy", "first", "second"]
+    assert [system["files"] for system in systems.values()] == [2, 2, 2]
+    assert systems["noisy"]["facts"] == {}
+    assert systems["first"]["facts"].items() >= {"checkpoint": "best.pt", "step": 3}.items()
+    assert systems["second"]["facts"].items() >= {"checkpoint": "last.pt", "seed": 1}.items()
+
+    network = load_trained(run).network
+    signals["first"] = read(out / "enhanced" / "first" / "sub" / "b.wav")
+    expected = network.enhance(torch.from_numpy(signals["noisy"])[None])[0].numpy()
+    assert signals["first"] == pytest.approx(expected, abs=1e-5)
+    for system in ("noisy", "first"):
+        lines = per_file(out, system)
+        assert list(lines) == ["a", "sub/b"]
+        scores = score(signals["clean"], signals[system], ("stoi", "si_sdr"))
+        found = {name: float(lines["sub/b"][name]) for name in scores}
+        assert found == pytest.approx(scores, abs=1e-4)
+
+
+def test_a_folder_is_scored_whatever_is_in_it(tmp_path: Path, samples: Signal):
+    """Also one called noisy, which must not take the place of the noisy recordings."""
+    clean, enhanced, noisy = tmp_path / "clean", tmp_path / "noisy", tmp_path / "recorded"
+    noise = hiss(len(samples))
+    good = samples + 0.001 * noise
+    content = {
+        "near": good,
+        "far/a,b": np.stack([good, good], axis=1),
+        "extra": good,
+        "missing": None,
+        "nan": np.where(noise > 2, np.nan, good),
+        "one": good[:1],
+        "short": good[:-100],
+        "silent": 0 * good,
+        "text": None,
+    }
+    for folder in (clean, enhanced, noisy):
+        (folder / "far").mkdir(parents=True)
+    for name, signal in content.items():
+        if name != "extra":
+            soundfile.write(clean / f"{name}.wav", samples, RATE)
+        if signal is not None:
+            soundfile.write(enhanced / f"{name}.wav", signal, RATE, "FLOAT")
+    (enhanced / "text.wav").write_text("not audio")
+    for name in ("near", "far/a,b"):
+        soundfile.write(noisy / f"{name}.flac", samples + 0.1 * noise, RATE)
+
+    out = tmp_path / "out"
+    result = evaluated(
+        *("--clean", clean, "--enhanced", enhanced, "--noisy", noisy, "--out", out),
+        *("--workers", 1, "--require-gain"),
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == (
+        f"{enhanced}: 1 files are not scored, for want of a clean one of that name: extra\n"
+    )
+    assert result.stdout == (out / "table.md").read_text("utf-8")
+    assert f"Means over the 8 files of {clean}.\n" in result.stdout
+    assert "\nnoisy: 6 without all scores" in result.stdout
+    lines = per_file(out, f"{tmp_path.name}-noisy")
+    assert list(lines) == sorted(content.keys() - {"extra"})
+    scored = {name for name, line in lines.items() if line["pesq_wb"]}
+    assert scored == {"near", "far/a,b", "short"}
+    assert {name for name, line in lines.items() if not line["note"]} == {"near", "far/a,b"}
+    assert lines["short"]["note"] == "-100 samples: the common part is scored"
+    assert lines["near"]["pesq_wb"] == lines["far/a,b"]["pesq_wb"]
+    assert per_file(out, "noisy").keys() == lines.keys()
+
+
+# Whether a system is above the noisy recordings
+
+
+def system(name: str, *pesqs: float | None) -> System:
+    return System(
+        name,
+        [
+            Row(str(number), {} if pesq is None else {"pesq_wb": pesq})
+            for number, pesq in enumerate(pesqs)
+        ],
+    )
+
+
+NOISY = system("noisy", 1.0, 2.0, None)
+
+
+@pytest.mark.parametrize(
+    ("others", "behind"),
+    [
+        ([system("a", 1.5, 1.6, 1.0)], ""),
+        ([system("a", 1.5, 1.6, None)], ""),
+        ([system("a", 1.0, 2.0, 4.0)], "a"),
+        ([system("a", 0.5, 2.4, 4.0)], "a"),
+        ([system("a", 4.0, None, 4.0)], "a"),
+        ([system("a", None, None, None)], "a"),
+        ([system("a", 1.1, 2.0, 1.0), system("b", 1.0, 1.0, 1.0)], "b"),
+        ([system("noisy", 1.0, 1.0, 1.0)], "noisy"),
+    ],
+)
+def test_gain(others: list[System], behind: str, capsys: pytest.CaptureFixture[str]):
+    assert evaluate._check_gain([NOISY, *others]) == (1 if behind else 0)
+    expected = f"not above the noisy PESQ: {behind}\n" if behind else ""
+    assert capsys.readouterr().err == expected
+
+
+def test_nothing_is_a_gain_over_recordings_without_a_score():
+    assert evaluate._check_gain([system("noisy", None), system("a", 3.0)]) == 1
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    ("folders", "names"),
+    [
+        (["runs/abl1", "runs/abl3"], ["abl1", "abl3"]),
+        (["today/abl3", "yesterday/abl3"], ["today-abl3", "yesterday-abl3"]),
+        (["corpus/noisy"], ["corpus-noisy"]),
+        (["runs/abl1/../abl3/."], ["abl3"]),
+    ],
+)
+def test_a_system_is_called_as_its_folder(folders: list[str], names: list[str]):
+    assert evaluate._names([Path(folder) for folder in folders]) == names
+
+
+def test_two_systems_of_one_name_are_refused():
+    with pytest.raises(DataError, match="two runs would be called runs-abl3"):
+        evaluate._names([Path("a/runs/abl3"), Path("b/runs/abl3")])
+
+
+# What is printed
+
+
+def test_a_pipe_that_nobody_reads_is_no_fault(monkeypatch: pytest.MonkeyPatch):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        evaluate._show("a table\n")
+
+
+def test_a_name_that_standard_output_cannot_show_is_escaped(monkeypatch: pytest.MonkeyPatch):
+    shown = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding="ascii"))
+    evaluate._show("ü \udcff\n")
+    assert shown.getvalue() == b"\\xfc \\udcff\n"

@@ -1,0 +1,250 @@
+"""The command line's ends: refused input, an output that cannot be written, and interruptions."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import soundfile
+from conftest import ROOT
+from runs import save_run
+
+import evaluate
+from data.audio import AudioError, read
+from evaluation.scoring import Row
+
+RATE = 16000
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_run(tmp_path_factory.mktemp("runs") / "run")
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory: pytest.TempPathFactory, tiny_corpus: Path) -> Path:
+    """A folder of one file, near.wav."""
+    folder = tmp_path_factory.mktemp("clean")
+    samples = read(next((tiny_corpus / "test" / "clean").iterdir()))
+    soundfile.write(folder / "near.wav", samples[:20000], RATE)
+    return folder
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Path:
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    return folder
+
+
+# Refused with status 2 and a message, before anything is scored
+
+
+@pytest.fixture
+def _nothing_is_scored(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object) -> list[Row]:
+        raise AssertionError("scoring has started")
+
+    monkeypatch.setattr(evaluate, "score_files", refuse)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("", "name runs and --data, or --clean and --enhanced"),
+        ("run --clean c --enhanced e", "name runs and --data, or --clean and --enhanced"),
+        ("run", "runs are scored on a corpus: --data ROOT"),
+        ("run --data d --clean c", "--clean and --noisy go with --enhanced"),
+        ("run --data d --noisy n", "--clean and --noisy go with --enhanced"),
+        ("--enhanced e", "--enhanced needs --clean"),
+        ("--clean c --enhanced e --data d", "--data goes with runs"),
+        ("--clean c --enhanced e --require-gain", "--require-gain needs --noisy"),
+        ("run --data d --workers 0", "--workers is 0, expected at least 1"),
+        ("run --data d --workers many", "invalid int value: 'many'"),
+        ("run --data d --dat e", "unrecognized arguments: --dat"),
+    ],
+)
+def test_wrong_usage(words: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as ended:
+        evaluate.main([*words.split(), "--out", str(tmp_path / "new")])
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.usefixtures("_nothing_is_scored")
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--clean {none} --enhanced {clean}", "{none}: no such folder"),
+        ("--clean {clean} --enhanced {none}", "{none}: no such folder"),
+        ("--clean {clean} --enhanced {empty}", "{empty}: no audio in it"),
+        ("--clean {clean} --enhanced {clean} --noisy {empty}", "{empty}: no audio in it"),
+        ("--clean {clean} --enhanced {corpus}", "{corpus}: no file is named as one in {clean} is"),
+        ("{none} --data {corpus}", "{none}: no such checkpoint"),
+        ("{none} {empty} --data {corpus}", "{none}: no such checkpoint"),
+        ("{run} {empty} --data {corpus}", "{empty}/last.pt: no such checkpoint"),
+        ("{run} --data {none}", "{none}: no test pairs."),
+        ("{run} {run}/best.pt --data {corpus}", "two runs would be called "),
+        ("--clean {clean} --enhanced {clean} --out {file}", "{file}: File exists"),
+        ("--clean {clean} --enhanced {clean} --out {file}/x", "{file}/x: Not a directory"),
+        ("{run} --data {corpus} --out {file}/x", "{file}/x: Not a directory"),
+    ],
+)
+def test_bad_input(
+    words: str,
+    message: str,
+    tmp_path: Path,
+    clean: Path,
+    empty: Path,
+    run: Path,
+    tiny_corpus: Path,
+    capsys: pytest.CaptureFixture[str],
+):
+    known = {"none": tmp_path / "none", "file": clean / "near.wav"}
+    known |= {"clean": clean, "empty": empty, "run": run, "corpus": tiny_corpus}
+    arguments = words.format(**known).split()
+    if "--out" not in arguments:
+        arguments += ["--out", str(tmp_path / "new")]
+    assert evaluate.main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    lines = [line for line in captured.err.splitlines() if "checking audio" not in line]
+    assert [line for line in lines if line.strip()] == [captured.err.splitlines()[-1]]
+    assert lines[-1].lstrip().startswith(f"evaluate.py: {message.format(**known)}")
+    assert os.listdir(tmp_path) == ["empty"]
+
+
+@pytest.mark.usefixtures("_nothing_is_scored")
+def test_unusable_files_of_a_corpus_are_listed(
+    tmp_path: Path, clean: Path, run: Path, capsys: pytest.CaptureFixture[str]
+):
+    samples = read(clean / "near.wav")
+    for side in ("clean", "noisy"):
+        (tmp_path / side).mkdir()
+        soundfile.write(tmp_path / side / "good.wav", samples, RATE)
+    for name, bad in (("silent", 0 * samples), ("unpaired", samples)):
+        soundfile.write(tmp_path / "noisy" / f"{name}.wav", bad, RATE)
+    soundfile.write(tmp_path / "clean" / "silent.wav", samples, RATE)
+    assert evaluate.main([str(run), "--data", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+    message = capsys.readouterr().err
+    assert f"{tmp_path}: 2 files cannot be used:" in message
+    assert f"{tmp_path}/noisy/silent.wav: silent" in message
+    assert f"{tmp_path}/noisy/unpaired.wav: has no clean file of that name" in message
+    assert not (tmp_path / "out").exists()
+
+
+# Failures on the way
+
+
+def score_nothing(tasks: list[object], workers: int) -> list[Row]:
+    return [Row("near", {}) for _ in tasks]
+
+
+def test_a_file_that_becomes_unreadable_is_named(
+    tmp_path: Path,
+    tiny_corpus: Path,
+    run: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    def failing(path: Path) -> None:
+        raise AudioError("the disk has gone")
+
+    monkeypatch.setattr(evaluate, "score_files", score_nothing)
+    monkeypatch.setattr(evaluate, "read", failing)
+    assert evaluate.main([str(run), "--data", str(tiny_corpus), "--out", str(tmp_path)]) == 2
+    noisy = min((tiny_corpus / "test" / "noisy").iterdir())
+    assert capsys.readouterr().err.endswith(f"evaluate.py: {noisy}: the disk has gone\n")
+    assert not list(tmp_path.rglob("*.*"))
+
+
+@pytest.mark.parametrize("name", ["per_file.csv", "summary.json", "table.md"])
+def test_a_report_that_cannot_be_written_is_named(
+    name: str,
+    tmp_path: Path,
+    clean: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    monkeypatch.setattr(evaluate, "score_files", score_nothing)
+    (tmp_path / name).mkdir()
+    arguments = ["--clean", str(clean), "--enhanced", str(clean), "--out", str(tmp_path)]
+    assert evaluate.main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.err == f"evaluate.py: {tmp_path / name}: Is a directory\n"
+    assert captured.out == ""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_table_that_cannot_be_printed_is_a_fault(
+    tmp_path: Path,
+    clean: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    monkeypatch.setattr(evaluate, "score_files", score_nothing)
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        arguments = ["--clean", str(clean), "--enhanced", str(clean), "--out", str(tmp_path)]
+        assert evaluate.main(arguments) == 2
+    assert "the table cannot be printed: No space left on device" in capsys.readouterr().err
+
+
+# Interruptions
+
+
+def alive(group: int) -> set[int]:
+    """The processes of a group that have not ended."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, its_group = path.read_text().rpartition(")")[2].split()[:3]
+        except OSError:
+            continue  # it has ended meanwhile
+        if int(its_group) == group and state != "Z":
+            found.add(int(path.parent.name))
+    return found
+
+
+def is_scoring(process: int) -> bool:
+    try:
+        return "cypesq" in Path(f"/proc/{process}/maps").read_text()
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="looks at processes in /proc")
+@pytest.mark.parametrize("how", ["ctrl-c", "terminate"])
+def test_interrupted_scoring_ends_at_once_and_leaves_nothing(
+    how: str, tmp_path: Path, tiny_corpus: Path
+):
+    """Of files for minutes, those that are being scored are waited for."""
+    source = next((tiny_corpus / "test" / "clean").iterdir())
+    for number in range(400):
+        (tmp_path / f"{number}.wav").symlink_to(source)
+    words = [sys.executable, str(ROOT / "evaluate.py"), "--clean", str(tmp_path)]
+    words += ["--enhanced", str(tmp_path), "--out", str(tmp_path / "out"), "--workers", "1"]
+    with subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        while not any(is_scoring(each) for each in alive(process.pid) - {process.pid}):
+            assert process.poll() is None
+            time.sleep(0.05)
+        if how == "ctrl-c":
+            os.killpg(process.pid, signal.SIGINT)
+        else:
+            process.terminate()
+        output, message = process.communicate(timeout=60)
+    assert (process.returncode, output, message) == (130, "", "evaluate.py: interrupted\n")
+    assert os.listdir(tmp_path / "out") == []
+    for _ in range(100):  # the server that starts workers ends a moment later than its client
+        if not alive(process.pid):
+            break
+        time.sleep(0.1)
+    assert not alive(process.pid)

@@ -1,0 +1,190 @@
+"""The repository's shape: who imports whom, what an ablation may hold, what README says."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import re
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from abl1.train import CONFIG as ABL1
+from abl2.train import CONFIG as ABL2
+from abl3.train import CONFIG as ABL3
+from abl3.train import PRESETS as ABL3_PRESETS
+from bandsplit.cost import count_parameters
+from baseline.train import CONFIG as BASELINE
+from baseline.train import PRESETS as BASELINE_PRESETS
+from training.config import BASE
+from training.settings import diff
+
+ABLATIONS = ("abl1", "abl2", "abl3")
+OWN = {"abl1", "abl2", "abl3", "baseline", "bandsplit", "data", "evaluation", "scan", "training",
+       "real_mamba_optimized", "evaluate"}  # fmt: skip
+# What the modules of a package may import of the project, beside their own package.
+ALLOWED = {
+    "scan": set(),
+    "real_mamba_optimized": {"scan"},
+    "data": set(),
+    "bandsplit": {"data"},
+    "evaluation": {"data"},
+    "training": {"bandsplit", "data", "evaluation"},
+    "baseline": {"bandsplit", "training"},
+    "abl1": {"bandsplit", "real_mamba_optimized", "training"},
+    "abl2": {"bandsplit", "real_mamba_optimized", "training"},
+    "abl3": {"bandsplit", "real_mamba_optimized", "training"},
+    "evaluate": {"bandsplit", "data", "evaluation", "training"},
+}
+
+
+def modules(package: str) -> list[Path]:
+    folder = ROOT / package
+    return sorted(folder.glob("*.py")) if folder.is_dir() else [ROOT / f"{package}.py"]
+
+
+def imported(path: Path) -> set[str]:
+    """The project's packages that a file imports, at whatever depth."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            names.add((node.module or "").partition(".")[0])
+    return names & OWN
+
+
+@pytest.mark.parametrize("package", ALLOWED)
+def test_imports_go_one_way(package: str) -> None:
+    for path in modules(package):
+        strangers = imported(path) - ALLOWED[package] - {package}
+        assert not strangers, f"{path.relative_to(ROOT)} imports {strangers}"
+
+
+def test_only_train_imports_training_in_the_networks_folders() -> None:
+    for folder in (*ABLATIONS, "baseline"):
+        for path in modules(folder):
+            assert ("training" in imported(path)) == (path.name == "train.py"), path
+
+
+def test_bare_module_names_are_never_imported() -> None:
+    """`import mamba` would find whichever ablation's folder is the working directory."""
+    for path in ROOT.glob("*/*.py"):
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"^\s*(from|import) (mamba|mbs_net|bsrnn|train)\b", text, re.M), path
+
+
+def test_ablations_have_the_same_files() -> None:
+    names = [{path.name for path in modules(folder)} for folder in ABLATIONS]
+    assert names[0] == names[1] == names[2] == {"__init__.py", "mamba.py", "mbs_net.py", "train.py"}
+
+
+def code(path: Path) -> list[str]:
+    """A file without docstrings, with its folder's name made neutral."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(
+            node
+        ):
+            node.body.pop(0)
+    return re.sub(r"abl[123]", "ablN", ast.unparse(tree)).splitlines()
+
+
+def changed(one: str, other: str, name: str) -> tuple[set[str], set[str]]:
+    """Lines of code that only one of two ablations has."""
+    lines = list(difflib.ndiff(code(ROOT / one / name), code(ROOT / other / name)))
+    return tuple({x[2:].strip() for x in lines if x.startswith(sign)} for sign in "-+")  # type: ignore[return-value]
+
+
+def test_the_difference_between_ablations_is_the_ablation() -> None:
+    removed, added = changed("abl1", "abl2", "mbs_net.py")
+    assert removed == {"from ablN.mamba import IntraBandBiMamba"}
+    assert added == {
+        "from ablN.mamba import CrossBandBiMamba, IntraBandBiMamba",
+        "layers.append(CrossBandBiMamba(channels, **options))",
+    }
+    removed, added = changed("abl2", "abl3", "mbs_net.py")
+    assert "from bandsplit.decoder import MaskDecoder" in removed
+    assert "from ablN.mamba import CrossBandBiMamba, IntraBandBiMamba, MaskDecoderAdaptive" in added
+    # Beside the imports: the argument that says how wide the decoders are, and the call of them.
+    assert len(removed) == 4
+    assert len(added) == 3
+    assert all("hidden" in text or "import" in text for text in removed | added)
+    removed, added = changed("abl1", "abl2", "mamba.py")
+    assert removed == {"from bandsplit.path import PathBlock, along_time"}
+    assert "class CrossBandBiMamba(nn.Module):" in added
+    removed, added = changed("abl2", "abl3", "mamba.py")
+    assert not removed
+    assert "class MaskDecoderAdaptive(MaskDecoder):" in added
+    for one, other in (("abl1", "abl2"), ("abl2", "abl3")):
+        removed, added = changed(one, other, "train.py")
+        assert not removed - {"main(MBSNet, CONFIG)"}
+        assert all("PRESETS" in text or "main" in text for text in added)
+
+
+def test_train_files_declare_and_do_nothing() -> None:
+    for folder in (*ABLATIONS, "baseline"):
+        tree = ast.parse((ROOT / folder / "train.py").read_text(encoding="utf-8"))
+        kinds = {type(node) for node in tree.body}
+        assert kinds <= {ast.Expr, ast.Import, ast.ImportFrom, ast.Assign, ast.If}
+
+
+def test_python_loops_over_time_exist_in_the_oracle_alone() -> None:
+    """The networks and the scan's façade contain no loop over frames or samples."""
+    for folder in ("bandsplit", *ABLATIONS, "baseline"):
+        for path in modules(folder):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.For | ast.comprehension):
+                    looped = ast.unparse(node.iter)
+                    assert "shape" not in looped, f"{path}: loops over {looped}"
+
+
+def test_files_are_of_a_readable_length() -> None:
+    for folder in OWN:
+        for path in modules(folder):
+            assert len(path.read_text(encoding="utf-8").splitlines()) <= 300, path
+
+
+def readme() -> str:
+    return (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_readme_has_one_line_for_every_file() -> None:
+    for package in OWN:
+        for path in modules(package):
+            if path.name != "__init__.py":
+                name = path.relative_to(ROOT).as_posix()
+                in_folder = rf"{package}/.*`{path.name}`|`{name}`|`{path.name}`"
+                assert re.search(in_folder, readme()), f"README says nothing of {name}"
+
+
+def ablation_table() -> str:
+    """The README's table of networks, from their configurations."""
+    presets = {**BASELINE_PRESETS, **ABL3_PRESETS}
+    from abl1.mbs_net import MBSNet as Net1
+    from abl2.mbs_net import MBSNet as Net2
+    from abl3.mbs_net import MBSNet as Net3
+    from baseline.bsrnn import BSRNN
+
+    networks = {
+        "baseline": (BSRNN, BASELINE),
+        "abl1": (Net1, ABL1),
+        "abl2": (Net2, ABL2),
+        "abl3": (Net3, ABL3),
+        **{f"--preset {name}": preset for name, preset in presets.items()},
+    }
+    rows = [
+        "| network | parameters | its settings, where they differ from the defaults |",
+        "|---|---:|---|",
+    ]
+    for name, (network, config) in networks.items():
+        settings = [f"{k} {new}" for k, (_, new) in diff(BASE, config).items() if k != "name"]
+        count = count_parameters(network(**config.model))
+        rows.append(f"| {name} | {count:,} | {', '.join(settings)} |")
+    return "\n".join(rows)
+
+
+def test_readmes_table_of_networks_is_that_of_the_code() -> None:
+    assert ablation_table() in readme(), f"put this into README.md:\n{ablation_table()}"

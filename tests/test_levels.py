@@ -1,0 +1,47 @@
+"""The active level, against its definition."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from recordings import sound
+
+from data.levels import active_level
+
+RATE = 16000
+
+
+def _level_by_definition(x: np.ndarray) -> float:
+    """`active_level` as its docstring says it, one sample and one threshold at a time."""
+    power = np.mean(x**2)
+    keep = np.exp(-1 / (0.03 * RATE))
+    once = twice = 0.0
+    envelope = []
+    for value in np.abs(x) / np.sqrt(power):
+        once = keep * once + (1 - keep) * value
+        twice = keep * twice + (1 - keep) * once
+        envelope.append(twice)
+    looked_at = np.array(envelope[:: RATE // 1000])
+    for threshold in np.arange(-60, 20, 0.5):
+        over = looked_at >= 10 ** (threshold / 20)
+        active = sum(over[max(0, i - 199) : i + 1].any() for i in range(len(over)))
+        level = 10 * np.log10(len(over) / max(active, 1))
+        if level - threshold <= 15.9:
+            return float(10 * np.log10(power) + level)
+    raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("seconds", "before", "after"),
+    [(0.0001, 0, 0), (0.004, 0, 40), (0.7, 0, 0), (0.3, 2000, 12000), (0.05, 100, 8000)],
+)
+@pytest.mark.parametrize("seed", range(3))
+def test_active_level_is_what_it_says(seconds: float, before: int, after: int, seed: int):
+    x = np.pad(sound(seconds, seed=seed), (before, after))
+    assert active_level(x) == pytest.approx(_level_by_definition(x), abs=1e-9)
+    assert active_level(x) >= 10 * np.log10(np.mean(x**2)) - 1e-9
+
+
+def test_active_level_takes_integers():
+    x = np.full(4000, -32768, np.int16)
+    assert active_level(x) == pytest.approx(active_level(x.astype(float)))

@@ -1,0 +1,149 @@
+"""Scoring files: bad ones, converted ones, and what becomes of the rest when a worker dies."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+from numpy.typing import NDArray
+
+from data.plan import plan
+from data.synthesise import render_row
+from evaluation.metrics import METRICS, score
+from evaluation.scoring import Row, Task, score_file, score_files
+
+RATE = 16000
+Signal = NDArray[Any]
+
+
+@pytest.fixture(scope="module")
+def speech() -> tuple[Signal, Signal]:
+    """A second and a half of clean and of noisy speech."""
+    sides = render_row(plan(0, 0, 0, 1)[0])
+    clean, noisy = (side[RATE // 2 : 2 * RATE].astype(np.float32) / 32768 for side in sides)
+    return clean, noisy
+
+
+@pytest.fixture
+def task(tmp_path: Path, speech: tuple[Signal, Signal]) -> Task:
+    """A clean and an enhanced file, to be spoilt by the test."""
+    paths = [tmp_path / f"{name}.wav" for name in ("clean", "enhanced")]
+    for path, samples in zip(paths, speech, strict=True):
+        soundfile.write(path, samples, RATE, "FLOAT")
+    return Task("p232_001", *paths)
+
+
+def rewrite(path: Path | None, samples: Signal, rate: int = RATE) -> None:
+    assert path is not None
+    soundfile.write(path, samples, rate, "FLOAT")
+
+
+# One file
+
+
+def test_a_file_scores_as_its_signals_do(task: Task, speech: tuple[Signal, Signal]):
+    row = score_file(task)
+    assert row == Row("p232_001", score(*speech), "")
+    assert tuple(row.scores) == METRICS
+
+
+def test_a_missing_enhanced_file_is_noted(task: Task):
+    row = score_file(Task(task.utterance, task.clean, None))
+    assert row == Row("p232_001", {}, "there is no enhanced file of that name")
+
+
+@pytest.mark.parametrize("spoilt", ["clean", "enhanced"])
+@pytest.mark.parametrize("content", [b"", b"RIFF", b"some text, called .wav\n", None])
+def test_an_unreadable_file_is_named_with_the_reason(
+    task: Task, spoilt: str, content: bytes | None
+):
+    path: Path = getattr(task, spoilt)
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    row = score_file(task)
+    assert row.scores == {}
+    assert row.note.startswith(f"{path}: ")
+    assert len(row.note) > len(f"{path}: ")
+
+
+@pytest.mark.parametrize("difference", [-400, 400])
+def test_of_two_lengths_the_common_part_is_scored(
+    task: Task, speech: tuple[Signal, Signal], difference: int
+):
+    clean, noisy = speech
+    longer = np.concatenate([noisy, noisy])[: len(noisy) + difference]
+    rewrite(task.enhanced, longer)
+    common = min(len(clean), len(longer))
+    row = score_file(task)
+    assert row.scores == score(clean[:common], longer[:common])
+    assert row.note == f"{difference:+d} samples: the common part is scored"
+
+
+def test_an_empty_file_is_noted(task: Task, speech: tuple[Signal, Signal]):
+    rewrite(task.enhanced, np.zeros(0))
+    row = score_file(task)
+    assert row.scores == {}
+    assert row.note.startswith(f"-{len(speech[0])} samples: ")
+
+
+def test_other_rates_and_channels_are_converted(task: Task, speech: tuple[Signal, Signal]):
+    expected = score_file(task).scores
+    high = soxr.resample(speech[1], RATE, 48000, quality="VHQ")
+    rewrite(task.enhanced, np.stack([0.5 * high, 1.5 * high], axis=1), 48000)
+    row = score_file(task)
+    assert row.scores == pytest.approx(expected, abs=0.02)
+    assert row.note == ""
+
+
+def test_a_cause_is_noted_once_and_the_other_scores_are_kept(
+    task: Task, speech: tuple[Signal, Signal]
+):
+    for path, samples in zip((task.clean, task.enhanced), speech, strict=True):
+        rewrite(path, samples[6000:8000])
+    row = score_file(task)
+    assert list(row.scores) == ["si_sdr"]
+    assert row.note == (
+        "too short for PESQ (a quarter of a second); too little speech for STOI (384 ms)"
+    )
+
+
+# Many files
+
+
+class Deadly(str):
+    """An utterance whose task ends the process that it is unpacked in."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os._exit, (1,)
+
+
+class Question(str):
+    """An expression that a task takes to the process that scores it; the row has its value."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return eval, (str(self),)
+
+
+def test_no_tasks_no_rows():
+    assert score_files([], 2) == []
+
+
+def test_workers_load_neither_torch_nor_numba(task: Task):
+    loaded = Question("sorted({'torch', 'numba', 'pesq'} & __import__('sys').modules.keys())")
+    (row,) = score_files([Task(loaded, task.clean, None)], 100_000)
+    assert row.utterance == ["pesq"]
+
+
+def test_a_task_that_kills_its_worker_costs_nothing_but_its_own_score(task: Task):
+    names = ["b", "a", Deadly("killer"), "c", "a"]
+    tasks = [Task(name, task.clean, task.enhanced) for name in names]
+    tasks[3] = Task("c", task.clean, None)
+    rows = score_files(tasks, 2)
+    assert rows[2] == Row(names[2], {}, "the process scoring it died")
+    assert rows[:2] + rows[3:] == [score_file(each) for each in tasks[:2] + tasks[3:]]

@@ -1,0 +1,233 @@
+"""Training and validation sets: what they share (nothing), and what is said where none can be."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from recordings import put, put_pairs
+
+from data import index, synthesise
+from data.dataset import MixDataset, PairDataset
+from data.errors import DataError
+from training.config import Data
+from training.sources import make_datasets
+
+RATE = 16000
+VOICES = [f"p{speaker}_{number}.wav" for speaker in range(225, 233) for number in (1, 2)]
+VOICES = [name for name in VOICES if not name.startswith("p232")]
+
+
+@pytest.fixture(autouse=True)
+def _own_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index, "INDEX", tmp_path / "index.json")
+
+
+_watching: list[list[str]] = []
+
+
+def _watch(event: str, arguments: tuple[Any, ...]) -> None:
+    if _watching and event in ("open", "os.scandir", "os.listdir"):
+        _watching[-1].append(str(arguments[0]))
+
+
+sys.addaudithook(_watch)  # there is no way to remove one: it is idle unless a test watches
+
+
+@pytest.fixture
+def opened() -> Iterator[list[str]]:
+    """Every file and folder that Python opens while the test runs."""
+    _watching.append([])
+    yield _watching[-1]
+    _watching.clear()
+
+
+def pairs(root: Path, **options: Any) -> tuple[PairDataset, PairDataset]:
+    train, valid = make_datasets(Data(root=str(root), **options), 0, False)
+    assert isinstance(train, PairDataset)
+    assert isinstance(valid, PairDataset)
+    return train, valid
+
+
+def mixtures(root: Path, **options: Any) -> tuple[MixDataset, MixDataset]:
+    data = Data("mix", clean=str(root / "speech"), noise=str(root / "noise"), **options)
+    train, valid = make_datasets(data, 0, False)
+    assert isinstance(train, MixDataset)
+    assert isinstance(valid, MixDataset)
+    return train, valid
+
+
+@pytest.fixture
+def material(tmp_path: Path) -> Path:
+    """Speech and noise to mix."""
+    for seed, name in enumerate(VOICES):
+        put(tmp_path / "speech" / name, 0.4, seed)
+    for number in range(10):
+        put(tmp_path / "noise" / f"{number}.wav", 1, 100 + number)
+    return tmp_path
+
+
+# Pairs
+
+
+def test_speakers_are_held_out(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    put_pairs(tmp_path / "train", VOICES)
+    with caplog.at_level(logging.INFO):
+        train, valid = pairs(tmp_path, crop_seconds=0.25)
+    speakers = [{pair.speaker for pair in side.pairs} for side in (train, valid)]
+    assert speakers[0] | speakers[1] == {name[:4] for name in VOICES}
+    assert not speakers[0] & speakers[1]
+    assert len(train) + len(valid) == len(VOICES)
+    assert f"speakers held out for validation: {min(speakers[1])}" in caplog.messages
+    assert any("(p226, p287) are not all there: drawn instead" in m for m in caplog.messages)
+    assert train[0, 0]["clean"].shape == (RATE // 4,)
+    assert valid[0, 0]["clean"].shape == (RATE // 2,)
+
+
+def test_the_wanted_speakers_are_held_out(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    put_pairs(tmp_path / "train", [*VOICES, "p287_1.wav"])
+    with caplog.at_level(logging.INFO):
+        train, valid = pairs(tmp_path)
+        named = pairs(tmp_path, validation_speakers=("p230",))[1]
+    assert {pair.speaker for pair in valid.pairs} == {"p226", "p287"}
+    assert not {pair.speaker for pair in train.pairs} & {"p226", "p287"}
+    assert {pair.speaker for pair in named.pairs} == {"p230"}
+    assert "speakers held out for validation: p226, p287" in caplog.messages
+    assert not any("drawn instead" in message for message in caplog.messages)
+
+
+def test_a_valid_folder_is_used(tmp_path: Path):
+    put_pairs(tmp_path / "train", VOICES)
+    put_pairs(tmp_path / "valid", ["q1_1.wav", "q2_1.wav"])
+    train, valid = pairs(tmp_path)
+    assert len(train) == len(VOICES)
+    assert [pair.name for pair in valid.pairs] == ["q1_1", "q2_1"]
+    put_pairs(tmp_path / "valid", ["p225_9.wav"])
+    message = "speakers of its valid split are in its train split too: p225. Move their files"
+    with pytest.raises(DataError, match=message):
+        pairs(tmp_path)
+
+
+def test_no_test_split_is_ever_opened(tmp_path: Path, opened: list[str]):
+    put_pairs(tmp_path / "train", VOICES)
+    put_pairs(tmp_path / "test", ["p232_1.wav"])
+    for side in ("clean", "noisy"):
+        put(tmp_path / f"{side}_testset_wav" / "p257_1.wav")
+    opened.clear()
+    train, valid = pairs(tmp_path)
+    for number in range(len(train)):
+        train[0, number]
+    valid[0, 0]
+    inside = {path.removeprefix(f"{tmp_path}/") for path in opened if str(tmp_path) in path}
+    assert "train/noisy/p226_1.wav" in inside
+    assert not [path for path in inside if "test" in path or "p232" in path or "p257" in path]
+
+
+def test_the_embedded_corpus(tiny_corpus: Path, monkeypatch: pytest.MonkeyPatch, opened: list[str]):
+    made = partial(synthesise.ensure, train=6, valid=2, test=4)
+    monkeypatch.setattr(synthesise, "ensure", made)
+    train, valid = make_datasets(Data("synthetic", root=str(tiny_corpus)), 0, False)
+    assert (len(train), len(valid)) == (6, 2)
+    assert not [path for path in opened if path.startswith(str(tiny_corpus / "test"))]
+
+
+def test_validation_is_limited_and_spread(tmp_path: Path):
+    put_pairs(tmp_path / "train", [f"p225_{n}.wav" for n in range(3)], 0.3)
+    names = [f"p226_{n}.wav" for n in range(10)] + [f"p287_{n}.wav" for n in range(10)]
+    put_pairs(tmp_path / "train", names, 0.3)
+    valid = pairs(tmp_path, validation_files=4, validation_seconds=0.25)[1]
+    assert [pair.name for pair in valid.pairs] == ["p226_0", "p226_5", "p287_0", "p287_5"]
+    assert valid[0, 0]["clean"].shape == (RATE // 4,)
+
+
+# Mixtures
+
+
+def test_mixtures_share_neither_speakers_nor_noise(
+    material: Path, caplog: pytest.LogCaptureFixture
+):
+    with caplog.at_level(logging.INFO):
+        train, valid = mixtures(material, validation_share=0.15)
+    for part, everything in (("clean", len(VOICES)), ("noise", 10)):
+        paths = [{recording.path for recording in getattr(side, part)} for side in (train, valid)]
+        assert not paths[0] & paths[1]
+        assert all(paths)
+        assert len(paths[0] | paths[1]) == everything
+    speakers = [{recording.speaker for recording in side.clean} for side in (train, valid)]
+    assert not speakers[0] & speakers[1]
+    assert any(m.startswith("noise: 7 files for training; held out: ") for m in caplog.messages)
+
+
+def test_validation_mixtures_do_not_change(material: Path):
+    first, again = mixtures(material)[1], mixtures(material)[1]
+    for number in range(len(first)):
+        examples = [first[0, number], first[5, number], again[0, number]]
+        for other in examples[1:]:
+            assert torch.equal(examples[0]["noisy"], other["noisy"])
+    assert first.fingerprint() == again.fingerprint()
+
+
+def test_a_table_of_speakers_decides(material: Path):
+    (material / "speech" / "speakers.csv").write_text(
+        "\n".join(["file,speaker", *(f"{name},{name[-5]}" for name in VOICES)])
+    )
+    train, valid = mixtures(material)
+    assert {recording.speaker for recording in train.clean} in ({"1"}, {"2"})
+    assert len(valid) == len(VOICES) // 2
+
+
+# What is said where there is no way
+
+
+@pytest.mark.parametrize("made", ["", "test", "valid"])
+def test_no_data_set_names_three_ways(tmp_path: Path, made: str):
+    if made:
+        put_pairs(tmp_path / made, ["q_1.wav"])
+    with pytest.raises(DataError, match=f"^no data set at {tmp_path}. There are three") as raised:
+        pairs(tmp_path)
+    for way in ("--synthetic", "--data ROOT", "--mix CLEAN NOISE", "10.7488/ds/2117"):
+        assert way in str(raised.value)
+
+
+def test_one_speaker(tmp_path: Path):
+    put_pairs(tmp_path, ["p225_1.wav", "p225_2.wav"])
+    message = rf"{tmp_path}: all files are of one speaker \(p225\).* speakers\.csv"
+    with pytest.raises(DataError, match=message):
+        pairs(tmp_path)
+
+
+def test_one_noise_file(material: Path):
+    for path in list((material / "noise").iterdir())[1:]:
+        path.unlink()
+    with pytest.raises(DataError, match=r"noise: one usable noise file only; .* cut this one"):
+        mixtures(material)
+
+
+@pytest.mark.parametrize(("clean", "noise"), [("", "noise"), ("speech", ""), ("noise", "noise")])
+def test_speech_and_noise_in_each_other(material: Path, clean: str, noise: str):
+    data = Data("mix", clean=str(material / clean), noise=str(material / noise))
+    with pytest.raises(DataError, match="one is in the other; move it out"):
+        make_datasets(data, 0, False)
+
+
+def test_missing_folders(material: Path):
+    for clean, noise in (("speech", "missing"), ("missing", "noise")):
+        data = Data("mix", clean=str(material / clean), noise=str(material / noise))
+        with pytest.raises(DataError, match=f"^{material / 'missing'}: no such folder"):
+            make_datasets(data, 0, False)
+
+
+def test_bad_files_are_left_out_on_demand(material: Path):
+    (material / "speech" / "p225_9.wav").touch()
+    (material / "noise" / "x.wav").write_text("no noise")
+    data = Data("mix", clean=str(material / "speech"), noise=str(material / "noise"))
+    with pytest.raises(DataError, match="noise: 1 files cannot be used"):
+        make_datasets(data, 0, False)
+    train, valid = make_datasets(data, 0, True)
+    assert len(train) + len(valid) == len(VOICES)
