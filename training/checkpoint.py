@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
-import pickle
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,10 +78,15 @@ def read(path: Path) -> dict[str, Any]:
         CheckpointError: it is missing or is not one.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # guesses about what else the file may be
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such checkpoint") from None
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError):
+    except MemoryError:
+        raise CheckpointError(f"{path} needs more memory than there is") from None
+    except Exception:
+        # Of bytes that are no checkpoint, the unpickler may make any error there is.
         raise CheckpointError(f"{path} is damaged, or is not a checkpoint") from None
     if not isinstance(state, dict) or not {"network", "config", "values", "ema"} <= state.keys():
         raise CheckpointError(f"{path} is not a checkpoint of this project")

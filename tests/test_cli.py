@@ -1,0 +1,142 @@
+"""The command line of `train.py`: what it makes of its flags, and what a wrong one is told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from recordings import put, put_pairs
+
+from abl3.mbs_net import MBSNet
+from abl3.train import CONFIG, PRESETS
+from training import cli
+from training.runlog import CONFIG as CONFIG_FILE
+
+QUICK = ["--max-steps", "1", "--workers", "0", "--batch-size", "2", "--crop", "0.5"]
+NARROW = ["--set", "model.channels=16"]
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    """Pairs of four speakers."""
+    put_pairs(tmp_path / "train", [f"s{speaker}_{i}.wav" for speaker in range(4) for i in (1, 2)])
+    return tmp_path
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """The one message with which `train.py` ends with status 2."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main(MBSNet, CONFIG, PRESETS, [str(argument) for argument in arguments])
+    assert ended.value.code == 2
+    errors = capsys.readouterr().err
+    assert "Traceback" not in errors
+    return errors
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--set model.d_stat=8", "unknown setting 'model.d_stat'; did you mean model.d_state?"),
+        ("--set model.d_state", "--set takes NAME=VALUE"),
+        ("--recipe plane", "unknown recipe 'plane'; did you mean plain?"),
+        ("--preset uniform32", "unknown preset 'uniform32'; did you mean uniform31?"),
+        ("--batch-size 0", "data.batch_size must be at least 1"),
+        ("--batch-size many", "invalid int value"),
+        ("--crop 0.1", "data.crop_seconds must be at least 0.25"),
+        ("--epochs 0", "run.epochs must be at least 1"),
+        ("--max-steps 0", "--max-steps is 0, expected at least 1"),
+        ("--workers -1", "run.workers must be at least 0"),
+        ("--seed -1", "seed must be at least 0"),
+        ("--amp bf17", "invalid choice"),
+        ("--synthetic --data here", "not allowed with"),
+        ("--mix clean", "expected 2 arguments"),
+        ("--epoch 3", "unrecognized arguments"),
+    ],
+)
+def test_a_wrong_flag_is_told_what_is_expected(
+    words: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert message in refused(capsys, *words.split())
+
+
+def test_a_device_that_is_not_there(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device here")
+    run = corpus / "run"
+    message = refused(capsys, "--data", corpus, "--run", run, "--device", "cuda", *QUICK, *NARROW)
+    assert "--device cuda: PyTorch sees no CUDA device here" in message
+
+
+def test_more_than_one_process_is_refused(
+    corpus: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "start without torchrun" in refused(capsys, "--data", corpus, *QUICK)
+
+
+def test_no_data_set_is_told_three_ways(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    message = refused(capsys, "--data", tmp_path / "nowhere", *QUICK)
+    assert message.startswith(f"train.py: no data set at {tmp_path / 'nowhere'}")
+    assert all(way in message for way in ("--synthetic", "--data ROOT", "--mix CLEAN NOISE"))
+
+
+def test_a_bad_file_is_named_and_left_out_on_request(
+    corpus: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    (corpus / "train" / "noisy" / "s1_1.wav").write_text("not audio")
+    (corpus / "train" / "clean" / "s2_2.wav").unlink()
+    options = ["--data", corpus, "--run", corpus / "run", *QUICK, *NARROW]
+    message = refused(capsys, *options)
+    assert "s1_1.wav: cannot be decoded" in message
+    assert "s2_2.wav: has no clean file of that name" in message
+    assert "--skip-bad" in message
+    assert not (corpus / "run").exists()
+    cli.main(MBSNet, CONFIG, PRESETS, [str(o) for o in (*options, "--skip-bad")])
+    assert any("s1_1.wav: cannot be decoded" in text for text in caplog.messages)
+    assert (corpus / "run" / "last.pt").is_file()
+
+
+def test_too_little_data_for_a_batch(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = [*QUICK, *NARROW, "--batch-size", "20"]
+    with pytest.raises(SystemExit) as ended:
+        cli.main(MBSNet, CONFIG, PRESETS, ["--data", str(corpus), "--run", str(corpus), *options])
+    assert ended.value.code == 1
+    assert "do not fill one batch of 20; use a smaller --batch-size" in capsys.readouterr().err
+
+
+def test_a_run_folder_that_is_a_file(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (corpus / "run").write_text("")
+    message = refused(capsys, "--data", corpus, "--run", corpus / "run", *QUICK, *NARROW)
+    assert f"{corpus / 'run'}: File exists" in message
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"text", b"PK\x03\x04 and nothing more", b"\x80\x04cos\nsystem\n."]
+)
+def test_what_is_no_checkpoint_is_not_continued(
+    content: bytes, corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    last = corpus / "run" / "last.pt"
+    last.parent.mkdir()
+    last.write_bytes(content)
+    message = refused(capsys, "--data", corpus, "--run", last.parent, *QUICK, *NARROW)
+    assert f"{last} is damaged, or is not a checkpoint" in message
+    assert last.read_bytes() == content
+
+
+def test_mixing_trains_and_a_preset_names_its_network(tmp_path: Path) -> None:
+    for speaker in range(4):
+        put(tmp_path / "speech" / f"s{speaker}_1.wav", 0.4, speaker)
+        put(tmp_path / "noise" / f"{speaker}.wav", 1, 100 + speaker)
+    folders = [str(tmp_path / "speech"), str(tmp_path / "noise")]
+    run = tmp_path / "run"
+    options = ["--mix", *folders, "--run", str(run), "--preset", "uniform31", "--recipe", "plain"]
+    cli.main(MBSNet, CONFIG, PRESETS, [*options, *QUICK, *NARROW])
+    written = json.loads((run / CONFIG_FILE).read_text("utf-8"))["config"]
+    assert written["name"] == "uniform31"
+    assert written["model.hidden"] == [31, 31, 31]
+    assert written["recipe"] == "plain"
+    assert written["loss.metric"] == 0
+    assert [written["data.clean"], written["data.noise"]] == folders
