@@ -25,11 +25,11 @@ def corpus(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    """The one message with which `train.py` ends with status 2."""
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object, status: int = 2) -> str:
+    """The one message with which `train.py` ends with that status."""
     with pytest.raises(SystemExit) as ended:
         cli.main(MBSNet, CONFIG, PRESETS, [str(argument) for argument in arguments])
-    assert ended.value.code == 2
+    assert ended.value.code == status
     errors = capsys.readouterr().err
     assert "Traceback" not in errors
     return errors
@@ -44,11 +44,13 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
         ("--preset uniform32", "unknown preset 'uniform32'; did you mean uniform31?"),
         ("--batch-size 0", "data.batch_size must be at least 1"),
         ("--batch-size many", "invalid int value"),
-        ("--crop 0.1", "data.crop_seconds must be at least 0.25"),
+        ("--crop 0.1", "data.crop_seconds is 0.1, expected 0.25 to 600"),
         ("--epochs 0", "run.epochs must be at least 1"),
         ("--max-steps 0", "--max-steps is 0, expected at least 1"),
         ("--workers -1", "run.workers must be at least 0"),
         ("--seed -1", "seed must be at least 0"),
+        ("--seed 99999999999999999999", "seed must be at least 0 and below 2^63"),
+        ("--set model.channels=99999999", "model.channels is 99999999, expected at least 1 and at"),
         ("--amp bf17", "invalid choice"),
         ("--synthetic --data here", "not allowed with"),
         ("--mix clean", "expected 2 arguments"),
@@ -100,10 +102,8 @@ def test_a_bad_file_is_named_and_left_out_on_request(
 
 def test_too_little_data_for_a_batch(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = [*QUICK, *NARROW, "--batch-size", "20"]
-    with pytest.raises(SystemExit) as ended:
-        cli.main(MBSNet, CONFIG, PRESETS, ["--data", str(corpus), "--run", str(corpus), *options])
-    assert ended.value.code == 1
-    assert "do not fill one batch of 20; use a smaller --batch-size" in capsys.readouterr().err
+    message = refused(capsys, "--data", corpus, "--run", corpus, *options, status=1)
+    assert "do not fill one batch of 20; use a smaller --batch-size" in message
 
 
 def test_a_run_folder_that_is_a_file(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -140,3 +140,60 @@ def test_mixing_trains_and_a_preset_names_its_network(tmp_path: Path) -> None:
     assert written["recipe"] == "plain"
     assert written["loss.metric"] == 0
     assert [written["data.clean"], written["data.noise"]] == folders
+
+
+@pytest.mark.parametrize("name", ["model", "ema", "optimizer", "adversary", "values"])
+def test_a_checkpoint_of_another_make_is_not_continued(
+    name: str, corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = corpus / "run"
+    options = ["--data", str(corpus), "--run", str(run), *QUICK, *NARROW]
+    cli.main(MBSNet, CONFIG, PRESETS, options)
+    state = torch.load(run / "last.pt", weights_only=True)
+    torch.save(state | {name: {"unknown": torch.zeros(3)}}, run / "last.pt")
+    assert f"{run / 'last.pt'} does not fit this version's network" in refused(capsys, *options)
+
+
+def test_precision_may_change_in_the_middle_of_a_run(corpus: Path) -> None:
+    for step, precision in enumerate(["off", "fp16", "bf16", "fp16"], start=1):
+        options = ["--data", str(corpus), "--run", str(corpus / "run"), "--amp", precision]
+        cli.main(MBSNet, CONFIG, PRESETS, [*options, *QUICK, *NARROW, "--max-steps", str(step)])
+        state = torch.load(corpus / "run" / "last.pt", weights_only=True)
+        assert state["values"]["step"] == step
+        assert bool(state["scaler"]) is (precision == "fp16")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("[...] can't allocate memory: 9")])
+def test_out_of_memory_tells_what_needs_less(
+    error: Exception,
+    corpus: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr(cli.Trainer, "train_step", fail)
+    options = ["--data", corpus, "--run", corpus / "run", *QUICK, *NARROW]
+    message = refused(capsys, *options, status=1)
+    assert "out of memory" in message
+    assert "--batch-size" in message
+
+
+def test_a_full_disk_is_told(
+    corpus: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(cli.runlog.RunLog, "record", fail)
+    options = ["--data", corpus, "--run", corpus / "run", *QUICK, *NARROW]
+    message = refused(capsys, *options, status=1)
+    assert f"{corpus / 'run'}: No space left on device" in message
+
+
+def test_a_run_folder_whose_name_is_no_text(
+    corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--data", corpus, "--run", f"{corpus}/\udcff", *QUICK, *NARROW]
+    assert "the name is no valid text" in refused(capsys, *options)

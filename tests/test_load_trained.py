@@ -102,7 +102,7 @@ def test_a_network_outside_the_repository_is_refused_unimported(
     (tmp_path / "evil.py").write_text("raise AssertionError('it has been imported')\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
-    for name in ("evil:Net", "..evil:Net", "os:system"):
+    for name in ("evil:Net", "..evil:Net", "os:system", "abl3/mbs_net:MBSNet", 3):
         change(best, network=name)
         with pytest.raises(CheckpointError, match="does not fit this version's network"):
             load_trained(best)
@@ -145,5 +145,12 @@ def test_another_configuration_is_refused(best: Path, config: str, reason: str):
 @pytest.mark.parametrize("ema", [[1], {"updates": 3}, {"model": {}}, {"model": None}])
 def test_weights_that_are_not_there_are_refused(best: Path, ema: Any):
     change(best, ema=ema)
+    with pytest.raises(CheckpointError, match=r"best\.pt does not fit this version's network"):
+        load_trained(best)
+
+
+@pytest.mark.parametrize("values", [3, [1], {}, {"step": "three"}, {"step": None}])
+def test_plain_values_of_another_kind_are_refused(best: Path, values: Any):
+    change(best, values=values)
     with pytest.raises(CheckpointError, match=r"best\.pt does not fit this version's network"):
         load_trained(best)

@@ -8,7 +8,8 @@ from __future__ import annotations
 import importlib
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -125,9 +126,10 @@ def restore(
             f"{path} was trained on other files than are named now. "
             "Name another folder with --run, or start anew with --fresh."
         )
-    for key, part in parts.items():
-        part.load_state_dict(state[key])
-    return state["values"]
+    with _understood(path):
+        for key, part in parts.items():
+            part.load_state_dict(state[key])
+        return {"step": int(state["values"]["step"]), "best": float(state["values"]["best"])}
 
 
 @dataclass(frozen=True)
@@ -154,14 +156,22 @@ def load_trained(run: Path) -> Trained:
         path = run / BEST if (run / BEST).is_file() else run / LAST
     state = read(path)
     config = _config(path, state)
-    try:
+    with _understood(path):
         network = _network_class(state["network"])
         check_model(config, network_defaults(network))
         net = network(**config.model)
         net.load_state_dict(state["ema"]["model"])
-    except (ConfigError, RuntimeError, TypeError, KeyError) as error:
-        raise CheckpointError(f"{path} does not fit this version's network: {error}") from None
-    return Trained(net.eval().requires_grad_(False), config, path.name, state["values"]["step"])
+        net.eval().requires_grad_(False)
+        return Trained(net, config, path.name, int(state["values"]["step"]))
+
+
+@contextmanager
+def _understood(path: Path) -> Iterator[None]:
+    """What a checkpoint holds is not what this version keeps in one: that is a CheckpointError."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as e:
+        raise CheckpointError(f"{path} does not fit this version's network: {e}") from None
 
 
 def _config(path: Path, state: dict[str, Any]) -> Config:
@@ -174,7 +184,8 @@ def _config(path: Path, state: dict[str, Any]) -> Config:
 def _network_class(name: str) -> type[BandSplitNet]:
     """The class behind "package.module:Class", if it is a network of this repository."""
     module, _, qualified = name.partition(":")
-    if (_ROOT / module.replace(".", "/")).with_suffix(".py").is_file():
+    parts = module.split(".")
+    if all(map(str.isidentifier, parts)) and _ROOT.joinpath(*parts).with_suffix(".py").is_file():
         found = getattr(importlib.import_module(module), qualified, None)
         if isinstance(found, type) and issubclass(found, BandSplitNet):
             return found

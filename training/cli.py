@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from bandsplit.cost import count_macs, count_parameters
 from bandsplit.net import BandSplitNet
 from data.errors import DataError
@@ -24,6 +26,10 @@ log = logging.getLogger("training")
 
 ROOT = Path(__file__).resolve().parents[1]
 Preset = tuple[type[BandSplitNet], Config]
+
+_SAVING_MEMORY = (
+    "A smaller --batch-size or --crop needs less, and so does model.use_checkpoint=full."
+)
 
 
 def main(
@@ -53,6 +59,10 @@ def main(
         _fail(2, error)
     except TrainingError as error:
         _fail(1, error)
+    except (MemoryError, RuntimeError) as error:
+        if not _is_lack_of_memory(error):
+            raise
+        _fail(1, f"out of memory. {_SAVING_MEMORY} ({str(error) or type(error).__name__})")
     except KeyboardInterrupt:
         _fail(130, "interrupted")
 
@@ -64,7 +74,7 @@ def _train(network: type[BandSplitNet], config: Config, options: argparse.Namesp
         )
     if options.max_steps is not None and options.max_steps < 1:
         raise ConfigError(f"--max-steps is {options.max_steps}, expected at least 1")
-    folder = Path(options.run) if options.run else ROOT / "runs" / config.name
+    folder = _run_folder(config, options)
     train, valid = make_datasets(config.data, config.seed, options.skip_bad)
     try:
         if options.fresh:
@@ -72,7 +82,7 @@ def _train(network: type[BandSplitNet], config: Config, options: argparse.Namesp
         folder.mkdir(parents=True, exist_ok=True)
         trainer = Trainer(network, config, train, valid, folder)
     except OSError as error:
-        raise ConfigError(f"{folder}: {error.strerror or error}") from None
+        raise ConfigError(f"{error.filename or folder}: {error.strerror or error}") from None
     try:
         parameters, macs = count_parameters(trainer.model), count_macs(trainer.model)
         device, amp = str(trainer.device), trainer.precision.amp
@@ -85,8 +95,26 @@ def _train(network: type[BandSplitNet], config: Config, options: argparse.Namesp
         trainer.runlog.describe(network, config, facts)
         trainer.fit(options.max_steps)
         log.info("%s: stopped at step %d", folder, trainer.step)
+    except OSError as error:
+        raise TrainingError(f"{error.filename or folder}: {error.strerror or error}") from None
     finally:
         trainer.close()
+
+
+def _run_folder(config: Config, options: argparse.Namespace) -> Path:
+    folder = Path(options.run) if options.run else ROOT / "runs" / config.name
+    try:
+        os.fspath(folder).encode()
+    except UnicodeEncodeError:  # TensorBoard cannot write to it
+        raise ConfigError(f"--run {os.fspath(folder)!a}: the name is no valid text") from None
+    return folder
+
+
+def _is_lack_of_memory(error: Exception) -> bool:
+    """On a CPU, PyTorch says so in words only."""
+    words = ("can't allocate memory", "not enough memory", "Storage size calculation overflowed")
+    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return known or any(text in str(error) for text in words)
 
 
 def _configure(network: type[BandSplitNet], config: Config, options: argparse.Namespace) -> Config:

@@ -59,7 +59,8 @@ class Optim:
 
     def __post_init__(self) -> None:
         require(self.algorithm in ("adam", "adamw"), "optim.algorithm is not adam or adamw")
-        require(self.learning_rate > 0, "optim.learning_rate must be above 0")
+        require(0 < self.learning_rate <= 1, "optim.learning_rate must be above 0 and at most 1")
+        require(0 <= self.weight_decay <= 1, "optim.weight_decay must be in [0, 1]")
         require(0 < self.decay <= 1, "optim.decay must be in (0, 1]")
         require(self.decay_every >= 1, "optim.decay_every must be at least 1 epoch")
         require(self.clip_norm > 0, "optim.clip_norm must be above 0")
@@ -85,8 +86,9 @@ class Data:
 
     def __post_init__(self) -> None:
         require(self.batch_size >= 1, "data.batch_size must be at least 1")
-        require(self.crop_seconds >= 0.25, "data.crop_seconds must be at least 0.25")
-        require(self.validation_seconds >= 0.25, "data.validation_seconds must be at least 0.25")
+        for name in ("crop_seconds", "validation_seconds"):
+            seconds = getattr(self, name)
+            require(0.25 <= seconds <= 600, f"data.{name} is {seconds}, expected 0.25 to 600")
         require(self.validation_files >= 1, "data.validation_files must be at least 1")
         require(0 < self.validation_share < 1, "data.validation_share must be in (0, 1)")
         require(
@@ -135,7 +137,7 @@ class Config:
         # A read-only view, so that a frozen configuration is frozen all the way down.
         object.__setattr__(self, "model", MappingProxyType(dict(self.model)))
         require(self.recipe in RECIPES, f"recipe {self.recipe!r} is not {' or '.join(RECIPES)}")
-        require(self.seed >= 0, "seed must be at least 0")
+        require(0 <= self.seed < 2**63, "seed must be at least 0 and below 2^63")
 
 
 # What a recipe changes of the defaults above, which are those of "mpsenet".

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 
@@ -46,4 +47,11 @@ class Precision:
 
     def make_scaler(self) -> torch.amp.GradScaler:
         """A loss scaler; it does something with fp16 only."""
-        return torch.amp.GradScaler(self.device.type, enabled=self.amp == "fp16")
+        return _Scaler(self.device.type, enabled=self.amp == "fp16")
+
+
+class _Scaler(torch.amp.GradScaler):
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over a state, unless it is the empty one of a run that was not in fp16."""
+        if state_dict:
+            super().load_state_dict(state_dict)

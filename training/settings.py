@@ -13,6 +13,8 @@ from typing import Any
 
 from training.config import Config, ConfigError, require
 
+_LARGEST_SIZE = 2**16  # of anything in a network
+
 
 def flatten(config: Config) -> dict[str, Any]:
     """Every setting by its dotted name, as in {"model.d_state": 16, "seed": 0}."""
@@ -81,8 +83,8 @@ def check_model(config: Config, defaults: Mapping[str, Any]) -> None:
     """Check `config.model` against the network's arguments and their defaults.
 
     Raises:
-        ConfigError: the network takes no such argument, or a size is below 1, or there are more or
-            fewer of them than the network has.
+        ConfigError: the network takes no such argument, or a size is out of all bounds, or there
+            are more or fewer of them than the network has.
     """
     for key, value in config.model.items():
         name = f"model.{key}"
@@ -90,8 +92,8 @@ def check_model(config: Config, defaults: Mapping[str, Any]) -> None:
             raise ConfigError(f"unknown setting {name!r}{suggestion(key, defaults)}")
         sizes = value if isinstance(value, tuple) else (value,)
         require(
-            all(type(size) is not int or size >= 1 for size in sizes),
-            f"{name} is {value}, expected at least 1",
+            all(type(size) is not int or 1 <= size <= _LARGEST_SIZE for size in sizes),
+            f"{name} is {value}, expected at least 1 and at most {_LARGEST_SIZE}",
         )
         count = len(defaults[key]) if isinstance(defaults[key], tuple) else 1
         require(len(sizes) == count, f"{name} is {value}, expected {count} values")
@@ -107,36 +109,36 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 
 
 def _parse(name: str, text: str, current: Any) -> Any:
-    try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        value = {"true": True, "false": False}.get(text.lower(), text)
-    return coerce(name, value, current)
-
-
-def coerce(name: str, value: Any, current: Any) -> Any:
-    """`value` in the type of `current`, the setting's present value.
+    """The value that `text` stands for, in the type of `current`, the setting's present value.
 
     Raises:
         ConfigError: it does not fit.
     """
     wanted = type(current)
-    if wanted is float and type(value) is int:
-        value = float(value)
-    require(not isinstance(value, float) or math.isfinite(value), f"{name} takes finite numbers")
-    if wanted is str and not isinstance(value, str):
-        return str(value)
-    if wanted is tuple and isinstance(value, list | tuple):
-        kind = type(current[0]) if current else str
-        if kind is float:
-            value = [float(v) if type(v) is int else v for v in value]
-        require(all(type(v) is kind for v in value), f"{name} takes {kind.__name__}s: {value!r}")
-        return tuple(value)
+    if wanted is str:
+        return text
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        value = {"true": True, "false": False}.get(text.lower(), text)
     # use_checkpoint is a truth value or a word.
     if name == "model.use_checkpoint" and value == "full":
         return value
-    require(type(value) is wanted, f"{name} takes {wanted.__name__}, not {value!r}")
-    return value
+    several = wanted is tuple and isinstance(value, list | tuple)
+    kind = type(current[0]) if wanted is tuple and current else str if several else wanted
+    parts = [_as_float(v) if kind is float else v for v in (value if several else [value])]
+    expected = f"{kind.__name__}s, as in {current}" if wanted is tuple else kind.__name__
+    require(
+        (several or wanted is not tuple) and all(type(v) is kind for v in parts),
+        f"{name} takes {expected}, not {text!r}",
+    )
+    require(kind is not float or all(map(math.isfinite, parts)), f"{name} takes finite numbers")
+    return tuple(parts) if several else parts[0]
+
+
+def _as_float(value: Any) -> Any:
+    """An integer as the float it stands for; anything else, and one beyond all floats, as it is."""
+    return float(value) if type(value) is int and abs(value) < 2**1000 else value
 
 
 def to_json(config: Config) -> str:
