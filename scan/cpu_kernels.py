@@ -15,15 +15,46 @@ Notation as in Gu and Dao, "Mamba", 2023, section 2 and algorithm 2:
 # mypy: disable-error-code="no-untyped-def, call-arg"
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
+
+import numba
 import numpy as np
 from numba import njit
 
-from scan.vector_math import FASTMATH, exp2, sigmoid, softplus, wide_vectors
+from scan.vector_math import (
+    FASTMATH,
+    exp2,
+    sigmoid,
+    sigmoid_from_softplus,
+    softplus,
+    wide_vectors,
+)
 
 LANES = 64
 LOG2_E = np.float32(1.4426950408889634)
 _ZERO = np.float32(0)
 _ONE = np.float32(1)
+
+_FOLDER = Path(__file__).resolve().parent
+_SOURCES = [_FOLDER / name for name in ("cpu_kernels.py", "vector_math.py")]
+_VERSION = hashlib.sha256(b"".join(path.read_bytes() for path in _SOURCES)).hexdigest()[:16]
+
+
+def _kernel(function):
+    """Compile a function when it is first called, and keep that in .cache/ for later processes.
+
+    numba itself would look at the date of this file alone, and go on with old code when what is
+    inlined from `vector_math` has changed: here the folder is named by the content of both.
+    """
+    kept = numba.config.CACHE_DIR
+    folder = Path(kept) if kept else _FOLDER.parent / ".cache"
+    numba.config.CACHE_DIR = str(folder / f"scan-{_VERSION}")
+    try:
+        options = {"nogil": True, "cache": True, "error_model": "numpy"}
+        return njit(fastmath=FASTMATH, **options)(function)
+    finally:
+        numba.config.CACHE_DIR = kept
 
 
 @njit(inline="always", fastmath=FASTMATH)
@@ -59,7 +90,7 @@ def _activate(step, bias, use_softplus):
             step[j] = softplus(step[j])
 
 
-@njit(fastmath=FASTMATH, nogil=True, cache=True, error_model="numpy")
+@_kernel
 def scan_forward(
     first_task, last_task, u, delta, A, B, C, D, z, bias, initial,
     use_softplus, reverse, chunk, out, borders, last
@@ -121,7 +152,7 @@ def scan_forward(
             _store(h[s], last[i, s], c)
 
 
-@njit(fastmath=FASTMATH, nogil=True, cache=True, error_model="numpy")
+@_kernel
 def scan_backward(
     first_task, last_task, groups, grad_out, grad_last,
     u, delta, A, B, C, D, z, bias, initial, borders,
@@ -238,9 +269,8 @@ def scan_backward(
                         dstep[j] += dx[j] * inputs[k, j]
                         dx[j] = dx[j] * steps[k, j] + d_skip[j] * gy[j]
                     if use_softplus:
-                        # d softplus(x) / dx = sigmoid(x) = 1 - exp(-softplus(x))
                         for j in range(LANES):
-                            dstep[j] *= _ONE - exp2(-steps[k, j] * LOG2_E)
+                            dstep[j] *= sigmoid_from_softplus(steps[k, j])
                     _store(dx, du[i, t], c)
                     _store(dstep, ddelta[i, t], c)
             if initial.size > 0:

@@ -70,7 +70,7 @@ def selective_scan(
     dtype = torch.float64 if u.dtype == torch.float64 else torch.float32
     with torch.autocast(u.device.type, enabled=False):
         cast = Inputs(*(None if x is None else x.to(dtype) for x in inputs))  # type: ignore[arg-type]
-        if u.shape[1] == 0:
+        if u.numel() == 0:
             out = u.clone()
             last = u.new_zeros(len(u), *A.shape, dtype=dtype)
             if cast.initial_state is not None:

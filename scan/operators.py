@@ -95,7 +95,9 @@ def make_operator(name: str, backend: Backend) -> Callable:
         saved = ctx.saved_tensors
         if grad_out is None:
             grad_out = torch.zeros_like(saved[0])
-        grads = scan_backward(grad_out, grad_last, *saved, *ctx.options)
+        # Whoever calls backward() inside autocast still gets gradients in the inputs' precision.
+        with torch.autocast(grad_out.device.type, enabled=False):
+            grads = scan_backward(grad_out, grad_last, *saved, *ctx.options)
         wanted = (
             grad if x is not None and needed else None
             for grad, x, needed in zip(grads, saved, ctx.needs_input_grad, strict=False)

@@ -47,6 +47,8 @@ _Q1, _Q2, _Q3, _Q4, _Q5, _Q6, _Q7, _Q8 = (
     )
 )
 
+# 1 - exp(-y) = y (1 - y/2! + y²/3! ...), to a relative error of 4e-7 below 0.35.
+_H2, _H3, _H4, _H5, _H6 = (_F(1 / c) for c in (2, 6, 24, 120, 720))
 
 # Adding 1.5 * 2**23 leaves round(x) in the low bits of the sum. Unlike a conversion to integer,
 # which LLVM leaves undefined for a NaN, this is defined for every input.
@@ -96,7 +98,7 @@ def wide_vectors(typing_context: Any) -> Any:
 
 @njit(inline="always", fastmath=FASTMATH)
 def exp2(x):  # type: ignore[no-untyped-def]
-    """2**x: 0 below -127 (no denormals), inf from 128 on."""
+    """2**x: 0 below -127 (no denormals), inf from 127.5 on."""
     x = _F(-127.0) if x < _F(-127.0) else x
     x = _F(128.0) if x > _F(128.0) else x
     t = x - _nearest(x)  # type: ignore[call-arg]
@@ -116,3 +118,10 @@ def softplus(x):  # type: ignore[no-untyped-def]
 def sigmoid(x):  # type: ignore[no-untyped-def]
     """1 / (1 + exp(-x))."""
     return _F(1) / (_F(1) + exp2(-x * _LOG2_E))
+
+
+@njit(inline="always", fastmath=FASTMATH)
+def sigmoid_from_softplus(y):  # type: ignore[no-untyped-def]
+    """sigmoid(x) = 1 - exp(-y) for y = softplus(x); for a small y by its series, which keeps it."""
+    small = y * (_F(1) - y * (_H2 - y * (_H3 - y * (_H4 - y * (_H5 - y * _H6)))))
+    return small if y < _F(0.35) else _F(1) - exp2(-y * _LOG2_E)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numba
 import numpy as np
 import pytest
 import torch
@@ -189,11 +190,50 @@ def test_compile_traces_through_without_a_graph_break(backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("name", ["u", "delta", "B", "C", "z", "initial_state"])
+@pytest.mark.parametrize("name", NAMES)
 def test_a_nan_that_goes_in_comes_out(backend: str, name: str) -> None:
-    arguments = {k: v.float() for k, v in make_arguments(1, 9, 70, 3).items()}
+    arguments = make_arguments(1, 9, 70, 3)
     arguments[name][(0,) * arguments[name].dim()] = torch.nan
-    assert selective_scan(**arguments, delta_softplus=True, backend=backend).isnan().any()
+    results = run(arguments, torch.float32, backend)
+    assert results.pop("out").isnan().any()
+    results.pop("last")
+    assert any(gradient.isnan().any() for gradient in results.values())
+
+
+@pytest.mark.parametrize("backend", FAST)
+def test_gradients_of_the_smallest_steps_keep_their_digits(backend: str) -> None:
+    """Mamba starts with steps from 1e-3 on, and trained ones are smaller by far."""
+    arguments = make_arguments(1, 40, 64, 4)
+    arguments["delta"] = torch.linspace(-20, 5, 40, dtype=torch.float64)[None, :, None].expand(
+        1, 40, 64
+    )
+    arguments["delta_bias"] = torch.zeros(64, dtype=torch.float64)
+    expected = run(arguments, torch.float64, "reference")["delta"]
+    got = run(arguments, torch.float32, backend)["delta"].double()
+    # Each step on its own scale, which shrinks with the step.
+    scale = expected.abs().amax((0, 2))
+    error = ((got - expected).abs().amax((0, 2)) / scale).max()
+    assert error < 2e-5, f"relative error {error:.1e}"
+
+
+@pytest.mark.parametrize("backend", FAST)
+def test_backward_inside_autocast_is_in_full_precision(backend: str) -> None:
+    arguments = make_arguments(2, 20, 70, 4)
+    expected = run(arguments, torch.float32, backend)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = run(arguments, torch.float32, backend)
+    assert all(torch.equal(got[name], expected[name]) for name in got)
+
+
+def test_kernels_are_kept_under_the_content_of_their_sources() -> None:
+    """numba alone would look at one file's date, and run old code after a change of the other."""
+    from scan import cpu_kernels
+
+    folder = f"scan-{cpu_kernels._VERSION}"
+    for kernel in (cpu_kernels.scan_forward, cpu_kernels.scan_backward):
+        assert folder in kernel.stats.cache_path
+    assert {path.name for path in cpu_kernels._SOURCES} == {"cpu_kernels.py", "vector_math.py"}
+    assert not numba.config.CACHE_DIR.endswith(folder)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -257,6 +297,14 @@ def test_length_zero_returns_the_initial_state(backend: str) -> None:
     assert torch.equal(last, arguments["initial_state"])
 
 
+@pytest.mark.parametrize("backend", [*BACKENDS, "auto"])
+@pytest.mark.parametrize(("b", "d"), [(0, 6), (2, 0)])
+def test_an_empty_batch_or_width_gives_an_empty_result(b: int, d: int, backend: str) -> None:
+    arguments = {k: v.float() for k, v in make_arguments(b, 5, d, 3).items()}
+    out, last = selective_scan(**arguments, return_last_state=True, backend=backend)
+    assert (out.shape, last.shape) == ((b, 5, d), (b, d, 3))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -283,24 +331,30 @@ def test_an_explicit_backend_that_cannot_run_says_why() -> None:
 
 def test_vector_functions_against_numpy() -> None:
     @njit(fastmath=vm.FASTMATH)
-    def apply(x, exp2, softplus, sigmoid):  # type: ignore[no-untyped-def]
+    def apply(x, exp2, softplus, sigmoid, again):  # type: ignore[no-untyped-def]
         for i in range(x.size):
             exp2[i], softplus[i], sigmoid[i] = vm.exp2(x[i]), vm.softplus(x[i]), vm.sigmoid(x[i])
+            again[i] = vm.sigmoid_from_softplus(softplus[i])
 
     x = np.linspace(-126, 127, 100_003, dtype=np.float32)
-    got = [np.empty_like(x) for _ in range(3)]
+    got = [np.empty_like(x) for _ in range(4)]
     apply(x, *got)
     wide = x.astype(np.float64)
-    expected = [np.exp2(wide), np.logaddexp(0, wide), 1 / (1 + np.exp(-wide))]
+    expected = [np.exp2(wide), np.logaddexp(0, wide), *2 * [1 / (1 + np.exp(-wide))]]
     for name, mine, theirs, bound in zip(
-        ("exp2", "softplus", "sigmoid"), got, expected, (2e-7, 5e-6, 5e-6), strict=True
+        ("exp2", "softplus", "sigmoid", "sigmoid from it"),
+        got,
+        expected,
+        (2e-7, 5e-6, 5e-6, 5e-6),
+        strict=True,
     ):
         normal = theirs > 1e-37
         error = np.abs(mine[normal] / theirs[normal] - 1).max()
         assert error < bound, f"{name}: relative error {error:.2e}"
     edges = np.array([np.nan, -np.inf, np.inf, 0], np.float32)
-    got = [np.empty_like(edges) for _ in range(3)]
+    got = [np.empty_like(edges) for _ in range(4)]
     apply(edges, *got)
     np.testing.assert_array_equal(got[0], [np.nan, 0, np.inf, 1])
     np.testing.assert_allclose(got[1], [np.nan, 0, np.inf, np.log(2)], rtol=1e-6)
     np.testing.assert_array_equal(got[2], [np.nan, 0, 1, 0.5])
+    np.testing.assert_allclose(got[3], [np.nan, 0, 1, 0.5], rtol=1e-6)
