@@ -1,4 +1,4 @@
-# make demo, make test: each sets up .venv first. Needs Python 3.11 or newer, and nothing else.
+# make demo, make test: each sets up .venv first. Needs Python 3.11 or newer, with its headers.
 
 PYTHON ?= python3
 # https://download.pytorch.org/whl/cpu here saves gigabytes on Linux without a GPU.
@@ -24,7 +24,7 @@ demo: .venv/runtime
 		--out $(DEMO)/comparison --require-gain
 
 test: check
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest -m "not slow"
 
 test-slow: .venv/development
 	$(BIN)/python -m pytest -m slow
@@ -48,6 +48,10 @@ clean:
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c 'import os, sys, sysconfig as s; \
+		sys.exit(not os.path.exists(os.path.join(s.get_path("include"), "Python.h")))' || \
+		{ echo "pesq is compiled against Python's headers (Python.h), which are not here:"; \
+		echo "apt-get install python3-dev on Debian and Ubuntu, python3-devel on Fedora"; exit 1; }
 	$(PYTHON) -m venv .venv
 
 # pesq is published as source only. Where there is no C compiler, one comes as a wheel.

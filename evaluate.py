@@ -37,6 +37,7 @@ from evaluation.scoring import Task, score_files
 from training.checkpoint import CheckpointError, load_trained
 from training.config import ConfigError
 from training.precision import Precision
+from training.settings import beside_recipe
 
 log = logging.getLogger("evaluate")
 
@@ -101,8 +102,12 @@ def _evaluate_runs(options: argparse.Namespace) -> list[System]:
             "macs_per_second": count_macs(trained.network),
             "checkpoint": trained.checkpoint,
             "step": trained.step,
+            "epochs": trained.epochs,
             "seed": trained.config.seed,
+            "batch": f"{trained.config.data.batch_size} x {trained.config.data.crop_seconds:g} s",
             "recipe": trained.config.recipe,
+            "beside_recipe": beside_recipe(trained.config),
+            "held_out": trained.held_out,
         }
     return _score(tasks, options.workers, facts)
 

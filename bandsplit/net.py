@@ -15,7 +15,8 @@ RMS_FLOOR = 1e-5
 
 def loudness(x: Tensor) -> Tensor:
     """Root mean square (b, 1) of waveforms (b, s), at least RMS_FLOOR."""
-    return x.float().square().mean(-1, keepdim=True).sqrt().clamp_min(RMS_FLOOR)
+    # The floor is under the root: at silence the root's own gradient is infinite.
+    return x.float().square().mean(-1, keepdim=True).clamp_min(RMS_FLOOR**2).sqrt()
 
 
 class BandSplitNet(nn.Module):

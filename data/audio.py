@@ -11,9 +11,8 @@ import math
 import os
 import stat
 import unicodedata
-import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +22,7 @@ import soxr
 from numpy.typing import NDArray
 
 from data.errors import DataError
+from data.files import replacing
 from data.levels import active_level
 
 SAMPLE_RATE = 16_000
@@ -168,15 +168,11 @@ def write(path: Path, x: NDArray, subtype: str | None = None) -> None:
         # libsndfile crashes where it is given minutes of Vorbis at once.
         for first in range(0, len(x), _WRITTEN_BLOCK):
             file.write(x[first : first + _WRITTEN_BLOCK])
-    temporary = path.with_name(f".{uuid.uuid4().hex}.partial")
     try:
-        temporary.write_bytes(encoded.getbuffer())
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            temporary.write_bytes(encoded.getbuffer())
     except OSError as error:
         raise DataError(f"{path} cannot be written ({error.strerror})") from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
 
 
 def _walk(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:

@@ -32,6 +32,7 @@ _LAYOUTS = {
         ("clean", "noisy"),
     ),
 }
+_LISTED = 20  # files, before "and N more"
 _PAIR_TOLERANCE = SAMPLE_RATE // 10
 _TEST_SPEAKER = (
     "{} is a test speaker of VoiceBank-DEMAND (if this is somebody else, say so in speakers.csv)"
@@ -154,12 +155,14 @@ def _report(
     mixed = [p for p, i in found.items() if isinstance(i, Info) and i.channels != 1]
     for files, what in ((converted, "resampled to 16 kHz"), (mixed, "mixed down to mono")):
         if files:
-            log.info("%s: %d files are %s, %s among them", where, len(files), what, files[0].name)
+            named = ", ".join(str(path.relative_to(where)) for path in files[:_LISTED])
+            more = f" and {len(files) - _LISTED} more" if len(files) > _LISTED else ""
+            log.info("%s: %d files are %s: %s%s", where, len(files), what, named, more)
     if not bad and usable:
         return
     lines = [f"  {path}: {reason}" for path, reason in sorted(bad.items())]
-    if len(lines) > 20:
-        lines = [*lines[:20], f"  and {len(lines) - 20} more"]
+    if len(lines) > _LISTED:
+        lines = [*lines[:_LISTED], f"  and {len(lines) - _LISTED} more"]
     listing = "\n".join([f"{where}: {len(bad)} files cannot be used:", *lines])
     if not usable:
         raise DataError(f"{listing}\nNothing is left.")

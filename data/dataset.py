@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from data.audio import AudioError, Signal, read
 from data.corpus import Pair, Recording
 from data.errors import DataError
-from data.workers import ignore_interrupt, process_context
+from data.workers import belong_to_parent, process_context
 
 Key = tuple[int, int]  # epoch, index
 _TRAINING, _VALIDATION, _ORDER = range(3)  # what a generator is for
@@ -63,6 +63,10 @@ class SpeechDataset(Dataset, ABC):
     def files(self) -> Iterator[tuple[str, int]]:
         """Names and lengths of all files that examples are made of, in a fixed order."""
 
+    @abstractmethod
+    def speakers(self) -> list[str]:
+        """Who speaks in it, sorted."""
+
     def fingerprint(self) -> str:
         """The same for files of the same names and lengths in the same order, wherever they lie."""
         return hashlib.sha256(repr(list(self.files())).encode()).hexdigest()[:16]
@@ -87,6 +91,9 @@ class PairDataset(SpeechDataset):
 
     def files(self) -> Iterator[tuple[str, int]]:
         return ((pair.name, pair.frames) for pair in self.pairs)
+
+    def speakers(self) -> list[str]:
+        return sorted({pair.speaker for pair in self.pairs})
 
     def __getitem__(self, key: Key) -> dict[str, Any]:
         epoch, index = key
@@ -134,6 +141,9 @@ class MixDataset(SpeechDataset):
 
     def files(self) -> Iterator[tuple[str, int]]:
         return ((r.name, r.info.frames) for r in (*self.clean, *self.noise))
+
+    def speakers(self) -> list[str]:
+        return sorted({r.speaker for r in self.clean})
 
     def __getitem__(self, key: Key) -> dict[str, Any]:
         epoch, index = key
@@ -192,5 +202,5 @@ def make_loader(dataset: Dataset, sampler: EpochSampler, workers: int, pin: bool
         multiprocessing_context=process_context() if workers else None,
         persistent_workers=workers > 0,
         pin_memory=pin,
-        worker_init_fn=ignore_interrupt,
+        worker_init_fn=belong_to_parent,
     )

@@ -7,13 +7,13 @@ import logging
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
 from tqdm import tqdm
 
 from data.audio import AudioError, Info, inspect
+from data.files import replacing
 from data.workers import usable_cores
 
 log = logging.getLogger("data")
@@ -78,15 +78,14 @@ def _read() -> dict[str, Info]:
 
 
 def _write(files: dict[str, Info]) -> None:
-    """Keep the index. Of several processes that do so at once, the last one's stays, whole."""
-    index = {"version": _VERSION, "files": {stamp: asdict(info) for stamp, info in files.items()}}
-    temporary = INDEX.with_suffix(f".{os.getpid()}")
+    """Keep the index, without files that are gone.
+
+    Of several processes that do so at once, the last one's stays, whole.
+    """
+    there = {s: asdict(info) for s, info in files.items() if os.path.exists(s.split("|")[0])}
     try:
         INDEX.parent.mkdir(exist_ok=True)
-        temporary.write_text(json.dumps(index), encoding="utf-8")
-        temporary.replace(INDEX)
+        with replacing(INDEX) as temporary:
+            temporary.write_text(json.dumps({"version": _VERSION, "files": there}), "utf-8")
     except OSError as error:
         log.info("the list of checked files is not kept (%s)", error)
-    finally:
-        with suppress(OSError):
-            temporary.unlink()

@@ -12,9 +12,10 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.context import BaseContext
 from typing import Any
 
@@ -55,8 +56,8 @@ def process_context() -> BaseContext:
 
 
 def process_pool(workers: int) -> ProcessPoolExecutor:
-    """A pool of `workers` processes that leave Ctrl-C to their parent."""
-    return ProcessPoolExecutor(workers, mp_context=process_context(), initializer=ignore_interrupt)
+    """A pool of `workers` processes that live as long as their parent and are ended by it alone."""
+    return ProcessPoolExecutor(workers, mp_context=process_context(), initializer=belong_to_parent)
 
 
 def usable_cores() -> int:
@@ -66,6 +67,22 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def ignore_interrupt(worker: int = 0) -> None:
-    """Leave Ctrl-C to the parent (also as the `worker_init_fn` of a torch loader)."""
+def belong_to_parent(worker: int = 0) -> None:
+    """Called in a worker process (also as the `worker_init_fn` of a torch loader).
+
+    What is sent to the parent's whole process group, as Ctrl-C is and SIGTERM by some schedulers,
+    does not reach the worker: the parent finishes its step with it. When the parent is gone, in
+    whatever way, so is the worker.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(os, "setsid"):
+        with suppress(PermissionError):  # it leads a group of its own already
+            os.setsid()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -6,13 +6,13 @@ import csv
 import io
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from data.files import replacing
 from evaluation.metrics import METRICS
 from evaluation.scoring import Row
 
@@ -112,22 +112,29 @@ def _table(systems: Sequence[System], data: str) -> str:
             lines.append(f"{_escape(system.name)}: {noted} with a note in per_file.csv.")
     trained = [system for system in systems if system.facts]
     if trained:
-        parts = [
-            f"{_escape(s.name)}: {s.facts['checkpoint']}, seed {s.facts['seed']}, "
-            f"recipe {s.facts['recipe']}"
-            for s in trained
-        ]
-        lines += [
-            "; ".join(parts) + ".",
-            "best.pt is chosen by PESQ on held-out speakers, last.pt not at all; averaged weights; "
-            "one seed each; no PCS, no PESQ loss.",
-        ]
+        lines += [_escape(f"{system.name}: {_training(system.facts)}") for system in trained]
+        lines.append(
+            "best.pt is chosen by PESQ on the held-out speakers, last.pt not at all; averaged "
+            "weights; one seed each; no PCS, no PESQ loss."
+        )
     lines.append(", ".join(f"{name} {v}" for name, v in _versions().items()) + ".")
     return "\n".join(lines) + "\n"
 
 
+def _training(facts: dict[str, Any]) -> str:
+    """How a network was trained, in one sentence."""
+    changes = [f"{name} {value}" for name, value in facts["beside_recipe"].items()]
+    held_out = facts["held_out"]
+    more = f" and {len(held_out) - 4} more" if len(held_out) > 4 else ""
+    return (
+        f"{facts['checkpoint']}, {facts['epochs']:.2f} epochs of batches of {facts['batch']}, "
+        f"seed {facts['seed']}, recipe {' with '.join([facts['recipe'], *changes])}, "
+        f"held out {', '.join(held_out[:4])}{more}."
+    )
+
+
 def _versions() -> dict[str, str]:
-    return {name: version(name) for name in ("pesq", "pystoi", "numpy")}
+    return {name: version(name) for name in ("pesq", "pystoi", "numpy", "torch")}
 
 
 def _escape(text: str) -> str:
@@ -138,9 +145,5 @@ def _escape(text: str) -> str:
 def _write(path: Path, text: str) -> None:
     # Names that are no valid text, which a file system may hold, are written with escapes.
     content = text.encode("utf-8", "backslashreplace")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with replacing(path) as temporary:
         temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

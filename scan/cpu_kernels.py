@@ -12,15 +12,14 @@ Notation as in Gu and Dao, "Mamba", 2023, section 2 and algorithm 2:
     h_t = exp(Δ_t A) h_{t-1} + Δ_t B_t u_t,    y_t = C_t h_t + D u_t,    out_t = y_t silu(z_t)
 """
 
-# mypy: disable-error-code="no-untyped-def, call-arg"
+# mypy: disable-error-code="no-untyped-def, call-arg, attr-defined"
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
 
-import numba
 import numpy as np
-from numba import njit
+from numba import config, njit
 
 from scan.vector_math import (
     FASTMATH,
@@ -47,14 +46,13 @@ def _kernel(function):
     numba itself would look at the date of this file alone, and go on with old code when what is
     inlined from `vector_math` has changed: here the folder is named by the content of both.
     """
-    kept = numba.config.CACHE_DIR
+    kept = config.CACHE_DIR
     folder = Path(kept) if kept else _FOLDER.parent / ".cache"
-    numba.config.CACHE_DIR = str(folder / f"scan-{_VERSION}")
+    config.CACHE_DIR = str(folder / f"scan-{_VERSION}")
     try:
-        options = {"nogil": True, "cache": True, "error_model": "numpy"}
-        return njit(fastmath=FASTMATH, **options)(function)
+        return njit(fastmath=FASTMATH, nogil=True, cache=True, error_model="numpy")(function)
     finally:
-        numba.config.CACHE_DIR = kept
+        config.CACHE_DIR = kept
 
 
 @njit(inline="always", fastmath=FASTMATH)

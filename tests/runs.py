@@ -20,6 +20,11 @@ def save_run(folder: Path, seed: int = 0, step: int = 3, name: str = checkpoint.
     parts = {"model": network, "ema": EMA(network, 0.9)}
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint.save(
-        folder / name, MBSNet, config, "fingerprint", parts, {"step": step, "best": 1.0}
+        folder / name,
+        MBSNet,
+        config,
+        "fingerprint",
+        parts,
+        {"step": step, "epochs": 1.5, "best": 1.0, "held_out": ["p226", "p287"]},
     )
     return folder

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 import os
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -105,6 +110,51 @@ def test_a_killed_worker_costs_no_label() -> None:
     pool.close()
 
 
+def test_a_worker_killed_while_idle_or_while_validating_costs_no_score() -> None:
+    pool = PesqPool(1)
+    clean, noisy = (x.numpy() for x in voiced(2, 0.05))
+    expected = pool.label(clean, noisy)()
+    for _ in range(2):
+        os.kill(pool._pool.submit(os.getpid).result(), signal.SIGKILL)
+        deadline = time.monotonic() + 60
+        while not pool._pool._broken and time.monotonic() < deadline:
+            time.sleep(0.01)
+        np.testing.assert_array_equal(pool.label(clean, noisy)(), expected)
+    worker = pool._pool.submit(os.getpid).result()
+    waits = [pool.validate(*pair, ("pesq_wb",)) for pair in zip(clean, noisy, strict=True)]
+    os.kill(worker, signal.SIGKILL)
+    scores = [wait()["pesq_wb"] for wait in waits]
+    np.testing.assert_allclose(scores, 1 + 3.5 * expected, rtol=1e-6)
+    pool.close()
+
+
+def test_an_utterance_that_kills_its_worker_twice_has_no_score() -> None:
+    pool = PesqPool(1)
+    assert pool._start(os._exit, 1)() is None
+    clean, noisy = (x.numpy() for x in voiced(2, 0.05))
+    assert np.isfinite(pool.label(clean, noisy)()).all()
+    pool.close()
+
+
+def test_workers_end_with_their_parent_and_are_in_no_group_of_its_own() -> None:
+    code = (
+        "import os, time; from training.pesq_pool import PesqPool; pool = PesqPool(1);"
+        "print(pool._pool.submit(os.getpid).result(), flush=True); time.sleep(60)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE)
+    assert parent.stdout is not None
+    worker = int(parent.stdout.readline())
+    assert os.getpgid(worker) != os.getpgid(parent.pid)
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and Path(f"/proc/{worker}").exists():
+        time.sleep(0.05)
+    with pytest.raises(ProcessLookupError):
+        os.kill(worker, 0)
+
+
 def test_a_batch_is_learnt_from_in_the_step_after_its_own() -> None:
     fixed = FixedPool([0.5, 0.5])
     adversary = make(fixed)
@@ -150,6 +200,7 @@ def test_a_batch_without_any_label_moves_no_weight() -> None:
     logged = adversary.learn()
     assert int(logged["labelled"]) == 0
     assert float(logged["discriminator"]) == 0
+    assert math.isnan(float(logged["pesq"]))
     # AdamW's own decay of 0.01 x the rate is all that moves.
     for old, new in zip(before, adversary.network.parameters(), strict=True):
         torch.testing.assert_close(new.detach(), old, rtol=1e-5, atol=0)
@@ -166,6 +217,20 @@ def test_the_term_teaches_the_generator_alone() -> None:
     assert all(p.grad is None and p.requires_grad for p in adversary.network.parameters())
     for name, value in adversary.network.state_dict().items():
         assert torch.equal(value, state[name]), name
+
+
+@pytest.mark.parametrize("silent", [slice(0, 2), slice(0, 1)])
+def test_the_terms_gradient_is_finite_at_silence(silent: slice) -> None:
+    adversary = make(FixedPool([]))
+    clean, noisy = voiced(7, 0.05)
+    noisy[silent] = 0
+    clean[silent] = 0
+    noisy.requires_grad_()
+    term = adversary.term(stft(noisy), stft(clean))
+    term.backward()
+    assert term.isfinite()
+    assert noisy.grad is not None
+    assert noisy.grad.isfinite().all()
 
 
 def test_state_with_a_pending_batch_goes_on_exactly(pool: PesqPool) -> None:

@@ -154,6 +154,13 @@ def test_a_checkpoint_of_another_make_is_not_continued(
     assert f"{run / 'last.pt'} does not fit this version's network" in refused(capsys, *options)
 
 
+def test_a_setting_given_at_its_default_is_the_same_setting(corpus: Path) -> None:
+    options = ["--data", str(corpus), "--run", str(corpus / "run"), *QUICK, *NARROW]
+    cli.main(MBSNet, CONFIG, PRESETS, options)
+    cli.main(MBSNet, CONFIG, PRESETS, [*options, "model.expand=2", "--max-steps", "2"])
+    assert torch.load(corpus / "run" / "last.pt", weights_only=True)["values"]["step"] == 2
+
+
 def test_precision_may_change_in_the_middle_of_a_run(corpus: Path) -> None:
     for step, precision in enumerate(["off", "fp16", "bf16", "fp16"], start=1):
         options = ["--data", str(corpus), "--run", str(corpus / "run"), "--amp", precision]

@@ -14,6 +14,7 @@ from abl3.mbs_net import MBSNet
 from baseline.bsrnn import BSRNN
 from training.config import BASE, RECIPES, Config, ConfigError, Data, Loss, Optim, Run
 from training.settings import (
+    beside_recipe,
     check_model,
     diff,
     flatten,
@@ -80,6 +81,18 @@ def test_base_is_frozen_all_the_way_down() -> None:
         BASE.seed = 1  # type: ignore[misc]
     with pytest.raises(TypeError):
         abl1.train.CONFIG.model["d_state"] = 8  # type: ignore[index]
+
+
+def test_what_a_run_changes_beside_its_recipe() -> None:
+    plain = override(BASE, {"recipe": "plain", **RECIPES["plain"]})
+    assert beside_recipe(BASE) == beside_recipe(plain) == {}
+    changed = override(plain, {"optim.learning_rate": 1e-3, "loss.metric": 1.0, "seed": 4})
+    assert beside_recipe(changed) == {"loss.metric": 1.0, "optim.learning_rate": 1e-3}
+
+
+def test_a_loss_without_a_term_is_refused() -> None:
+    with pytest.raises(ConfigError, match="must be above 0"):
+        Loss(complex=0, magnitude=0, phase=0, time=0)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -158,7 +171,9 @@ def test_settings_from_the_command_line(assignment: str, name: str, value: objec
         ("optim.weight_decay=-1", "in [0, 1]"),
         ("data.batch_size=0", "at least 1"),
         ("run.amp=bf17", "not auto, bf16, fp16 or off"),
-        ("recipe=plane", "recipe 'plane'"),
+        ("recipe=plain", "a recipe is chosen by --recipe"),
+        ("loss.phase=-0.1", "loss.phase is -0.1, expected 0 or more"),
+        ("run.save_minutes=-1", "run.save_minutes must be at least 0"),
         ("optim.algorithm=sgd", "not adam or adamw"),
     ],
 )

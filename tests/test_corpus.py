@@ -83,8 +83,8 @@ def test_conversions_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture
     sf.write(tmp_path / "c.wav", sound(0.5, 8000), 8000)
     with caplog.at_level(logging.INFO):
         load_recordings(tmp_path)
-    assert f"{tmp_path}: 1 files are resampled to 16 kHz, c.wav among them" in caplog.messages
-    assert f"{tmp_path}: 1 files are mixed down to mono, b.wav among them" in caplog.messages
+    assert f"{tmp_path}: 1 files are resampled to 16 kHz: c.wav" in caplog.messages
+    assert f"{tmp_path}: 1 files are mixed down to mono: b.wav" in caplog.messages
 
 
 def test_small_differences_in_length_leave_the_common_part(tmp_path: Path):

@@ -61,6 +61,15 @@ def test_changed_files_are_decoded_again(tmp_path: Path, inspected: list[str]):
     assert len(inspected) == 3
 
 
+def test_files_that_are_gone_are_forgotten(tmp_path: Path, inspected: list[str]):
+    one, other = put(tmp_path / "one.wav"), put(tmp_path / "other.wav")
+    look_over([one, other])
+    assert len(index._read()) == 2
+    one.unlink()
+    look_over([put(tmp_path / "third.wav")])
+    assert {Path(stamp.split("|")[0]).name for stamp in index._read()} == {"other.wav", "third.wav"}
+
+
 def test_what_is_wrong_is_not_remembered(tmp_path: Path, inspected: list[str]):
     """The reason may lie outside the file, and go without a trace in it."""
     path = tmp_path / "a.wav"

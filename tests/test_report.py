@@ -20,8 +20,12 @@ FACTS = {
     "macs_per_second": 6.25e9,
     "checkpoint": "best.pt",
     "step": 12_000,
+    "epochs": 6.221,
     "seed": 3,
+    "batch": "6 x 2 s",
     "recipe": "plain",
+    "beside_recipe": {"optim.learning_rate": 0.001, "loss.time": 0.5},
+    "held_out": ["p226", "p287"],
 }
 
 
@@ -91,7 +95,7 @@ def test_means_are_over_the_files_that_have_the_score(tmp_path: Path):
     write_report(tmp_path, [NOISY, PARTLY, NOTHING], "corpus")
     found = summary(tmp_path)
     assert found["data"] == "corpus"
-    assert found["versions"].keys() == {"pesq", "pystoi", "numpy"}
+    assert found["versions"].keys() == {"pesq", "pystoi", "numpy", "torch"}
     assert list(found["systems"]) == ["noisy", "abl3", "broken"]
     abl3, broken = found["systems"]["abl3"], found["systems"]["broken"]
     assert abl3["files"] == broken["files"] == 3
@@ -134,7 +138,10 @@ def test_table_says_what_it_rests_on(tmp_path: Path):
     assert "abl3: 1 with a note in per_file.csv." in lines
     assert any(line.startswith("broken: 3 without all scores, ") for line in lines)
     assert not any(line.startswith(("noisy:", "broken: 0")) for line in lines)
-    assert "abl3: best.pt, seed 3, recipe plain." in lines
+    assert (
+        "abl3: best.pt, 6.22 epochs of batches of 6 x 2 s, seed 3, recipe plain with "
+        "optim.learning_rate 0.001 with loss.time 0.5, held out p226, p287." in lines
+    )
     assert lines[-1].startswith("pesq 0.0.4, pystoi ")
 
 

@@ -116,15 +116,19 @@ def test_a_run_folder_explains_itself(tiny_corpus: Path, tmp_path: Path) -> None
 def test_a_signal_ends_the_run_after_its_step_and_the_run_goes_on(
     tiny_corpus: Path, tmp_path: Path
 ) -> None:
-    options = ["--set", "model.channels=16", "--workers", "0"]
+    options = ["--set", "model.channels=16", "--workers", "2"]
     command = [sys.executable, "train.py", "--data", str(tiny_corpus), "--run", str(tmp_path)]
     process = subprocess.Popen(
-        [*command, *QUICK, *options], cwd=ROOT / "abl1", stderr=subprocess.PIPE, text=True
+        [*command, *QUICK, *options],
+        cwd=ROOT / "abl1",
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     log = tmp_path / "metrics.jsonl"
     while not (log.is_file() and log.read_text().count("\n") >= 2):
         assert process.poll() is None
-    process.send_signal(signal.SIGTERM)
+    os.killpg(process.pid, signal.SIGTERM)  # as a scheduler does: the workers are of that group
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 0
     assert "Traceback" not in errors

@@ -120,7 +120,7 @@ class Adversary:
         nn.utils.clip_grad_norm_(self.network.parameters(), self.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        mean = torch.where(valid, labels, 0.0).sum() / count
+        mean = labels.nanmean()  # NaN where there is no label at all
         return {"discriminator": loss.detach(), "pesq": mean * 3.5 + 1, "labelled": valid.sum()}
 
     def remember(self, enhanced: Tensor, clean: Tensor) -> None:

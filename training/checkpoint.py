@@ -10,13 +10,14 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
 from bandsplit.net import BandSplitNet
+from data.files import replacing
 from training.config import Config, ConfigError
 from training.settings import check_model, diff, from_json, network_defaults, to_json
 
@@ -59,17 +60,13 @@ def save(
     state["network"] = f"{network.__module__}:{network.__qualname__}"
     state["config"] = to_json(config)
     state["data"] = data
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
     try:
-        with temporary.open("wb") as file:
+        with replacing(path) as temporary, temporary.open("wb") as file:
             torch.save(state, file)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
     except (OSError, RuntimeError) as error:
         raise CheckpointError(f"{path} cannot be written: {error}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -110,11 +107,10 @@ def restore(
             f"{path} is of the network {state['network']}, not {name}. "
             "Name another folder with --run, or start anew with --fresh."
         )
-    differences = {
-        key: values
-        for key, values in diff(_config(path, state), config).items()
-        if not key.startswith(_FREE)
-    }
+    # An argument that one of them leaves to the network's default is compared by that.
+    defaults = network_defaults(network)
+    there, now = (replace(c, model={**defaults, **c.model}) for c in (_config(path, state), config))
+    differences = {k: v for k, v in diff(there, now).items() if not k.startswith(_FREE)}
     if differences:
         lines = [f"  {key}: {old!r} there, {new!r} now" for key, (old, new) in differences.items()]
         raise CheckpointError(
@@ -136,13 +132,16 @@ def restore(
 class Trained:
     """A network with a run's averaged weights, in evaluation mode on the CPU, and where it is from.
 
-    checkpoint: the file's name. step: optimizer steps done.
+    checkpoint: the file's name. step, epochs: how long it was trained. held_out: the speakers whose
+    PESQ chose the best checkpoint.
     """
 
     network: BandSplitNet
     config: Config
     checkpoint: str
     step: int
+    epochs: float
+    held_out: list[str]
 
 
 def load_trained(run: Path) -> Trained:
@@ -162,7 +161,9 @@ def load_trained(run: Path) -> Trained:
         net = network(**config.model)
         net.load_state_dict(state["ema"]["model"])
         net.eval().requires_grad_(False)
-        return Trained(net, config, path.name, int(state["values"]["step"]))
+        values = state["values"]
+        step, epochs, held_out = int(values["step"]), float(values["epochs"]), values["held_out"]
+        return Trained(net, config, path.name, step, epochs, list(map(str, held_out)))
 
 
 @contextmanager
@@ -170,6 +171,8 @@ def _understood(path: Path) -> Iterator[None]:
     """What a checkpoint holds is not what this version keeps in one: that is a CheckpointError."""
     try:
         yield
+    except torch.OutOfMemoryError:
+        raise
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as e:
         raise CheckpointError(f"{path} does not fit this version's network: {e}") from None
 

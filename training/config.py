@@ -41,6 +41,8 @@ class Loss:
     def __post_init__(self) -> None:
         for name, weight in dataclasses.asdict(self).items():
             require(weight >= 0, f"loss.{name} is {weight}, expected 0 or more")
+        terms = (self.complex, self.magnitude, self.phase, self.time)
+        require(any(terms), "one of loss.complex, magnitude, phase and time must be above 0")
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,7 @@ class Run:
         for name in ("workers", "pesq_workers"):
             require(getattr(self, name) >= 0, f"run.{name} must be at least 0")
         require(self.log_every >= 1, "run.log_every must be at least 1 step")
+        require(self.save_minutes >= 0, "run.save_minutes must be at least 0")
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +32,11 @@ def normalised_pesq(clean: NDArray, enhanced: NDArray) -> float:
 
 
 class PesqPool:
-    """Scores recordings in worker processes, which start with the first request."""
+    """Scores recordings in worker processes, which start with the first request.
+
+    A worker may die at any time. What was on its way is then done again, once, in a new pool: the
+    scores are deterministic.
+    """
 
     def __init__(self, workers: int) -> None:
         self._workers = workers
@@ -41,37 +46,60 @@ class PesqPool:
         """Start labelling a batch (b, s) by `normalised_pesq`; returns at once.
 
         Call the result for the labels (b,) float32, NaN where there is none. It waits for them the
-        first time. What was on its way when a worker died is done again, once, in a new pool (PESQ
-        is deterministic).
+        first time.
         """
-        items = list(zip(clean, enhanced, strict=True))
-        futures = [self._pool.submit(normalised_pesq, *item) for item in items]
+        waits = [self._start(normalised_pesq, *item) for item in zip(clean, enhanced, strict=True)]
 
         @cache
         def labels() -> NDArray:
-            values = [
-                self._result(future, item) for future, item in zip(futures, items, strict=True)
-            ]
-            return np.array(values, np.float32)
+            found = [wait() for wait in waits]
+            return np.array([np.nan if x is None else x for x in found], np.float32)
 
         return labels
 
-    def validate(self, clean: NDArray, enhanced: NDArray, names: tuple[str, ...]) -> Future:
-        """Start scoring one utterance (s,) by `evaluation.metrics.score`."""
-        return self._pool.submit(score, clean, enhanced, names)
+    def validate(
+        self, clean: NDArray, enhanced: NDArray, names: tuple[str, ...]
+    ) -> Callable[[], dict[str, float | str]]:
+        """Start scoring one utterance (s,) by `evaluation.metrics.score`; returns at once.
+
+        Call the result for the scores, which may have to be waited for.
+        """
+        wait = self._start(score, clean, enhanced, names)
+        return lambda: wait() or dict.fromkeys(names, "the process scoring it died twice")
 
     def close(self) -> None:
         """End the workers."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _result(self, future: Future, item: tuple[NDArray, NDArray]) -> float:
-        for _ in range(2):
+    def _start(self, function: Callable, *arguments: Any) -> Callable[[], Any]:
+        """Start a call; the result waits for what it returns, None where its worker died twice."""
+        pool, future = self._submit(function, *arguments)
+
+        def wait() -> Any:
             try:
                 return future.result()
             except BrokenProcessPool:
-                log.warning("a PESQ worker died; its pool is replaced")
-                self.close()
-                self._pool = process_pool(self._workers)
-                future = self._pool.submit(normalised_pesq, *item)
-        log.warning("an utterance is left without a label: the worker that had it died twice")
-        return float("nan")
+                self._replace(pool)
+            second_pool, second = self._submit(function, *arguments)
+            try:
+                return second.result()
+            except BrokenProcessPool:
+                self._replace(second_pool)
+            log.warning("an utterance is left without a score: the worker that had it died twice")
+            return None
+
+        return wait
+
+    def _submit(self, function: Callable, *arguments: Any) -> tuple[ProcessPoolExecutor, Future]:
+        try:
+            return self._pool, self._pool.submit(function, *arguments)
+        except BrokenProcessPool:  # a worker died while it had nothing to do
+            self._replace(self._pool)
+            return self._pool, self._pool.submit(function, *arguments)
+
+    def _replace(self, broken: ProcessPoolExecutor) -> None:
+        """Put a new pool in the place of `broken`, unless that has been done."""
+        if self._pool is broken:
+            log.warning("a PESQ worker died; its pool is replaced")
+            self.close()
+            self._pool = process_pool(self._workers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import platform
 import subprocess
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from data.audio import write
+from data.files import replacing
 from training.config import BASE, Config
 from training.settings import diff, flatten
 
@@ -49,17 +51,19 @@ class RunLog:
             "versions": {"python": platform.python_version(), **_versions()},
             "source": _source(),
         }
-        path = self.folder / CONFIG
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        temporary.replace(path)
+        with replacing(self.folder / CONFIG) as temporary:
+            temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
     def record(self, step: int, epoch: int, group: str, values: Mapping[str, float]) -> None:
-        """Append one line to `metrics.jsonl` and a point to each curve. group: "train", "valid"."""
-        line = {"step": step, "epoch": epoch, group: dict(values)}
+        """Append one line to `metrics.jsonl` and a point to each curve. group: "train", "valid".
+
+        What is not finite has no place in JSON: it is null there, and no point.
+        """
+        finite = {name: value for name, value in values.items() if math.isfinite(value)}
+        line = {"step": step, "epoch": epoch, group: {name: finite.get(name) for name in values}}
         with (self.folder / METRICS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
-        for name, value in values.items():
+        for name, value in finite.items():
             self._events.add_scalar(f"{group}/{name}", value, step)
         self._events.flush()
 
@@ -83,9 +87,8 @@ class RunLog:
                     kept.append(line + "\n")
             except (ValueError, KeyError, TypeError):
                 log.warning("%s: an unreadable line is dropped", path)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(kept), encoding="utf-8")
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            temporary.write_text("".join(kept), encoding="utf-8")
 
 
 def clear(folder: Path) -> None:

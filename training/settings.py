@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from training.config import Config, ConfigError, require
+from training.config import BASE, RECIPES, Config, ConfigError, require
 
 _LARGEST_SIZE = 2**16  # of anything in a network
 
@@ -35,6 +35,13 @@ def diff(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
     a, b = flatten(old), flatten(new)
     names = sorted(a.keys() | b.keys())
     return {name: (a.get(name), b.get(name)) for name in names if a.get(name) != b.get(name)}
+
+
+def beside_recipe(config: Config) -> dict[str, Any]:
+    """The settings of loss and optimizer that are not those of the configuration's recipe."""
+    recipe = override(BASE, RECIPES[config.recipe])
+    changed = diff(recipe, config).items()
+    return {name: new for name, (_, new) in changed if name.startswith(("loss.", "optim."))}
 
 
 def override(config: Config, changes: Mapping[str, Any]) -> Config:
@@ -73,6 +80,8 @@ def parse_settings(config: Config, assignments: list[str], defaults: Mapping[str
             raise ConfigError(
                 f"--set takes NAME=VALUE, as in optim.learning_rate=1e-3: {assignment}"
             )
+        if name == "recipe":
+            raise ConfigError("a recipe is chosen by --recipe; --set recipe would only rename it")
         if name not in known:
             raise ConfigError(f"unknown setting {name!r}{suggestion(name, known)}")
         changes[name] = _parse(name, text, known[name])

@@ -154,7 +154,9 @@ class Trainer:
                     self.step += 1
                     ending = self.step >= last_step or stopped()
                     save = time.monotonic() - saved > 60 * self.config.run.save_minutes
-                    if ending or save or self.step % self.config.run.log_every == 0:
+                    epoch_ends = self.step % len(self.sampler) == 0
+                    log_now = self.step % self.config.run.log_every == 0
+                    if ending or save or epoch_ends or log_now:
                         progress.set_postfix(self._log_step(values, batch["name"]))
                     if ending:
                         break
@@ -192,11 +194,13 @@ class Trainer:
         """
         numbers = {name: float(value) for name, value in values.items()}
         # With a scaler an infinite gradient is a step left out, not a step gone wrong.
-        watched = ["loss"] if self.scaler.is_enabled() else ["loss", "grad_norm"]
-        if not all(math.isfinite(numbers[name]) for name in watched):
+        watched = {"loss", "discriminator"} | (set() if self.scaler.is_enabled() else {"grad_norm"})
+        broken = {k: v for k, v in numbers.items() if k in watched and not math.isfinite(v)}
+        if broken:
+            listed = ", ".join(f"{name} {value}" for name, value in broken.items())
             raise TrainingError(
-                f"step {self.step}: loss {numbers['loss']}, gradient norm {numbers['grad_norm']}, "
-                f"in a batch of {', '.join(names)}. {checkpoint.LAST} is from before it."
+                f"step {self.step}: {listed} in a batch of {', '.join(names)}. "
+                f"{checkpoint.LAST} is from before it."
             )
         numbers["learning_rate"] = self.optimizer.param_groups[0]["lr"]
         self.runlog.record(self.step, self.epoch, "train", numbers)
@@ -230,7 +234,12 @@ class Trainer:
         }
 
     def _save(self, name: str) -> None:
-        values = {"step": self.step, "best": self.best}
+        values = {
+            "step": self.step,
+            "epochs": self.step / len(self.sampler),
+            "best": self.best,
+            "held_out": self.valid_set.speakers(),
+        }
         checkpoint.save(
             self.folder / name,
             self.network,

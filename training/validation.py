@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from concurrent.futures import Future
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -28,18 +28,18 @@ def validate(
         number, and `files`, that of all; and of the first utterances the recordings noisy, clean
         and enhanced (s,) by name. A mean over nothing is NaN. In fp32, whatever the training uses.
     """
-    futures: list[Future] = []
+    waits: list[Callable[[], dict[str, float | str]]] = []
     samples: dict[str, dict[str, Tensor]] = {}
     count = len(dataset)
     for index in tqdm(range(count), desc="validating", leave=False):
         item = dataset[0, index]
         enhanced = model.enhance(item["noisy"][None].to(device))[0].cpu()
-        futures.append(pool.validate(item["clean"].numpy(), enhanced.numpy(), _METRICS))
+        waits.append(pool.validate(item["clean"].numpy(), enhanced.numpy(), _METRICS))
         if index < _SAMPLES:
             samples[item["name"]] = {k: item[k] for k in ("noisy", "clean")} | {
                 "enhanced": enhanced
             }
-    results = [future.result() for future in futures]
+    results = [wait() for wait in waits]
     scored = [r for r in results if not any(isinstance(v, str) for v in r.values())]
     means = {
         name: float(np.mean([r[name] for r in scored])) if scored else math.nan for name in _METRICS

@@ -1,0 +1,298 @@
+"""The one training loop's arithmetic: each promise of a step, an epoch and a checkpoint."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from abl1.mbs_net import MBSNet
+from data.corpus import load_pairs
+from data.dataset import PairDataset
+from training import trainer as trainer_module
+from training.config import Config, Data, Loss, Optim, Run
+from training.trainer import Trainer, TrainingError
+
+STEPS = 3  # an epoch: six training pairs in batches of two
+# The terms and the gradient's norm of one step of the narrow network, unweighted.
+GOLDEN = {
+    "loss": 0.45478,
+    "complex": 0.52145,
+    "magnitude": 0.036024,
+    "phase": 1.07865,
+    "time": 0.23007,
+    "consistency": 0.0060391,
+    "grad_norm": 0.026705,
+}
+
+
+class FakePool:
+    """In the place of `PesqPool`: notes what is asked for, and answers what it is told to."""
+
+    def __init__(self, workers: int = 0) -> None:
+        self.events: list[str] = []
+        self.labelled: list[NDArray] = []
+        self.validated: list[NDArray] = []
+        self.pesq = [2.0] * 100
+
+    def label(self, clean: NDArray, enhanced: NDArray) -> Callable[[], NDArray]:
+        self.events.append(f"ask {len(self.labelled)}")
+        number = len(self.labelled)
+        self.labelled.append(enhanced.copy())
+
+        def labels() -> NDArray:
+            self.events.append(f"use {number}")
+            return np.full(len(clean), 0.5, np.float32)
+
+        return labels
+
+    def validate(
+        self, clean: NDArray, enhanced: NDArray, names: tuple[str, ...]
+    ) -> Callable[[], dict[str, float]]:
+        self.validated.append(enhanced.copy())
+        pesq = self.pesq.pop(0)
+        return lambda: {"pesq_wb": pesq, "stoi": 0.9}
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def make(
+    tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Trainer]:
+    """A function that makes a trainer of a narrow network, its PESQ pool a fake one."""
+    monkeypatch.setattr(trainer_module, "PesqPool", FakePool)
+    made = []
+
+    def build(folder: str = "run", **changes: Any) -> Trainer:
+        config = replace(
+            Config(
+                name="test",
+                model={"channels": 12, "hidden": 8},
+                data=Data(batch_size=2, crop_seconds=0.5),
+                run=Run(workers=0, device="cpu", amp="off", log_every=100, epochs=2),
+            ),
+            **changes,
+        )
+        frames = round(config.data.crop_seconds * 16000)
+        train = PairDataset(load_pairs(tiny_corpus, "train"), config.seed, frames)
+        valid = PairDataset(load_pairs(tiny_corpus, "valid"), config.seed, None, 16000)
+        made.append(Trainer(MBSNet, config, train, valid, tmp_path / folder))
+        return made[-1]
+
+    yield build
+    for trainer in made:
+        trainer.close()
+
+
+def batch_of(trainer: Trainer, gain: float = 1.0) -> dict[str, Any]:
+    items = [trainer.train_set[0, index] for index in (0, 1)]
+    sides = {
+        side: gain * torch.stack([item[side] for item in items]) for side in ("clean", "noisy")
+    }
+    return {"name": [item["name"] for item in items], **sides}
+
+
+def numbers(trainer: Trainer, batch: dict[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in trainer.train_step(batch).items()}
+
+
+def metrics(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def checkpointed(folder: Path, name: str = "last.pt") -> dict[str, Any]:
+    return torch.load(folder / name, weights_only=True)
+
+
+# One step
+
+
+def test_the_loss_is_the_sum_of_weights_times_terms(make: Callable[..., Trainer]) -> None:
+    loss = Loss(complex=0.3, magnitude=0.7, phase=0.2, time=1.1, consistency=0.6, metric=0.4)
+    trainer = make(loss=loss)
+    values = numbers(trainer, batch_of(trainer))
+    weights = {k: v for k, v in vars(loss).items() if k != "metric_from_epoch"}
+    assert values.keys() == {"loss", "grad_norm", *weights}
+    assert values["loss"] == pytest.approx(sum(w * values[k] for k, w in weights.items()), rel=1e-5)
+
+
+def test_one_step_in_golden_numbers(make: Callable[..., Trainer]) -> None:
+    """Another number here means that training computes something else than it did."""
+    trainer = make(loss=Loss(metric=0))
+    drawn = np.random.default_rng(0).standard_normal((2, 2, 8000)).astype(np.float32)
+    clean, noise = torch.from_numpy(drawn)
+    noisy = clean + 0.3 * noise
+    values = numbers(trainer, {"name": ["a", "b"], "clean": clean, "noisy": noisy})
+    assert values == pytest.approx(GOLDEN, rel=1e-3)
+
+
+def test_how_loud_a_recording_is_does_not_matter(make: Callable[..., Trainer]) -> None:
+    first, second = make("first"), make("second")
+    one, other = numbers(first, batch_of(first)), numbers(second, batch_of(second, gain=0.01))
+    assert one == pytest.approx(other, rel=1e-3)
+
+
+def test_gradients_are_clipped(make: Callable[..., Trainer]) -> None:
+    trainer = make(optim=Optim(clip_norm=1e-3))
+    assert numbers(trainer, batch_of(trainer))["grad_norm"] > 1e-2  # as it was before
+    squares = [p.grad.square().sum() for p in trainer.model.parameters() if p.grad is not None]
+    assert float(torch.stack(squares).sum().sqrt()) == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_the_average_follows_the_weights(make: Callable[..., Trainer]) -> None:
+    trainer = make(optim=Optim(ema_decay=0.15, learning_rate=1e-2))
+    expected = [p.detach().clone() for p in trainer.model.parameters()]
+    for decay in (1 / 10, 0.15, 0.15):  # min(0.15, (1 + n) / (10 + n))
+        trainer.train_step(batch_of(trainer))
+        expected = [
+            decay * mean + (1 - decay) * p.detach()
+            for mean, p in zip(expected, trainer.model.parameters(), strict=True)
+        ]
+    for mean, wanted in zip(trainer.ema.model.parameters(), expected, strict=True):
+        torch.testing.assert_close(mean, wanted)
+
+
+# The adversary in the loop
+
+
+def test_labels_are_used_one_step_after_they_are_asked_for(make: Callable[..., Trainer]) -> None:
+    trainer = make()
+    steps = [trainer.train_step(batch_of(trainer)) for _ in range(3)]
+    assert trainer.pool.events == ["ask 0", "use 0", "ask 1", "use 1", "ask 2"]
+    assert ["labelled" in values for values in steps] == [False, True, True]
+
+
+def test_what_is_labelled_is_the_steps_own_output(make: Callable[..., Trainer]) -> None:
+    trainer = make()
+    batch = batch_of(trainer)
+    scale = batch["noisy"].square().mean(-1, keepdim=True).sqrt()
+    with torch.no_grad():
+        expected = copy.deepcopy(trainer.model)(batch["noisy"] / scale)[0].numpy()
+    trainer.train_step(batch)
+    np.testing.assert_allclose(trainer.pool.labelled[0], expected, atol=1e-5)
+
+
+def test_the_adversary_starts_at_its_epoch(make: Callable[..., Trainer]) -> None:
+    trainer = make(loss=Loss(metric_from_epoch=1), run=Run(workers=0, log_every=1, epochs=2))
+    trainer.fit()
+    lines = [line["train"] for line in metrics(trainer.folder) if "train" in line]
+    assert ["metric" in line for line in lines] == [False] * STEPS + [True] * STEPS
+    assert len(trainer.pool.labelled) == STEPS
+
+
+# Epochs
+
+
+def test_the_rate_decays_by_epochs_for_both_players(make: Callable[..., Trainer]) -> None:
+    optim = Optim(learning_rate=0.01, decay=0.5, decay_every=2)
+    trainer = make(optim=optim)
+    for epoch, rate in ((0, 0.01), (1, 0.01), (2, 0.005), (3, 0.005), (4, 0.0025)):
+        trainer.step = epoch * STEPS
+        trainer.train_step(batch_of(trainer))
+        for optimizer in (trainer.optimizer, trainer.adversary.optimizer):
+            assert [group["lr"] for group in optimizer.param_groups] == pytest.approx(
+                [rate] * len(optimizer.param_groups)
+            )
+
+
+def test_validation_scores_what_the_average_makes_of_the_noisy(
+    make: Callable[..., Trainer],
+) -> None:
+    trainer = make(run=Run(workers=0, epochs=1))
+    trainer.fit()
+    assert len(trainer.pool.validated) == len(trainer.valid_set) == 2
+    for index, scored in enumerate(trainer.pool.validated):
+        noisy = trainer.valid_set[0, index]["noisy"]
+        expected = trainer.ema.model.enhance(noisy[None])[0]
+        np.testing.assert_array_equal(scored, expected.numpy())
+        assert not torch.equal(expected, trainer.model.enhance(noisy[None])[0])
+
+
+def test_the_best_is_kept_when_a_later_epoch_is_worse(make: Callable[..., Trainer]) -> None:
+    trainer = make(run=Run(workers=0, epochs=3))
+    trainer.pool.pesq = [2.0, 2.2, 3.0, 2.8, 2.5, 2.5]  # two utterances an epoch
+    trainer.fit()
+    best, last = (checkpointed(trainer.folder, f"{name}.pt")["values"] for name in ("best", "last"))
+    assert (best["step"], best["best"]) == (2 * STEPS, pytest.approx(2.9))
+    assert (last["step"], last["best"]) == (3 * STEPS, pytest.approx(2.9))
+    assert last["epochs"] == 3
+    assert last["held_out"] == trainer.valid_set.speakers()
+
+
+def test_epochs_have_orders_and_crops_of_their_own(
+    make: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make()
+    seen: list[tuple[list[str], Tensor]] = []
+    step = trainer.train_step
+
+    def watched(batch: dict[str, Any]) -> dict[str, Tensor]:
+        seen.append((batch["name"], batch["noisy"]))
+        return step(batch)
+
+    monkeypatch.setattr(trainer, "train_step", watched)
+    trainer.fit()
+    orders = [[name for names, _ in seen[i : i + STEPS] for name in names] for i in (0, STEPS)]
+    assert orders[0] != orders[1]
+    assert sorted(orders[0]) == sorted(orders[1])
+    crops = [{n: x for names, xs in seen[i : i + STEPS] for n, x in zip(names, xs, strict=True)}
+             for i in (0, STEPS)]  # fmt: skip
+    assert any(not torch.equal(crops[0][name], crops[1][name]) for name in crops[0])
+
+
+# What must not be written
+
+
+@pytest.mark.parametrize("bad_step", [1, STEPS, STEPS + 1])
+def test_a_broken_step_leaves_the_checkpoint_from_before_it(
+    bad_step: int, make: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether or not the step is one that is logged: the last of an epoch is saved."""
+    trainer = make(run=Run(workers=0, epochs=3, log_every=100, save_minutes=0))
+    step = trainer.train_step
+
+    def poisoned(batch: dict[str, Any]) -> dict[str, Tensor]:
+        if trainer.step + 1 == bad_step:
+            batch["noisy"][0, 0] = torch.nan
+        return step(batch)
+
+    monkeypatch.setattr(trainer, "train_step", poisoned)
+    with pytest.raises(TrainingError, match=rf"step {bad_step}: .*loss nan.* in a batch of "):
+        trainer.fit()
+    if bad_step == 1:
+        assert not (trainer.folder / "last.pt").exists()
+    else:
+        state = checkpointed(trainer.folder)
+        assert state["values"]["step"] == bad_step - 1
+        assert all(x.isfinite().all() for x in state["model"].values())
+
+
+def test_a_broken_discriminator_is_noticed(
+    make: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make()
+    monkeypatch.setattr(
+        trainer.adversary, "learn", lambda: {"discriminator": torch.tensor(math.nan)}
+    )
+    with pytest.raises(TrainingError, match="step 3: discriminator nan"):
+        trainer.fit()
+
+
+def test_a_value_that_is_no_number_is_null_in_the_log(make: Callable[..., Trainer]) -> None:
+    trainer = make()
+    trainer.runlog.record(1, 0, "train", {"pesq": math.nan, "grad_norm": math.inf, "loss": 0.5})
+    assert metrics(trainer.folder) == [
+        {"step": 1, "epoch": 0, "train": {"pesq": None, "grad_norm": None, "loss": 0.5}}
+    ]
