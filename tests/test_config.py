@@ -158,6 +158,7 @@ def test_settings_from_the_command_line(assignment: str, name: str, value: objec
         ("optim.learning_rate=1e999", "optim.learning_rate takes finite numbers"),
         ("loss.phase=-1", "loss.phase is -1"),
         ("data.snr_db=(5, 0)", "lowest and a highest"),
+        ("data.snr_db=(0, 1e9)", "lowest and a highest"),
         ("data.snr_db=5", "data.snr_db takes floats, as in (-2.5, 17.5), not"),
         ("data.crop_seconds=0.1", "expected 0.25 to 600"),
         ("data.crop_seconds=9e9", "expected 0.25 to 600"),

@@ -94,8 +94,8 @@ class Data:
         require(self.validation_files >= 1, "data.validation_files must be at least 1")
         require(0 < self.validation_share < 1, "data.validation_share must be in (0, 1)")
         require(
-            len(self.snr_db) == 2 and self.snr_db[0] <= self.snr_db[1],
-            "data.snr_db must be a lowest and a highest value, as in (-2.5, 17.5)",
+            len(self.snr_db) == 2 and -100 <= self.snr_db[0] <= self.snr_db[1] <= 100,
+            "data.snr_db must be a lowest and a highest value in dB, as in (-2.5, 17.5)",
         )
 
 
