@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import math
+import os
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -250,6 +252,21 @@ def test_epochs_have_orders_and_crops_of_their_own(
     crops = [{n: x for names, xs in seen[i : i + STEPS] for n, x in zip(names, xs, strict=True)}
              for i in (0, STEPS)]  # fmt: skip
     assert any(not torch.equal(crops[0][name], crops[1][name]) for name in crops[0])
+
+
+def test_a_signal_does_not_hit_the_save(
+    make: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make()
+    save = trainer._save
+
+    def interrupted(name: str) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        save(name)
+
+    monkeypatch.setattr(trainer, "_save", interrupted)
+    trainer.fit(max_steps=2)
+    assert checkpointed(trainer.folder)["values"]["step"] == 2
 
 
 # What must not be written

@@ -167,7 +167,7 @@ class Trainer:
                 if self.step % len(self.sampler) == 0:
                     self._end_epoch()
                     saved = time.monotonic()
-        self._save(checkpoint.LAST)
+            self._save(checkpoint.LAST)  # still within: a signal must not hit the save itself
 
     def close(self) -> None:
         """End the worker processes and the log."""
