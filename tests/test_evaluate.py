@@ -16,7 +16,7 @@ import soundfile
 import torch
 from conftest import ROOT
 from numpy.typing import NDArray
-from runs import save_run
+from saved_runs import save_run
 
 import evaluate
 from data.audio import read, write

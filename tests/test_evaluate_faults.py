@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import soundfile
 from conftest import ROOT
-from runs import save_run
+from saved_runs import save_run
 
 import evaluate
 from data.audio import AudioError, read

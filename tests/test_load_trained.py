@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from runs import save_run
+from saved_runs import save_run
 
 from abl3.mbs_net import MBSNet
 from training.checkpoint import CheckpointError, load_trained
