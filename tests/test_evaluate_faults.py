@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
 
 import pytest
@@ -199,16 +200,15 @@ def test_a_table_that_cannot_be_printed_is_a_fault(
 # Interruptions
 
 
-def alive(group: int) -> set[int]:
-    """The processes of a group that have not ended."""
+def alive(mark: str) -> set[int]:
+    """The processes that have `mark` in their environment, which workers inherit."""
     found = set()
-    for path in Path("/proc").glob("[0-9]*/stat"):
+    for path in Path("/proc").glob("[0-9]*/environ"):
         try:
-            state, _, its_group = path.read_text().rpartition(")")[2].split()[:3]
+            if mark.encode() in path.read_bytes():  # that of one that has ended is empty
+                found.add(int(path.parent.name))
         except OSError:
-            continue  # it has ended meanwhile
-        if int(its_group) == group and state != "Z":
-            found.add(int(path.parent.name))
+            continue  # it has ended meanwhile, or is somebody else's
     return found
 
 
@@ -230,10 +230,17 @@ def test_interrupted_scoring_ends_at_once_and_leaves_nothing(
         (tmp_path / f"{number}.wav").symlink_to(source)
     words = [sys.executable, str(ROOT / "evaluate.py"), "--clean", str(tmp_path)]
     words += ["--enhanced", str(tmp_path), "--out", str(tmp_path / "out"), "--workers", "1"]
+    mark = f"MARK={uuid.uuid4().hex}"
+    name, _, value = mark.partition("=")
     with subprocess.Popen(
-        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        words,
+        env={**os.environ, name: value},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     ) as process:
-        while not any(is_scoring(each) for each in alive(process.pid) - {process.pid}):
+        while not any(is_scoring(each) for each in alive(mark) - {process.pid}):
             assert process.poll() is None
             time.sleep(0.05)
         if how == "ctrl-c":
@@ -244,7 +251,7 @@ def test_interrupted_scoring_ends_at_once_and_leaves_nothing(
     assert (process.returncode, output, message) == (130, "", "evaluate.py: interrupted\n")
     assert os.listdir(tmp_path / "out") == []
     for _ in range(100):  # the server that starts workers ends a moment later than its client
-        if not alive(process.pid):
+        if not alive(mark):
             break
         time.sleep(0.1)
-    assert not alive(process.pid)
+    assert not alive(mark)

@@ -200,7 +200,7 @@ class Trainer:
             listed = ", ".join(f"{name} {value}" for name, value in broken.items())
             raise TrainingError(
                 f"step {self.step}: {listed} in a batch of {', '.join(names)}. "
-                f"{checkpoint.LAST} is from before it."
+                "What is saved is from before it."
             )
         numbers["learning_rate"] = self.optimizer.param_groups[0]["lr"]
         self.runlog.record(self.step, self.epoch, "train", numbers)
