@@ -45,9 +45,11 @@ def speaker_by_name(file: str) -> str:
     """The stem before the first "-" or "_", qualified by the folder that the file lies in.
 
     Where one of the folders above is itself named so, as in LibriSpeech's SPEAKER/CHAPTER/, it is
-    that folder: all that is in it is of one speaker.
+    that folder: all that is in it is of one speaker. So it is where the stem is a mere number.
     """
     path = PurePath(file)
+    if path.stem.isdecimal() and path.parent.parts:
+        return path.parent.as_posix()
     name = re.split("[-_]", path.stem, maxsplit=1)[0]
     folders = path.parent.parts
     if name in folders:
@@ -56,8 +58,8 @@ def speaker_by_name(file: str) -> str:
 
 
 def is_test_speaker(speaker: str) -> bool:
-    """Whether VoiceBank-DEMAND tests on this speaker, by whatever folder the name is qualified."""
-    return speaker.rpartition(":")[2].lower() in _TEST_SPEAKERS
+    """Whether VoiceBank-DEMAND tests on this speaker, or one of the name's folders is called so."""
+    return not _TEST_SPEAKERS.isdisjoint(re.split("[/:]", speaker.lower()))
 
 
 def hold_out(names: Iterable[str], wanted: Sequence[str], share: float, seed: int) -> set[str]:

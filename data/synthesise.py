@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import sys
 import uuid
@@ -41,6 +42,7 @@ from data.sentences import sentence
 from data.sound import Signal, ambience, reverberate
 from data.workers import process_pool, usable_cores
 
+_MADE = re.compile(r"corpus\.csv|(train|valid|test)/(clean|noisy)/[^/]+\.wav")
 FOLDER = Path(__file__).resolve().parent / "synthetic"
 
 
@@ -153,9 +155,8 @@ def ensure(
             return out
         if difference and not force:
             raise DataError(f"{out} holds another corpus ({difference}); --force re-makes it")
-        strangers = {path.name for path in target.glob("*")} - {"corpus.csv", *SIZES}
-        if strangers:
-            raise DataError(f"{out} also holds {min(strangers)}; move it elsewhere first")
+        if difference and (stranger := _stranger(target, text)):
+            raise DataError(f"{out} also holds {stranger}; move it elsewhere first")
         _make(target, text, workers or usable_cores())
     except BrokenProcessPool:
         raise DataError("a rendering process was killed (out of memory?)") from None
@@ -209,6 +210,18 @@ def _difference(target: Path, text: str) -> str | None:
         for row, side in product(from_csv(text), ("clean", "noisy"))
     )
     return f"{missing} files are missing" if missing else ""
+
+
+def _stranger(target: Path, text: str) -> str:
+    """The name of something in a corpus folder that this program has not made; "" for none."""
+    header = text.partition("\n")[0]
+    if (target / "corpus.csv").read_text("utf-8").partition("\n")[0] != header:
+        return "another corpus.csv"
+    for path in sorted(target.rglob("*")):
+        name = path.relative_to(target).as_posix()
+        if path.is_file() and not _MADE.fullmatch(name):
+            return name
+    return ""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from abl3.mbs_net import MBSNet
 from abl3.train import CONFIG, PRESETS
 from training import cli
 from training.runlog import CONFIG as CONFIG_FILE
+from training.runlog import RunLog
 
 QUICK = ["--max-steps", "1", "--workers", "0", "--batch-size", "2", "--crop", "0.5"]
 NARROW = ["--set", "model.channels=16"]
@@ -102,7 +104,8 @@ def test_a_bad_file_is_named_and_left_out_on_request(
 
 def test_too_little_data_for_a_batch(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = [*QUICK, *NARROW, "--batch-size", "20"]
-    message = refused(capsys, "--data", corpus, "--run", corpus, *options, status=1)
+    message = refused(capsys, "--data", corpus, "--run", corpus / "run", *options)
+    assert not (corpus / "run").exists()
     assert "do not fill one batch of 20; use a smaller --batch-size" in message
 
 
@@ -193,7 +196,7 @@ def test_a_full_disk_is_told(
     def fail(*arguments: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(cli.runlog.RunLog, "record", fail)
+    monkeypatch.setattr(RunLog, "record", fail)
     options = ["--data", corpus, "--run", corpus / "run", *QUICK, *NARROW]
     message = refused(capsys, *options, status=1)
     assert f"{corpus / 'run'}: No space left on device" in message
@@ -204,3 +207,46 @@ def test_a_run_folder_whose_name_is_no_text(
 ) -> None:
     options = ["--data", corpus, "--run", f"{corpus}/\udcff", *QUICK, *NARROW]
     assert "the name is no valid text" in refused(capsys, *options)
+
+
+@pytest.mark.parametrize("wrong", [["--batch-size", "20"], ["--device", "cuda"]])
+def test_what_is_refused_clears_no_run(
+    wrong: list[str], corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if wrong[1] == "cuda" and torch.cuda.is_available():
+        pytest.skip("there is a CUDA device here")
+    options = ["--data", str(corpus), "--run", str(corpus / "run"), *QUICK, *NARROW]
+    cli.main(MBSNet, CONFIG, PRESETS, options)
+    before = (corpus / "run" / "last.pt").read_bytes()
+    refused(capsys, *options, "--fresh", *wrong)
+    assert (corpus / "run" / "last.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [None, "{}", "no JSON"])
+def test_fresh_clears_no_folder_of_something_else(
+    content: str | None, corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = corpus / "run"
+    run.mkdir()
+    (run / "best.pt").write_text("mine")
+    if content is not None:
+        (run / "config.json").write_text(content)
+    message = refused(capsys, "--data", corpus, "--run", run, "--fresh", *QUICK, *NARROW)
+    assert "it may be somebody else's" in message
+    assert (run / "best.pt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "dangling link"])
+def test_a_last_checkpoint_that_is_no_file(
+    kind: str, corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    last = corpus / "run" / "last.pt"
+    last.parent.mkdir()
+    if kind == "folder":
+        last.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(last)
+    else:
+        last.symlink_to("nowhere")
+    message = refused(capsys, "--data", corpus, "--run", last.parent, *QUICK, *NARROW)
+    assert f"{last} is not a file" in message

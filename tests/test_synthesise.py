@@ -126,6 +126,23 @@ def test_missing_files_are_noticed(tiny: Path):
     assert len(files(tiny)) == 2
 
 
+@pytest.mark.parametrize("name", ["train/mine.txt", "test/clean/mine.flac", "train/clean/a/b.wav"])
+def test_other_people_s_files_within_it_are_never_touched(tiny: Path, name: str):
+    (tiny / name).parent.mkdir(parents=True, exist_ok=True)
+    (tiny / name).write_text("mine")
+    with pytest.raises(DataError, match=f"also holds {name}"):
+        ensure(tiny, train=0, valid=0, test=2, force=True)
+    assert (tiny / name).read_text() == "mine"
+
+
+def test_another_program_s_corpus_is_never_replaced(tiny: Path):
+    (tiny / "corpus.csv").write_text("file,speaker\na.wav,b\n")
+    before = files(tiny)
+    with pytest.raises(DataError, match=r"also holds another corpus\.csv"):
+        ensure(tiny, train=0, valid=0, test=2, force=True)
+    assert files(tiny) == before
+
+
 def test_other_people_s_files_are_never_touched(tiny: Path):
     (tiny / "thesis.txt").write_text("mine")
     ensure(tiny, train=0, valid=0, test=1)

@@ -75,6 +75,8 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: it is missing or is not one.
     """
+    if os.path.lexists(path) and not path.is_file():  # reading a named pipe would wait forever
+        raise CheckpointError(f"{path} is not a file; remove it, or name another folder")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # guesses about what else the file may be

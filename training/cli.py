@@ -15,7 +15,6 @@ import torch
 from bandsplit.cost import count_macs, count_parameters
 from bandsplit.net import BandSplitNet
 from data.errors import DataError
-from training import runlog
 from training.checkpoint import CheckpointError
 from training.config import RECIPES, Config, ConfigError
 from training.settings import check_model, network_defaults, override, parse_settings, suggestion
@@ -77,10 +76,7 @@ def _train(network: type[BandSplitNet], config: Config, options: argparse.Namesp
     folder = _run_folder(config, options)
     train, valid = make_datasets(config.data, config.seed, options.skip_bad)
     try:
-        if options.fresh:
-            runlog.clear(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        trainer = Trainer(network, config, train, valid, folder)
+        trainer = Trainer(network, config, train, valid, folder, options.fresh)
     except OSError as error:
         raise ConfigError(f"{error.filename or folder}: {error.strerror or error}") from None
     try:

@@ -17,7 +17,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from data.audio import write
 from data.files import replacing
-from training.config import BASE, Config
+from training.config import BASE, Config, ConfigError
 from training.settings import diff, flatten
 
 log = logging.getLogger("training")
@@ -37,7 +37,8 @@ class RunLog:
 
     def __init__(self, folder: Path, step: int) -> None:
         self.folder = folder
-        (folder / SAMPLES).mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / SAMPLES).mkdir(exist_ok=True)
         self._rewind(step)
         self._events = SummaryWriter(str(folder), purge_step=step + 1)
 
@@ -92,12 +93,30 @@ class RunLog:
 
 
 def clear(folder: Path) -> None:
-    """Remove what a run has written to its folder, and nothing else (`--fresh`)."""
+    """Remove what a run has written to its folder, and nothing else (`--fresh`).
+
+    Raises:
+        ConfigError: such files are there, but the folder's `config.json` is not that of a run.
+    """
     names = [CONFIG, METRICS, "last.pt", "best.pt"]
     files = [folder / name for name in names]
     files += [*folder.glob("events.out.tfevents.*"), *(folder / SAMPLES).glob("*.wav")]
-    for path in files:
-        path.unlink(missing_ok=True)
+    there = [path for path in files if path.is_file()]
+    if there and not _is_run(folder):
+        raise ConfigError(
+            f"{folder}: {there[0].name} is there, but no {CONFIG} of a run: it may be somebody "
+            "else's. Clear the folder by hand, or name another with --run."
+        )
+    for path in there:
+        path.unlink()
+
+
+def _is_run(folder: Path) -> bool:
+    try:
+        content = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and {"network", "config", "facts"} <= content.keys()
 
 
 def _versions() -> dict[str, str]:

@@ -13,6 +13,14 @@ from typing import Any
 
 from training.config import BASE, RECIPES, Config, ConfigError, require
 
+# Settings that would say one thing while another is done.
+_BY_FLAG = {
+    "recipe": "--recipe",
+    "name": "the train.py or --preset",
+    **dict.fromkeys(
+        ("data.source", "data.root", "data.clean", "data.noise"), "--data, --mix or --synthetic"
+    ),
+}
 _LARGEST_SIZE = 2**16  # of anything in a network
 
 
@@ -80,8 +88,8 @@ def parse_settings(config: Config, assignments: list[str], defaults: Mapping[str
             raise ConfigError(
                 f"--set takes NAME=VALUE, as in optim.learning_rate=1e-3: {assignment}"
             )
-        if name == "recipe":
-            raise ConfigError("a recipe is chosen by --recipe; --set recipe would only rename it")
+        if name in _BY_FLAG:
+            raise ConfigError(f"{name} is not for --set: {_BY_FLAG[name]} decides it")
         if name not in known:
             raise ConfigError(f"unknown setting {name!r}{suggestion(name, known)}")
         changes[name] = _parse(name, text, known[name])

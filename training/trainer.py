@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,14 @@ from data.dataset import EpochSampler, SpeechDataset, make_loader
 from data.workers import usable_cores
 from training import checkpoint
 from training.adversary import Adversary
-from training.config import Config
+from training.config import Config, ConfigError
 from training.ema import EMA
 from training.interrupt import stop_on_signal
 from training.losses import Recordings, loss_terms
 from training.optimizer import learning_rate, make_optimizer
 from training.pesq_pool import PesqPool
 from training.precision import Precision
-from training.runlog import RunLog
+from training.runlog import RunLog, clear
 from training.validation import validate
 
 log = logging.getLogger("training")
@@ -43,9 +44,11 @@ class Trainer:
         config: of the run.
         train, valid: datasets of `data.dataset`; the second gives whole utterances.
         folder: the run folder. A checkpoint in it is continued.
+        fresh: clear the folder instead, once nothing else can be refused.
 
     Raises:
-        TrainingError: the data do not fill one batch.
+        ConfigError: the data do not fill one batch, or the device is not there, or `fresh` would
+            clear a folder of something else.
         CheckpointError: the folder's checkpoint is of another network or configuration.
     """
 
@@ -56,6 +59,7 @@ class Trainer:
         train: SpeechDataset,
         valid: SpeechDataset,
         folder: Path,
+        fresh: bool = False,
     ) -> None:
         self.network, self.config, self.folder = network, config, folder
         self.train_set, self.valid_set = train, valid
@@ -63,7 +67,7 @@ class Trainer:
         self.device = self.precision.device
         self.sampler = EpochSampler(len(train), config.data.batch_size, config.seed)
         if len(self.sampler) == 0:
-            raise TrainingError(
+            raise ConfigError(
                 f"{len(train)} training files do not fill one batch of {config.data.batch_size}; "
                 "use a smaller --batch-size or more data."
             )
@@ -84,7 +88,9 @@ class Trainer:
         self.fingerprint = f"{train.fingerprint()}-{valid.fingerprint()}"
         self.step, self.best = 0, -math.inf
         last = folder / checkpoint.LAST
-        if last.is_file():
+        if fresh:
+            clear(folder)
+        elif os.path.lexists(last):
             values = checkpoint.restore(last, network, config, self.fingerprint, self._parts())
             self.step, self.best = values["step"], values["best"]
         self.runlog = RunLog(folder, self.step)
