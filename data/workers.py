@@ -15,12 +15,13 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from multiprocessing.context import BaseContext
 from typing import Any
 
 _METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 _BASE: Any = multiprocessing.get_context(_METHOD)
+_BASE.set_forkserver_preload(["data.session"])
 
 
 @contextmanager
@@ -39,10 +40,23 @@ def _script_hidden() -> Iterator[None]:
                 main.__dict__[name] = value
 
 
+@contextmanager
+def _signals_waiting() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM wait; the server that may be started meanwhile inherits this."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class _Process(_BASE.Process):
     @staticmethod
     def _Popen(process_obj: Any) -> Any:  # noqa: N802 - the name is multiprocessing's
-        with _script_hidden():
+        with _script_hidden(), _signals_waiting():
             return _BASE.Process._Popen(process_obj)
 
 
@@ -70,14 +84,11 @@ def usable_cores() -> int:
 def belong_to_parent(worker: int = 0) -> None:
     """Called in a worker process (also as the `worker_init_fn` of a torch loader).
 
-    What is sent to the parent's whole process group, as Ctrl-C is and SIGTERM by some schedulers,
-    does not reach the worker: the parent finishes its step with it. When the parent is gone, in
+    Ctrl-C is the parent's matter, who finishes its step with the worker (that no signal to the
+    parent's group reaches the worker is seen to by `data.session`). When the parent is gone, in
     whatever way, so is the worker.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(os, "setsid"):
-        with suppress(PermissionError):  # it leads a group of its own already
-            os.setsid()
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,31 @@ def test_a_signal_ends_the_run_after_its_step_and_the_run_goes_on(
     assert step >= 1
     train("abl1", tiny_corpus, tmp_path, "--max-steps", str(step + 1), *options)
     assert metrics(tmp_path)[-1]["step"] == step + 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_group_while_workers_start_is_no_fault(
+    number: int, tiny_corpus: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, "train.py", "--data", str(tiny_corpus), "--run", str(tmp_path)]
+    process = subprocess.Popen(
+        [*command, *QUICK, "model.channels=16", "--workers", "2"],
+        cwd=ROOT / "abl1",
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    with process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "at step 0" in line:
+                break
+        time.sleep(0.5)
+        os.killpg(process.pid, number)
+        errors = process.stderr.read()
+    assert process.returncode == 0, errors
+    assert "Traceback" not in errors
+    assert torch.load(tmp_path / "last.pt", weights_only=True)["values"]["step"] == 1
 
 
 def test_another_network_or_setting_is_not_continued(tiny_corpus: Path, tmp_path: Path) -> None:
