@@ -14,6 +14,7 @@ mamba_ssm/modules/mamba_simple.py.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
@@ -26,7 +27,7 @@ from torch.utils.checkpoint import (
     create_selective_checkpoint_contexts,
 )
 
-from scan import selective_scan
+from scan import causal_conv_silu, scan_directions, selective_scan
 
 __all__ = ["BidirectionalMambaBlock", "MambaBlock", "SelectiveSSM", "selective_scan"]
 
@@ -99,39 +100,48 @@ class SelectiveSSM(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, l, c) to (b, l, c)."""
-        u, z = self.in_proj(x).chunk(2, dim=-1)
-        u = F.silu(self._convolve(u))
-        low_rank, B, C = self.x_proj(u).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
-        y = selective_scan(
-            u,
-            F.linear(low_rank, self.dt_proj.weight),
-            -torch.exp(self.A_log.float()),
-            B,
-            C,
-            self.D,
-            z,
-            delta_bias=self.dt_proj.bias,
-            delta_softplus=True,
-            reverse=self.reverse,
-            chunk_size=self.chunk_size,
-        )
-        return self.out_proj(y)
+        return _mix(x, [self])[0]
 
-    def _convolve(self, u: Tensor) -> Tensor:
-        """The depthwise convolution over l of u (b, l, d), looking back (ahead, if reversed).
 
-        As a two-dimensional one on a channels-last view it needs no transposed copy, and runs
-        several times faster on a CPU than conv1d.
-        """
-        weight = self.conv1d.weight[:, :, None]  # (d, 1, 1, taps)
-        reach = weight.shape[-1] - 1
-        if self.reverse:
-            padded, weight = F.pad(u, (0, 0, 0, reach)), weight.flip(-1)
-        else:
-            padded = F.pad(u, (0, 0, reach, 0))
-        image = padded.transpose(1, 2)[:, :, None]  # (b, d, 1, l + reach)
-        out = F.conv2d(image, weight, self.conv1d.bias, groups=self.d_inner)
-        return out[:, :, 0].transpose(1, 2)
+def _mix(x: Tensor, mixers: list[SelectiveSSM]) -> Tensor:
+    """What each of one or two mixers of equal sizes makes of x (b, l, c): (r, b, l, c).
+
+    Two share every launch: the second one's direction is the opposite of the first one's.
+    """
+    first, r = mixers[0], len(mixers)
+    b, length, _ = x.shape
+
+    def stacked(parameter: Callable[[SelectiveSSM], Tensor]) -> Tensor:
+        values = [parameter(mixer) for mixer in mixers]
+        return torch.stack(values) if r > 1 else values[0][None]
+
+    projected = F.linear(x, stacked(lambda m: m.in_proj.weight).flatten(0, 1))
+    # Split before the directions come to the front: the gradients are then put together in place.
+    u, z = (y.permute(2, 0, 1, 3) for y in projected.unflatten(-1, (r, 2, -1)).unbind(3))
+    u = causal_conv_silu(
+        u,
+        stacked(lambda m: m.conv1d.weight[:, 0]),
+        stacked(lambda m: m.conv1d.bias),
+        reverse=first.reverse,
+    )
+    selected = u.flatten(1, 2) @ stacked(lambda m: m.x_proj.weight).mT
+    low_rank, B, C = selected.split([first.dt_rank, first.d_state, first.d_state], dim=-1)
+    delta = low_rank @ stacked(lambda m: m.dt_proj.weight).mT
+    y = scan_directions(
+        u,
+        delta.unflatten(1, (b, length)),
+        -torch.exp(stacked(lambda m: m.A_log).float()),
+        B.unflatten(1, (b, length)),
+        C.unflatten(1, (b, length)),
+        stacked(lambda m: m.D),
+        z,
+        stacked(lambda m: m.dt_proj.bias),
+        delta_softplus=True,
+        reverse=first.reverse,
+        chunk_size=first.chunk_size,
+    )
+    out = y.flatten(1, 2) @ stacked(lambda m: m.out_proj.weight).mT
+    return out.unflatten(1, (b, length))
 
 
 class MambaBlock(nn.Module):
@@ -158,28 +168,33 @@ class MambaBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, l, c) to (b, l, c)."""
-        if not (self.use_checkpoint and torch.is_grad_enabled()):
-            return self._forward_impl(x)
-        options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
-        if self.use_checkpoint != "full":
-            options["context_fn"] = partial(create_selective_checkpoint_contexts, _keep_products)
-        # Autocast remembers its casts of leaves. The recomputation would make them anew, and so
-        # be refused as another computation. Within a block none is needed twice.
-        device = x.device.type
-        with torch.autocast(
-            device,
-            dtype=torch.get_autocast_dtype(device),
-            enabled=torch.is_autocast_enabled(device),
-            cache_enabled=False,
-        ):
-            return checkpoint(self._forward_impl, x, **options)
+        return _checkpointed(self._forward_impl, x, self.use_checkpoint)
+
+
+def _checkpointed(function: Callable, x: Tensor, mode: Checkpointing) -> Tensor:
+    if not (mode and torch.is_grad_enabled()):
+        return function(x)
+    options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
+    if mode != "full":
+        options["context_fn"] = partial(create_selective_checkpoint_contexts, _keep_products)
+    # Autocast remembers its casts of leaves. The recomputation would make them anew, and so
+    # be refused as another computation. Within a block none is needed twice.
+    device = x.device.type
+    with torch.autocast(
+        device,
+        dtype=torch.get_autocast_dtype(device),
+        enabled=torch.is_autocast_enabled(device),
+        cache_enabled=False,
+    ):
+        return checkpoint(function, x, **options)
 
 
 class BidirectionalMambaBlock(nn.Module):
     """A forward and a backward Mamba over the same input, joined by a Linear(2c → c).
 
     Takes and gives (b, l, c). Without normalisation or residual: those belong to the path that the
-    block is put in (`bandsplit.path.PathBlock`). Options as in `MambaBlock`.
+    block is put in (`bandsplit.path.PathBlock`). Options as in `MambaBlock`. The two are computed
+    side by side, in shared launches.
     """
 
     def __init__(self, d_model: int, **options: Any) -> None:
@@ -188,6 +203,12 @@ class BidirectionalMambaBlock(nn.Module):
         self.backward_mamba = MambaBlock(d_model, reverse=True, **options)
         self.merge = nn.Linear(2 * d_model, d_model)
 
+    def _forward_impl(self, x: Tensor) -> Tensor:
+        both = _mix(x, [self.forward_mamba.ssm, self.backward_mamba.ssm])
+        return torch.cat(both.unbind(0), dim=-1)
+
     def forward(self, x: Tensor) -> Tensor:
         """(b, l, c) to (b, l, c)."""
-        return self.merge(torch.cat([self.forward_mamba(x), self.backward_mamba(x)], dim=-1))
+        return self.merge(
+            _checkpointed(self._forward_impl, x, self.forward_mamba.use_checkpoint)
+        )

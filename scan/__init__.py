@@ -1,5 +1,7 @@
-"""The recurrence of Mamba, one file a backend, behind one function."""
+"""The recurrence of Mamba and the convolution before it, one file a backend, behind one function."""
 
-from scan.facade import BACKENDS, selective_scan
+from scan.choice import BACKENDS
+from scan.convolution import causal_conv_silu
+from scan.facade import scan_directions, selective_scan
 
-__all__ = ["BACKENDS", "selective_scan"]
+__all__ = ["BACKENDS", "causal_conv_silu", "scan_directions", "selective_scan"]

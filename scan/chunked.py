@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from scan.interface import Inputs, Options
+from scan.interface import Inputs, Options, absent_as_empty, directions, one_direction
 
 
 def _accumulate(decay: Tensor, value: Tensor) -> Tensor:
@@ -52,6 +52,37 @@ def _states(step: Tensor, u: Tensor, A: Tensor, B: Tensor, before: Tensor) -> tu
 
 def forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:
     """See `scan.interface.Backend`."""
+    results = [
+        _forward(one_direction(inputs, r, inputs.compute_dtype), way)
+        for r, way in enumerate(directions(inputs, options))
+    ]
+    out, last, borders = (torch.stack(parts) for parts in zip(*results, strict=True))
+    return out.to(inputs.u.dtype), last, borders
+
+
+def backward(
+    grad_out: Tensor, grad_last: Tensor | None, inputs: Inputs, borders: Tensor, options: Options
+) -> list[Tensor]:
+    """See `scan.interface.Backend`."""
+    dtype = inputs.compute_dtype
+    results = [
+        _backward(
+            grad_out[r].to(dtype),
+            None if grad_last is None else grad_last[r],
+            one_direction(inputs, r, dtype),
+            borders[r],
+            way,
+        )
+        for r, way in enumerate(directions(inputs, options))
+    ]
+    gradients = [
+        None if parts[0] is None else torch.stack(parts) for parts in zip(*results, strict=True)
+    ]
+    return absent_as_empty(gradients, inputs)
+
+
+def _forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:
+    """One direction; shapes without that dimension."""
     u, delta, A, B, C, D, z, delta_bias, initial_state = inputs
     delta_softplus, reverse, chunk_size = options
     step = _step_sizes(delta, delta_bias, delta_softplus)
@@ -77,15 +108,15 @@ def forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:
     return out, state, kept
 
 
-def backward(
+def _backward(
     grad_out: Tensor, grad_last: Tensor | None, inputs: Inputs, borders: Tensor, options: Options
-) -> list[Tensor]:
-    """See `scan.interface.Backend`."""
+) -> list[Tensor | None]:
     u, delta, A, B, C, D, z, delta_bias, initial_state = inputs
     delta_softplus, reverse, chunk_size = options
     step = _step_sizes(delta, delta_bias, delta_softplus)
     du, dstep, dA = torch.zeros_like(u), torch.zeros_like(u), torch.zeros_like(A)
-    dB, dC, dz = torch.zeros_like(B), torch.zeros_like(C), u.new_empty(0)
+    dB, dC = torch.zeros_like(B), torch.zeros_like(C)
+    dz = None
     gy = grad_out
     if z is not None:
         gate = torch.sigmoid(z)
@@ -117,15 +148,14 @@ def backward(
         dstep[:, part] = (dx * u_ + torch.einsum("bcdn,dn->bcd", through, A)).flip(order)
         dB[:, part] = torch.einsum("bcdn,bcd->bcn", grad, step_ * u_).flip(order)
         dC[:, part] = torch.einsum("bcdn,bcd->bcn", states, gy_).flip(order)
-        if z is not None:
+        if dz is not None:
             y = torch.einsum("bcdn,bcn->bcd", states, C_).flip(order)
             dz[:, part] *= y if D is None else y + D * u[:, part]
-    dD = u.new_empty(0)
+    dD = None
     if D is not None:
         dD = (gy * u).sum((0, 1))
         du += gy * D
     if delta_softplus:
         dstep = dstep * -torch.expm1(-step)  # sigmoid(x) = 1 - exp(-softplus(x))
-    dbias = u.new_empty(0) if delta_bias is None else dstep.sum((0, 1))
-    dinitial = u.new_empty(0) if initial_state is None else carried
-    return [du, dstep, dA, dB, dC, dD, dz, dbias, dinitial]
+    dbias = None if delta_bias is None else dstep.sum((0, 1))
+    return [du, dstep, dA, dB, dC, dD, dz, dbias, carried]

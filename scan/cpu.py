@@ -1,101 +1,127 @@
-"""The selective scan on a CPU: numba kernels shared out over a pool of threads.
-
-The kernels release the GIL, so plain threads run them side by side. OpenMP is left alone: it kills
-a forked child, and it would need a second copy of every kernel compiled for the serial case. There
-are as many threads as `torch.get_num_threads()` says at the time of the call.
-"""
+"""The selective scan on a CPU: numba kernels shared out over a pool of threads."""
 
 from __future__ import annotations
-
-import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from scan.cpu_kernels import LANES, scan_backward, scan_forward
-from scan.interface import Inputs, Options
+from scan.arrays import cut, flat, pad, row_major
+from scan.cpu_kernels import BLOCK, scan_backward, scan_forward
+from scan.interface import Inputs, Options, absent_as_empty
+from scan.threads import share_out
+from scan.vectors import LANES
 
-# Sequences whose gradients with respect to A and D are summed inside one task. More groups balance
-# better over threads and cost (groups, n, d) floats; the sums do not depend on the threads.
+# Sequences whose gradients with respect to A, D and the bias are summed inside one task. More
+# groups balance better over threads and cost (groups, n, d) floats; the sums do not depend on the
+# number of threads.
 _MAX_GROUPS = 32
 
 
 def forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:
     """See `scan.interface.Backend`."""
-    b, length, d = inputs.u.shape
-    n = inputs.A.shape[1]
-    out = torch.empty(b, length, d)
-    last = torch.empty(b, n, d)
-    borders = torch.empty(b, (length - 1) // options.chunk_size, n, d)
-    arrays = [*_arrays(inputs), *options, out.numpy(), borders.numpy(), last.numpy()]
-    _share_out(lambda first, stop: scan_forward(first, stop, *arrays), b * -(-d // LANES))
-    return out, last.transpose(1, 2).contiguous(), borders
+    width = inputs.u.shape[3]
+    padded, dtype = _prepared(inputs)
+    r, b, length, d = padded.u.shape
+    n = padded.A.shape[1]
+    out = torch.empty(r, b, length, d, dtype=dtype)
+    last = torch.empty(r, b, n, d)
+    borders = torch.empty(r, b, (length - 1) // options.chunk_size, n, d)
+    sequences = (padded.u, padded.delta, padded.B, padded.C, padded.z)
+    arguments = (
+        (r, b, length, d, n),
+        tuple(_strides(x) for x in sequences),
+        *_arrays(padded),
+        *options,
+        *(flat(x) for x in (out, last, borders)),
+    )
+    share_out(scan_forward, r * b * -(-d // BLOCK), *arguments)
+    last = last[..., :width].transpose(2, 3).contiguous()
+    return cut(out, width).to(inputs.u.dtype), last, cut(borders, width)
 
 
 def backward(
     grad_out: Tensor, grad_last: Tensor | None, inputs: Inputs, borders: Tensor, options: Options
 ) -> list[Tensor]:
     """See `scan.interface.Backend`."""
-    b, length, d = inputs.u.shape
-    n = inputs.A.shape[1]
-    groups, blocks = min(b, _MAX_GROUPS), -(-d // LANES)
-    du, ddelta = torch.empty(b, length, d), torch.empty(b, length, d)
-    dA = torch.empty(groups, n, d)
-    dB, dC = torch.empty(blocks, b, length, n), torch.empty(blocks, b, length, n)
-    dD = _empty_if(inputs.D, groups, d)
-    dz = _empty_if(inputs.z, b, length, d)
-    dinitial = _empty_if(inputs.initial_state, b, n, d)
-    given = [_array(grad_out, 3), _array(_swapped(grad_last), 3)]
-    outputs = [x.numpy() for x in (du, ddelta, dA, dB, dC, dD, dz, dinitial)]
-    arrays = [groups, *given, *_arrays(inputs), _array(borders, 4), *options, *outputs]
-    _share_out(lambda first, stop: scan_backward(first, stop, *arrays), groups * blocks)
-    absent = inputs.delta_bias is None
-    dbias = torch.empty(0) if absent else ddelta.sum((0, 1))
-    sums = [dA.sum(0).T.contiguous(), dB.sum(0), dC.sum(0), dD.sum(0)]
-    return [du, ddelta, *sums, dz, dbias, dinitial.transpose(1, 2).contiguous()]
+    width = inputs.u.shape[3]
+    padded, dtype = _prepared(inputs, grad_out)
+    r, b, length, d = padded.u.shape
+    n = padded.A.shape[1]
+    grad_out = row_major(pad(grad_out.to(dtype), d))
+    grad_last = None if grad_last is None else pad(grad_last.float().transpose(2, 3), d)
+    groups, blocks = min(b, _MAX_GROUPS), -(-d // BLOCK)
+    du, ddelta = (torch.empty(r, b, length, d, dtype=dtype) for _ in range(2))
+    dz = torch.empty(r, b, length, d, dtype=dtype) if inputs.z is not None else None
+    dA = torch.empty(r, groups, n, d)
+    whole = -(-n // LANES) * LANES
+    dB, dC = (torch.empty(blocks, r, b, length, whole) for _ in range(2))
+    dD = torch.empty(r, groups, d) if inputs.D is not None else None
+    dbias = torch.empty(r, groups, d) if inputs.delta_bias is not None else None
+    dinitial = torch.empty(r, b, n, d) if inputs.initial_state is not None else None
+    sequences = (padded.u, padded.delta, padded.B, padded.C, padded.z, grad_out)
+    arguments = (
+        groups,
+        (r, b, length, d, n),
+        tuple(_strides(x) for x in sequences),
+        flat(grad_out, dtype),
+        flat(None if grad_last is None else grad_last.contiguous()),
+        *_arrays(padded),
+        flat(pad(borders, d).contiguous()),
+        *options,
+        *(flat(x) for x in (du, ddelta, dA, dB, dC, dD)),
+        flat(dz, dtype),
+        *(flat(x) for x in (dbias, dinitial)),
+    )
+    share_out(scan_backward, r * groups * blocks, *arguments)
+    return absent_as_empty(
+        [
+            cut(du, width),
+            cut(ddelta, width),
+            dA.sum(1)[..., :width].transpose(1, 2).contiguous(),
+            cut(dB.sum(0), n),
+            cut(dC.sum(0), n),
+            None if dD is None else cut(dD.sum(1), width),
+            None if dz is None else cut(dz, width),
+            None if dbias is None else cut(dbias.sum(1), width),
+            None if dinitial is None else dinitial[..., :width].transpose(2, 3).contiguous(),
+        ],
+        inputs,
+    )
+
+
+def _prepared(inputs: Inputs, *others: Tensor) -> tuple[Inputs, torch.dtype]:
+    """The inputs as the kernels take them: padded to whole vectors, A and the state transposed.
+
+    Also the dtype of u, delta, B, C and z: bfloat16 where all of them (and `others`) are, which
+    the kernels read as it is; otherwise float32.
+    """
+    u, delta, A, B, C, D, z, bias, initial = inputs
+    sequences = [x for x in (u, delta, B, C, z, *others) if x is not None]
+    half = all(x.dtype == torch.bfloat16 for x in sequences)
+    dtype = torch.bfloat16 if half else torch.float32
+    d = -(-u.shape[3] // LANES) * LANES
+    prepared = Inputs(
+        row_major(pad(u.to(dtype), d)),
+        row_major(pad(delta.to(dtype), d)),
+        pad(A.float().transpose(1, 2), d).contiguous(),
+        row_major(B.to(dtype)),
+        row_major(C.to(dtype)),
+        None if D is None else pad(D.float(), d).contiguous(),
+        None if z is None else row_major(pad(z.to(dtype), d)),
+        None if bias is None else pad(bias.float(), d).contiguous(),
+        None if initial is None else pad(initial.float().transpose(2, 3), d).contiguous(),
+    )
+    return prepared, dtype
 
 
 def _arrays(inputs: Inputs) -> list[np.ndarray]:
-    """The inputs as the kernels take them."""
-    u, delta, A, B, C, D, z, bias, initial_state = inputs
-    initial = _swapped(initial_state)
-    dims = [(u, 3), (delta, 3), (A.T, 2), (B, 3), (C, 3), (D, 1), (z, 3), (bias, 1), (initial, 3)]
-    return [_array(x, count) for x, count in dims]
+    dtype = inputs.u.dtype
+    return [
+        flat(x, dtype if name in ("u", "delta", "B", "C", "z") else torch.float32)
+        for name, x in zip(Inputs._fields, inputs, strict=True)
+    ]
 
 
-def _array(x: Tensor | None, dims: int) -> np.ndarray:
-    """A contiguous array of `x`; one of size 0 where it is absent."""
-    return np.empty((0,) * dims, np.float32) if x is None else x.contiguous().numpy()
-
-
-def _empty_if(x: Tensor | None, *shape: int) -> Tensor:
-    """Room for a gradient of `x`; none where that is absent."""
-    return torch.empty(shape if x is not None else (0,) * len(shape))
-
-
-def _swapped(state: Tensor | None) -> Tensor | None:
-    """A state between the façade's (b, d, n) and the kernels' (b, n, d)."""
-    return None if state is None else state.transpose(1, 2)
-
-
-def _share_out(run: Callable[[int, int], None], tasks: int) -> None:
-    """Call `run(first, stop)` so that it covers `tasks` tasks, on torch's number of threads."""
-    threads = min(torch.get_num_threads(), tasks)
-    bounds = [tasks * i // threads for i in range(threads + 1)]
-    futures = []
-    if threads > 1:
-        pool = _pool(torch.get_num_threads() - 1, os.getpid())
-        futures = [pool.submit(run, *bounds[i : i + 2]) for i in range(1, threads)]
-    run(*bounds[:2])
-    for future in futures:
-        future.result()
-
-
-@lru_cache(maxsize=1)
-def _pool(threads: int, process: int) -> ThreadPoolExecutor:
-    """The helpers of the calling thread; `process` makes a forked child start its own."""
-    return ThreadPoolExecutor(threads, thread_name_prefix="scan")
+def _strides(x: Tensor | None) -> tuple[int, ...]:
+    return (0, 0, 0) if x is None else x.stride()[:3]

@@ -1,13 +1,13 @@
-"""The selective scan's numba kernels, forward and backward, in float32.
+"""The selective scan's numba kernels, forward and backward.
 
 Both walk the sequence step by step with the state of one block of 64 channels in the first-level
-cache, and are vectorised over those channels: `LANES` is a compile-time constant, so that LLVM
-unrolls the loops over it completely. Neither starts threads. Each takes a range of independent
-tasks and releases the GIL, and `scan.cpu` shares the tasks out; every task writes to places of its
-own, so the result does not depend on the number of threads.
+cache, sixteen channels a vector (`scan.vectors`). Neither starts threads: each takes numbers of
+independent tasks from a counter until none is left, and `scan.threads` calls it on every thread.
+A task writes to places of its own, so the result does not depend on who did it.
 
-Layouts (time-major, C-contiguous): u, delta, z, y (b, l, d); A transposed to (n, d); B, C
-(b, l, n); states (b, n, d). An absent optional argument is an array of size 0.
+All arrays are flat. Of what the user gives, u, delta, B, C, z and the output's gradient may be
+float32 or bfloat16 (as uint16) and come with their strides over direction, sequence and step; all
+else is contiguous float32. An absent argument is an array of size 0. The width is a multiple of 16.
 Notation as in Gu and Dao, "Mamba", 2023, section 2 and algorithm 2:
     h_t = exp(Δ_t A) h_{t-1} + Δ_t B_t u_t,    y_t = C_t h_t + D u_t,    out_t = y_t silu(z_t)
 """
@@ -15,266 +15,266 @@ Notation as in Gu and Dao, "Mamba", 2023, section 2 and algorithm 2:
 # mypy: disable-error-code="no-untyped-def, call-arg, attr-defined"
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
-
 import numpy as np
-from numba import config, njit
+from numba import njit
 
-from scan.vector_math import (
-    FASTMATH,
-    exp2,
-    sigmoid,
-    sigmoid_from_softplus,
-    softplus,
-    wide_vectors,
-)
+from scan.kernel_cache import kernel
+from scan.vector_math import LOG2_E, ONE, ZERO, exp2, sigmoid, sigmoid_from_softplus, softplus
+from scan.vectors import LANES, fma, load, load_scalar, next_task, prefetch, row_totals, splat, store
 
-LANES = 64
-LOG2_E = np.float32(1.4426950408889634)
-_ZERO = np.float32(0)
-_ONE = np.float32(1)
-
-_FOLDER = Path(__file__).resolve().parent
-_SOURCES = [_FOLDER / name for name in ("cpu_kernels.py", "vector_math.py")]
-_VERSION = hashlib.sha256(b"".join(path.read_bytes() for path in _SOURCES)).hexdigest()[:16]
+BLOCK = 64
+# Rows are 1.5 KB apart in the usual width, too far for the hardware to fetch them ahead: without
+# this, and with data in main memory, the forward scan took up to three times as long.
+_AHEAD = 4
 
 
-def _kernel(function):
-    """Compile a function when it is first called, and keep that in .cache/ for later processes.
-
-    numba itself would look at the date of this file alone, and go on with old code when what is
-    inlined from `vector_math` has changed: here the folder is named by the content of both.
-    """
-    kept = config.CACHE_DIR
-    folder = Path(kept) if kept else _FOLDER.parent / ".cache"
-    config.CACHE_DIR = str(folder / f"scan-{_VERSION}")
-    try:
-        return njit(fastmath=FASTMATH, nogil=True, cache=True, error_model="numpy")(function)
-    finally:
-        config.CACHE_DIR = kept
+@njit(inline="always")
+def _scratch(size):
+    """Uninitialised floats that start on a cache line: a vector across two is slow to load again."""
+    raw = np.empty(size + LANES, np.float32)
+    first = (-(raw.ctypes.data >> 2)) & (LANES - 1)
+    return raw[first : first + size]
 
 
-@njit(inline="always", fastmath=FASTMATH)
-def _load(row, first, out):
-    """Copy one block of channels, zeros where the width ends inside it."""
-    count = min(LANES, row.shape[0] - first)
-    if count == LANES:
-        for j in range(LANES):
-            out[j] = row[first + j]
-    else:
-        for j in range(LANES):
-            out[j] = row[first + j] if j < count else _ZERO
+@njit(inline="always")
+def _copy_state(n, vectors, source, at, width, h):
+    """A block's state out of an array (..., n, width) into scratch (vectors, n, 16); or zeros."""
+    for v in range(vectors):
+        for s in range(n):
+            value = splat(ZERO)
+            if source.size > 0:
+                value = load(source, at + s * width + v * LANES)
+            store(h, (v * n + s) * LANES, value)
 
 
-@njit(inline="always", fastmath=FASTMATH)
-def _store(values, row, first):
-    count = min(LANES, row.shape[0] - first)
-    if count == LANES:
-        for j in range(LANES):
-            row[first + j] = values[j]
-    else:
-        for j in range(count):
-            row[first + j] = values[j]
+@njit(inline="always")
+def _keep_state(n, vectors, h, target, at, width):
+    for v in range(vectors):
+        for s in range(n):
+            store(target, at + s * width + v * LANES, load(h, (v * n + s) * LANES))
 
 
-@njit(inline="always", fastmath=FASTMATH)
-def _activate(step, bias, use_softplus):
-    """Add the bias to a block of raw step sizes and apply softplus, in place."""
-    for j in range(LANES):
-        step[j] += bias[j]
+@njit(inline="always")
+def _step_size(delta, at, bias, bias_at, use_softplus):
+    step = load(delta, at)
+    if bias.size > 0:
+        step += load(bias, bias_at)
     if use_softplus:
-        for j in range(LANES):
-            step[j] = softplus(step[j])
+        step = softplus(step)
+    return step
 
 
-@_kernel
+@kernel
 def scan_forward(
-    first_task, last_task, u, delta, A, B, C, D, z, bias, initial,
-    use_softplus, reverse, chunk, out, borders, last
+    counter, tasks, shape, strides, u, delta, A, B, C, D, z, bias, initial,
+    use_softplus, reverse, chunk, out, last, borders,
 ):  # fmt: skip
-    """Task = sequence x channel block. Writes out, the state after every inner chunk, and the last.
+    """Task = direction x sequence x channel block.
 
-    borders (b, ceil(l / chunk) - 1, n, d): the state with which each chunk but the first begins,
-    in scanning order.
+    shape: directions, sequences, length, width, states. strides: of u, delta, B, C, z. A is
+    (directions, states, width). Writes out (r, b, l, d), the last state (r, b, n, d), and the
+    state with which each chunk but the first begins, in scanning order: borders (r, b, m, n, d).
     """
-    wide_vectors()
-    length, width = u.shape[1], u.shape[2]
-    n = A.shape[0]
-    blocks = (width + LANES - 1) // LANES
-    h = np.empty((n, LANES), np.float32)
-    a2 = np.empty((n, LANES), np.float32)
-    d_skip = np.zeros(LANES, np.float32)
-    shift = np.zeros(LANES, np.float32)
-    step = np.empty(LANES, np.float32)
-    x = np.empty(LANES, np.float32)
-    y = np.empty(LANES, np.float32)
-    for task in range(first_task, last_task):
-        i = task // blocks
-        c = (task % blocks) * LANES
-        for s in range(n):
-            _load(A[s], c, a2[s])
-            for j in range(LANES):
-                a2[s, j] *= LOG2_E
-                h[s, j] = _ZERO
-            if initial.size > 0:
-                _load(initial[i, s], c, h[s])
-        if D.size > 0:
-            _load(D, c, d_skip)
-        if bias.size > 0:
-            _load(bias, c, shift)
+    _, batch, length, width, n = shape
+    of_u, of_delta, of_b, of_c, of_z = strides
+    blocks = (width + BLOCK - 1) // BLOCK
+    inner = (length - 1) // chunk
+    a2 = _scratch(n * BLOCK)
+    h = _scratch(n * BLOCK)
+    while True:
+        task = next_task(counter)
+        if task >= tasks:
+            break
+        row = task // blocks
+        r = row // batch
+        i = row % batch
+        c = (task % blocks) * BLOCK
+        vectors = min(BLOCK, width - c) // LANES
+        backwards = reverse != (r == 1)
+        _copy_state(n, vectors, A, r * n * width + c, width, a2)
+        for k in range(n * vectors):
+            store(a2, k * LANES, load(a2, k * LANES) * splat(LOG2_E))
+        _copy_state(n, vectors, initial, row * n * width + c, width, h)
         for k in range(length):
-            t = length - 1 - k if reverse else k
+            t = length - 1 - k if backwards else k
             if k > 0 and k % chunk == 0:
+                at = (row * inner + k // chunk - 1) * n * width + c
+                _keep_state(n, vectors, h, borders, at, width)
+            u_t = r * of_u[0] + i * of_u[1] + t * of_u[2] + c
+            delta_t = r * of_delta[0] + i * of_delta[1] + t * of_delta[2] + c
+            z_t = r * of_z[0] + i * of_z[1] + t * of_z[2] + c
+            b_t = r * of_b[0] + i * of_b[1] + t * of_b[2]
+            c_t = r * of_c[0] + i * of_c[1] + t * of_c[2]
+            out_t = (row * length + t) * width + c
+            away = min(_AHEAD, length - 1 - k) * (-1 if backwards else 1)
+            for v in range(vectors):
+                e = v * LANES
+                prefetch(u, u_t + e + away * of_u[2])
+                prefetch(delta, delta_t + e + away * of_delta[2])
+                prefetch(out, out_t + e + away * width)
+                if z.size > 0:
+                    prefetch(z, z_t + e + away * of_z[2])
+                x = load(u, u_t + e)
+                step = _step_size(delta, delta_t + e, bias, r * width + c + e, use_softplus)
+                y = splat(ZERO)
+                if D.size > 0:
+                    y = load(D, r * width + c + e) * x
+                x *= step
                 for s in range(n):
-                    _store(h[s], borders[i, k // chunk - 1, s], c)
-            _load(delta[i, t], c, step)
-            _load(u[i, t], c, x)
-            _activate(step, shift, use_softplus)
-            for j in range(LANES):
-                y[j] = d_skip[j] * x[j]
-                x[j] *= step[j]
-            for s in range(n):
-                b_t = B[i, t, s]
-                c_t = C[i, t, s]
-                for j in range(LANES):
-                    value = exp2(step[j] * a2[s, j]) * h[s, j] + x[j] * b_t
-                    h[s, j] = value
-                    y[j] += value * c_t
-            if z.size > 0:
-                _load(z[i, t], c, x)
-                for j in range(LANES):
-                    y[j] *= x[j] * sigmoid(x[j])
-            _store(y, out[i, t], c)
-        for s in range(n):
-            _store(h[s], last[i, s], c)
+                    at = (v * n + s) * LANES
+                    value = x * splat(load_scalar(B, b_t + s))
+                    value = fma(exp2(step * load(a2, at)), load(h, at), value)
+                    store(h, at, value)
+                    y = fma(value, splat(load_scalar(C, c_t + s)), y)
+                if z.size > 0:
+                    gate = load(z, z_t + e)
+                    y *= gate * sigmoid(gate)
+                store(out, out_t + e, y)
+        _keep_state(n, vectors, h, last, row * n * width + c, width)
 
 
-@_kernel
+@kernel
 def scan_backward(
-    first_task, last_task, groups, grad_out, grad_last,
-    u, delta, A, B, C, D, z, bias, initial, borders,
-    use_softplus, reverse, chunk,
-    du, ddelta, dA, dB, dC, dD, dz, dinitial,
+    counter, tasks, groups, shape, strides, grad_out, grad_last,
+    u, delta, A, B, C, D, z, bias, initial, borders, use_softplus, reverse, chunk,
+    du, ddelta, dA, dB, dC, dD, dz, dbias, dinitial,
 ):  # fmt: skip
-    """Task = group of sequences x channel block. Recomputes each chunk from its border state.
+    """Task = direction x group of sequences x channel block. Recomputes each chunk from its border.
 
-    What is summed over sequences or over channels is summed here as far as one task reaches, and
-    by the caller over dA, dD (groups, ...) and dB, dC (blocks, b, l, n).
+    What is summed over sequences or channels is summed here as far as one task reaches, and by the
+    caller over dA, dD, dbias (r, groups, ...) and dB, dC (blocks, r, b, l, m), where m is n in
+    whole vectors. strides: of u, delta, B, C, z and grad_out.
     """
-    wide_vectors()
-    batch, length, width = u.shape
-    n = A.shape[0]
-    blocks = (width + LANES - 1) // LANES
+    _, batch, length, width, n = shape
+    of_u, of_delta, of_b, of_c, of_z, of_out = strides
+    blocks = (width + BLOCK - 1) // BLOCK
+    inner = (length - 1) // chunk
     span = min(chunk, length)
-    states = np.empty((span + 1, n, LANES), np.float32)
-    decay = np.empty((span, n, LANES), np.float32)
-    steps = np.empty((span, LANES), np.float32)
-    inputs = np.empty((span, LANES), np.float32)
-    g = np.empty((n, LANES), np.float32)
-    a = np.empty((n, LANES), np.float32)
-    da = np.empty((n, LANES), np.float32)
-    d_skip = np.zeros(LANES, np.float32)
-    dd_skip = np.empty(LANES, np.float32)
-    shift = np.zeros(LANES, np.float32)
-    gate = np.empty(LANES, np.float32)
-    gy = np.empty(LANES, np.float32)
-    y = np.empty(LANES, np.float32)
-    dx = np.empty(LANES, np.float32)
-    dstep = np.empty(LANES, np.float32)
-    for task in range(first_task, last_task):
-        group = task // blocks
+    m = (n + LANES - 1) // LANES * LANES
+    # One vector of channels at a time, so that what a step reads again is in the first-level cache.
+    state = n * LANES
+    states = _scratch((span + 1) * state)
+    decays = _scratch(span * state)
+    steps = _scratch(span * LANES)
+    inputs = _scratch(span * LANES)
+    a, da, g = _scratch(state), _scratch(state), _scratch(state)
+    from_b, from_c = _scratch(m * LANES), _scratch(m * LANES)
+    for k in range(n, m):
+        store(from_b, k * LANES, splat(ZERO))
+        store(from_c, k * LANES, splat(ZERO))
+    while True:
+        task = next_task(counter)
+        if task >= tasks:
+            break
+        r = task // (groups * blocks)
+        group = task // blocks % groups
         block = task % blocks
-        c = block * LANES
-        for s in range(n):
-            _load(A[s], c, a[s])
-            for j in range(LANES):
-                da[s, j] = _ZERO
-        for j in range(LANES):
-            dd_skip[j] = _ZERO
-        if D.size > 0:
-            _load(D, c, d_skip)
-        if bias.size > 0:
-            _load(bias, c, shift)
-        for i in range(group * batch // groups, (group + 1) * batch // groups):
+        backwards = reverse != (r == 1)
+        towards = -1 if backwards else 1
+        for c in range(block * BLOCK, min((block + 1) * BLOCK, width), LANES):
+            _copy_state(n, 1, A, r * n * width + c, width, a)
             for s in range(n):
-                for j in range(LANES):
-                    g[s, j] = _ZERO
-                if grad_last.size > 0:
-                    _load(grad_last[i, s], c, g[s])
-            for part in range((length - 1) // chunk, -1, -1):
-                start = part * chunk
-                count = min(chunk, length - start)
-                for s in range(n):
+                store(da, s * LANES, splat(ZERO))
+            skip = splat(ZERO)
+            if D.size > 0:
+                skip = load(D, r * width + c)
+            d_skip = splat(ZERO)
+            d_shift = splat(ZERO)
+            for i in range(group * batch // groups, (group + 1) * batch // groups):
+                row = r * batch + i
+                _copy_state(n, 1, grad_last, row * n * width + c, width, g)
+                for part in range(inner, -1, -1):
+                    start = part * chunk
+                    count = min(chunk, length - start)
                     if part > 0:
-                        _load(borders[i, part - 1, s], c, states[0, s])
-                    elif initial.size > 0:
-                        _load(initial[i, s], c, states[0, s])
+                        at = (row * inner + part - 1) * n * width + c
+                        _copy_state(n, 1, borders, at, width, states)
                     else:
-                        for j in range(LANES):
-                            states[0, s, j] = _ZERO
-                for k in range(count):
-                    t = length - 1 - start - k if reverse else start + k
-                    _load(delta[i, t], c, steps[k])
-                    _load(u[i, t], c, inputs[k])
-                    _activate(steps[k], shift, use_softplus)
-                    for s in range(n):
-                        b_t = B[i, t, s]
-                        for j in range(LANES):
-                            factor = exp2(steps[k, j] * (a[s, j] * LOG2_E))
-                            decay[k, s, j] = factor
-                            states[k + 1, s, j] = (
-                                factor * states[k, s, j] + steps[k, j] * inputs[k, j] * b_t
-                            )
-                for k in range(count - 1, -1, -1):
-                    t = length - 1 - start - k if reverse else start + k
-                    _load(grad_out[i, t], c, gy)
-                    if z.size > 0:
-                        for j in range(LANES):
-                            y[j] = d_skip[j] * inputs[k, j]
+                        _copy_state(n, 1, initial, row * n * width + c, width, states)
+                    for k in range(count):
+                        t = length - 1 - start - k if backwards else start + k
+                        b_t = r * of_b[0] + i * of_b[1] + t * of_b[2]
+                        u_t = r * of_u[0] + i * of_u[1] + t * of_u[2] + c
+                        delta_t = r * of_delta[0] + i * of_delta[1] + t * of_delta[2] + c
+                        away = min(_AHEAD, count - 1 - k) * towards
+                        prefetch(u, u_t + away * of_u[2])
+                        prefetch(delta, delta_t + away * of_delta[2])
+                        x = load(u, u_t)
+                        step = _step_size(delta, delta_t, bias, r * width + c, use_softplus)
+                        store(inputs, k * LANES, x)
+                        store(steps, k * LANES, step)
+                        x *= step
+                        step *= splat(LOG2_E)
                         for s in range(n):
-                            c_t = C[i, t, s]
-                            for j in range(LANES):
-                                y[j] += states[k + 1, s, j] * c_t
-                        _load(z[i, t], c, gate)
-                        for j in range(LANES):
-                            open_ = sigmoid(gate[j])
-                            y[j] *= gy[j] * open_ * (_ONE + gate[j] * (_ONE - open_))
-                            gy[j] *= gate[j] * open_
-                        _store(y, dz[i, t], c)
-                    for j in range(LANES):
-                        dx[j] = _ZERO
-                        dstep[j] = _ZERO
-                        dd_skip[j] += gy[j] * inputs[k, j]
-                    for s in range(n):
-                        b_t = B[i, t, s]
-                        c_t = C[i, t, s]
-                        db = _ZERO
-                        dc = _ZERO
-                        for j in range(LANES):
-                            grad = g[s, j] + gy[j] * c_t
-                            carried = grad * decay[k, s, j]
-                            through = carried * states[k, s, j]
-                            dc += gy[j] * states[k + 1, s, j]
-                            db += grad * (steps[k, j] * inputs[k, j])
-                            dx[j] += grad * b_t
-                            dstep[j] += through * a[s, j]
-                            da[s, j] += through * steps[k, j]
-                            g[s, j] = carried
-                        dB[block, i, t, s] = db
-                        dC[block, i, t, s] = dc
-                    for j in range(LANES):
-                        dstep[j] += dx[j] * inputs[k, j]
-                        dx[j] = dx[j] * steps[k, j] + d_skip[j] * gy[j]
-                    if use_softplus:
-                        for j in range(LANES):
-                            dstep[j] *= sigmoid_from_softplus(steps[k, j])
-                    _store(dx, du[i, t], c)
-                    _store(dstep, ddelta[i, t], c)
-            if initial.size > 0:
-                for s in range(n):
-                    _store(g[s], dinitial[i, s], c)
-        for s in range(n):
-            _store(da[s], dA[group, s], c)
-        if D.size > 0:
-            _store(dd_skip, dD[group], c)
+                            at = k * state + s * LANES
+                            decay = exp2(step * load(a, s * LANES))
+                            store(decays, at, decay)
+                            value = x * splat(load_scalar(B, b_t + s))
+                            value = fma(decay, load(states, at), value)
+                            store(states, at + state, value)
+                    for k in range(count - 1, -1, -1):
+                        t = length - 1 - start - k if backwards else start + k
+                        b_t = r * of_b[0] + i * of_b[1] + t * of_b[2]
+                        c_t = r * of_c[0] + i * of_c[1] + t * of_c[2]
+                        z_t = r * of_z[0] + i * of_z[1] + t * of_z[2] + c
+                        grad_t = r * of_out[0] + i * of_out[1] + t * of_out[2] + c
+                        out_t = (row * length + t) * width + c
+                        away = -min(_AHEAD, k) * towards
+                        prefetch(grad_out, grad_t + away * of_out[2])
+                        prefetch(du, out_t + away * width)
+                        prefetch(ddelta, out_t + away * width)
+                        x = load(inputs, k * LANES)
+                        step = load(steps, k * LANES)
+                        gy = load(grad_out, grad_t)
+                        slope = splat(ZERO)
+                        if z.size > 0:
+                            prefetch(z, z_t + away * of_z[2])
+                            prefetch(dz, out_t + away * width)
+                            gate = load(z, z_t)
+                            opened = sigmoid(gate)
+                            slope = gy * opened * fma(gate, splat(ONE) - opened, splat(ONE))
+                            gy *= gate * opened
+                        d_skip = fma(gy, x, d_skip)
+                        driven = step * x
+                        y = skip * x
+                        dx = splat(ZERO)
+                        dstep = splat(ZERO)
+                        for s in range(n):
+                            at = k * state + s * LANES
+                            c_s = splat(load_scalar(C, c_t + s))
+                            after = load(states, at + state)
+                            y = fma(after, c_s, y)
+                            grad = fma(gy, c_s, load(g, s * LANES))
+                            carried = grad * load(decays, at)
+                            store(g, s * LANES, carried)
+                            through = carried * load(states, at)
+                            store(da, s * LANES, fma(through, step, load(da, s * LANES)))
+                            dstep = fma(through, load(a, s * LANES), dstep)
+                            dx = fma(grad, splat(load_scalar(B, b_t + s)), dx)
+                            store(from_b, s * LANES, grad * driven)
+                            store(from_c, s * LANES, gy * after)
+                        if z.size > 0:
+                            store(dz, out_t, y * slope)
+                        dstep = fma(dx, x, dstep)
+                        if use_softplus:
+                            dstep *= sigmoid_from_softplus(step)
+                        d_shift += dstep
+                        store(ddelta, out_t, dstep)
+                        store(du, out_t, fma(dx, step, skip * gy))
+                        at = ((block * shape[0] * batch + row) * length + t) * m
+                        for s in range(0, m, LANES):
+                            db = row_totals(from_b, s * LANES)
+                            dc = row_totals(from_c, s * LANES)
+                            if c > block * BLOCK:
+                                db += load(dB, at + s)
+                                dc += load(dC, at + s)
+                            store(dB, at + s, db)
+                            store(dC, at + s, dc)
+                if dinitial.size > 0:
+                    _keep_state(n, 1, g, dinitial, row * n * width + c, width)
+            at = (r * groups + group) * width + c
+            _keep_state(n, 1, da, dA, (r * groups + group) * n * width + c, width)
+            if D.size > 0:
+                store(dD, at, d_skip)
+            if bias.size > 0:
+                store(dbias, at, d_shift)

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
-from functools import cache
 
 import torch
 from torch import Tensor
 
-from scan import chunked, cpu
-from scan.interface import Inputs, Options
+from scan import chunked, cpu, gpu, mamba_adapter
+from scan.choice import choose
+from scan.interface import Inputs, Options, directions, one_direction
 from scan.operators import make_operator
 from scan.reference import selective_scan_reference
-
-log = logging.getLogger("scan")
 
 _OPERATORS: dict[str, Callable] = {
     "chunked": make_operator("chunked", chunked),
     "cpu": make_operator("cpu", cpu),
+    "triton": make_operator("triton", gpu),
+    "mamba_ssm": make_operator("mamba_ssm", mamba_adapter),
 }
-BACKENDS = ("reference", *_OPERATORS)
 
 
 def selective_scan(
@@ -54,11 +52,13 @@ def selective_scan(
         return_last_state: also return the state (b, d, n) after the last step scanned, with which
             a next piece of the sequence continues.
         chunk_size: the backward pass keeps one state in `chunk_size` steps and recomputes the rest.
-        backend: one of `BACKENDS`, or "auto": "cpu" for tensors on a CPU, otherwise "chunked".
+        backend: one of `scan.BACKENDS`, or "auto" for the fastest that can scan these tensors
+            (`scan.choice`), which the environment variable BSBIMAMBA_SCAN can name instead.
 
     Returns:
-        The output (b, l, d) in u's dtype. Float64 is computed in float64 ("cpu" cannot), all else
-        in float32, also under autocast.
+        The output (b, l, d) in u's dtype, and the state in float32. Float64 is computed in float64
+        ("reference" and "chunked" can), all else in float32, also under autocast. Gradients have
+        the dtypes of the arguments.
 
     Raises:
         ValueError: an argument's shape, dtype or device does not fit, or the backend cannot run.
@@ -66,54 +66,77 @@ def selective_scan(
     inputs = Inputs(u, delta, A, B, C, D, z, delta_bias, initial_state)
     options = Options(delta_softplus, reverse, chunk_size)
     _check(inputs, options)
-    name = _choose(backend, u)
-    dtype = torch.float64 if u.dtype == torch.float64 else torch.float32
-    with torch.autocast(u.device.type, enabled=False):
-        cast = Inputs(*(None if x is None else x.to(dtype) for x in inputs))  # type: ignore[arg-type]
-        if u.numel() == 0:
-            out = u.clone()
-            last = u.new_zeros(len(u), *A.shape, dtype=dtype)
-            if cast.initial_state is not None:
-                last = last + cast.initial_state
-        elif name == "reference":
-            out, last = selective_scan_reference(cast, options)
-        else:
-            out, last, _ = _OPERATORS[name](*cast, *options)
-    out = out.to(u.dtype)
-    return (out, last) if return_last_state else out
+    stacked = Inputs(*(None if x is None else x[None] for x in inputs))  # type: ignore[arg-type]
+    out, last = _scan(stacked, options, backend)
+    return (out[0], last[0]) if return_last_state else out[0]
 
 
-def _choose(backend: str, u: Tensor) -> str:
-    single = u.dtype != torch.float64
-    if backend == "auto":
-        name = "cpu" if u.device.type == "cpu" and single else "chunked"
-        _announce(name, u.device.type)
-        return name
-    if backend not in BACKENDS:
-        raise ValueError(f"backend {backend!r} is not one of {', '.join(BACKENDS)}, auto")
-    if backend == "cpu" and not (u.device.type == "cpu" and single):
+def scan_directions(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+    reverse: bool = False,
+    chunk_size: int = 64,
+    backend: str = "auto",
+) -> Tensor:
+    """One scan, or two at once that run in opposite directions: on a GPU in a single launch.
+
+    The arguments of `selective_scan` with a dimension of r = 1 or 2 in front: u, delta, z
+    (r, b, l, d); A (r, d, n); B, C (r, b, l, n); D, delta_bias (r, d). `reverse` is the direction
+    of the first; the second has values of its own and runs the other way. Returns (r, b, l, d) and
+    raises the same.
+    """
+    inputs = Inputs(u, delta, A, B, C, D, z, delta_bias, None)
+    options = Options(delta_softplus, reverse, chunk_size)
+    if u.dim() != 4 or len(u) not in (1, 2):
         raise ValueError(
-            f"backend 'cpu' computes in float32 on a CPU; u is {u.dtype} on {u.device}. "
-            "Use backend='chunked' or 'auto'."
+            f"u must be (1 or 2, batch, length, width), but its shape is {tuple(u.shape)}"
         )
-    return backend
+    _check(inputs, options, lead=(len(u),))
+    return _scan(inputs, options, backend)[0]
 
 
-@cache
-def _announce(name: str, device: str) -> None:
-    log.info("selective scan on %s: backend %s", device, name)
+def _scan(inputs: Inputs, options: Options, backend: str) -> tuple[Tensor, Tensor]:
+    """The outputs and last states of all directions."""
+    u, A, initial = inputs.u, inputs.A, inputs.initial_state
+    name = choose(backend, inputs)
+    if u.dtype == torch.float64 or any(
+        x is not None and x.dtype == torch.float64 for x in inputs
+    ):
+        inputs = Inputs(
+            *(None if x is None else x.to(inputs.compute_dtype) for x in inputs)  # type: ignore[arg-type]
+        )
+    if u.numel() == 0:
+        last = A.new_zeros(*u.shape[:2], *A.shape[1:], dtype=inputs.compute_dtype)
+        return u.clone(), last if initial is None else last + initial
+    if name == "reference":
+        with torch.autocast(u.device.type, enabled=False):
+            results = [
+                selective_scan_reference(one_direction(inputs, r, inputs.compute_dtype), way)
+                for r, way in enumerate(directions(inputs, options))
+            ]
+        out, last = (torch.stack(parts) for parts in zip(*results, strict=True))
+    else:
+        out, last, _ = _OPERATORS[name](*inputs, *options)
+    return out.to(u.dtype), last
 
 
-def _check(inputs: Inputs, options: Options) -> None:
+def _check(inputs: Inputs, options: Options, lead: tuple[int, ...] = ()) -> None:
     u, A = inputs.u, inputs.A
-    if u.dim() != 3:
-        raise ValueError(f"u must be (batch, length, width), but its shape is {tuple(u.shape)}")
-    if A.dim() != 2:
-        raise ValueError(f"A must be (width, state), but its shape is {tuple(A.shape)}")
-    b, length, d = u.shape
-    n = A.shape[1]
-    whole, states, width = (b, length, d), (b, length, n), (d,)
-    shapes = (whole, whole, (d, n), states, states, width, whole, width, (b, d, n))
+    for name, x, dims in (("u", u, "batch, length, width"), ("A", A, "width, state")):
+        expected = "".join(f"{size}, " for size in lead) + dims
+        if x.dim() != expected.count(",") + 1 or x.shape[: len(lead)] != lead:
+            raise ValueError(f"{name} must be ({expected}), but its shape is {tuple(x.shape)}")
+    b, length, d = u.shape[-3:]
+    n = A.shape[-1]
+    whole, states, width = (*lead, b, length, d), (*lead, b, length, n), (*lead, d)
+    shapes = (whole, whole, (*width, n), states, states, width, whole, width, (*lead, b, d, n))
     for name, x, shape in zip(Inputs._fields, inputs, shapes, strict=True):
         if x is None:
             continue

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 
 class Inputs(NamedTuple):
-    """The tensors of `scan.selective_scan`, in its shapes and of one dtype; None where absent."""
+    """The tensors of `scan.selective_scan`, None where absent, each with directions r in front.
+
+    u, delta, z (r, b, l, d); A (r, d, n); B, C (r, b, l, n); D, delta_bias (r, d); initial_state
+    (r, b, d, n). r is 1, or 2 for a scan in both directions, each with values of its own. Strides
+    are any. Either all are float64, or each is float32, bfloat16 or float16, and the backend
+    computes in float32.
+    """
 
     u: Tensor
     delta: Tensor
@@ -20,9 +27,13 @@ class Inputs(NamedTuple):
     delta_bias: Tensor | None
     initial_state: Tensor | None
 
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        return torch.float64 if self.u.dtype == torch.float64 else torch.float32
+
 
 class Options(NamedTuple):
-    """How to scan them."""
+    """How to scan them. `reverse` is the first direction's; a second one goes the other way."""
 
     delta_softplus: bool
     reverse: bool
@@ -30,13 +41,14 @@ class Options(NamedTuple):
 
 
 class Backend(Protocol):
-    """A module with these two functions. No output may alias an input or another output."""
+    """A module with these functions. No output may alias an input or another output."""
 
     def forward(self, inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:
-        """The output (b, l, d), the last state (b, d, n), and what the backward pass needs.
+        """The output (r, b, l, d) in u's dtype, the last state (r, b, d, n) in the computing
+        one, and what the backward pass needs.
 
         That is the state with which each chunk but the first begins, in scanning order:
-        (b, ceil(l / chunk) - 1, n, d).
+        (r, b, ceil(l / chunk) - 1, n, d).
         """
 
     def backward(
@@ -47,4 +59,24 @@ class Backend(Protocol):
         borders: Tensor,
         options: Options,
     ) -> list[Tensor]:
-        """The gradient of each input, in the order of `Inputs`; of size 0 for an absent one."""
+        """The gradient of each input in its dtype and shape, contiguous, in the order of `Inputs`;
+        of size 0 for an absent one."""
+
+
+def absent_as_empty(gradients: list[Tensor | None], inputs: Inputs) -> list[Tensor]:
+    """Gradients in the dtypes of the inputs; a tensor of size 0 where there is none."""
+    return [
+        inputs.u.new_empty(0) if x is None or gradient is None else gradient.to(x.dtype)
+        for gradient, x in zip(gradients, inputs, strict=True)
+    ]
+
+
+def one_direction(inputs: Inputs, direction: int, dtype: torch.dtype) -> Inputs:
+    """The inputs of one direction, without that dimension, in `dtype`."""
+    return Inputs(*(None if x is None else x[direction].to(dtype) for x in inputs))  # type: ignore[arg-type]
+
+
+def directions(inputs: Inputs, options: Options) -> list[Options]:
+    """The options of each direction."""
+    ways = (options.reverse, not options.reverse)
+    return [options._replace(reverse=way) for way in ways[: len(inputs.u)]]

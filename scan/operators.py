@@ -6,6 +6,7 @@ name them. All backends share one schema; what differs is the function behind it
 
 # No postponed annotations here: torch reads the schema of an operator from them.
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -41,16 +42,21 @@ def make_operator(name: str, backend: Backend) -> Callable:
         chunk_size: int,
     ) -> tuple[Tensor, Tensor, Tensor]:
         inputs = Inputs(u, delta, A, B, C, D, z, delta_bias, initial_state)
-        return backend.forward(inputs, Options(delta_softplus, reverse, chunk_size))
+        with torch.autocast(u.device.type, enabled=False):
+            return backend.forward(inputs, Options(delta_softplus, reverse, chunk_size))
 
     @scan.register_fake
     def _(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
         inputs, options = Inputs(*arguments[:9]), Options(*arguments[9:])
-        b, length, d = inputs.u.shape
-        n = inputs.A.shape[1]
+        r, b, length, d = inputs.u.shape
+        n = inputs.A.shape[2]
+        dtype = inputs.compute_dtype
         new = inputs.u.new_empty
-        borders = (length - 1) // options.chunk_size
-        return new(b, length, d), new(b, d, n), new(b, borders, n, d)
+        if hasattr(backend, "kept"):
+            kept = backend.kept(inputs, options)
+        else:
+            kept = new(r, b, (length - 1) // options.chunk_size, n, d, dtype=dtype)
+        return new(r, b, length, d), new(r, b, d, n, dtype=dtype), kept
 
     @torch.library.custom_op(f"{NAMESPACE}::scan_{name}_backward", mutates_args=())
     def scan_backward(
@@ -72,17 +78,20 @@ def make_operator(name: str, backend: Backend) -> Callable:
     ) -> list[Tensor]:
         inputs = Inputs(u, delta, A, B, C, D, z, delta_bias, initial_state)
         options = Options(delta_softplus, reverse, chunk_size)
-        return backend.backward(grad_out, grad_last, inputs, borders, options)
+        # Whoever calls backward() inside autocast still gets gradients in full precision.
+        with torch.autocast(u.device.type, enabled=False):
+            return backend.backward(grad_out, grad_last, inputs, borders, options)
 
     @scan_backward.register_fake
     def _(grad_out: Tensor, grad_last: Tensor | None, *arguments: Any) -> list[Tensor]:
-        new = grad_out.new_empty
-        return [new(0) if x is None else new(x.shape) for x in Inputs(*arguments[:9])]
+        inputs = Inputs(*arguments[:9])
+        new = inputs.u.new_empty
+        return [new(0) if x is None else new(x.shape, dtype=x.dtype) for x in inputs]
 
     @register_flop_formula(getattr(getattr(torch.ops, NAMESPACE), f"scan_{name}"))
     def _(u: Any, delta: Any, A: Any, *arguments: Any, **keywords: Any) -> int:
         # Shapes. Three multiply-accumulates in each state: the decay, the input, the output.
-        return 2 * 3 * u[0] * u[1] * A[0] * A[1]
+        return 2 * 3 * u[1] * u[2] * math.prod(A)
 
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
         ctx.options = inputs[9:]
@@ -94,10 +103,8 @@ def make_operator(name: str, backend: Backend) -> Callable:
     ) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors
         if grad_out is None:
-            grad_out = torch.zeros_like(saved[0])
-        # Whoever calls backward() inside autocast still gets gradients in the inputs' precision.
-        with torch.autocast(grad_out.device.type, enabled=False):
-            grads = scan_backward(grad_out, grad_last, *saved, *ctx.options)
+            grad_out = torch.zeros(saved[0].shape, dtype=saved[0].dtype, device=saved[0].device)
+        grads = scan_backward(grad_out, grad_last, *saved, *ctx.options)
         wanted = (
             grad if x is not None and needed else None
             for grad, x, needed in zip(grads, saved, ctx.needs_input_grad, strict=False)

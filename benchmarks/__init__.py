@@ -1,0 +1,1 @@
+"""Measurements of the code's own parts, each a ratio taken side by side in one run."""

@@ -1,0 +1,98 @@
+"""What the Triton kernels of the scan ask of a GPU, read off their machine code; needs no GPU.
+
+    python -m benchmarks.gpu_resources [--capability 86 90]
+
+Compiles each kernel for the setting of the networks (16 states, D, gate, bias, softplus) and prints
+registers a thread, bytes spilled, instructions in all and in a loop, by kind.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+KINDS = ("MUFU", "FFMA", "FMUL", "FADD", "SHFL", "LDG", "STG", "LDS", "STS", "BAR", "LDL", "STL")
+
+
+def compile_kernel(name: str, dtype: str, capability: int, **changes: Any) -> Any:
+    """The compiled kernel `name` of `scan.gpu_kernels`, for u, delta, B, C and z of `dtype`."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from scan import gpu, gpu_kernels
+
+    kernel = getattr(gpu_kernels, name)
+    fixed: dict[str, Any] = {
+        "CHUNK": 64, "REVERSE": False, "SOFTPLUS": True, "HAS_D": True, "HAS_Z": True,
+        "HAS_BIAS": True, "HAS_INITIAL": False, "HAS_LAST": False, "N": 16,
+        "BLOCK": gpu.BLOCK, "TILE": gpu.TILE,
+    }  # fmt: skip
+    warps = changes.pop("num_warps", gpu.WARPS)
+    fixed.update(changes)
+    sequences = ("u", "delta", "z", "out", "grad_out", "du", "ddelta", "dz")
+    signature: dict[str, Any] = {}
+    constants, aligned = {}, {}
+    for place, argument in enumerate(kernel.arg_names):
+        if argument in fixed:
+            signature[argument] = "constexpr"
+            constants[(place,)] = fixed[argument]
+        elif argument.startswith("of_"):
+            signature[argument] = ("i32", "i32", "i32")
+            aligned.update({(place, k): [["tt.divisibility", 16]] for k in range(3)})
+        elif argument in ("directions", "batch", "length", "width", "groups"):
+            signature[argument] = "i32"
+            if argument == "width":
+                aligned[(place,)] = [["tt.divisibility", 16]]
+        else:
+            signature[argument] = "*" + (dtype if argument in sequences else "fp32")
+            aligned[(place,)] = [["tt.divisibility", 16]]
+    source = ASTSource(kernel, signature, constants, aligned)
+    options = {"num_warps": warps, "enable_fp_fusion": True}
+    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+
+
+def resources(compiled: Any) -> dict[str, Any]:
+    """Registers, spills and instruction counts of a compiled kernel."""
+    import triton
+
+    tools = Path(triton.__file__).parent / "backends/nvidia/bin"
+    with tempfile.TemporaryDirectory() as folder:
+        cubin = Path(folder) / "kernel.cubin"
+        cubin.write_bytes(compiled.asm["cubin"])
+
+        def read(option: str) -> str:
+            command = [str(tools / "cuobjdump"), option, str(cubin)]
+            return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+        usage, code = read("-res-usage"), read("-sass")
+    operations = re.findall(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\d+ )?([A-Z0-9_]+)", code)
+    counts = Counter(operations)
+    found = {key: int(value) for key, value in re.findall(r"(REG|STACK|SHARED|LOCAL):(\d+)", usage)}
+    return {
+        "registers": found["REG"],
+        "stack": found["STACK"],
+        "shared": found["SHARED"],
+        "conversions": compiled.asm["ttgir"].count("convert_layout"),
+        "instructions": len(operations),
+        **{kind: counts[kind] for kind in KINDS if counts[kind]},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--capability", type=int, nargs="+", default=[86, 90])
+    for capability in parser.parse_args().capability:
+        for name in ("scan_forward", "scan_backward"):
+            for dtype in ("fp32", "bf16"):
+                found = resources(compile_kernel(name, dtype, capability))
+                print(f"sm_{capability} {name} {dtype}:", found)
+
+
+if __name__ == "__main__":
+    main()

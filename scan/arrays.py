@@ -1,0 +1,35 @@
+"""How tensors reach the kernels: padded to whole vectors, row by row, and as flat numpy arrays."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def pad(x: Tensor, width: int) -> Tensor:
+    """Zeros behind the last dimension up to `width`. No width of our networks needs them."""
+    return x if x.shape[-1] == width else F.pad(x, (0, width - x.shape[-1]))
+
+
+def cut(x: Tensor, width: int) -> Tensor:
+    """The inverse of `pad`."""
+    return x if x.shape[-1] == width else x[..., :width].contiguous()
+
+
+def row_major(x: Tensor) -> Tensor:
+    """x with its last dimension contiguous; a copy only where it is not so."""
+    return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
+
+
+def flat(x: Tensor | None, dtype: torch.dtype = torch.float32) -> np.ndarray:
+    """All of the memory that x reaches over as one array, bfloat16 as uint16.
+
+    Where x is absent, an array of size 0 of `dtype`.
+    """
+    if x is None:
+        x = torch.empty(0, dtype=dtype)
+    reach = sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True))
+    values = x.detach().as_strided((reach + 1 if x.numel() else 0,), (1,))
+    return values.view(torch.uint16).numpy() if x.dtype == torch.bfloat16 else values.numpy()

@@ -1,0 +1,86 @@
+"""Which backend scans what: availability, and the fastest of those that there are."""
+
+from __future__ import annotations
+
+import logging
+import os
+from functools import cache
+from importlib.util import find_spec
+
+import torch
+
+from scan.interface import Inputs
+
+log = logging.getLogger("scan")
+
+BACKENDS = ("reference", "chunked", "cpu", "triton", "mamba_ssm")
+VARIABLE = "BSBIMAMBA_SCAN"
+
+# Fastest first. On a CPU "cpu" is faster than "chunked" for every length from 1 to 4000 and every
+# batch measured (EXPERIMENTS.md, "The scan to the limit"; `python -m benchmarks.scan
+# --crossovers` measures it again). The order on a GPU is that of what each one moves through
+# memory; it has not been measured.
+_FASTEST = {"cpu": ("cpu", "chunked"), "cuda": ("triton", "mamba_ssm", "chunked")}
+
+
+def choose(backend: str, inputs: Inputs) -> str:
+    """The name of the backend to use; raises ValueError where `backend` cannot scan the inputs.
+
+    The environment variable BSBIMAMBA_SCAN stands in for "auto".
+    """
+    origin = "backend"
+    if backend == "auto" and os.environ.get(VARIABLE):
+        backend, origin = os.environ[VARIABLE], f"the environment variable {VARIABLE}:"
+    device = inputs.u.device.type
+    if backend == "auto":
+        for name in _FASTEST.get(device, ()):
+            if why_not(name, inputs) is None:
+                return _announced(name, device)
+        return _announced("chunked", device)
+    if backend not in BACKENDS:
+        raise ValueError(f"{origin} {backend!r} is not one of {', '.join(BACKENDS)}, auto")
+    reason = why_not(backend, inputs)
+    if reason is not None:
+        raise ValueError(f"{origin} {backend!r} {reason}. Use 'chunked' or 'auto'.")
+    return backend
+
+
+def why_not(name: str, inputs: Inputs) -> str | None:
+    """Why a backend cannot scan these inputs, to go behind its name; None where it can."""
+    if name in ("reference", "chunked"):
+        return None
+    u = inputs.u
+    if u.dtype == torch.float64:
+        return "computes in float32, and u is float64"
+    if name == "cpu":
+        return None if u.device.type == "cpu" else f"runs on a CPU, and u is on {u.device}"
+    if name == "triton":
+        if not importable("triton"):
+            return "needs the package triton, which is not installed"
+        if u.device.type == "cuda" or interpreted():
+            return None
+        return f"runs on a CUDA device, and u is on {u.device} (TRITON_INTERPRET=1 tries it there)"
+    if not (importable("mamba_ssm") and importable("selective_scan_cuda")):
+        return "needs the package mamba-ssm, which is not installed"
+    if u.device.type != "cuda":
+        return f"runs on a CUDA device, and u is on {u.device}"
+    if inputs.initial_state is not None:
+        return "takes no initial_state"
+    return None
+
+
+@cache
+def importable(package: str) -> bool:
+    """Whether a package is installed; it is not imported."""
+    return find_spec(package) is not None
+
+
+def interpreted() -> bool:
+    """Whether Triton's kernels run on the CPU, in its interpreter."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+@cache
+def _announced(name: str, device: str) -> str:
+    log.info("selective scan on %s: backend %s", device, name)
+    return name

@@ -1,0 +1,151 @@
+"""`causal_conv_silu`: Mamba's short convolution and the SiLU behind it, as one operator.
+
+The backends: numba kernels on a CPU, which take less than half of PyTorch's time; on a GPU the
+package causal-conv1d where it is installed, otherwise Triton kernels; PyTorch for all else.
+"""
+
+# No postponed annotations here: torch reads the schema of an operator from them.
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+from scan import convolution_backends as backends
+from scan.choice import importable, interpreted
+
+BACKENDS = tuple(backends.ALL)
+
+
+def causal_conv_silu(
+    u: Tensor, weight: Tensor, bias: Tensor, reverse: bool = False, backend: str = "auto"
+) -> Tensor:
+    """silu of the depthwise convolution over l of u, looking back (ahead, if reversed).
+
+    Args:
+        u: (b, l, d), or (r, b, l, d) for r = 1 or 2 directions at once, of which the second looks
+            the other way.
+        weight: (d, taps), or (r, d, taps), the last tap that of the present step. bias: (d), or
+            (r, d).
+        backend: one of `BACKENDS`, or "auto".
+
+    Returns:
+        As u, in its shape and dtype. Gradients have the dtypes of the arguments.
+
+    Raises:
+        ValueError: an argument's shape, dtype or device does not fit, or the backend cannot run.
+    """
+    _check(u, weight, bias)
+    single = u.dim() == 3
+    if single:
+        u, weight, bias = u[None], weight[None], bias[None]
+    name = _choose(backend, u, weight)
+    if u.numel() == 0:
+        out = u.clone()
+    else:
+        out = conv_silu(u, weight, bias, reverse, name)
+    return out[0] if single else out
+
+
+@torch.library.custom_op("bsbimamba::conv_silu", mutates_args=())
+def conv_silu(u: Tensor, weight: Tensor, bias: Tensor, reverse: bool, backend: str) -> Tensor:
+    with torch.autocast(u.device.type, enabled=False):
+        return backends.ALL[backend].forward(u, weight, bias, reverse)
+
+
+@conv_silu.register_fake
+def _(u: Tensor, weight: Tensor, bias: Tensor, reverse: bool, backend: str) -> Tensor:
+    return u.new_empty(u.shape)
+
+
+@register_flop_formula(torch.ops.bsbimamba.conv_silu)
+def _(u: Any, weight: Any, *arguments: Any, **keywords: Any) -> int:
+    return 2 * math.prod(u) * weight[-1]  # shapes
+
+
+@torch.library.custom_op("bsbimamba::conv_silu_backward", mutates_args=())
+def conv_silu_backward(
+    grad_out: Tensor, u: Tensor, weight: Tensor, bias: Tensor, reverse: bool, backend: str
+) -> list[Tensor]:
+    with torch.autocast(u.device.type, enabled=False):
+        grads = backends.ALL[backend].backward(grad_out, u, weight, bias, reverse)
+    return [
+        grad.to(x.dtype).contiguous() for grad, x in zip(grads, (u, weight, bias), strict=True)
+    ]
+
+
+@conv_silu_backward.register_fake
+def _(
+    grad_out: Tensor, u: Tensor, weight: Tensor, bias: Tensor, reverse: bool, backend: str
+) -> list[Tensor]:
+    return [x.new_empty(x.shape) for x in (u, weight, bias)]
+
+
+def _setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:3])
+    ctx.options = inputs[3:]
+
+
+def _backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
+    grads = conv_silu_backward(grad_out, *ctx.saved_tensors, *ctx.options)
+    wanted = (
+        grad if need else None for grad, need in zip(grads, ctx.needs_input_grad, strict=False)
+    )
+    return *wanted, None, None
+
+
+conv_silu.register_autograd(_backward, setup_context=_setup_context)
+
+
+def _choose(backend: str, u: Tensor, weight: Tensor) -> str:
+    if backend != "auto" and backend not in BACKENDS:
+        raise ValueError(f"backend {backend!r} is not one of {', '.join(BACKENDS)}, auto")
+    order = ("cpu", "causal_conv1d", "triton", "torch") if backend == "auto" else (backend,)
+    for name in order:
+        reason = _why_not(name, u, weight)
+        if reason is None:
+            return name
+    raise ValueError(f"backend {backend!r} {reason}. Use 'torch' or 'auto'.")
+
+
+def _why_not(name: str, u: Tensor, weight: Tensor) -> str | None:
+    """Why a backend cannot convolve u, to go behind its name; None where it can."""
+    if name == "torch":
+        return None
+    if u.dtype == torch.float64:
+        return "computes in float32, and u is float64"
+    if name == "cpu":
+        return None if u.device.type == "cpu" else f"runs on a CPU, and u is on {u.device}"
+    if not importable(name):
+        return f"needs the package {name.replace('_', '-')}, which is not installed"
+    if name == "triton":
+        if u.device.type == "cuda" or (u.device.type == "cpu" and interpreted()):
+            return None
+        return f"runs on a CUDA device, and u is on {u.device}"
+    if u.device.type != "cuda":
+        return f"runs on a CUDA device, and u is on {u.device}"
+    d, taps = weight.shape[1:]
+    if not (2 <= taps <= 4 and d % 8 == 0):
+        return f"takes 2 to 4 taps and a width in whole eights, not {taps} and {d}"
+    return None
+
+
+def _check(u: Tensor, weight: Tensor, bias: Tensor) -> None:
+    lead = tuple(u.shape[:1]) if u.dim() == 4 else ()
+    if u.dim() not in (3, 4) or lead not in ((), (1,), (2,)):
+        raise ValueError(
+            "u must be (batch, length, width) or (1 or 2, batch, length, width), "
+            f"but its shape is {tuple(u.shape)}"
+        )
+    d = u.shape[-1]
+    if weight.dim() != len(lead) + 2 or tuple(weight.shape[:-1]) != (*lead, d):
+        raise ValueError(f"weight has shape {tuple(weight.shape)}, expected {(*lead, d)} and taps")
+    if tuple(bias.shape) != (*lead, d):
+        raise ValueError(f"bias has shape {tuple(bias.shape)}, expected {(*lead, d)}")
+    for name, x in (("u", u), ("weight", weight), ("bias", bias)):
+        if not x.is_floating_point():
+            raise ValueError(f"{name} has dtype {x.dtype}, expected a real floating-point one")
+        if x.device != u.device:
+            raise ValueError(f"{name} is on {x.device}, expected {u.device}, where u is")

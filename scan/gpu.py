@@ -1,0 +1,165 @@
+"""The selective scan on a GPU: launches the Triton kernels.
+
+With TRITON_INTERPRET=1 in the environment before Triton is first imported, the same kernels run on
+a CPU, slowly.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from scan.arrays import row_major
+from scan.interface import Inputs, Options, absent_as_empty
+
+# A warp and two channels a lane: B and C, which all channels of a step share, are loaded once for
+# both, and half as many exchanges between lanes sum their gradients. Chosen from registers and instruction counts (`benchmarks/gpu_resources.py`); not yet timed.
+BLOCK = 64
+TILE = 8
+WARPS = 1
+# Enough programs to fill a large GPU; more only cost memory for partial sums.
+_PROGRAMS = 8192
+
+
+def forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:
+    """See `scan.interface.Backend`."""
+    from scan.gpu_kernels import scan_forward
+
+    prepared = _prepared(inputs)
+    u, _, A, *_ = prepared
+    arrays = (*prepared[:3], _packed(prepared, options), *prepared[5:])
+    r, b, length, d = u.shape
+    n = A.shape[1]
+    out = torch.empty(r, b, length, d, dtype=u.dtype, device=u.device)
+    last = _new(u, r, b, n, d)
+    borders = _new(u, r, b, (length - 1) // options.chunk_size, n, d)
+    with _on(u):
+        scan_forward[(r * b * -(-d // BLOCK),)](
+            *(u if x is None else x for x in arrays),
+            out,
+            last,
+            borders,
+            *_strides(prepared),
+            b,
+            length,
+            d,
+            **_settings(prepared, options),
+        )
+    return out, last.transpose(2, 3).contiguous(), borders
+
+
+def backward(
+    grad_out: Tensor, grad_last: Tensor | None, inputs: Inputs, borders: Tensor, options: Options
+) -> list[Tensor]:
+    """See `scan.interface.Backend`."""
+    from scan.gpu_kernels import scan_backward
+
+    prepared = _prepared(inputs)
+    u, delta, A, _, _, D, z, bias, initial = prepared
+    r, b, length, d = u.shape
+    n = A.shape[1]
+    grad_out = row_major(grad_out)
+    if grad_last is not None:
+        grad_last = grad_last.float().transpose(2, 3).contiguous()
+    blocks = -(-d // BLOCK)
+    groups = min(b, max(1, _PROGRAMS // (r * blocks)))
+    tiles = -(-min(length, options.chunk_size) // TILE)
+    du, ddelta = (torch.empty(u.shape, dtype=x.dtype, device=u.device) for x in (u, delta))
+    dz = None if z is None else torch.empty(z.shape, dtype=z.dtype, device=u.device)
+    dA = torch.zeros(r, groups, n, d, device=u.device)
+    dBC = _new(u, blocks, r, b, length, 2, n)
+    dD = None if D is None else _new(u, r, groups, d)
+    dbias = None if bias is None else _new(u, r, groups, d)
+    dinitial = None if initial is None else _new(u, r, b, n, d)
+    scratch, carry = _new(u, r, groups, tiles, n, d), _new(u, r, groups, n, d)
+    arrays = (
+        *(grad_out, grad_last, *prepared[:3], _packed(prepared, options), *prepared[5:], borders),
+        *(du, ddelta, dA, dBC, dD, dz, dbias, dinitial, scratch, carry),
+    )
+    with _on(u):
+        scan_backward[(r * groups * blocks,)](
+            *(u if x is None else x for x in arrays),
+            *_strides(prepared),
+            grad_out.stride()[:3],
+            r,
+            b,
+            length,
+            d,
+            groups,
+            HAS_LAST=grad_last is not None,
+            TILE=TILE,
+            **_settings(prepared, options),
+        )
+    dB, dC = (_turned(x, options) for x in dBC.sum(0).unbind(3))
+    gradients = [
+        du,
+        ddelta,
+        dA.sum(1).transpose(1, 2).contiguous(),
+        dB.contiguous(),
+        dC.contiguous(),
+        None if dD is None else dD.sum(1),
+        dz,
+        None if dbias is None else dbias.sum(1),
+        None if dinitial is None else dinitial.transpose(2, 3).contiguous(),
+    ]
+    return absent_as_empty(gradients, inputs)
+
+
+def _prepared(inputs: Inputs) -> Inputs:
+    """What is read at every step as it is; parameters and states in float32, the latter with the
+    channels last."""
+    u, delta, A, B, C, D, z, bias, initial = inputs
+    return Inputs(
+        row_major(u),
+        row_major(delta),
+        A.float().transpose(1, 2).contiguous(),
+        B,
+        C,
+        None if D is None else D.float().contiguous(),
+        None if z is None else row_major(z),
+        None if bias is None else bias.float().contiguous(),
+        None if initial is None else initial.float().transpose(2, 3).contiguous(),
+    )
+
+
+def _packed(inputs: Inputs, options: Options) -> Tensor:
+    """B and C as (r, b, l, 2, n) in float32 and in scanning order: the kernels then find those of
+    the steps to come at constant distances. They are n/d of the size of u."""
+    return torch.stack([_turned(x.float(), options) for x in (inputs.B, inputs.C)], 3)
+
+
+def _turned(x: Tensor, options: Options) -> Tensor:
+    """x (r, b, l, ...) from the order of time to that of scanning, or back."""
+    first = x[:1].flip(2) if options.reverse else x[:1]
+    second = x[1:] if options.reverse else x[1:].flip(2)
+    return torch.cat([first, second]) if len(x) > 1 else first
+
+
+def _settings(inputs: Inputs, options: Options) -> dict[str, object]:
+    return {
+        "CHUNK": options.chunk_size,
+        "REVERSE": options.reverse,
+        "SOFTPLUS": options.delta_softplus,
+        "HAS_D": inputs.D is not None,
+        "HAS_Z": inputs.z is not None,
+        "HAS_BIAS": inputs.delta_bias is not None,
+        "HAS_INITIAL": inputs.initial_state is not None,
+        "N": inputs.A.shape[1],
+        "BLOCK": BLOCK,
+        "num_warps": WARPS,
+        "enable_fp_fusion": True,
+    }
+
+
+def _strides(inputs: Inputs) -> list[tuple[int, ...]]:
+    sequences = (inputs.u, inputs.delta, inputs.z)
+    return [(0, 0, 0) if x is None else x.stride()[:3] for x in sequences]
+
+
+def _new(like: Tensor, *shape: int) -> Tensor:
+    return torch.empty(shape, dtype=torch.float32, device=like.device)
+
+
+def _on(x: Tensor) -> torch.cuda.device:
+    """Triton launches on the current device; this makes it that of x (on a CPU, none)."""
+    return torch.cuda.device(x.device if x.is_cuda else -1)

@@ -1,0 +1,307 @@
+"""The selective scan's Triton kernels, forward and backward, both directions in one launch.
+
+A program owns a block of channels of one sequence in one direction and walks it step by step, so
+that a short sequence wastes nothing. Channels lie across the lanes of one warp and the states of a
+channel in registers of its lane: sums over states need no exchange between lanes. There are no
+atomics; what is summed over programs is summed by the caller, always in the same order.
+
+Offsets of sequences and steps are 64-bit. Notation as in `scan.cpu_kernels`. A kernel works in
+float32, whatever the dtypes of the arrays.
+"""
+
+# mypy: disable-error-code="no-untyped-def, index, assignment"
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from scan.polynomials import LOG1P, SERIES, SERIES_LIMIT
+
+_LOG1P = tl.constexpr(LOG1P)
+_SERIES = tl.constexpr(SERIES)
+_SERIES_LIMIT = tl.constexpr(SERIES_LIMIT)
+_LOG2_E = tl.constexpr(1.4426950408889634)
+
+
+@triton.jit
+def _softplus(x):
+    """log(1 + exp(x)); tl.log has no digits left where exp(x) is small."""
+    e = tl.exp2(-tl.abs(x) * _LOG2_E)
+    q = e * _LOG1P[7] + _LOG1P[6]
+    for i in tl.static_range(6):
+        q = q * e + _LOG1P[5 - i]
+    return tl.maximum(x, 0.0) + e * (q * e + 1.0)
+
+
+@triton.jit
+def _sigmoid(x):
+    return 1.0 / (1.0 + tl.exp2(-x * _LOG2_E))
+
+
+@triton.jit
+def _sigmoid_from_softplus(y):
+    """sigmoid(x) = 1 - exp(-y) for y = softplus(x); for a small y by its series, which keeps it."""
+    series = _SERIES[3] - y * _SERIES[4]
+    series = _SERIES[2] - y * series
+    series = _SERIES[1] - y * series
+    series = _SERIES[0] - y * series
+    small = y * (1.0 - y * series)
+    return tl.where(y < _SERIES_LIMIT, small, 1.0 - tl.exp2(-y * _LOG2_E))
+
+
+@triton.jit
+def _start(array, strides, r, i):
+    """Where sequence i of direction r begins."""
+    return array + r * strides[0] + i * strides[1]
+
+
+@triton.jit
+def _step_size(delta, bias, d, mask, SOFTPLUS: tl.constexpr):
+    step = tl.load(delta + d, mask=mask, other=0.0).to(tl.float32) + bias
+    if SOFTPLUS:
+        step = _softplus(step)
+    return step
+
+
+@triton.jit
+def _load_state(pointer, width, mask, PRESENT: tl.constexpr, N: tl.constexpr, BLOCK: tl.constexpr):
+    """A state (n, width) as N vectors of channels; zeros where it is absent."""
+    h = ()
+    for s in tl.static_range(N):
+        if PRESENT:
+            h = h + (tl.load(pointer + s * width, mask=mask, other=0.0),)
+        else:
+            h = h + (tl.zeros([BLOCK], tl.float32),)
+    return h
+
+
+@triton.jit
+def _store_state(pointer, width, mask, h, N: tl.constexpr):
+    for s in tl.static_range(N):
+        tl.store(pointer + s * width, h[s], mask=mask)
+
+
+@triton.jit
+def _advance(h, a2, step, driven, bc, N: tl.constexpr):
+    """The state one step later; bc points to B and C of the step."""
+    later = ()
+    for s in tl.static_range(N):
+        later = later + (tl.exp2(step * a2[s]) * h[s] + driven * tl.load(bc + s),)
+    return later
+
+
+@triton.jit
+def _rates(A, width, mask, N: tl.constexpr):
+    """A to the base of exp2."""
+    a2 = ()
+    for s in tl.static_range(N):
+        a2 = a2 + (tl.load(A + s * width, mask=mask, other=0.0) * _LOG2_E,)
+    return a2
+
+
+@triton.jit
+def scan_forward(
+    u, delta, A, BC, D, z, bias, initial, out, last, borders,
+    of_u, of_delta, of_z, batch, length, width,
+    CHUNK: tl.constexpr, REVERSE: tl.constexpr, SOFTPLUS: tl.constexpr,
+    HAS_D: tl.constexpr, HAS_Z: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_INITIAL: tl.constexpr,
+    N: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Program = direction x sequence x channel block. BC (r, b, l, 2, n) is in scanning order.
+    Outputs as in `scan.interface`, but for the last state, (r, b, n, d)."""
+    blocks = tl.cdiv(width, BLOCK)
+    program = tl.program_id(0)
+    d = program % blocks * BLOCK + tl.arange(0, BLOCK)
+    mask = d < width
+    row = (program // blocks).to(tl.int64)
+    r = row // batch
+    i = row % batch
+    backwards = REVERSE != (r == 1)
+    u, delta, z = _start(u, of_u, r, i), _start(delta, of_delta, r, i), _start(z, of_z, r, i)
+    bc = BC + row * length * 2 * N
+    out += row * length * width
+    borders += row * ((length - 1) // CHUNK) * N * width + d
+    a2 = _rates(A + r * N * width + d, width, mask, N)
+    h = _load_state(initial + row * N * width + d, width, mask, HAS_INITIAL, N, BLOCK)
+    skip = tl.zeros([BLOCK], tl.float32)
+    shift = tl.zeros([BLOCK], tl.float32)
+    if HAS_D:
+        skip = tl.load(D + r * width + d, mask=mask, other=0.0)
+    if HAS_BIAS:
+        shift = tl.load(bias + r * width + d, mask=mask, other=0.0)
+    for k in range(length):
+        t = tl.where(backwards, length - 1 - k, k).to(tl.int64)
+        if (k > 0) & (k % CHUNK == 0):
+            _store_state(borders + (k // CHUNK - 1) * N * width, width, mask, h, N)
+        step = _step_size(delta + t * of_delta[2], shift, d, mask, SOFTPLUS)
+        x = tl.load(u + t * of_u[2] + d, mask=mask, other=0.0).to(tl.float32)
+        h = _advance(h, a2, step, step * x, bc, N)
+        y = skip * x
+        for s in tl.static_range(N):
+            y += h[s] * tl.load(bc + N + s)
+        if HAS_Z:
+            gate = tl.load(z + t * of_z[2] + d, mask=mask, other=0.0).to(tl.float32)
+            y *= gate * _sigmoid(gate)
+        tl.store(out + t * width + d, y, mask=mask)
+        bc += 2 * N
+    _store_state(last + row * N * width + d, width, mask, h, N)
+
+
+@triton.jit
+def scan_backward(
+    grad_out, grad_last, u, delta, A, BC, D, z, bias, initial, borders,
+    du, ddelta, dA, dBC, dD, dz, dbias, dinitial, scratch, carry,
+    of_u, of_delta, of_z, of_out, directions, batch, length, width, groups,
+    CHUNK: tl.constexpr, REVERSE: tl.constexpr, SOFTPLUS: tl.constexpr,
+    HAS_D: tl.constexpr, HAS_Z: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_INITIAL: tl.constexpr,
+    HAS_LAST: tl.constexpr, N: tl.constexpr, BLOCK: tl.constexpr, TILE: tl.constexpr,
+):  # fmt: skip
+    """Program = direction x group of sequences x channel block.
+
+    Per chunk: walk from its border and put down the state before every tile of TILE steps
+    (scratch (r, groups, tiles, n, d)); then take the tiles from the last to the first, and in a
+    tile one state index at a time, with the tile's decays and states in registers. The gradient of
+    the state is handed from tile to tile in carry (r, groups, n, d).
+    Sums over programs are left to the caller: dA (r, groups, n, d), which comes zeroed; dD, dbias
+    (r, groups, d); dBC (blocks, r, b, l, 2, n), in scanning order as BC is.
+    """
+    blocks = tl.cdiv(width, BLOCK)
+    program = tl.program_id(0)
+    block = program % blocks
+    d = block * BLOCK + tl.arange(0, BLOCK)
+    mask = d < width
+    place = (program // blocks).to(tl.int64)  # of direction and group
+    r = place // groups
+    group = place % groups
+    backwards = REVERSE != (r == 1)
+    inner = (length - 1) // CHUNK
+    scratch += place * tl.cdiv(tl.minimum(length, CHUNK), TILE) * N * width + d
+    carry += place * N * width + d
+    dA += place * N * width + d
+    A += r * N * width + d
+    skip = tl.zeros([BLOCK], tl.float32)
+    shift = tl.zeros([BLOCK], tl.float32)
+    if HAS_D:
+        skip = tl.load(D + r * width + d, mask=mask, other=0.0)
+    if HAS_BIAS:
+        shift = tl.load(bias + r * width + d, mask=mask, other=0.0)
+    d_skip = tl.zeros([BLOCK], tl.float32)
+    d_shift = tl.zeros([BLOCK], tl.float32)
+    for i in range(group * batch // groups, (group + 1) * batch // groups):
+        row = r * batch + i
+        u_i, delta_i = _start(u, of_u, r, i), _start(delta, of_delta, r, i)
+        z_i, grad_i = _start(z, of_z, r, i), _start(grad_out, of_out, r, i)
+        bc_i = BC + row * length * 2 * N
+        dbc_i = dBC + (block.to(tl.int64) * directions * batch + row) * length * 2 * N
+        states = row * N * width + d
+        for m in range(N):
+            g = tl.zeros([BLOCK], tl.float32)
+            if HAS_LAST:
+                g = tl.load(grad_last + states + m * width, mask=mask, other=0.0)
+            tl.store(carry + m * width, g, mask=mask)
+        for back in range(inner + 1):
+            part = inner - back
+            start = part * CHUNK
+            count = tl.minimum(CHUNK, length - start)
+            tiles = tl.cdiv(count, TILE)
+            # Loaded anew in every chunk, or they would fill the registers of the tiles below.
+            a2 = _rates(A, width, mask, N)
+            h = _load_state(initial + states, width, mask, HAS_INITIAL, N, BLOCK)
+            if part > 0:
+                at = (row * inner + part - 1) * N * width + d
+                h = _load_state(borders + at, width, mask, True, N, BLOCK)
+            # The barriers keep writing and reading of scratch and carry apart between lanes.
+            tl.debug_barrier()
+            for tile in range(tiles):
+                _store_state(scratch + tile * N * width, width, mask, h, N)
+                first = start + tile * TILE
+                for k in range(first, tl.minimum(first + TILE, start + (tiles - 1) * TILE)):
+                    t = tl.where(backwards, length - 1 - k, k).to(tl.int64)
+                    step = _step_size(delta_i + t * of_delta[2], shift, d, mask, SOFTPLUS)
+                    x = tl.load(u_i + t * of_u[2] + d, mask=mask, other=0.0).to(tl.float32)
+                    h = _advance(h, a2, step, step * x, bc_i + k * 2 * N, N)
+            for down in range(tiles):
+                tl.debug_barrier()
+                tile = tiles - 1 - down
+                first = start + tile * TILE
+                inside = count - tile * TILE
+                # Behind the end nothing moves: a step of length zero. What is loaded in vain there
+                # lies within the arrays.
+                steps, drivens, gys = (), (), ()
+                dxs, dsteps, ys = (), (), ()
+                for j in tl.static_range(TILE):
+                    k = tl.minimum(first + j, length - 1)
+                    t = tl.where(backwards, length - 1 - k, k).to(tl.int64)
+                    here = mask & (tl.zeros_like(d) + j < inside)
+                    step = _step_size(delta_i + t * of_delta[2], shift, d, here, SOFTPLUS)
+                    step = tl.where(here, step, 0.0)
+                    x = tl.load(u_i + t * of_u[2] + d, mask=here, other=0.0).to(tl.float32)
+                    gy = tl.load(grad_i + t * of_out[2] + d, mask=here, other=0.0).to(tl.float32)
+                    if HAS_Z:
+                        gate = tl.load(z_i + t * of_z[2] + d, mask=here, other=0.0).to(tl.float32)
+                        gy *= gate * _sigmoid(gate)
+                    d_skip += gy * x
+                    steps, drivens, gys = steps + (step,), drivens + (step * x,), gys + (gy,)
+                    ys, dxs = ys + (skip * x,), dxs + (tl.zeros([BLOCK], tl.float32),)
+                    dsteps = dsteps + (tl.zeros([BLOCK], tl.float32),)
+                bc = bc_i + first * 2 * N
+                dbc = dbc_i + first * 2 * N
+                for m in range(N):
+                    a = tl.load(A + m * width, mask=mask, other=0.0)
+                    after = tl.load(scratch + (tile * N + m) * width, mask=mask, other=0.0)
+                    g = tl.load(carry + m * width, mask=mask, other=0.0)
+                    da = tl.load(dA + m * width, mask=mask, other=0.0)
+                    a_log2 = a * _LOG2_E
+                    decays, hs = (), (after,)
+                    for j in tl.static_range(TILE):
+                        decay = tl.exp2(steps[j] * a_log2)
+                        after = decay * after + drivens[j] * tl.load(bc + j * 2 * N, j < inside, 0.0)
+                        decays, hs = decays + (decay,), hs + (after,)
+                    new_dxs, new_dsteps, new_ys = (), (), ()
+                    for j in tl.static_range(TILE - 1, -1, -1):
+                        b = tl.load(bc + j * 2 * N, j < inside, 0.0)
+                        c = tl.load(bc + j * 2 * N + N, j < inside, 0.0)
+                        grad = g + gys[j] * c
+                        g = grad * decays[j]
+                        through = g * hs[j]
+                        da += through * steps[j]
+                        new_dxs = (dxs[j] + grad * b,) + new_dxs
+                        new_dsteps = (dsteps[j] + through * a,) + new_dsteps
+                        new_ys = (ys[j] + hs[j + 1] * c,) + new_ys
+                        db = tl.sum(grad * drivens[j])
+                        dc = tl.sum(gys[j] * hs[j + 1])
+                        if j < inside:
+                            tl.store(dbc + j * 2 * N, db)
+                            tl.store(dbc + j * 2 * N + N, dc)
+                    dxs, dsteps, ys = new_dxs, new_dsteps, new_ys
+                    tl.store(carry + m * width, g, mask=mask)
+                    tl.store(dA + m * width, da, mask=mask)
+                    bc += 1
+                    dbc += 1
+                for j in tl.static_range(TILE):
+                    k = tl.minimum(first + j, length - 1)
+                    t = tl.where(backwards, length - 1 - k, k).to(tl.int64)
+                    here = mask & (tl.zeros_like(d) + j < inside)
+                    x = tl.load(u_i + t * of_u[2] + d, mask=here, other=0.0).to(tl.float32)
+                    at = (row * length + t) * width + d
+                    dstep = dsteps[j] + dxs[j] * x
+                    if SOFTPLUS:
+                        dstep *= _sigmoid_from_softplus(steps[j])
+                    d_shift += tl.where(here, dstep, 0.0)
+                    tl.store(ddelta + at, dstep, mask=here)
+                    tl.store(du + at, dxs[j] * steps[j] + skip * gys[j], mask=here)
+                    if HAS_Z:
+                        gate = tl.load(z_i + t * of_z[2] + d, mask=here, other=0.0).to(tl.float32)
+                        grad = tl.load(grad_i + t * of_out[2] + d, mask=here, other=0.0)
+                        opened = _sigmoid(gate)
+                        slope = opened * (1.0 + gate * (1.0 - opened))
+                        tl.store(dz + at, ys[j] * grad.to(tl.float32) * slope, mask=here)
+        if HAS_INITIAL:
+            tl.debug_barrier()
+            for m in range(N):
+                g = tl.load(carry + m * width, mask=mask, other=0.0)
+                tl.store(dinitial + states + m * width, g, mask=mask)
+    if HAS_D:
+        tl.store(dD + place * width + d, d_skip, mask=mask)
+    if HAS_BIAS:
+        tl.store(dbias + place * width + d, d_shift, mask=mask)
