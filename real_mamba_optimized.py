@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -121,7 +121,7 @@ def _mix(x: Tensor, mixers: list[SelectiveSSM]) -> Tensor:
     u = causal_conv_silu(
         u,
         stacked(lambda m: m.conv1d.weight[:, 0]),
-        stacked(lambda m: m.conv1d.bias),
+        stacked(lambda m: cast(Tensor, m.conv1d.bias)),
         reverse=first.reverse,
     )
     selected = u.flatten(1, 2) @ stacked(lambda m: m.x_proj.weight).mT
@@ -209,6 +209,4 @@ class BidirectionalMambaBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, l, c) to (b, l, c)."""
-        return self.merge(
-            _checkpointed(self._forward_impl, x, self.forward_mamba.use_checkpoint)
-        )
+        return self.merge(_checkpointed(self._forward_impl, x, self.forward_mamba.use_checkpoint))

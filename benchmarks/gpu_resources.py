@@ -37,7 +37,8 @@ def compile_kernel(name: str, dtype: str, capability: int, **changes: Any) -> An
     fixed.update(changes)
     sequences = ("u", "delta", "z", "out", "grad_out", "du", "ddelta", "dz")
     signature: dict[str, Any] = {}
-    constants, aligned = {}, {}
+    constants: dict[Any, Any] = {}
+    aligned: dict[Any, Any] = {}
     for place, argument in enumerate(kernel.arg_names):
         if argument in fixed:
             signature[argument] = "constexpr"

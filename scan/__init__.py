@@ -1,4 +1,4 @@
-"""The recurrence of Mamba and the convolution before it, one file a backend, behind one function."""
+"""The recurrence of Mamba and the convolution before it, each with several backends."""
 
 from scan.choice import BACKENDS
 from scan.convolution import causal_conv_silu

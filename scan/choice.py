@@ -35,8 +35,8 @@ def choose(backend: str, inputs: Inputs) -> str:
     if backend == "auto":
         for name in _FASTEST.get(device, ()):
             if why_not(name, inputs) is None:
-                return _announced(name, device)
-        return _announced("chunked", device)
+                return _announce(name, device)
+        return _announce("chunked", device)
     if backend not in BACKENDS:
         raise ValueError(f"{origin} {backend!r} is not one of {', '.join(BACKENDS)}, auto")
     reason = why_not(backend, inputs)
@@ -80,7 +80,12 @@ def interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
-@cache
-def _announced(name: str, device: str) -> str:
-    log.info("selective scan on %s: backend %s", device, name)
+_announced: set[tuple[str, str]] = set()
+
+
+def _announce(name: str, device: str) -> str:
+    """Log a choice once."""
+    if (name, device) not in _announced and not torch.compiler.is_compiling():
+        _announced.add((name, device))
+        log.info("selective scan on %s: backend %s", device, name)
     return name

@@ -5,7 +5,7 @@ into memory. Conventions as in `scan.cpu_kernels`; weight is (r, taps, d), its l
 the present step.
 """
 
-# mypy: disable-error-code="no-untyped-def, call-arg, attr-defined"
+# mypy: disable-error-code="no-untyped-def, call-arg, attr-defined, var-annotated"
 from __future__ import annotations
 
 from scan.kernel_cache import kernel
@@ -15,7 +15,7 @@ from scan.vectors import LANES, fma, load, next_task, splat, store
 
 @kernel
 def conv_forward(counter, tasks, shape, of_u, u, weight, bias, reverse, out):
-    """Task = direction x sequence. out (r, b, l, d) = silu(bias + sum of weight_i u_{t-taps+1+i})."""
+    """Task = direction x sequence. Writes out (r, b, l, d)."""
     _, batch, length, width, taps = shape
     while True:
         row = next_task(counter)

@@ -42,10 +42,7 @@ def causal_conv_silu(
     if single:
         u, weight, bias = u[None], weight[None], bias[None]
     name = _choose(backend, u, weight)
-    if u.numel() == 0:
-        out = u.clone()
-    else:
-        out = conv_silu(u, weight, bias, reverse, name)
+    out = conv_silu(u, weight, bias, reverse, name) if u.numel() else u.clone()
     return out[0] if single else out
 
 
@@ -71,9 +68,7 @@ def conv_silu_backward(
 ) -> list[Tensor]:
     with torch.autocast(u.device.type, enabled=False):
         grads = backends.ALL[backend].backward(grad_out, u, weight, bias, reverse)
-    return [
-        grad.to(x.dtype).contiguous() for grad, x in zip(grads, (u, weight, bias), strict=True)
-    ]
+    return [grad.to(x.dtype).contiguous() for grad, x in zip(grads, (u, weight, bias), strict=True)]
 
 
 @conv_silu_backward.register_fake
@@ -140,7 +135,8 @@ def _check(u: Tensor, weight: Tensor, bias: Tensor) -> None:
             f"but its shape is {tuple(u.shape)}"
         )
     d = u.shape[-1]
-    if weight.dim() != len(lead) + 2 or tuple(weight.shape[:-1]) != (*lead, d):
+    whole = weight.dim() == len(lead) + 2 and weight.shape[-1] > 0
+    if not whole or tuple(weight.shape[:-1]) != (*lead, d):
         raise ValueError(f"weight has shape {tuple(weight.shape)}, expected {(*lead, d)} and taps")
     if tuple(bias.shape) != (*lead, d):
         raise ValueError(f"bias has shape {tuple(bias.shape)}, expected {(*lead, d)}")

@@ -35,9 +35,7 @@ class _Cpu:
         r, b, length, d, _ = shape
         out = torch.empty(r, b, length, d, dtype=given[0].dtype)
         arrays = (flat(x) for x in given)
-        share_out(
-            conv_forward, r * b, shape, given[0].stride()[:3], *arrays, reverse, flat(out)
-        )
+        share_out(conv_forward, r * b, shape, given[0].stride()[:3], *arrays, reverse, flat(out))
         return cut(out, u.shape[3]).to(u.dtype)
 
     def backward(
@@ -54,9 +52,7 @@ class _Cpu:
         arrays = (flat(x) for x in (grad_out, *given))
         strides = (given[0].stride()[:3], grad_out.stride()[:3])
         written = (flat(x) for x in (du, dweight, dbias, scratch))
-        share_out(
-            conv_backward, r * groups, groups, shape, *strides, *arrays, reverse, *written
-        )
+        share_out(conv_backward, r * groups, groups, shape, *strides, *arrays, reverse, *written)
         dweight = dweight.sum(1)[..., :width].transpose(1, 2)
         return [cut(du, width), dweight, cut(dbias.sum(1), width)]
 

@@ -12,7 +12,7 @@ Notation as in Gu and Dao, "Mamba", 2023, section 2 and algorithm 2:
     h_t = exp(Δ_t A) h_{t-1} + Δ_t B_t u_t,    y_t = C_t h_t + D u_t,    out_t = y_t silu(z_t)
 """
 
-# mypy: disable-error-code="no-untyped-def, call-arg, attr-defined"
+# mypy: disable-error-code="no-untyped-def, call-arg, attr-defined, var-annotated"
 from __future__ import annotations
 
 import numpy as np
@@ -20,7 +20,17 @@ from numba import njit
 
 from scan.kernel_cache import kernel
 from scan.vector_math import LOG2_E, ONE, ZERO, exp2, sigmoid, sigmoid_from_softplus, softplus
-from scan.vectors import LANES, fma, load, load_scalar, next_task, prefetch, row_totals, splat, store
+from scan.vectors import (
+    LANES,
+    fma,
+    load,
+    load_scalar,
+    next_task,
+    prefetch,
+    row_totals,
+    splat,
+    store,
+)
 
 BLOCK = 64
 # Rows are 1.5 KB apart in the usual width, too far for the hardware to fetch them ahead: without
@@ -30,7 +40,7 @@ _AHEAD = 4
 
 @njit(inline="always")
 def _scratch(size):
-    """Uninitialised floats that start on a cache line: a vector across two is slow to load again."""
+    """Uninitialised floats from the start of a cache line: a vector across two is slow to read."""
     raw = np.empty(size + LANES, np.float32)
     first = (-(raw.ctypes.data >> 2)) & (LANES - 1)
     return raw[first : first + size]

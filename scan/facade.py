@@ -106,9 +106,7 @@ def _scan(inputs: Inputs, options: Options, backend: str) -> tuple[Tensor, Tenso
     """The outputs and last states of all directions."""
     u, A, initial = inputs.u, inputs.A, inputs.initial_state
     name = choose(backend, inputs)
-    if u.dtype == torch.float64 or any(
-        x is not None and x.dtype == torch.float64 for x in inputs
-    ):
+    if u.dtype == torch.float64 or any(x is not None and x.dtype == torch.float64 for x in inputs):
         inputs = Inputs(
             *(None if x is None else x.to(inputs.compute_dtype) for x in inputs)  # type: ignore[arg-type]
         )
@@ -129,10 +127,10 @@ def _scan(inputs: Inputs, options: Options, backend: str) -> tuple[Tensor, Tenso
 
 def _check(inputs: Inputs, options: Options, lead: tuple[int, ...] = ()) -> None:
     u, A = inputs.u, inputs.A
-    for name, x, dims in (("u", u, "batch, length, width"), ("A", A, "width, state")):
+    for name, given, dims in (("u", u, "batch, length, width"), ("A", A, "width, state")):
         expected = "".join(f"{size}, " for size in lead) + dims
-        if x.dim() != expected.count(",") + 1 or x.shape[: len(lead)] != lead:
-            raise ValueError(f"{name} must be ({expected}), but its shape is {tuple(x.shape)}")
+        if given.dim() != expected.count(",") + 1 or given.shape[: len(lead)] != lead:
+            raise ValueError(f"{name} must be ({expected}), but its shape is {tuple(given.shape)}")
     b, length, d = u.shape[-3:]
     n = A.shape[-1]
     whole, states, width = (*lead, b, length, d), (*lead, b, length, n), (*lead, d)

@@ -13,7 +13,8 @@ from scan.arrays import row_major
 from scan.interface import Inputs, Options, absent_as_empty
 
 # A warp and two channels a lane: B and C, which all channels of a step share, are loaded once for
-# both, and half as many exchanges between lanes sum their gradients. Chosen from registers and instruction counts (`benchmarks/gpu_resources.py`); not yet timed.
+# both, and half as many exchanges between lanes sum their gradients. Chosen from registers and
+# instruction counts (`benchmarks/gpu_resources.py`); not yet timed.
 BLOCK = 64
 TILE = 8
 WARPS = 1

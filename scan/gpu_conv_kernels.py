@@ -45,7 +45,7 @@ def conv_forward(
     start = program // blocks % segments * SEGMENT
     row = (program // blocks // segments).to(tl.int64)
     r = row // batch
-    backwards = REVERSE != (r == 1)
+    backwards = (r == 1) != REVERSE
     u += r * of_u[0] + (row % batch) * of_u[1] + d
     out += row * length * width + d
     taps = _load_taps(weight, r, d, width, mask, TAPS)
@@ -83,7 +83,7 @@ def conv_backward(
     place = (program // blocks).to(tl.int64)  # of direction, sequence and segment
     row = place // segments
     r = row // batch
-    backwards = REVERSE != (r == 1)
+    backwards = (r == 1) != REVERSE
     u += r * of_u[0] + (row % batch) * of_u[1] + d
     grad_out += r * of_out[0] + (row % batch) * of_out[1] + d
     du += row * length * width + d

@@ -116,7 +116,7 @@ def scan_forward(
     row = (program // blocks).to(tl.int64)
     r = row // batch
     i = row % batch
-    backwards = REVERSE != (r == 1)
+    backwards = (r == 1) != REVERSE
     u, delta, z = _start(u, of_u, r, i), _start(delta, of_delta, r, i), _start(z, of_z, r, i)
     bc = BC + row * length * 2 * N
     out += row * length * width
@@ -173,7 +173,7 @@ def scan_backward(
     place = (program // blocks).to(tl.int64)  # of direction and group
     r = place // groups
     group = place % groups
-    backwards = REVERSE != (r == 1)
+    backwards = (r == 1) != REVERSE
     inner = (length - 1) // CHUNK
     scratch += place * tl.cdiv(tl.minimum(length, CHUNK), TILE) * N * width + d
     carry += place * N * width + d
@@ -255,7 +255,8 @@ def scan_backward(
                     decays, hs = (), (after,)
                     for j in tl.static_range(TILE):
                         decay = tl.exp2(steps[j] * a_log2)
-                        after = decay * after + drivens[j] * tl.load(bc + j * 2 * N, j < inside, 0.0)
+                        b = tl.load(bc + j * 2 * N, j < inside, 0.0)
+                        after = decay * after + drivens[j] * b
                         decays, hs = decays + (decay,), hs + (after,)
                     new_dxs, new_dsteps, new_ys = (), (), ()
                     for j in tl.static_range(TILE - 1, -1, -1):

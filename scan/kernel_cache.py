@@ -1,5 +1,6 @@
 """Compiled numba kernels, kept for later processes."""
 
+# mypy: disable-error-code="attr-defined"
 from __future__ import annotations
 
 import hashlib
@@ -11,7 +12,14 @@ from numba import config, njit
 _FOLDER = Path(__file__).resolve().parent
 SOURCES = [
     _FOLDER / name
-    for name in ("conv_kernels.py", "cpu_kernels.py", "kernel_cache.py", "polynomials.py", "vector_math.py", "vectors.py")
+    for name in (
+        "conv_kernels.py",
+        "cpu_kernels.py",
+        "kernel_cache.py",
+        "polynomials.py",
+        "vector_math.py",
+        "vectors.py",
+    )
 ]
 VERSION = hashlib.sha256(b"".join(path.read_bytes() for path in SOURCES)).hexdigest()[:16]
 

@@ -1,4 +1,4 @@
-"""Coefficients shared by the CPU's and the GPU's softplus and its derivative, lowest order first."""
+"""Coefficients of softplus and its derivative for CPU and GPU, lowest order first."""
 
 # log(1 + e) = e (1 + e Q(e)) on [0, 1], minimax in the relative error (3.4e-8).
 LOG1P = (

@@ -73,7 +73,7 @@ def _operator(symbol: Callable, instruction: str) -> None:
     @overload(symbol)
     def typed(a, b):  # type: ignore[no-untyped-def]  # numba compares these arguments by their text
         if isinstance(a, _VectorType) and isinstance(b, _VectorType):
-            return lambda a, b: combine(a, b)
+            return lambda a, b: combine(a, b)  # type: ignore[call-arg]
         return None
 
 
@@ -126,9 +126,7 @@ def row_totals(typing_context: Any, array: Any, offset: Any) -> Any:
             for side in (0, LANES):
                 low += range(side + start, side + start + width)
                 high += range(side + start + width, side + start + 2 * width)
-        halves = (
-            builder.shuffle_vector(x, y, ir.Constant(_INTS, lanes)) for lanes in (low, high)
-        )
+        halves = (builder.shuffle_vector(x, y, ir.Constant(_INTS, lanes)) for lanes in (low, high))
         return builder.fadd(*halves)
 
     def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:

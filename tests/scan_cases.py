@@ -1,0 +1,86 @@
+"""Arguments for the scan, and what a backend makes of them, for the tests of all backends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scan import scan_directions, selective_scan
+
+NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias", "initial_state")
+OPTIONAL = ("D", "z", "delta_bias", "initial_state")
+SEQUENCES = ("u", "delta", "B", "C", "z")
+# Largest error relative to the largest entry. Float32 sums of up to 1000 rounded terms.
+TOLERANCE = {torch.float64: 1e-10, torch.float32: 2e-5, torch.bfloat16: 2e-2, torch.float16: 3e-3}
+
+
+def make_arguments(b: int, length: int, d: int, n: int, seed: int = 0) -> dict[str, Tensor]:
+    """float64 arguments in the range that a trained Mamba has."""
+    rng = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=rng, dtype=torch.float64)
+
+    return {
+        "u": normal(b, length, d),
+        "delta": normal(b, length, d),
+        "A": -torch.exp(normal(d, n)),
+        "B": normal(b, length, n),
+        "C": normal(b, length, n),
+        "D": normal(d),
+        "z": normal(b, length, d),
+        "delta_bias": normal(d) - 2,
+        "initial_state": normal(b, d, n),
+    }
+
+
+def make_both(b: int, length: int, d: int, n: int) -> dict[str, Tensor]:
+    """Arguments for two directions."""
+    one, other = (make_arguments(b, length, d, n, seed) for seed in (1, 2))
+    return {k: torch.stack([one[k], other[k]]) for k in one if k != "initial_state"}
+
+
+def gradients(outputs: dict[str, Tensor], leaves: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The outputs, and all gradients of a fixed scalar function of them."""
+    rng = torch.Generator().manual_seed(1)
+    loss = sum(
+        (x.double() * torch.randn(x.shape, generator=rng, dtype=torch.float64).to(x.device)).sum()
+        for x in outputs.values()
+    )
+    grads = torch.autograd.grad(loss, list(leaves.values()))  # type: ignore[arg-type]
+    return {**outputs, **dict(zip(leaves, grads, strict=True))}
+
+
+def leaves_of(arguments: dict[str, Tensor], dtype: torch.dtype | dict[str, torch.dtype]) -> dict:
+    return {
+        k: v.to(dtype[k] if isinstance(dtype, dict) else dtype).detach().requires_grad_()
+        for k, v in arguments.items()
+    }
+
+
+def run(arguments: dict[str, Tensor], dtype: Any, backend: str, **options: Any) -> dict:
+    """Outputs and gradients of a scan in one direction."""
+    leaves = leaves_of(arguments, dtype)
+    out, last = selective_scan(
+        **leaves, delta_softplus=True, return_last_state=True, backend=backend, **options
+    )
+    return gradients({"out": out, "last": last}, leaves)
+
+
+def run_both(arguments: dict[str, Tensor], dtype: Any, backend: str, **options: Any) -> dict:
+    """Output and gradients of a scan in two directions at once."""
+    leaves = leaves_of(arguments, dtype)
+    out = scan_directions(**leaves, delta_softplus=True, backend=backend, **options)
+    return gradients({"out": out}, leaves)
+
+
+def assert_close(got: dict, expected: dict, dtype: torch.dtype) -> None:
+    assert got.keys() == expected.keys()
+    for name, value in got.items():
+        reference = expected[name].double().cpu()
+        assert value.shape == reference.shape, name
+        error = (value.double().cpu() - reference).abs().max()
+        error = error / reference.abs().max().clamp_min(1e-30)
+        assert error < TOLERANCE[dtype], f"{name}: relative error {error:.2e}"

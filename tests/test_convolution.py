@@ -1,0 +1,115 @@
+"""Mamba's short convolution with its SiLU, on a CPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from convolution_cases import compare, make
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from scan import causal_conv_silu
+
+HERE = ("torch", "cpu")
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("length", [1, 3, 4, 31, 251])
+@pytest.mark.parametrize("backend", HERE)
+def test_against_its_definition(backend: str, length: int, reverse: bool) -> None:
+    compare(backend, 2, length, 70, reverse=reverse, directions=2)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    b=st.integers(1, 40),
+    length=st.integers(1, 20),
+    d=st.sampled_from([1, 15, 16, 17, 64]),
+    taps=st.integers(1, 6),
+    reverse=st.booleans(),
+    directions=st.integers(1, 2),
+    backend=st.sampled_from(HERE),
+)
+def test_any_size(
+    b: int, length: int, d: int, taps: int, reverse: bool, directions: int, backend: str
+) -> None:
+    compare(backend, b, length, d, taps, reverse, directions)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_other_precisions(dtype: torch.dtype) -> None:
+    compare("torch", 2, 20, 64, dtype=dtype)
+    if dtype != torch.float64:
+        compare("cpu", 2, 20, 64, dtype=dtype)
+        return
+    with pytest.raises(ValueError, match="'cpu' computes in float32, and u is float64"):
+        compare("cpu", 2, 20, 64, dtype=dtype)
+
+
+@pytest.mark.parametrize("backend", HERE)
+def test_operators_keep_torchs_contract(backend: str) -> None:
+    arguments = [x.float().requires_grad_() for x in make(2, 9, 20, 4, 2).values()]
+    torch.library.opcheck(torch.ops.bsbimamba.conv_silu, (*arguments, False, backend))
+    given_ = [arguments[0].detach(), *(x.detach() for x in arguments)]
+    torch.library.opcheck(torch.ops.bsbimamba.conv_silu_backward, (*given_, True, backend))
+
+
+def test_compile_traces_through_without_a_graph_break() -> None:
+    arguments = {k: v.float() for k, v in make(2, 9, 20, 4, 2).items()}
+
+    def convolve(u: Tensor) -> Any:
+        return causal_conv_silu(u, arguments["weight"], arguments["bias"])
+
+    compiled = torch.compile(convolve, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(arguments["u"]), convolve(arguments["u"]))
+
+
+def test_views_as_a_projection_gives_them() -> None:
+    arguments = {k: v[0].float() for k, v in make(3, 9, 32, 4, 1).items()}
+    u = torch.stack([arguments["u"], torch.full_like(arguments["u"], torch.nan)], 2)[:, :, 0]
+    assert not u.is_contiguous()
+    for backend in HERE:
+        got = causal_conv_silu(u, arguments["weight"], arguments["bias"], backend=backend)
+        assert torch.equal(got, causal_conv_silu(**arguments, backend=backend))
+
+
+@pytest.mark.parametrize("backend", HERE)
+@pytest.mark.parametrize("name", ["u", "weight", "bias"])
+def test_a_nan_that_goes_in_comes_out(name: str, backend: str) -> None:
+    arguments = {k: v[0].float() for k, v in make(1, 9, 20, 4, 1).items()}
+    arguments[name][(0,) * arguments[name].dim()] = torch.nan
+    assert causal_conv_silu(**arguments, backend=backend).isnan().any()
+
+
+def test_an_empty_sequence_gives_an_empty_one() -> None:
+    for shape in ((2, 0, 6), (0, 3, 6), (2, 3, 0)):
+        u = torch.empty(shape)
+        d = shape[-1]
+        assert causal_conv_silu(u, torch.empty(d, 4), torch.empty(d)).shape == shape
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"u": torch.zeros(9, 6)}, r"u must be \(batch, length, width\) or \(1 or 2"),
+        ({"u": torch.zeros(3, 2, 9, 6)}, r"its shape is \(3, 2, 9, 6\)"),
+        ({"weight": torch.zeros(5, 4)}, r"weight has shape \(5, 4\), expected \(6,\) and taps"),
+        ({"weight": torch.zeros(6, 0)}, r"weight has shape \(6, 0\), expected \(6,\) and taps"),
+        ({"bias": torch.zeros(5)}, r"bias has shape \(5,\), expected \(6,\)"),
+        ({"bias": torch.zeros(6, dtype=torch.long)}, "bias has dtype torch.int64"),
+        ({"bias": torch.zeros(6, device="meta")}, "bias is on meta, expected cpu"),
+        ({"backend": "cuda"}, "backend 'cuda' is not one of torch, cpu"),
+        ({"backend": "causal_conv1d"}, "'causal_conv1d' needs the package causal-conv1d"),
+    ],
+)
+def test_what_does_not_fit_is_named(change: dict, message: str) -> None:
+    arguments: dict[str, Any] = {
+        "u": torch.zeros(2, 9, 6),
+        "weight": torch.zeros(6, 4),
+        "bias": torch.zeros(6),
+    }
+    with pytest.raises(ValueError, match=message):
+        causal_conv_silu(**{**arguments, **change})

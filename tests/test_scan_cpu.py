@@ -1,0 +1,232 @@
+"""The CPU kernels: their vectors, their threads, and how they are kept between processes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from numba import njit
+from scan_cases import make_arguments, make_both, run, run_both
+from torch import Tensor
+
+from scan import kernel_cache, vectors
+from scan import vector_math as vm
+
+
+def over_vectors(function: Any, x: np.ndarray) -> np.ndarray:
+    """A function of one vector, applied to a whole array."""
+
+    @njit
+    def apply(x, out):  # type: ignore[no-untyped-def]
+        for i in range(0, x.size, vectors.LANES):
+            vectors.store(out, i, function(vectors.load(x, i)))
+
+    padded = np.zeros(-(-x.size // 16) * 16, np.float32)
+    padded[: x.size] = x
+    out = np.empty_like(padded)
+    apply(padded, out)
+    return out[: x.size]
+
+
+@pytest.mark.parametrize(
+    ("function", "reference", "bound"),
+    [
+        (vm.exp2, np.exp2, 2e-7),
+        (vm.softplus, lambda x: np.logaddexp(0, x), 5e-6),
+        (vm.sigmoid, lambda x: 1 / (1 + np.exp(-x)), 5e-6),
+    ],
+)
+def test_functions_against_numpy(function: Any, reference: Any, bound: float) -> None:
+    x = np.linspace(-126, 127, 100_003, dtype=np.float32)
+    expected = reference(x.astype(np.float64))
+    normal = expected > 1e-37
+    error = np.abs(over_vectors(function, x)[normal] / expected[normal] - 1).max()
+    assert error < bound, f"relative error {error:.2e}"
+
+
+def test_sigmoid_from_the_softplus() -> None:
+    x = np.linspace(-80, 80, 10_001, dtype=np.float32)
+    y = np.logaddexp(0, x.astype(np.float64))
+    error = over_vectors(vm.sigmoid_from_softplus, y.astype(np.float32)) * (1 + np.exp(-x)) - 1
+    assert np.abs(error).max() < 5e-6
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (vm.exp2, [np.nan, 0, np.inf, 1]),
+        (vm.softplus, [np.nan, 0, np.inf, np.log(2)]),
+        (vm.sigmoid, [np.nan, 0, 1, 0.5]),
+        (vm.sigmoid_from_softplus, [np.nan, -np.inf, 1, 0]),
+    ],
+)
+def test_functions_at_the_edges(function: Any, expected: list[float]) -> None:
+    edges = np.array([np.nan, -np.inf, np.inf, 0], np.float32)
+    np.testing.assert_allclose(over_vectors(function, edges), expected, rtol=1e-6)
+
+
+def test_a_nan_of_any_payload_stays_one() -> None:
+    bits = np.array([0x7F800001, 0x7FC001FF, 0xFFFFFFFF, 0x7FFFFFFF], np.uint32)
+    for function in (vm.exp2, vm.softplus, vm.sigmoid):
+        assert np.isnan(over_vectors(function, bits.view(np.float32))).all()
+
+
+def test_bfloat16_is_read_and_written_as_torch_does() -> None:
+    @njit
+    def copy(x, out):  # type: ignore[no-untyped-def]
+        for i in range(0, x.size, vectors.LANES):
+            vectors.store(out, i, vectors.load(x, i))
+
+    special = torch.tensor([torch.nan, torch.inf, -torch.inf, 0.0, -0.0, 3e38, 1e-40, 1.00390625])
+    x = torch.cat([special, torch.randn(4088)])
+    rounded = torch.empty(4096, dtype=torch.bfloat16)
+    copy(x.numpy(), rounded.view(torch.uint16).numpy())
+    expected = x.bfloat16()
+    assert rounded[0].isnan()
+    assert torch.equal(rounded[1:], expected[1:])
+    back = torch.empty(4096)
+    copy(expected.view(torch.uint16).numpy(), back.numpy())
+    assert torch.equal(back[1:], expected.float()[1:])
+
+
+def test_row_totals() -> None:
+    @njit
+    def apply(rows, out):  # type: ignore[no-untyped-def]
+        vectors.store(out, 0, vectors.row_totals(rows, 0))
+
+    rows = np.arange(256, dtype=np.float32) ** 2
+    out = np.empty(16, np.float32)
+    apply(rows, out)
+    np.testing.assert_array_equal(out, rows.reshape(16, 16).sum(1))
+
+
+def test_kernels_are_kept_under_the_content_of_their_sources() -> None:
+    """numba alone would look at one file's date, and run old code after a change of another."""
+    from scan import conv_kernels, cpu_kernels
+
+    folder = f"scan-{kernel_cache.VERSION}"
+    for module in (conv_kernels, cpu_kernels):
+        kernels = [x for x in vars(module).values() if hasattr(x, "stats")]
+        kept = [k for k in kernels if k.py_func.__name__.endswith(("forward", "backward"))]
+        assert len(kept) == 2
+        for kernel in kept:
+            assert folder in kernel.stats.cache_path
+    assert not numba.config.CACHE_DIR.endswith(folder)
+    # Every file whose code a kernel can inline.
+    needed = {"cpu_kernels", "conv_kernels"}
+    for name in ("cpu_kernels", "conv_kernels", "vector_math", "vectors", "kernel_cache"):
+        lines = (ROOT / "scan" / f"{name}.py").read_text().splitlines()
+        needed |= {x.split()[1].split(".")[1] for x in lines if x.startswith("from scan.")}
+    assert {path.stem for path in kernel_cache.SOURCES} == needed
+
+
+def run_in_new_process(code: str, **environment: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", code],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+SCAN = """
+import torch
+from scan_cases import make_arguments, run
+torch.set_num_threads(2)
+got = run(make_arguments(2, 70, 64, 4), torch.float32, "cpu")
+print({k: float(v.detach().double().sum()) for k, v in got.items()})
+"""
+
+
+def test_many_processes_may_start_at_once_without_a_cache(tmp_path: Path) -> None:
+    """All compile and write the same files; none may read half of one."""
+    started = [run_in_new_process(SCAN, NUMBA_CACHE_DIR=str(tmp_path)) for _ in range(4)]
+    outputs = [process.communicate(timeout=300)[0] for process in started]
+    assert [process.returncode for process in started] == [0] * 4, outputs
+    assert len(set(outputs)) == 1
+    assert list(tmp_path.rglob("*.nbc"))
+
+
+def test_a_forked_child_scans_as_its_parent_does() -> None:
+    """With the parent's threads running, which the child does not have."""
+    code = SCAN + (
+        "import os, sys\n"
+        "sys.stdout.flush()\n"
+        # PyTorch's own parallel loops, and its autograd, may hang or fail in a forked child.
+        "x = {k: v.float()[None] for k, v in make_arguments(2, 70, 64, 4).items()}\n"
+        "child = os.fork()\n"
+        "out, last, kept = torch.ops.bsbimamba.scan_cpu(*x.values(), True, False, 64)\n"
+        "backward = torch.ops.bsbimamba.scan_cpu_backward\n"
+        "backward(out, last, *x.values(), kept, True, False, 64)\n"
+        "same = torch.equal(out[0], got['out'])\n"
+        "if child == 0: sys.exit(0 if same else 1)\n"
+        "assert same and os.waitpid(child, 0)[1] == 0\n"
+    )
+    process = run_in_new_process(code)
+    try:
+        output, _ = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 0, output
+
+
+def test_two_runs_give_identical_bits_on_any_number_of_threads() -> None:
+    one, both = make_arguments(5, 70, 130, 4), make_both(5, 70, 130, 4)
+    threads = torch.get_num_threads()
+    first = [run(one, torch.float32, "cpu"), run_both(both, torch.float32, "cpu")]
+    try:
+        for number in (1, 3):
+            torch.set_num_threads(number)
+            again = [run(one, torch.float32, "cpu"), run_both(both, torch.float32, "cpu")]
+            for a, b in zip(first, again, strict=True):
+                assert all(torch.equal(a[name], b[name]) for name in a)
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("width", [64, 70])
+def test_every_entry_is_written(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = make_arguments(3, 65, width, 5)
+    expected = run(arguments, torch.float32, "cpu")
+    empty = torch.empty
+
+    def poisoned(*args: Any, **options: Any) -> Tensor:
+        return empty(*args, **options).fill_(torch.nan)
+
+    monkeypatch.setattr(torch, "empty", poisoned)
+    got = run(arguments, torch.float32, "cpu")
+    assert all(torch.equal(got[name], expected[name]) for name in got)
+
+
+def test_bfloat16_sequences_are_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the kernels get is the memory of the arguments, strided as it may be."""
+    from scan import cpu
+
+    given: list[np.ndarray] = []
+    share_out = cpu.share_out
+
+    def watched(kernel: Any, tasks: int, *arguments: Any) -> None:
+        given.extend(x for x in arguments if isinstance(x, np.ndarray) and x.size)
+        share_out(kernel, tasks, *arguments)
+
+    monkeypatch.setattr(cpu, "share_out", watched)
+    projected = torch.randn(2, 20, 2, 64).bfloat16()
+    u, z = projected.unbind(2)
+    B, C = torch.randn(2, 20, 8).bfloat16().split(4, dim=-1)
+    delta = torch.randn(2, 20, 64).bfloat16()
+    A = -torch.rand(64, 4)
+    from scan import selective_scan
+
+    selective_scan(u, delta, A, B, C, z=z, delta_softplus=True, backend="cpu")
+    addresses = {x.ctypes.data for x in given if x.dtype == np.uint16}
+    assert {x.data_ptr() for x in (u, delta, B, C, z)} <= addresses

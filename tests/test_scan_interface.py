@@ -1,0 +1,203 @@
+"""What every backend of the scan promises to PyTorch and to its caller."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+import torch
+from scan_cases import NAMES, OPTIONAL, make_arguments, make_both, run
+from torch import Tensor
+
+from scan import choice, scan_directions, selective_scan
+
+FAST = ("chunked", "cpu")
+ALL = ("reference", *FAST)
+
+
+@pytest.mark.parametrize("backend", FAST)
+@pytest.mark.parametrize("absent", [(), OPTIONAL])
+def test_operators_keep_torchs_contract(backend: str, absent: tuple[str, ...]) -> None:
+    """Schema, fake implementations, autograd registration and tracing, forward and backward."""
+    stacked = {k: v.float()[None].requires_grad_() for k, v in make_arguments(2, 9, 6, 3).items()}
+    tensors = [None if name in absent else stacked[name] for name in NAMES]
+    operator = getattr(torch.ops.bsbimamba, f"scan_{backend}")
+    torch.library.opcheck(operator, (*tensors, True, False, 4))
+    detached = [None if x is None else x.detach() for x in tensors]
+    out, last, borders = operator(*detached, True, False, 4)
+    backward = getattr(torch.ops.bsbimamba, f"scan_{backend}_backward")
+    torch.library.opcheck(backward, (out, last, *detached, borders, True, False, 4))
+
+
+@pytest.mark.parametrize("backend", [*FAST, "auto"])
+def test_compile_traces_through_without_a_graph_break(backend: str) -> None:
+    arguments = {k: v.float() for k, v in make_both(2, 9, 6, 3).items()}
+
+    def scan(u: Tensor) -> Any:
+        return scan_directions(**{**arguments, "u": u}, delta_softplus=True, backend=backend)
+
+    compiled = torch.compile(scan, backend="aot_eager", fullgraph=True)
+    u = arguments["u"].requires_grad_()
+    torch.testing.assert_close(compiled(u), scan(u))
+    expected, got = (torch.autograd.grad(f(u).square().sum(), u) for f in (scan, compiled))
+    torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.parametrize("backend", FAST)
+def test_a_selective_checkpoint_sees_one_operator(backend: str) -> None:
+    from torch.utils.checkpoint import (
+        CheckpointPolicy,
+        checkpoint,
+        create_selective_checkpoint_contexts,
+    )
+
+    seen: list[str] = []
+    wanted = getattr(torch.ops.bsbimamba, f"scan_{backend}").default
+
+    def policy(context: Any, operator: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
+        if not context.is_recompute:
+            seen.append(str(operator))
+        keep = operator == wanted
+        return CheckpointPolicy.MUST_SAVE if keep else CheckpointPolicy.PREFER_RECOMPUTE
+
+    arguments = {k: v.float().requires_grad_() for k, v in make_arguments(2, 9, 6, 3).items()}
+
+    def scan(*tensors: Tensor) -> Any:
+        return selective_scan(
+            **dict(zip(NAMES, tensors, strict=True)), delta_softplus=True, backend=backend
+        )
+
+    out = checkpoint(
+        scan,
+        *arguments.values(),
+        use_reentrant=False,
+        context_fn=lambda: create_selective_checkpoint_contexts(policy),
+    )
+    out.sum().backward()
+    assert seen.count(str(wanted)) == 1
+    assert not [name for name in seen if "exp" in name or "mul" in name]
+
+
+@pytest.mark.parametrize("backend", FAST)
+def test_backward_inside_autocast_is_in_full_precision(backend: str) -> None:
+    arguments = make_arguments(2, 20, 70, 4)
+    expected = run(arguments, torch.float32, backend)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = run(arguments, torch.float32, backend)
+    assert all(torch.equal(got[name], expected[name]) for name in got)
+
+
+def test_backward_keeps_one_state_a_chunk() -> None:
+    arguments = {k: v.float().requires_grad_() for k, v in make_arguments(2, 200, 64, 8).items()}
+    for backend in FAST:
+        for chunk_size in (16, 64):
+            sizes = []
+
+            def pack(x: Tensor, sizes: list = sizes) -> Tensor:
+                sizes.append(x.numel())
+                return x
+
+            with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+                selective_scan(**arguments, backend=backend, chunk_size=chunk_size)
+            given_ = sum(x.numel() for x in arguments.values())
+            borders = (200 - 1) // chunk_size * 2 * 64 * 8
+            assert sum(sizes) == given_ + borders, (backend, chunk_size)
+
+
+@pytest.mark.parametrize("backend", [*ALL, "auto"])
+def test_length_zero_returns_the_initial_state(backend: str) -> None:
+    arguments = {k: v.float() for k, v in make_arguments(2, 0, 6, 3).items()}
+    out, last = selective_scan(**arguments, return_last_state=True, backend=backend)
+    assert out.shape == (2, 0, 6)
+    assert torch.equal(last, arguments["initial_state"])
+
+
+@pytest.mark.parametrize("backend", [*ALL, "auto"])
+@pytest.mark.parametrize(("b", "d"), [(0, 6), (2, 0)])
+def test_an_empty_batch_or_width_gives_an_empty_result(b: int, d: int, backend: str) -> None:
+    arguments = {k: v.float() for k, v in make_arguments(b, 5, d, 3).items()}
+    out, last = selective_scan(**arguments, return_last_state=True, backend=backend)
+    assert (out.shape, last.shape) == ((b, 5, d), (b, d, 3))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"B": torch.zeros(2, 9, 4)}, r"B has shape \(2, 9, 4\), expected \(2, 9, 3\)"),
+        ({"D": torch.zeros(5)}, r"D has shape \(5,\), expected \(6,\)"),
+        ({"u": torch.zeros(9, 6)}, r"u must be \(batch, length, width\)"),
+        ({"A": torch.zeros(6)}, r"A must be \(width, state\)"),
+        ({"C": torch.zeros(2, 9, 3, dtype=torch.long)}, "C has dtype torch.int64"),
+        ({"z": torch.zeros(2, 9, 6, device="meta")}, "z is on meta, expected cpu"),
+        ({"chunk_size": 0}, "chunk_size is 0"),
+        ({"backend": "cuda"}, "backend 'cuda' is not one of"),
+    ],
+)
+def test_what_does_not_fit_is_named(change: dict, message: str) -> None:
+    arguments = {k: v.float() for k, v in make_arguments(2, 9, 6, 3).items()}
+    with pytest.raises(ValueError, match=message):
+        selective_scan(**{**arguments, **change})
+
+
+def test_auto_logs_its_choice_once(caplog: pytest.LogCaptureFixture) -> None:
+    choice._announced.clear()
+    arguments = {k: v.float() for k, v in make_arguments(1, 3, 4, 2).items()}
+    with caplog.at_level(logging.INFO, logger="scan"):
+        for _ in range(3):
+            selective_scan(**arguments)
+    assert [r.getMessage() for r in caplog.records] == ["selective scan on cpu: backend cpu"]
+
+
+def test_auto_takes_what_can_compute_in_float64() -> None:
+    arguments = make_arguments(1, 9, 4, 2)
+    got, expected = (selective_scan(**arguments, backend=name) for name in ("auto", "reference"))
+    torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_the_environment_stands_in_for_auto(monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = {k: v.float() for k, v in make_arguments(1, 70, 4, 2).items()}
+
+    def scan(backend: str) -> Tensor:
+        return selective_scan(**arguments, delta_softplus=True, backend=backend)
+
+    monkeypatch.setenv("BSBIMAMBA_SCAN", "chunked")
+    assert torch.equal(scan("auto"), scan("chunked"))
+    assert not torch.equal(scan("cpu"), scan("chunked"))
+    monkeypatch.setenv("BSBIMAMBA_SCAN", "fast")
+    with pytest.raises(ValueError, match="variable BSBIMAMBA_SCAN: 'fast' is not one of reference"):
+        selective_scan(**arguments)
+    monkeypatch.setenv("BSBIMAMBA_SCAN", "mamba_ssm")
+    with pytest.raises(ValueError, match="BSBIMAMBA_SCAN: 'mamba_ssm' needs the package mamba-ssm"):
+        selective_scan(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("backend", "message"),
+    [
+        ("cpu", "'cpu' computes in float32, and u is float64. Use 'chunked'"),
+        ("triton", "'triton' computes in float32"),
+    ],
+)
+def test_an_explicit_backend_that_cannot_run_says_why(backend: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        selective_scan(**make_arguments(1, 3, 4, 2), backend=backend)
+
+
+def test_triton_without_a_gpu_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    arguments = {k: v.float() for k, v in make_arguments(1, 3, 4, 2).items()}
+    monkeypatch.setattr(choice, "importable", lambda package: True)
+    with pytest.raises(ValueError, match="'triton' runs on a CUDA device, and u is on cpu"):
+        selective_scan(**arguments, backend="triton")
+    monkeypatch.setattr(choice, "importable", lambda package: False)
+    with pytest.raises(ValueError, match="'triton' needs the package triton, which is not"):
+        selective_scan(**arguments, backend="triton")
+
+
+def test_the_wrong_number_of_directions_is_named() -> None:
+    arguments = {k: v.float() for k, v in make_both(2, 9, 6, 3).items()}
+    with pytest.raises(ValueError, match=r"u must be \(1 or 2, batch, length, width\)"):
+        scan_directions(**{**arguments, "u": torch.zeros(3, 2, 9, 6)})
+    with pytest.raises(ValueError, match=r"D has shape \(6,\), expected \(2, 6\)"):
+        scan_directions(**{**arguments, "D": torch.zeros(6)})

@@ -1,0 +1,172 @@
+"""The Triton kernels of scan and convolution, in Triton's interpreter on a CPU.
+
+Triton reads TRITON_INTERPRET when it is imported, so the tests run in a pytest process of their
+own, which the first test here starts. On a GPU, `tests/test_gpu.py` runs the same kernels natively.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import ROOT
+from convolution_cases import compare
+from scan_cases import OPTIONAL, assert_close, make_arguments, make_both, run, run_both
+
+from scan import choice, selective_scan
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+
+pytestmark = pytest.mark.skipif(
+    not choice.importable("triton"), reason="triton is not installed (it has wheels for Linux only)"
+)
+interpreted = pytest.mark.skipif(
+    not INTERPRETED, reason="runs in the process that test_in_the_interpreter starts"
+)
+
+
+@pytest.mark.skipif(INTERPRETED, reason="is itself what starts this process")
+@pytest.mark.parametrize("marker", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
+def test_in_the_interpreter(marker: str) -> None:
+    finished = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-m", marker, "-p", "no:cacheprovider", __file__],
+        cwd=ROOT,
+        env={**os.environ, "TRITON_INTERPRET": "1"},
+        capture_output=True,
+        text=True,
+        timeout=1800,
+    )
+    assert finished.returncode == 0, finished.stdout[-10_000:] + finished.stderr[-2000:]
+    assert " passed" in finished.stdout
+
+
+def test_kernels_compile_for_the_cards_they_are_for() -> None:
+    """For 8.6 (the 12 GB card) and 9.0, by the compiler, which needs no GPU."""
+    if INTERPRETED:
+        pytest.skip("the interpreter compiles nothing")
+    code = (
+        "from benchmarks.gpu_resources import compile_kernel, resources\n"
+        "for capability in (86, 90):\n"
+        "    found = resources(compile_kernel('scan_forward', 'bf16', capability))\n"
+        "    assert found['stack'] == 0 and found['registers'] <= 128, found\n"
+        "    assert found['conversions'] == 0 and found.get('SHFL', 0) == 0, found\n"
+        "found = resources(compile_kernel('scan_backward', 'bf16', 86))\n"
+        "assert found['conversions'] == 0 and found['shared'] == 0, found\n"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    finished = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert finished.returncode == 0, finished.stderr[-3000:]
+
+
+@interpreted
+@pytest.mark.parametrize("length", [1, 7, 31, 65])
+def test_two_directions_against_the_oracle(length: int) -> None:
+    """All gradients, a width that is no multiple of the block, several chunks, one launch."""
+    arguments = make_both(1, length, 70, 3)
+    expected = run_both(arguments, torch.float64, "reference", reverse=length == 31)
+    got = run_both(arguments, torch.float32, "triton", reverse=length == 31, chunk_size=16)
+    assert_close(got, expected, torch.float32)
+
+
+@interpreted
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("absent", [(), OPTIONAL])
+def test_states_and_optional_arguments(reverse: bool, absent: tuple[str, ...]) -> None:
+    arguments = make_arguments(2, 19, 66, 2)
+    for name in absent:
+        del arguments[name]
+    expected = run(arguments, torch.float64, "reference", reverse=reverse)
+    got = run(arguments, torch.float32, "triton", reverse=reverse, chunk_size=16)
+    assert_close(got, expected, torch.float32)
+
+
+@interpreted
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision(dtype: torch.dtype) -> None:
+    rounded = {k: v.to(dtype).double() for k, v in make_arguments(1, 9, 64, 2).items()}
+    expected = run(rounded, torch.float64, "reference")
+    assert_close(run(rounded, dtype, "triton"), expected, dtype)
+
+
+@interpreted
+def test_views_are_read_in_place() -> None:
+    arguments = {k: v.float() for k, v in make_arguments(2, 9, 64, 2).items()}
+    views = {
+        k: torch.stack([v, torch.full_like(v, torch.nan)], -2)[..., 0, :]
+        for k, v in arguments.items()
+    }
+    assert not views["u"].is_contiguous()
+    options = {"delta_softplus": True, "backend": "triton"}
+    got, expected = (selective_scan(**x, **options) for x in (views, arguments))
+    assert torch.equal(got, expected)
+
+
+@interpreted
+def test_groups_of_sequences_sum_as_single_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program may take several sequences, one after the other."""
+    from scan import gpu
+
+    arguments = make_arguments(5, 9, 64, 2)
+    expected = run(arguments, torch.float64, "reference")
+    monkeypatch.setattr(gpu, "_PROGRAMS", 2)
+    assert_close(run(arguments, torch.float32, "triton"), expected, torch.float32)
+
+
+@interpreted
+def test_every_entry_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = make_arguments(2, 19, 66, 2)
+    expected = run(arguments, torch.float32, "triton", chunk_size=16)
+    empty = torch.empty
+
+    def poisoned(*args: object, **options: object) -> torch.Tensor:
+        return empty(*args, **options).fill_(torch.nan)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(torch, "empty", poisoned)
+    got = run(arguments, torch.float32, "triton", chunk_size=16)
+    assert all(torch.equal(got[name], expected[name]) for name in got)
+
+
+@interpreted
+@pytest.mark.parametrize("name", ["u", "delta", "A", "B", "C", "D", "z", "delta_bias"])
+def test_a_nan_that_goes_in_comes_out(name: str) -> None:
+    arguments = make_arguments(1, 3, 64, 2)
+    arguments[name][(0,) * arguments[name].dim()] = torch.nan
+    results = run(arguments, torch.float32, "triton")
+    assert results.pop("out").isnan().any()
+    results.pop("last")
+    assert any(gradient.isnan().any() for gradient in results.values())
+
+
+@interpreted
+@pytest.mark.parametrize("delta", [-1e30, -1e4, 1e4, 1e30])
+@pytest.mark.filterwarnings("ignore:overflow encountered")  # by numpy, in the interpreter
+def test_extreme_step_sizes_give_no_nan(delta: float) -> None:
+    arguments = {k: v.float() for k, v in make_arguments(1, 3, 64, 2).items()}
+    arguments["delta"] = torch.full_like(arguments["delta"], delta)
+    assert not selective_scan(**arguments, delta_softplus=True, backend="triton").isnan().any()
+
+
+@interpreted
+@pytest.mark.parametrize("length", [1, 2, 3, 64, 67])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_convolution(length: int, reverse: bool) -> None:
+    compare("triton", 1, length, 70, reverse=reverse, directions=2)
+
+
+@interpreted
+@pytest.mark.slow
+def test_the_length_of_two_seconds() -> None:
+    arguments = make_both(1, 251, 64, 3)
+    expected = run_both(arguments, torch.float64, "reference")
+    got = run_both(arguments, torch.float32, "triton", chunk_size=64)
+    assert_close(got, expected, torch.float32)
+    compare("triton", 1, 251, 64)
