@@ -10,7 +10,7 @@ BIN := .venv/bin
 DEMO := runs/demo
 DEMO_NETWORKS := baseline abl1 abl2 abl3
 
-.PHONY: demo test test-slow test-gpu check format clean
+.PHONY: demo test test-slow test-gpu bench bench-gpu bench-gpu-build check format clean
 .DELETE_ON_ERROR:
 
 demo: .venv/runtime
@@ -31,6 +31,23 @@ test-slow: .venv/development
 
 test-gpu: .venv/development
 	$(BIN)/python -m pytest -m gpu
+
+# The scan against the best others, with the sequential loop: a quarter of an hour on 2 cores.
+bench: .venv/development
+	$(BIN)/python -m benchmarks.scan --loop
+	$(BIN)/python -m benchmarks.scan --crossovers
+
+# All that can only be known on a GPU: the kernels' correctness, their times and memory, and which
+# block sizes are best. About 8 minutes.
+bench-gpu: .venv/development
+	$(BIN)/python -m pytest -m gpu
+	$(BIN)/python -m benchmarks.scan --device cuda
+	$(BIN)/python -W ignore -m benchmarks.gpu_resources
+	$(BIN)/python -m benchmarks.gpu_tune
+
+# mamba-ssm's CUDA kernel, to be measured by the above. Needs nvcc; up to 10 minutes.
+bench-gpu-build: .venv/development
+	$(BIN)/python -m benchmarks.build_mamba
 
 check: .venv/development
 	$(BIN)/ruff check .

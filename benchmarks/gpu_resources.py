@@ -13,6 +13,7 @@ import re
 import subprocess
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def compile_kernel(name: str, dtype: str, capability: int, **changes: Any) -> An
     kernel = getattr(gpu_kernels, name)
     fixed: dict[str, Any] = {
         "CHUNK": 64, "REVERSE": False, "SOFTPLUS": True, "HAS_D": True, "HAS_Z": True,
-        "HAS_BIAS": True, "HAS_INITIAL": False, "HAS_LAST": False, "N": 16,
+        "HAS_BIAS": True, "HAS_INITIAL": False, "HAS_LAST": False, "WANT_LAST": False, "N": 16,
         "BLOCK": gpu.BLOCK, "TILE": gpu.TILE,
     }  # fmt: skip
     warps = changes.pop("num_warps", gpu.WARPS)
@@ -59,7 +60,8 @@ def compile_kernel(name: str, dtype: str, capability: int, **changes: Any) -> An
 
 
 def resources(compiled: Any) -> dict[str, Any]:
-    """Registers, spills and instruction counts of a compiled kernel."""
+    """Registers, spills and instruction counts of a compiled kernel: in all, and in the innermost
+    loop that computes most exponentials."""
     import triton
 
     tools = Path(triton.__file__).parent / "backends/nvidia/bin"
@@ -72,17 +74,33 @@ def resources(compiled: Any) -> dict[str, Any]:
             return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
         usage, code = read("-res-usage"), read("-sass")
-    operations = re.findall(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\d+ )?([A-Z0-9_]+)", code)
-    counts = Counter(operations)
     found = {key: int(value) for key, value in re.findall(r"(REG|STACK|SHARED|LOCAL):(\d+)", usage)}
+    lines = [(int(at, 16), text) for at, text in re.findall(r"/\*([0-9a-f]{4,})\*/ +(.*?);", code)]
+    loop = max((_kinds(body) for body in _innermost_loops(lines)), key=lambda x: x["MUFU"])
     return {
         "registers": found["REG"],
         "stack": found["STACK"],
         "shared": found["SHARED"],
         "conversions": compiled.asm["ttgir"].count("convert_layout"),
-        "instructions": len(operations),
-        **{kind: counts[kind] for kind in KINDS if counts[kind]},
+        "instructions": len(lines),
+        "loop": {"instructions": loop.total()} | {k: loop[k] for k in KINDS if loop[k]},
     }
+
+
+def _innermost_loops(lines: list[tuple[int, str]]) -> Iterator[list[str]]:
+    """Between the target of a branch backwards and that branch, where no such pair lies within."""
+    spans = []
+    for at, text in lines:
+        target = re.search(r"BRA.*0x([0-9a-f]+)", text)
+        if target and int(target[1], 16) < at:
+            spans.append((int(target[1], 16), at))
+    for low, high in spans:
+        if not any(low <= a and b <= high and (a, b) != (low, high) for a, b in spans):
+            yield [text for at, text in lines if low <= at <= high]
+
+
+def _kinds(lines: list[str]) -> Counter[str]:
+    return Counter(re.sub(r"^@!?U?P\w+ ", "", text).split()[0].split(".")[0] for text in lines)
 
 
 def main() -> None:

@@ -57,6 +57,7 @@ def forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:
         for r, way in enumerate(directions(inputs, options))
     ]
     out, last, borders = (torch.stack(parts) for parts in zip(*results, strict=True))
+    last = last if options.want_last else last.new_empty(0)
     return out.to(inputs.u.dtype), last, borders
 
 
@@ -84,7 +85,7 @@ def backward(
 def _forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:
     """One direction; shapes without that dimension."""
     u, delta, A, B, C, D, z, delta_bias, initial_state = inputs
-    delta_softplus, reverse, chunk_size = options
+    delta_softplus, reverse, chunk_size, _ = options
     step = _step_sizes(delta, delta_bias, delta_softplus)
     state = u.new_zeros(u.shape[0], u.shape[2], A.shape[1])
     if initial_state is not None:
@@ -112,7 +113,7 @@ def _backward(
     grad_out: Tensor, grad_last: Tensor | None, inputs: Inputs, borders: Tensor, options: Options
 ) -> list[Tensor | None]:
     u, delta, A, B, C, D, z, delta_bias, initial_state = inputs
-    delta_softplus, reverse, chunk_size = options
+    delta_softplus, reverse, chunk_size, _ = options
     step = _step_sizes(delta, delta_bias, delta_softplus)
     du, dstep, dA = torch.zeros_like(u), torch.zeros_like(u), torch.zeros_like(A)
     dB, dC = torch.zeros_like(B), torch.zeros_like(C)

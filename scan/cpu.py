@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from scan.arrays import cut, flat, pad, row_major
@@ -25,19 +26,18 @@ def forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:
     r, b, length, d = padded.u.shape
     n = padded.A.shape[1]
     out = torch.empty(r, b, length, d, dtype=dtype)
-    last = torch.empty(r, b, n, d)
+    last = torch.empty((r, b, d, n) if options.want_last else (0,))
     borders = torch.empty(r, b, (length - 1) // options.chunk_size, n, d)
     sequences = (padded.u, padded.delta, padded.B, padded.C, padded.z)
     arguments = (
         (r, b, length, d, n),
         tuple(_strides(x) for x in sequences),
         *_arrays(padded),
-        *options,
+        *options[:3],
         *(flat(x) for x in (out, last, borders)),
     )
-    share_out(scan_forward, r * b * -(-d // BLOCK), *arguments)
-    last = last[..., :width].transpose(2, 3).contiguous()
-    return cut(out, width).to(inputs.u.dtype), last, cut(borders, width)
+    share_out(scan_forward, r * b * (d // LANES), *arguments)
+    return cut(out, width).to(inputs.u.dtype), _cut_rows(last, width), cut(borders, width)
 
 
 def backward(
@@ -49,7 +49,7 @@ def backward(
     r, b, length, d = padded.u.shape
     n = padded.A.shape[1]
     grad_out = row_major(pad(grad_out.to(dtype), d))
-    grad_last = None if grad_last is None else pad(grad_last.float().transpose(2, 3), d)
+    grad_last = None if grad_last is None else _pad_rows(grad_last.float(), d)
     groups, blocks = min(b, _MAX_GROUPS), -(-d // BLOCK)
     du, ddelta = (torch.empty(r, b, length, d, dtype=dtype) for _ in range(2))
     dz = torch.empty(r, b, length, d, dtype=dtype) if inputs.z is not None else None
@@ -58,17 +58,17 @@ def backward(
     dB, dC = (torch.empty(blocks, r, b, length, whole) for _ in range(2))
     dD = torch.empty(r, groups, d) if inputs.D is not None else None
     dbias = torch.empty(r, groups, d) if inputs.delta_bias is not None else None
-    dinitial = torch.empty(r, b, n, d) if inputs.initial_state is not None else None
+    dinitial = torch.empty(r, b, d, n) if inputs.initial_state is not None else None
     sequences = (padded.u, padded.delta, padded.B, padded.C, padded.z, grad_out)
     arguments = (
         groups,
         (r, b, length, d, n),
         tuple(_strides(x) for x in sequences),
         flat(grad_out, dtype),
-        flat(None if grad_last is None else grad_last.contiguous()),
+        flat(grad_last),
         *_arrays(padded),
         flat(pad(borders, d).contiguous()),
-        *options,
+        *options[:3],
         *(flat(x) for x in (du, ddelta, dA, dB, dC, dD)),
         flat(dz, dtype),
         *(flat(x) for x in (dbias, dinitial)),
@@ -84,14 +84,14 @@ def backward(
             None if dD is None else cut(dD.sum(1), width),
             None if dz is None else cut(dz, width),
             None if dbias is None else cut(dbias.sum(1), width),
-            None if dinitial is None else dinitial[..., :width].transpose(2, 3).contiguous(),
+            None if dinitial is None else _cut_rows(dinitial, width),
         ],
         inputs,
     )
 
 
 def _prepared(inputs: Inputs, *others: Tensor) -> tuple[Inputs, torch.dtype]:
-    """The inputs as the kernels take them: padded to whole vectors, A and the state transposed.
+    """The inputs as the kernels take them: padded to whole vectors, and A transposed.
 
     Also the dtype of u, delta, B, C and z: bfloat16 where all of them (and `others`) are, which
     the kernels read as it is; otherwise float32.
@@ -110,7 +110,7 @@ def _prepared(inputs: Inputs, *others: Tensor) -> tuple[Inputs, torch.dtype]:
         None if D is None else pad(D.float(), d).contiguous(),
         None if z is None else row_major(pad(z.to(dtype), d)),
         None if bias is None else pad(bias.float(), d).contiguous(),
-        None if initial is None else pad(initial.float().transpose(2, 3), d).contiguous(),
+        None if initial is None else _pad_rows(initial.float(), d),
     )
     return prepared, dtype
 
@@ -125,3 +125,14 @@ def _arrays(inputs: Inputs) -> list[np.ndarray]:
 
 def _strides(x: Tensor | None) -> tuple[int, ...]:
     return (0, 0, 0) if x is None else x.stride()[:3]
+
+
+def _pad_rows(state: Tensor, width: int) -> Tensor:
+    """A state (r, b, d, n) with d padded to `width`."""
+    missing = width - state.shape[2]
+    return (F.pad(state, (0, 0, 0, missing)) if missing else state).contiguous()
+
+
+def _cut_rows(state: Tensor, width: int) -> Tensor:
+    whole = state.numel() == 0 or state.shape[2] == width
+    return state if whole else state[:, :, :width].contiguous()

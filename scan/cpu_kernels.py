@@ -1,13 +1,14 @@
 """The selective scan's numba kernels, forward and backward.
 
-Both walk the sequence step by step with the state of one block of 64 channels in the first-level
-cache, sixteen channels a vector (`scan.vectors`). Neither starts threads: each takes numbers of
+Both walk the sequence step by step for sixteen channels at a time, one vector (`scan.vectors`),
+whose states are in the first-level cache. Neither starts threads: each takes numbers of
 independent tasks from a counter until none is left, and `scan.threads` calls it on every thread.
 A task writes to places of its own, so the result does not depend on who did it.
 
 All arrays are flat. Of what the user gives, u, delta, B, C, z and the output's gradient may be
 float32 or bfloat16 (as uint16) and come with their strides over direction, sequence and step; all
-else is contiguous float32. An absent argument is an array of size 0. The width is a multiple of 16.
+else is contiguous float32. The first and the last state are (width, states), all others (states,
+width). An absent argument is an array of size 0. The width is a multiple of 16.
 Notation as in Gu and Dao, "Mamba", 2023, section 2 and algorithm 2:
     h_t = exp(Δ_t A) h_{t-1} + Δ_t B_t u_t,    y_t = C_t h_t + D u_t,    out_t = y_t silu(z_t)
 """
@@ -32,9 +33,10 @@ from scan.vectors import (
     store,
 )
 
+# Channels whose gradients with respect to B and C are summed inside one task of the backward pass.
 BLOCK = 64
-# Rows are 1.5 KB apart in the usual width, too far for the hardware to fetch them ahead: without
-# this, and with data in main memory, the forward scan took up to three times as long.
+# Rows are 1.5 KB apart in the usual width, too far for the hardware to fetch them ahead reliably:
+# without this, and with data in main memory, the scan took up to three times as long.
 _AHEAD = 4
 
 
@@ -47,21 +49,36 @@ def _scratch(size):
 
 
 @njit(inline="always")
-def _copy_state(n, vectors, source, at, width, h):
-    """A block's state out of an array (..., n, width) into scratch (vectors, n, 16); or zeros."""
-    for v in range(vectors):
-        for s in range(n):
-            value = splat(ZERO)
-            if source.size > 0:
-                value = load(source, at + s * width + v * LANES)
-            store(h, (v * n + s) * LANES, value)
+def _copy_state(n, source, at, width, h):
+    """A vector's states out of an array (..., n, width) into scratch (n, 16); zeros if absent."""
+    for s in range(n):
+        value = splat(ZERO)
+        if source.size > 0:
+            value = load(source, at + s * width)
+        store(h, s * LANES, value)
 
 
 @njit(inline="always")
-def _keep_state(n, vectors, h, target, at, width):
-    for v in range(vectors):
-        for s in range(n):
-            store(target, at + s * width + v * LANES, load(h, (v * n + s) * LANES))
+def _keep_state(n, h, target, at, width):
+    for s in range(n):
+        store(target, at + s * width, load(h, s * LANES))
+
+
+@njit(inline="always")
+def _copy_columns(n, source, at, h):
+    """As `_copy_state`, out of an array (..., width, n)."""
+    for s in range(n):
+        store(h, s * LANES, splat(ZERO))
+        if source.size > 0:
+            for lane in range(LANES):
+                h[s * LANES + lane] = source[at + lane * n + s]
+
+
+@njit(inline="always")
+def _keep_columns(n, h, target, at):
+    for s in range(n):
+        for lane in range(LANES):
+            target[at + lane * n + s] = h[s * LANES + lane]
 
 
 @njit(inline="always")
@@ -79,68 +96,64 @@ def scan_forward(
     counter, tasks, shape, strides, u, delta, A, B, C, D, z, bias, initial,
     use_softplus, reverse, chunk, out, last, borders,
 ):  # fmt: skip
-    """Task = direction x sequence x channel block.
+    """Task = direction x sequence x sixteen channels.
 
     shape: directions, sequences, length, width, states. strides: of u, delta, B, C, z. A is
-    (directions, states, width). Writes out (r, b, l, d), the last state (r, b, n, d), and the
+    (directions, states, width). Writes out (r, b, l, d), the last state (r, b, d, n), and the
     state with which each chunk but the first begins, in scanning order: borders (r, b, m, n, d).
     """
     _, batch, length, width, n = shape
     of_u, of_delta, of_b, of_c, of_z = strides
-    blocks = (width + BLOCK - 1) // BLOCK
+    parts = width // LANES
     inner = (length - 1) // chunk
-    a2 = _scratch(n * BLOCK)
-    h = _scratch(n * BLOCK)
+    a2 = _scratch(n * LANES)
+    h = _scratch(n * LANES)
     while True:
         task = next_task(counter)
         if task >= tasks:
             break
-        row = task // blocks
+        row = task // parts
         r = row // batch
         i = row % batch
-        c = (task % blocks) * BLOCK
-        vectors = min(BLOCK, width - c) // LANES
+        c = task % parts * LANES
         backwards = reverse != (r == 1)
-        _copy_state(n, vectors, A, r * n * width + c, width, a2)
-        for k in range(n * vectors):
-            store(a2, k * LANES, load(a2, k * LANES) * splat(LOG2_E))
-        _copy_state(n, vectors, initial, row * n * width + c, width, h)
+        towards = -1 if backwards else 1
+        _copy_state(n, A, r * n * width + c, width, a2)
+        for s in range(n):
+            store(a2, s * LANES, load(a2, s * LANES) * splat(LOG2_E))
+        _copy_columns(n, initial, (row * width + c) * n, h)
+        skip = splat(ZERO)
+        if D.size > 0:
+            skip = load(D, r * width + c)
         for k in range(length):
             t = length - 1 - k if backwards else k
             if k > 0 and k % chunk == 0:
                 at = (row * inner + k // chunk - 1) * n * width + c
-                _keep_state(n, vectors, h, borders, at, width)
+                _keep_state(n, h, borders, at, width)
             u_t = r * of_u[0] + i * of_u[1] + t * of_u[2] + c
             delta_t = r * of_delta[0] + i * of_delta[1] + t * of_delta[2] + c
             z_t = r * of_z[0] + i * of_z[1] + t * of_z[2] + c
             b_t = r * of_b[0] + i * of_b[1] + t * of_b[2]
             c_t = r * of_c[0] + i * of_c[1] + t * of_c[2]
-            out_t = (row * length + t) * width + c
-            away = min(_AHEAD, length - 1 - k) * (-1 if backwards else 1)
-            for v in range(vectors):
-                e = v * LANES
-                prefetch(u, u_t + e + away * of_u[2])
-                prefetch(delta, delta_t + e + away * of_delta[2])
-                prefetch(out, out_t + e + away * width)
-                if z.size > 0:
-                    prefetch(z, z_t + e + away * of_z[2])
-                x = load(u, u_t + e)
-                step = _step_size(delta, delta_t + e, bias, r * width + c + e, use_softplus)
-                y = splat(ZERO)
-                if D.size > 0:
-                    y = load(D, r * width + c + e) * x
-                x *= step
-                for s in range(n):
-                    at = (v * n + s) * LANES
-                    value = x * splat(load_scalar(B, b_t + s))
-                    value = fma(exp2(step * load(a2, at)), load(h, at), value)
-                    store(h, at, value)
-                    y = fma(value, splat(load_scalar(C, c_t + s)), y)
-                if z.size > 0:
-                    gate = load(z, z_t + e)
-                    y *= gate * sigmoid(gate)
-                store(out, out_t + e, y)
-        _keep_state(n, vectors, h, last, row * n * width + c, width)
+            away = min(_AHEAD, length - 1 - k) * towards
+            prefetch(u, u_t + away * of_u[2])
+            prefetch(delta, delta_t + away * of_delta[2])
+            x = load(u, u_t)
+            step = _step_size(delta, delta_t, bias, r * width + c, use_softplus)
+            y = skip * x
+            x *= step
+            for s in range(n):
+                value = x * splat(load_scalar(B, b_t + s))
+                value = fma(exp2(step * load(a2, s * LANES)), load(h, s * LANES), value)
+                store(h, s * LANES, value)
+                y = fma(value, splat(load_scalar(C, c_t + s)), y)
+            if z.size > 0:
+                prefetch(z, z_t + away * of_z[2])
+                gate = load(z, z_t)
+                y *= gate * sigmoid(gate)
+            store(out, (row * length + t) * width + c, y)
+        if last.size > 0:
+            _keep_columns(n, h, last, (row * width + c) * n)
 
 
 @kernel
@@ -182,7 +195,7 @@ def scan_backward(
         backwards = reverse != (r == 1)
         towards = -1 if backwards else 1
         for c in range(block * BLOCK, min((block + 1) * BLOCK, width), LANES):
-            _copy_state(n, 1, A, r * n * width + c, width, a)
+            _copy_state(n, A, r * n * width + c, width, a)
             for s in range(n):
                 store(da, s * LANES, splat(ZERO))
             skip = splat(ZERO)
@@ -192,15 +205,15 @@ def scan_backward(
             d_shift = splat(ZERO)
             for i in range(group * batch // groups, (group + 1) * batch // groups):
                 row = r * batch + i
-                _copy_state(n, 1, grad_last, row * n * width + c, width, g)
+                _copy_columns(n, grad_last, (row * width + c) * n, g)
                 for part in range(inner, -1, -1):
                     start = part * chunk
                     count = min(chunk, length - start)
                     if part > 0:
                         at = (row * inner + part - 1) * n * width + c
-                        _copy_state(n, 1, borders, at, width, states)
+                        _copy_state(n, borders, at, width, states)
                     else:
-                        _copy_state(n, 1, initial, row * n * width + c, width, states)
+                        _copy_columns(n, initial, (row * width + c) * n, states)
                     for k in range(count):
                         t = length - 1 - start - k if backwards else start + k
                         b_t = r * of_b[0] + i * of_b[1] + t * of_b[2]
@@ -281,9 +294,9 @@ def scan_backward(
                             store(dB, at + s, db)
                             store(dC, at + s, dc)
                 if dinitial.size > 0:
-                    _keep_state(n, 1, g, dinitial, row * n * width + c, width)
+                    _keep_columns(n, g, dinitial, (row * width + c) * n)
             at = (r * groups + group) * width + c
-            _keep_state(n, 1, da, dA, (r * groups + group) * n * width + c, width)
+            _keep_state(n, da, dA, (r * groups + group) * n * width + c, width)
             if D.size > 0:
                 store(dD, at, d_skip)
             if bias.size > 0:

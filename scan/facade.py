@@ -64,7 +64,7 @@ def selective_scan(
         ValueError: an argument's shape, dtype or device does not fit, or the backend cannot run.
     """
     inputs = Inputs(u, delta, A, B, C, D, z, delta_bias, initial_state)
-    options = Options(delta_softplus, reverse, chunk_size)
+    options = Options(delta_softplus, reverse, chunk_size, return_last_state)
     _check(inputs, options)
     stacked = Inputs(*(None if x is None else x[None] for x in inputs))  # type: ignore[arg-type]
     out, last = _scan(stacked, options, backend)
@@ -93,7 +93,7 @@ def scan_directions(
     raises the same.
     """
     inputs = Inputs(u, delta, A, B, C, D, z, delta_bias, None)
-    options = Options(delta_softplus, reverse, chunk_size)
+    options = Options(delta_softplus, reverse, chunk_size, want_last=False)
     if u.dim() != 4 or len(u) not in (1, 2):
         raise ValueError(
             f"u must be (1 or 2, batch, length, width), but its shape is {tuple(u.shape)}"

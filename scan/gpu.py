@@ -32,7 +32,7 @@ def forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:
     r, b, length, d = u.shape
     n = A.shape[1]
     out = torch.empty(r, b, length, d, dtype=u.dtype, device=u.device)
-    last = _new(u, r, b, n, d)
+    last = _new(u, *((r, b, n, d) if options.want_last else (0,)))
     borders = _new(u, r, b, (length - 1) // options.chunk_size, n, d)
     with _on(u):
         scan_forward[(r * b * -(-d // BLOCK),)](
@@ -44,9 +44,10 @@ def forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:
             b,
             length,
             d,
+            WANT_LAST=options.want_last,
             **_settings(prepared, options),
         )
-    return out, last.transpose(2, 3).contiguous(), borders
+    return out, last.transpose(2, 3).contiguous() if options.want_last else last, borders
 
 
 def backward(

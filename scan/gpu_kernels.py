@@ -105,7 +105,7 @@ def scan_forward(
     of_u, of_delta, of_z, batch, length, width,
     CHUNK: tl.constexpr, REVERSE: tl.constexpr, SOFTPLUS: tl.constexpr,
     HAS_D: tl.constexpr, HAS_Z: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_INITIAL: tl.constexpr,
-    N: tl.constexpr, BLOCK: tl.constexpr,
+    WANT_LAST: tl.constexpr, N: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Program = direction x sequence x channel block. BC (r, b, l, 2, n) is in scanning order.
     Outputs as in `scan.interface`, but for the last state, (r, b, n, d)."""
@@ -144,7 +144,8 @@ def scan_forward(
             y *= gate * _sigmoid(gate)
         tl.store(out + t * width + d, y, mask=mask)
         bc += 2 * N
-    _store_state(last + row * N * width + d, width, mask, h, N)
+    if WANT_LAST:
+        _store_state(last + row * N * width + d, width, mask, h, N)
 
 
 @triton.jit

@@ -33,11 +33,13 @@ class Inputs(NamedTuple):
 
 
 class Options(NamedTuple):
-    """How to scan them. `reverse` is the first direction's; a second one goes the other way."""
+    """How to scan them. `reverse` is the first direction's; a second one goes the other way.
+    Where the last state is not wanted a tensor of size 0 stands for it."""
 
     delta_softplus: bool
     reverse: bool
     chunk_size: int
+    want_last: bool
 
 
 class Backend(Protocol):

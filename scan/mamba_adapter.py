@@ -22,7 +22,8 @@ def forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:
         out, last = _call(_turned(inputs, r, way), way)
         results.append((_turn_back(out, way), last))
     out, last = (torch.stack(parts) for parts in zip(*results, strict=True))
-    return out.to(inputs.u.dtype), last.float(), kept(inputs, options)
+    last = last.float() if options.want_last else last.new_empty(0, dtype=torch.float32)
+    return out.to(inputs.u.dtype), last, kept(inputs, options)
 
 
 def kept(inputs: Inputs, options: Options) -> Tensor:

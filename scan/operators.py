@@ -40,10 +40,12 @@ def make_operator(name: str, backend: Backend) -> Callable:
         delta_softplus: bool,
         reverse: bool,
         chunk_size: int,
+        want_last: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
         inputs = Inputs(u, delta, A, B, C, D, z, delta_bias, initial_state)
         with torch.autocast(u.device.type, enabled=False):
-            return backend.forward(inputs, Options(delta_softplus, reverse, chunk_size))
+            options = Options(delta_softplus, reverse, chunk_size, want_last)
+            return backend.forward(inputs, options)
 
     @scan.register_fake
     def _(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -56,7 +58,8 @@ def make_operator(name: str, backend: Backend) -> Callable:
             kept = backend.kept(inputs, options)
         else:
             kept = new(r, b, (length - 1) // options.chunk_size, n, d, dtype=dtype)
-        return new(r, b, length, d), new(r, b, d, n, dtype=dtype), kept
+        last = new((r, b, d, n) if options.want_last else (0,), dtype=dtype)
+        return new(r, b, length, d), last, kept
 
     @torch.library.custom_op(f"{NAMESPACE}::scan_{name}_backward", mutates_args=())
     def scan_backward(
@@ -75,9 +78,10 @@ def make_operator(name: str, backend: Backend) -> Callable:
         delta_softplus: bool,
         reverse: bool,
         chunk_size: int,
+        want_last: bool,
     ) -> list[Tensor]:
         inputs = Inputs(u, delta, A, B, C, D, z, delta_bias, initial_state)
-        options = Options(delta_softplus, reverse, chunk_size)
+        options = Options(delta_softplus, reverse, chunk_size, want_last)
         # Whoever calls backward() inside autocast still gets gradients in full precision.
         with torch.autocast(u.device.type, enabled=False):
             return backend.backward(grad_out, grad_last, inputs, borders, options)
@@ -109,7 +113,7 @@ def make_operator(name: str, backend: Backend) -> Callable:
             grad if x is not None and needed else None
             for grad, x, needed in zip(grads, saved, ctx.needs_input_grad, strict=False)
         )
-        return *wanted, None, None, None
+        return *wanted, None, None, None, None
 
     scan.register_autograd(backward_pass, setup_context=setup_context)
     return scan

@@ -8,8 +8,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from convolution_cases import compare
+from scan_cases import (
+    NAMES,
+    OPTIONAL,
+    assert_close,
+    make_arguments,
+    make_both,
+    run,
+    run_both,
+)
 from test_networks import EVERYTHING, small, snr
-from test_scan import assert_close, make_arguments, run
 from test_training import FOLDERS, train
 
 from scan import selective_scan
@@ -20,20 +29,80 @@ pytestmark = [
 ]
 
 
+def on_gpu(arguments: dict) -> dict:
+    return {name: x.cuda() for name, x in arguments.items()}
+
+
 @pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("length", [1, 31, 64, 251, 1000])
-def test_scan_against_the_oracle(length: int, reverse: bool) -> None:
+@pytest.mark.parametrize("length", [1, 7, 31, 63, 64, 65, 251, 1000])
+@pytest.mark.parametrize("backend", ["chunked", "triton"])
+def test_scan_against_the_oracle(backend: str, length: int, reverse: bool) -> None:
     arguments = make_arguments(2, length, 70, 5)
     expected = run(arguments, torch.float64, "reference", reverse=reverse)
-    on_device = {name: x.cuda() for name, x in arguments.items()}
-    got = run(on_device, torch.float32, "chunked", reverse=reverse)
-    assert_close({name: x.cpu() for name, x in got.items()}, expected, torch.float32)
+    got = run(on_gpu(arguments), torch.float32, backend, reverse=reverse)
+    assert_close(got, expected, torch.float32)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("shape", [(1, 251, 384, 16), (40, 31, 384, 16), (3, 100, 65, 17)])
+def test_both_directions_in_one_launch(shape: tuple, dtype: torch.dtype) -> None:
+    arguments = {k: v.to(dtype).double() for k, v in make_both(*shape).items()}
+    expected = run_both(on_gpu(arguments), torch.float64, "chunked")
+    got = run_both(on_gpu(arguments), dtype, "triton")
+    assert_close(got, expected, dtype)
+    again = run_both(on_gpu(arguments), dtype, "triton")
+    assert all(torch.equal(got[name], again[name]) for name in got)
+
+
+@pytest.mark.parametrize("absent", [(), OPTIONAL])
+def test_optional_arguments(absent: tuple[str, ...]) -> None:
+    arguments = make_arguments(3, 70, 66, 4)
+    for name in absent:
+        del arguments[name]
+    expected = run(arguments, torch.float64, "reference")
+    assert_close(run(on_gpu(arguments), torch.float32, "triton"), expected, torch.float32)
+
+
+@pytest.mark.parametrize("delta", [-1e30, -1e4, 1e4, 1e30])
+def test_extreme_step_sizes_give_no_nan(delta: float) -> None:
+    arguments = {k: v.float() for k, v in on_gpu(make_arguments(1, 9, 70, 3)).items()}
+    arguments["delta"] = torch.full_like(arguments["delta"], delta)
+    assert not selective_scan(**arguments, delta_softplus=True, backend="triton").isnan().any()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_nan_that_goes_in_comes_out(name: str) -> None:
+    arguments = on_gpu(make_arguments(1, 9, 70, 3))
+    arguments[name][(0,) * arguments[name].dim()] = torch.nan
+    results = run(arguments, torch.float32, "triton")
+    assert results.pop("out").isnan().any()
+    results.pop("last")
+    assert any(gradient.isnan().any() for gradient in results.values())
+
+
+def test_more_than_two_thousand_million_elements() -> None:
+    """Offsets beyond 2^31, in float16: 2 GB an array of one state, forward only."""
+    length, d = 2**21 + 64, 1024
+    u = torch.full((1, length, d), 1.0, dtype=torch.float16, device="cuda")
+    ones = torch.ones(1, length, 1, dtype=torch.float16, device="cuda")
+    A = torch.full((d, 1), -1.0, device="cuda")
+    out = selective_scan(u, u, A, ones, ones, backend="triton")
+    # A geometric series: 1 / (1 - exp(-1)), everywhere but at the start.
+    assert torch.allclose(out[0, -64:].float(), torch.tensor(1.582, device="cuda"), atol=2e-3)
+    assert out[0, 2**20].float().allclose(torch.tensor(1.582, device="cuda"), atol=2e-3)
+
+
+@pytest.mark.parametrize("length", [1, 3, 64, 251])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_convolution(length: int, dtype: torch.dtype) -> None:
+    for reverse in (False, True):
+        compare("triton", 3, length, 70, reverse=reverse, directions=2, dtype=dtype, device="cuda")
 
 
 def test_auto_finds_a_backend_and_the_cpu_one_says_why_not() -> None:
-    arguments = {name: x.float().cuda() for name, x in make_arguments(1, 9, 8, 3).items()}
+    arguments = {name: x.float() for name, x in on_gpu(make_arguments(1, 9, 8, 3)).items()}
     assert selective_scan(**arguments).device.type == "cuda"
-    with pytest.raises(ValueError, match="on a CPU"):
+    with pytest.raises(ValueError, match="'cpu' runs on a CPU, and u is on cuda"):
         selective_scan(**arguments, backend="cpu")
 
 

@@ -56,7 +56,7 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, softplus: bool, *tensors: Tensor | None) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(*tensors)
-        ctx.options = Options(softplus, False, 64)
+        ctx.options = Options(softplus, False, 64, True)
         out, last, ctx.kept = chunked.forward(stacked(tensors), ctx.options)
         return out[0].transpose(1, 2).to(tensors[0].dtype), last[0].float()  # type: ignore[union-attr]
 

@@ -23,11 +23,11 @@ def test_operators_keep_torchs_contract(backend: str, absent: tuple[str, ...]) -
     stacked = {k: v.float()[None].requires_grad_() for k, v in make_arguments(2, 9, 6, 3).items()}
     tensors = [None if name in absent else stacked[name] for name in NAMES]
     operator = getattr(torch.ops.bsbimamba, f"scan_{backend}")
-    torch.library.opcheck(operator, (*tensors, True, False, 4))
+    torch.library.opcheck(operator, (*tensors, True, False, 4, True))
     detached = [None if x is None else x.detach() for x in tensors]
-    out, last, borders = operator(*detached, True, False, 4)
+    out, last, borders = operator(*detached, True, False, 4, True)
     backward = getattr(torch.ops.bsbimamba, f"scan_{backend}_backward")
-    torch.library.opcheck(backward, (out, last, *detached, borders, True, False, 4))
+    torch.library.opcheck(backward, (out, last, *detached, borders, True, False, 4, True))
 
 
 @pytest.mark.parametrize("backend", [*FAST, "auto"])

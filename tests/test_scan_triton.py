@@ -44,17 +44,19 @@ def test_in_the_interpreter(marker: str) -> None:
 
 
 def test_kernels_compile_for_the_cards_they_are_for() -> None:
-    """For 8.6 (the 12 GB card) and 9.0, by the compiler, which needs no GPU."""
+    """For 8.6 (the 12 GB card) and 9.0, by the compiler, which needs no GPU: nothing is exchanged
+    between layouts, and nothing is spilled where most of the time goes."""
     if INTERPRETED:
         pytest.skip("the interpreter compiles nothing")
     code = (
         "from benchmarks.gpu_resources import compile_kernel, resources\n"
         "for capability in (86, 90):\n"
         "    found = resources(compile_kernel('scan_forward', 'bf16', capability))\n"
-        "    assert found['stack'] == 0 and found['registers'] <= 128, found\n"
-        "    assert found['conversions'] == 0 and found.get('SHFL', 0) == 0, found\n"
+        "    assert found['stack'] == 0 and 'SHFL' not in found['loop'], found\n"
+        "    assert found['conversions'] == 0 and found['shared'] == 0, found\n"
         "found = resources(compile_kernel('scan_backward', 'bf16', 86))\n"
         "assert found['conversions'] == 0 and found['shared'] == 0, found\n"
+        "assert not {'LDL', 'STL', 'BAR'} & set(found['loop']), found\n"
     )
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     finished = subprocess.run(

@@ -1,0 +1,224 @@
+"""The selective scan side by side: our backends, the sequential loop, and the best public ones.
+
+    python -m benchmarks.scan [--device cuda] [--rounds N] [--loop] [--crossovers]
+
+First every backend is compared with the oracle in float64 on a small case, output and gradients;
+what is wrong is not timed. Then all are timed in turn, round by round, so that a drift of the
+machine meets all of them, and the medians are printed with their ratios to ours. Peak memory is
+that of the forward and backward pass above the arguments, in a process of its own for a CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from benchmarks.ceilings import (
+    PRODUCTS_BACKWARD,
+    PRODUCTS_FORWARD,
+    bytes_per_second,
+    cpu_products_per_second,
+)
+from benchmarks.rivals import Case, make_case, ours, rivals
+
+# (sequences, length, width, states): one utterance of two seconds on a CPU, a batch of six on a
+# GPU; 31 bands and 251 frames.
+SHAPES = {
+    "cpu": {"time path": (31, 251, 384, 16), "band path": (251, 31, 384, 16)},
+    "cuda": {"time path": (186, 251, 384, 16), "band path": (1506, 31, 384, 16)},
+}
+OURS = {"cpu": "cpu", "cuda": "triton"}
+
+
+def passes(scan: Callable, case: Case, backward: bool, probe: torch.Tensor | None) -> list:
+    """The output, and the gradients where `backward`."""
+    if not backward:
+        with torch.no_grad():
+            return [scan(case)]
+    leaves = Case(*(x.detach().requires_grad_() for x in case))
+    out = scan(leaves)
+    return [out, *torch.autograd.grad(out, list(leaves), probe)]
+
+
+def parity(name: str, scan: Callable, device: str, directions: int, backward: bool) -> bool:
+    """Whether a scan agrees with the oracle in float64 on a small case; prints where not."""
+    case = make_case((2, 70, 64, 16), directions, device, torch.float32)
+    exact = Case(*(x.double() for x in case))
+    probe = torch.randn(exact.u.shape, dtype=torch.float64, device=device)
+    expected = passes(ours("reference"), exact, backward, probe)
+    got = passes(scan, case, backward, probe.float())
+    for label, x, y in zip(("output", *Case._fields), got, expected, strict=False):
+        error = ((x - y).abs().max() / y.abs().max()).item()
+        if not error < 1e-4:
+            print(f"{name}: relative error {error:.1e} in {label}: not timed")
+            return False
+    return True
+
+
+def timed(runs: dict[str, Callable], rounds: int, device: str) -> dict[str, float]:
+    """Median seconds of each, taken in turn."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for turn in range(rounds + 1):
+        for name, run in runs.items():
+            # Threads of OpenMP spin for some milliseconds after each loop: those of one candidate
+            # must not take the processors of the next.
+            time.sleep(0.02)
+            start = time.perf_counter()
+            run()
+            if device == "cuda":
+                torch.cuda.synchronize()
+            if turn > 0:
+                times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def peak_bytes(name: str, shape: str, device: str, directions: int) -> float:
+    """Above what the arguments take, forward and backward."""
+    if device == "cpu":
+        command = [sys.executable, "-m", "benchmarks.scan", "--memory-of", name, shape]
+        return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    scan = rivals(device)[name]
+    case = make_case(SHAPES[device][shape], directions, device, torch.bfloat16)
+    probe = torch.randn_like(case.u)
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    passes(scan, case, True, probe)  # type: ignore[arg-type]
+    return torch.cuda.max_memory_allocated() - before
+
+
+def print_cpu_peak(name: str, shape: str) -> None:
+    scan = rivals("cpu")[name]
+    passes(scan, make_case((1, 9, 64, 16), 1, "cpu", torch.float32), True, torch.ones(1, 1, 9, 64))  # type: ignore[arg-type]
+    case = make_case(SHAPES["cpu"][shape], 1, "cpu", torch.float32)
+    probe = torch.randn_like(case.u)
+    # A new process begins with the high-water mark of the one that started it.
+    Path("/proc/self/clear_refs").write_text("5")
+    before = resident("VmRSS")
+    passes(scan, case, True, probe)  # type: ignore[arg-type]
+    print(resident("VmHWM") - before)
+
+
+def resident(field: str) -> int:
+    """Bytes of this process in memory (Linux): VmRSS now, VmHWM at most."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.split(f"{field}:")[1].split()[0])
+
+
+def compare(device: str, shape: str, rounds: int, with_loop: bool) -> None:
+    cuda = device == "cuda"
+    directions, dtype = (2, torch.bfloat16) if cuda else (1, torch.float32)
+    case = make_case(SHAPES[device][shape], directions, device, dtype)
+    probe = torch.randn_like(case.u)
+    size = "x".join(map(str, SHAPES[device][shape]))
+    print(f"\n{shape}, {size}, {directions} direction(s), {dtype}")
+    candidates = rivals(device)
+    results: dict[bool, dict[str, float]] = {}
+    for backward in (False, True):
+        runs: dict[str, Callable] = {}
+        for name, scan in candidates.items():
+            if isinstance(scan, str) or (backward and name == "AVX2 loop in C"):
+                continue
+            if name == "sequential loop" and not with_loop:
+                continue
+            if parity(name, scan, device, directions, backward):
+                runs[name] = lambda scan=scan, back=backward: passes(scan, case, back, probe)
+        loop = runs.pop("sequential loop", None)
+        results[backward] = timed(runs, rounds, device)
+        if loop is not None:
+            results[backward] = {**timed({"sequential loop": loop}, 1, device), **results[backward]}
+    print(f"{'':22}{'forward':>12}{'ratio':>8}{'forward+backward':>19}{'ratio':>8}{'peak':>10}")
+    own = OURS[device]
+    for name, scan in candidates.items():
+        if isinstance(scan, str):
+            print(f"{name:22}not measured: {scan}")
+            continue
+        row = f"{name:22}"
+        for backward, places in ((False, 12), (True, 19)):
+            seconds = results[backward].get(name)
+            if seconds is None:
+                row += f"{'-':>{places}}{'':8}"
+                continue
+            ratio = seconds / results[backward][own]
+            row += f"{1e3 * seconds:{places - 3}.1f} ms{ratio:7.2f}x"
+        if name in results[True]:
+            row += f"{peak_bytes(name, shape, device, directions) / 2**20:6.0f} MiB"
+        print(row)
+    report_ceilings(device, case, results)
+
+
+def report_ceilings(device: str, case: Case, results: dict[bool, dict[str, float]]) -> None:
+    """Counted bytes and, on a CPU, products, and the share of the machine's best rate."""
+    forward = results[False][OURS[device]]
+    backward = results[True][OURS[device]] - forward
+    states = case.u.numel() * case.A.shape[2]
+    small = case.B.nbytes + case.C.nbytes
+    # Forward reads u, delta, z and writes the output; backward reads those and the output's
+    # gradient, and writes three gradients. B, C and theirs besides; borders are left out.
+    moved = (4 * case.u.nbytes + small, 7 * case.u.nbytes + 2 * small)
+    rate = bytes_per_second(device)
+    for label, seconds, moving, products in (
+        ("forward", forward, moved[0], PRODUCTS_FORWARD),
+        ("backward", backward, moved[1], PRODUCTS_BACKWARD),
+    ):
+        line = f"{label}: {moving / 2**20:.0f} MiB, {moving / rate / seconds:.0%} of a copy's rate"
+        if device == "cpu":
+            share = products * states / cpu_products_per_second() / seconds
+            line += f"; {products * states / 1e9:.2f} G products, {share:.0%} of the peak"
+        print(line)
+
+
+def crossovers() -> None:
+    """Where one CPU backend overtakes another: forward and backward, by length and batch."""
+    print(f"{'batch':>6}{'length':>8}{'reference':>12}{'chunked':>12}{'cpu':>12}  milliseconds")
+    for b in (1, 31):
+        for length in (1, 2, 4, 8, 16, 64, 251, 1000, 4000):
+            case = make_case((b, length, 384, 16), 1, "cpu", torch.float32)
+            probe = torch.ones_like(case.u)
+            names = ["chunked", "cpu"] if b * length > 500 else ["reference", "chunked", "cpu"]
+            runs = {
+                name: lambda name=name, x=case, g=probe: passes(ours(name), x, True, g)
+                for name in names
+            }
+            found = timed(runs, 3, "cpu")
+            cells = (
+                f"{1e3 * found[name]:12.2f}" if name in found else f"{'-':>12}"
+                for name in ("reference", "chunked", "cpu")
+            )
+            print(f"{b:6}{length:8}{''.join(cells)}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--rounds", type=int, default=7, help="timed rounds (default: 7)")
+    parser.add_argument(
+        "--loop", action="store_true", help="time the sequential loop too (minutes)"
+    )
+    parser.add_argument("--crossovers", action="store_true", help="compare by length instead")
+    parser.add_argument("--memory-of", nargs=2, metavar=("NAME", "SHAPE"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.rounds < 1:
+        parser.error("--rounds must be at least 1")
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        parser.error("PyTorch sees no CUDA device here")
+    if arguments.memory_of:
+        print_cpu_peak(*arguments.memory_of)
+    elif arguments.crossovers:
+        crossovers()
+    else:
+        print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+        if arguments.device == "cuda":
+            print(torch.cuda.get_device_name(), torch.cuda.get_device_capability())
+        for shape in SHAPES[arguments.device]:
+            compare(arguments.device, shape, arguments.rounds, arguments.loop)
+
+
+if __name__ == "__main__":
+    main()
