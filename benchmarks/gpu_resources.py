@@ -61,7 +61,7 @@ def compile_kernel(name: str, dtype: str, capability: int, **changes: Any) -> An
 
 def resources(compiled: Any) -> dict[str, Any]:
     """Registers, spills and instruction counts of a compiled kernel: in all, and in the innermost
-    loop that computes most exponentials."""
+    loop with most fused multiply-adds."""
     import triton
 
     tools = Path(triton.__file__).parent / "backends/nvidia/bin"
@@ -76,7 +76,7 @@ def resources(compiled: Any) -> dict[str, Any]:
         usage, code = read("-res-usage"), read("-sass")
     found = {key: int(value) for key, value in re.findall(r"(REG|STACK|SHARED|LOCAL):(\d+)", usage)}
     lines = [(int(at, 16), text) for at, text in re.findall(r"/\*([0-9a-f]{4,})\*/ +(.*?);", code)]
-    loop = max((_kinds(body) for body in _innermost_loops(lines)), key=lambda x: x["MUFU"])
+    loop = max((_kinds(body) for body in _innermost_loops(lines)), key=lambda x: x["FFMA"])
     return {
         "registers": found["REG"],
         "stack": found["STACK"],

@@ -16,9 +16,9 @@ Notation as in Gu and Dao, "Mamba", 2023, section 2 and algorithm 2:
 # mypy: disable-error-code="no-untyped-def, call-arg, attr-defined, var-annotated"
 from __future__ import annotations
 
-import numpy as np
 from numba import njit
 
+from scan.cpu_states import copy_columns, copy_state, keep_columns, keep_state, scratch
 from scan.kernel_cache import kernel
 from scan.vector_math import LOG2_E, ONE, ZERO, exp2, sigmoid, sigmoid_from_softplus, softplus
 from scan.vectors import (
@@ -38,47 +38,6 @@ BLOCK = 64
 # Rows are 1.5 KB apart in the usual width, too far for the hardware to fetch them ahead reliably:
 # without this, and with data in main memory, the scan took up to three times as long.
 _AHEAD = 4
-
-
-@njit(inline="always")
-def _scratch(size):
-    """Uninitialised floats from the start of a cache line: a vector across two is slow to read."""
-    raw = np.empty(size + LANES, np.float32)
-    first = (-(raw.ctypes.data >> 2)) & (LANES - 1)
-    return raw[first : first + size]
-
-
-@njit(inline="always")
-def _copy_state(n, source, at, width, h):
-    """A vector's states out of an array (..., n, width) into scratch (n, 16); zeros if absent."""
-    for s in range(n):
-        value = splat(ZERO)
-        if source.size > 0:
-            value = load(source, at + s * width)
-        store(h, s * LANES, value)
-
-
-@njit(inline="always")
-def _keep_state(n, h, target, at, width):
-    for s in range(n):
-        store(target, at + s * width, load(h, s * LANES))
-
-
-@njit(inline="always")
-def _copy_columns(n, source, at, h):
-    """As `_copy_state`, out of an array (..., width, n)."""
-    for s in range(n):
-        store(h, s * LANES, splat(ZERO))
-        if source.size > 0:
-            for lane in range(LANES):
-                h[s * LANES + lane] = source[at + lane * n + s]
-
-
-@njit(inline="always")
-def _keep_columns(n, h, target, at):
-    for s in range(n):
-        for lane in range(LANES):
-            target[at + lane * n + s] = h[s * LANES + lane]
 
 
 @njit(inline="always")
@@ -106,8 +65,8 @@ def scan_forward(
     of_u, of_delta, of_b, of_c, of_z = strides
     parts = width // LANES
     inner = (length - 1) // chunk
-    a2 = _scratch(n * LANES)
-    h = _scratch(n * LANES)
+    a2 = scratch(n * LANES)
+    h = scratch(n * LANES)
     while True:
         task = next_task(counter)
         if task >= tasks:
@@ -118,10 +77,10 @@ def scan_forward(
         c = task % parts * LANES
         backwards = reverse != (r == 1)
         towards = -1 if backwards else 1
-        _copy_state(n, A, r * n * width + c, width, a2)
+        copy_state(n, A, r * n * width + c, width, a2)
         for s in range(n):
             store(a2, s * LANES, load(a2, s * LANES) * splat(LOG2_E))
-        _copy_columns(n, initial, (row * width + c) * n, h)
+        copy_columns(n, initial, (row * width + c) * n, h)
         skip = splat(ZERO)
         if D.size > 0:
             skip = load(D, r * width + c)
@@ -129,7 +88,7 @@ def scan_forward(
             t = length - 1 - k if backwards else k
             if k > 0 and k % chunk == 0:
                 at = (row * inner + k // chunk - 1) * n * width + c
-                _keep_state(n, h, borders, at, width)
+                keep_state(n, h, borders, at, width)
             u_t = r * of_u[0] + i * of_u[1] + t * of_u[2] + c
             delta_t = r * of_delta[0] + i * of_delta[1] + t * of_delta[2] + c
             z_t = r * of_z[0] + i * of_z[1] + t * of_z[2] + c
@@ -153,7 +112,7 @@ def scan_forward(
                 y *= gate * sigmoid(gate)
             store(out, (row * length + t) * width + c, y)
         if last.size > 0:
-            _keep_columns(n, h, last, (row * width + c) * n)
+            keep_columns(n, h, last, (row * width + c) * n)
 
 
 @kernel
@@ -176,12 +135,12 @@ def scan_backward(
     m = (n + LANES - 1) // LANES * LANES
     # One vector of channels at a time, so that what a step reads again is in the first-level cache.
     state = n * LANES
-    states = _scratch((span + 1) * state)
-    decays = _scratch(span * state)
-    steps = _scratch(span * LANES)
-    inputs = _scratch(span * LANES)
-    a, da, g = _scratch(state), _scratch(state), _scratch(state)
-    from_b, from_c = _scratch(m * LANES), _scratch(m * LANES)
+    states = scratch((span + 1) * state)
+    decays = scratch(span * state)
+    steps = scratch(span * LANES)
+    inputs = scratch(span * LANES)
+    a, da, g = scratch(state), scratch(state), scratch(state)
+    from_b, from_c = scratch(m * LANES), scratch(m * LANES)
     for k in range(n, m):
         store(from_b, k * LANES, splat(ZERO))
         store(from_c, k * LANES, splat(ZERO))
@@ -195,7 +154,7 @@ def scan_backward(
         backwards = reverse != (r == 1)
         towards = -1 if backwards else 1
         for c in range(block * BLOCK, min((block + 1) * BLOCK, width), LANES):
-            _copy_state(n, A, r * n * width + c, width, a)
+            copy_state(n, A, r * n * width + c, width, a)
             for s in range(n):
                 store(da, s * LANES, splat(ZERO))
             skip = splat(ZERO)
@@ -205,15 +164,15 @@ def scan_backward(
             d_shift = splat(ZERO)
             for i in range(group * batch // groups, (group + 1) * batch // groups):
                 row = r * batch + i
-                _copy_columns(n, grad_last, (row * width + c) * n, g)
+                copy_columns(n, grad_last, (row * width + c) * n, g)
                 for part in range(inner, -1, -1):
                     start = part * chunk
                     count = min(chunk, length - start)
                     if part > 0:
                         at = (row * inner + part - 1) * n * width + c
-                        _copy_state(n, borders, at, width, states)
+                        copy_state(n, borders, at, width, states)
                     else:
-                        _copy_columns(n, initial, (row * width + c) * n, states)
+                        copy_columns(n, initial, (row * width + c) * n, states)
                     for k in range(count):
                         t = length - 1 - start - k if backwards else start + k
                         b_t = r * of_b[0] + i * of_b[1] + t * of_b[2]
@@ -294,9 +253,9 @@ def scan_backward(
                             store(dB, at + s, db)
                             store(dC, at + s, dc)
                 if dinitial.size > 0:
-                    _keep_columns(n, g, dinitial, (row * width + c) * n)
+                    keep_columns(n, g, dinitial, (row * width + c) * n)
             at = (r * groups + group) * width + c
-            _keep_state(n, da, dA, (r * groups + group) * n * width + c, width)
+            keep_state(n, da, dA, (r * groups + group) * n * width + c, width)
             if D.size > 0:
                 store(dD, at, d_skip)
             if bias.size > 0:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from scan.gpu_kernels import _sigmoid
+from scan.gpu_math import sigmoid
 
 
 @triton.jit
@@ -61,7 +61,7 @@ def conv_forward(
         x = tl.load(u + t * of_u[2], mask=mask, other=0.0).to(tl.float32)
         window = window[1:] + (x,)
         y = _convolved(shift, taps, window, TAPS)
-        tl.store(out + t * width, y * _sigmoid(y), mask=mask)
+        tl.store(out + t * width, y * sigmoid(y), mask=mask)
 
 
 @triton.jit
@@ -111,7 +111,7 @@ def conv_backward(
         t = tl.where(backwards, length - 1 - k, k).to(tl.int64)
         here = mask & (tl.zeros_like(d) + k < length)
         g = tl.load(grad_out + t * of_out[2], mask=here, other=0.0).to(tl.float32)
-        opened = _sigmoid(y)
+        opened = sigmoid(y)
         g *= opened * (1.0 + y * (1.0 - opened))
         grads = (g,) + grads[: TAPS - 1]
         # Those behind the segment belong to the next one's sums.

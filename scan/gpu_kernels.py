@@ -15,38 +15,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from scan.polynomials import LOG1P, SERIES, SERIES_LIMIT
-
-_LOG1P = tl.constexpr(LOG1P)
-_SERIES = tl.constexpr(SERIES)
-_SERIES_LIMIT = tl.constexpr(SERIES_LIMIT)
-_LOG2_E = tl.constexpr(1.4426950408889634)
-
-
-@triton.jit
-def _softplus(x):
-    """log(1 + exp(x)); tl.log has no digits left where exp(x) is small."""
-    e = tl.exp2(-tl.abs(x) * _LOG2_E)
-    q = e * _LOG1P[7] + _LOG1P[6]
-    for i in tl.static_range(6):
-        q = q * e + _LOG1P[5 - i]
-    return tl.maximum(x, 0.0) + e * (q * e + 1.0)
-
-
-@triton.jit
-def _sigmoid(x):
-    return 1.0 / (1.0 + tl.exp2(-x * _LOG2_E))
-
-
-@triton.jit
-def _sigmoid_from_softplus(y):
-    """sigmoid(x) = 1 - exp(-y) for y = softplus(x); for a small y by its series, which keeps it."""
-    series = _SERIES[3] - y * _SERIES[4]
-    series = _SERIES[2] - y * series
-    series = _SERIES[1] - y * series
-    series = _SERIES[0] - y * series
-    small = y * (1.0 - y * series)
-    return tl.where(y < _SERIES_LIMIT, small, 1.0 - tl.exp2(-y * _LOG2_E))
+from scan.gpu_math import LOG2_E, sigmoid, sigmoid_from_softplus, softplus
 
 
 @triton.jit
@@ -59,7 +28,7 @@ def _start(array, strides, r, i):
 def _step_size(delta, bias, d, mask, SOFTPLUS: tl.constexpr):
     step = tl.load(delta + d, mask=mask, other=0.0).to(tl.float32) + bias
     if SOFTPLUS:
-        step = _softplus(step)
+        step = softplus(step)
     return step
 
 
@@ -95,7 +64,7 @@ def _rates(A, width, mask, N: tl.constexpr):
     """A to the base of exp2."""
     a2 = ()
     for s in tl.static_range(N):
-        a2 = a2 + (tl.load(A + s * width, mask=mask, other=0.0) * _LOG2_E,)
+        a2 = a2 + (tl.load(A + s * width, mask=mask, other=0.0) * LOG2_E,)
     return a2
 
 
@@ -141,7 +110,7 @@ def scan_forward(
             y += h[s] * tl.load(bc + N + s)
         if HAS_Z:
             gate = tl.load(z + t * of_z[2] + d, mask=mask, other=0.0).to(tl.float32)
-            y *= gate * _sigmoid(gate)
+            y *= gate * sigmoid(gate)
         tl.store(out + t * width + d, y, mask=mask)
         bc += 2 * N
     if WANT_LAST:
@@ -240,7 +209,7 @@ def scan_backward(
                     gy = tl.load(grad_i + t * of_out[2] + d, mask=here, other=0.0).to(tl.float32)
                     if HAS_Z:
                         gate = tl.load(z_i + t * of_z[2] + d, mask=here, other=0.0).to(tl.float32)
-                        gy *= gate * _sigmoid(gate)
+                        gy *= gate * sigmoid(gate)
                     d_skip += gy * x
                     steps, drivens, gys = steps + (step,), drivens + (step * x,), gys + (gy,)
                     ys, dxs = ys + (skip * x,), dxs + (tl.zeros([BLOCK], tl.float32),)
@@ -252,7 +221,7 @@ def scan_backward(
                     after = tl.load(scratch + (tile * N + m) * width, mask=mask, other=0.0)
                     g = tl.load(carry + m * width, mask=mask, other=0.0)
                     da = tl.load(dA + m * width, mask=mask, other=0.0)
-                    a_log2 = a * _LOG2_E
+                    a_log2 = a * LOG2_E
                     decays, hs = (), (after,)
                     for j in tl.static_range(TILE):
                         decay = tl.exp2(steps[j] * a_log2)
@@ -288,14 +257,14 @@ def scan_backward(
                     at = (row * length + t) * width + d
                     dstep = dsteps[j] + dxs[j] * x
                     if SOFTPLUS:
-                        dstep *= _sigmoid_from_softplus(steps[j])
+                        dstep *= sigmoid_from_softplus(steps[j])
                     d_shift += tl.where(here, dstep, 0.0)
                     tl.store(ddelta + at, dstep, mask=here)
                     tl.store(du + at, dxs[j] * steps[j] + skip * gys[j], mask=here)
                     if HAS_Z:
                         gate = tl.load(z_i + t * of_z[2] + d, mask=here, other=0.0).to(tl.float32)
                         grad = tl.load(grad_i + t * of_out[2] + d, mask=here, other=0.0)
-                        opened = _sigmoid(gate)
+                        opened = sigmoid(gate)
                         slope = opened * (1.0 + gate * (1.0 - opened))
                         tl.store(dz + at, ys[j] * grad.to(tl.float32) * slope, mask=here)
         if HAS_INITIAL:

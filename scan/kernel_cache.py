@@ -15,6 +15,7 @@ SOURCES = [
     for name in (
         "conv_kernels.py",
         "cpu_kernels.py",
+        "cpu_states.py",
         "kernel_cache.py",
         "polynomials.py",
         "vector_math.py",

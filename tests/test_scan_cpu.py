@@ -122,7 +122,7 @@ def test_kernels_are_kept_under_the_content_of_their_sources() -> None:
     assert not numba.config.CACHE_DIR.endswith(folder)
     # Every file whose code a kernel can inline.
     needed = {"cpu_kernels", "conv_kernels"}
-    for name in ("cpu_kernels", "conv_kernels", "vector_math", "vectors", "kernel_cache"):
+    for name in ("cpu_kernels", "cpu_states", "conv_kernels", "vector_math", "kernel_cache"):
         lines = (ROOT / "scan" / f"{name}.py").read_text().splitlines()
         needed |= {x.split()[1].split(".")[1] for x in lines if x.startswith("from scan.")}
     assert {path.stem for path in kernel_cache.SOURCES} == needed
