@@ -38,7 +38,7 @@ bench: .venv/development
 	$(BIN)/python -m benchmarks.scan --crossovers
 
 # All that can only be known on a GPU: the kernels' correctness, their times and memory, and which
-# block sizes are best. About 8 minutes.
+# block sizes are best. Meant to take 8 minutes at most; not yet run on a card.
 bench-gpu: .venv/development
 	$(BIN)/python -m pytest -m gpu
 	$(BIN)/python -m benchmarks.scan --device cuda

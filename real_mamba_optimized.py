@@ -194,7 +194,8 @@ class BidirectionalMambaBlock(nn.Module):
 
     Takes and gives (b, l, c). Without normalisation or residual: those belong to the path that the
     block is put in (`bandsplit.path.PathBlock`). Options as in `MambaBlock`. The two are computed
-    side by side, in shared launches.
+    side by side, in shared launches, from the parameters of their modules: hooks on those modules
+    are not called. What is checkpointed is `_forward_impl` of this block.
     """
 
     def __init__(self, d_model: int, **options: Any) -> None:

@@ -8,6 +8,7 @@ The fastest belong into scan/gpu.py.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from itertools import product
 
 import torch
@@ -31,16 +32,17 @@ def main() -> int:
                 continue
             gpu.BLOCK, gpu.WARPS, gpu.TILE = block, warps, tile
             name = f"{shape}: block {block}, warps {warps}, tile {tile}"
-            if not parity(name, scan, "cuda", 2, True):
+            runs: dict[str, Callable] = {
+                "forward": lambda case=case: passes(scan, case, False, None),
+                "both": lambda case=case, probe=probe: passes(scan, case, True, probe),
+            }
+            try:
+                if not parity(name, scan, "cuda", 2, True):
+                    continue
+                found = timed(runs, 5, "cuda")
+            except RuntimeError as error:
+                print(f"{name}: {error}")
                 continue
-            found = timed(
-                {
-                    "forward": lambda case=case: passes(scan, case, False, None),
-                    "both": lambda case=case, probe=probe: passes(scan, case, True, probe),
-                },
-                5,
-                "cuda",
-            )
             print(f"{name}: " + ", ".join(f"{k} {1e3 * v:.2f} ms" for k, v in found.items()))
     return 0
 

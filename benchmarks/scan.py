@@ -26,7 +26,7 @@ from benchmarks.ceilings import (
     bytes_per_second,
     cpu_products_per_second,
 )
-from benchmarks.rivals import Case, make_case, ours, rivals
+from benchmarks.rivals import Case, as_mamba_lays_it_out, make_case, ours, rivals
 
 # (sequences, length, width, states): one utterance of two seconds on a CPU, a batch of six on a
 # GPU; 31 bands and 251 frames.
@@ -128,7 +128,8 @@ def compare(device: str, shape: str, rounds: int, with_loop: bool) -> None:
             if name == "sequential loop" and not with_loop:
                 continue
             if parity(name, scan, device, directions, backward):
-                runs[name] = lambda scan=scan, back=backward: passes(scan, case, back, probe)
+                given = as_mamba_lays_it_out(case) if name.startswith("mamba-ssm") else case
+                runs[name] = lambda scan=scan, x=given, back=backward: passes(scan, x, back, probe)
         loop = runs.pop("sequential loop", None)
         results[backward] = timed(runs, rounds, device)
         if loop is not None:

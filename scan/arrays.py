@@ -33,3 +33,8 @@ def flat(x: Tensor | None, dtype: torch.dtype = torch.float32) -> np.ndarray:
     reach = sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True))
     values = x.detach().as_strided((reach + 1 if x.numel() else 0,), (1,))
     return values.view(torch.uint16).numpy() if x.dtype == torch.bfloat16 else values.numpy()
+
+
+def current_device(x: Tensor) -> torch.cuda.device:
+    """Triton launches on the current device; this makes it that of x (on a CPU, none)."""
+    return torch.cuda.device(x.device if x.is_cuda else -1)

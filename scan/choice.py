@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from functools import cache
 from importlib.util import find_spec
 
 import torch
@@ -23,7 +22,7 @@ VARIABLE = "BSBIMAMBA_SCAN"
 _FASTEST = {"cpu": ("cpu", "chunked"), "cuda": ("triton", "mamba_ssm", "chunked")}
 
 
-def choose(backend: str, inputs: Inputs) -> str:
+def choose(backend: str, inputs: Inputs, want_last: bool = False) -> str:
     """The name of the backend to use; raises ValueError where `backend` cannot scan the inputs.
 
     The environment variable BSBIMAMBA_SCAN stands in for "auto".
@@ -34,18 +33,18 @@ def choose(backend: str, inputs: Inputs) -> str:
     device = inputs.u.device.type
     if backend == "auto":
         for name in _FASTEST.get(device, ()):
-            if why_not(name, inputs) is None:
+            if why_not(name, inputs, want_last) is None:
                 return _announce(name, device)
         return _announce("chunked", device)
     if backend not in BACKENDS:
         raise ValueError(f"{origin} {backend!r} is not one of {', '.join(BACKENDS)}, auto")
-    reason = why_not(backend, inputs)
+    reason = why_not(backend, inputs, want_last)
     if reason is not None:
         raise ValueError(f"{origin} {backend!r} {reason}. Use 'chunked' or 'auto'.")
     return backend
 
 
-def why_not(name: str, inputs: Inputs) -> str | None:
+def why_not(name: str, inputs: Inputs, want_last: bool = False) -> str | None:
     """Why a backend cannot scan these inputs, to go behind its name; None where it can."""
     if name in ("reference", "chunked"):
         return None
@@ -66,13 +65,22 @@ def why_not(name: str, inputs: Inputs) -> str | None:
         return f"runs on a CUDA device, and u is on {u.device}"
     if inputs.initial_state is not None:
         return "takes no initial_state"
+    trained = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
+    if want_last and trained:
+        return "has no gradient for the last state"
     return None
 
 
-@cache
+# Looked up once, and before torch.compile could trace it.
+_INSTALLED = {
+    name: find_spec(name) is not None
+    for name in ("triton", "mamba_ssm", "selective_scan_cuda", "causal_conv1d")
+}
+
+
 def importable(package: str) -> bool:
-    """Whether a package is installed; it is not imported."""
-    return find_spec(package) is not None
+    """Whether one of the packages that a backend needs is installed; it is not imported."""
+    return _INSTALLED[package]
 
 
 def interpreted() -> bool:

@@ -11,6 +11,7 @@ Memory: O(b l d + b n d l / chunk) kept, O(b chunk d n) in passing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -44,7 +45,8 @@ def _chunks(length: int, chunk_size: int, reverse: bool) -> Iterator[slice]:
 
 def _states(step: Tensor, u: Tensor, A: Tensor, B: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
     """Decays and states of one chunk in scanning order, both (b, chunk, d, n)."""
-    decay = torch.exp(step[..., None] * A)
+    # Of a decay that overflows only so much that a state of zero stays at zero.
+    decay = torch.exp((step[..., None] * A).clamp(max=math.log(torch.finfo(A.dtype).max) - 1))
     value = (step * u)[..., None] * B[:, :, None, :]
     value[:, 0] += decay[:, 0] * before
     return decay, _accumulate(decay.clone(), value)

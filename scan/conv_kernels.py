@@ -12,22 +12,29 @@ from scan.kernel_cache import kernel
 from scan.vector_math import ONE, ZERO, sigmoid
 from scan.vectors import LANES, fma, load, next_task, splat, store
 
+# Channels of a task: enough to read a row in whole lines, few enough to share out one sequence.
+BLOCK = 128
+
 
 @kernel
 def conv_forward(counter, tasks, shape, of_u, u, weight, bias, reverse, out):
-    """Task = direction x sequence. Writes out (r, b, l, d)."""
+    """Task = direction x sequence x channel block. Writes out (r, b, l, d)."""
     _, batch, length, width, taps = shape
+    blocks = (width + BLOCK - 1) // BLOCK
     while True:
-        row = next_task(counter)
-        if row >= tasks:
+        task = next_task(counter)
+        if task >= tasks:
             break
+        row = task // blocks
+        first = task % blocks * BLOCK
+        last = min(first + BLOCK, width)
         r = row // batch
         i = row % batch
         away = -1 if reverse != (r == 1) else 1
         for t in range(length):
             k = length - 1 - t if away < 0 else t
             u_t = r * of_u[0] + i * of_u[1] + t * of_u[2]
-            for c in range(0, width, LANES):
+            for c in range(first, last, LANES):
                 y = load(bias, r * width + c)
                 for tap in range(max(0, taps - 1 - k), taps):
                     back = away * (taps - 1 - tap)
@@ -41,21 +48,25 @@ def conv_backward(
     counter, tasks, groups, shape, of_u, of_out, grad_out, u, weight, bias, reverse,
     du, dweight, dbias, scratch,
 ):  # fmt: skip
-    """Task = direction x group of sequences. Writes du (r, b, l, d), and dweight (r, groups, taps,
-    d) and dbias (r, groups, d) for the caller to sum over groups. scratch (r, groups, taps, d)
-    holds the gradients before SiLU of the last steps."""
+    """Task = direction x group of sequences x channel block. Writes du (r, b, l, d), and dweight
+    (r, groups, taps, d) and dbias (r, groups, d) for the caller to sum over groups. scratch
+    (r, groups, taps, d) holds the gradients before SiLU of the last steps."""
     _, batch, length, width, taps = shape
+    blocks = (width + BLOCK - 1) // BLOCK
     while True:
         task = next_task(counter)
         if task >= tasks:
             break
-        r = task // groups
-        group = task % groups
+        place = task // blocks  # of direction and group
+        first = task % blocks * BLOCK
+        last = min(first + BLOCK, width)
+        r = place // groups
+        group = place % groups
         away = -1 if reverse != (r == 1) else 1
-        for c in range(0, width, LANES):
-            store(dbias, task * width + c, splat(ZERO))
+        for c in range(first, last, LANES):
+            store(dbias, place * width + c, splat(ZERO))
             for tap in range(taps):
-                store(dweight, (task * taps + tap) * width + c, splat(ZERO))
+                store(dweight, (place * taps + tap) * width + c, splat(ZERO))
         for i in range(group * batch // groups, (group + 1) * batch // groups):
             row = r * batch + i
             # Against the order of the convolution: du of a step needs the gradients of those after.
@@ -63,7 +74,7 @@ def conv_backward(
                 t = length - 1 - k if away < 0 else k
                 u_t = r * of_u[0] + i * of_u[1] + t * of_u[2]
                 grad_t = r * of_out[0] + i * of_out[1] + t * of_out[2]
-                for c in range(0, width, LANES):
+                for c in range(first, last, LANES):
                     y = load(bias, r * width + c)
                     for tap in range(max(0, taps - 1 - k), taps):
                         back = away * (taps - 1 - tap)
@@ -72,16 +83,16 @@ def conv_backward(
                     opened = sigmoid(y)
                     g = load(grad_out, grad_t + c)
                     g *= opened * fma(y, splat(ONE) - opened, splat(ONE))
-                    store(scratch, (task * taps + k % taps) * width + c, g)
-                    store(dbias, task * width + c, g + load(dbias, task * width + c))
+                    store(scratch, (place * taps + k % taps) * width + c, g)
+                    store(dbias, place * width + c, g + load(dbias, place * width + c))
                     for tap in range(max(0, taps - 1 - k), taps):
                         back = away * (taps - 1 - tap)
-                        at = (task * taps + tap) * width + c
+                        at = (place * taps + tap) * width + c
                         x = load(u, u_t - back * of_u[2] + c)
                         store(dweight, at, fma(g, x, load(dweight, at)))
                     dx = splat(ZERO)
                     for tap in range(max(0, taps - length + k), taps):
                         later = k + taps - 1 - tap
-                        g = load(scratch, (task * taps + later % taps) * width + c)
+                        g = load(scratch, (place * taps + later % taps) * width + c)
                         dx = fma(load(weight, (r * taps + tap) * width + c), g, dx)
                     store(du, (row * length + t) * width + c, dx)

@@ -142,6 +142,10 @@ def _check(u: Tensor, weight: Tensor, bias: Tensor) -> None:
         raise ValueError(f"bias has shape {tuple(bias.shape)}, expected {(*lead, d)}")
     for name, x in (("u", u), ("weight", weight), ("bias", bias)):
         if not x.is_floating_point():
-            raise ValueError(f"{name} has dtype {x.dtype}, expected a real floating-point one")
+            raise ValueError(
+                f"{name} {tuple(x.shape)} has dtype {x.dtype}, expected a real floating-point one"
+            )
         if x.device != u.device:
-            raise ValueError(f"{name} is on {x.device}, expected {u.device}, where u is")
+            raise ValueError(
+                f"{name} {tuple(x.shape)} is on {x.device}, expected {u.device}, where u is"
+            )

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scan.arrays import cut, flat, pad, row_major
-from scan.conv_kernels import conv_backward, conv_forward
+from scan.arrays import current_device, cut, flat, pad, row_major
+from scan.conv_kernels import BLOCK, conv_backward, conv_forward
 from scan.threads import share_out
 from scan.vectors import LANES
 
@@ -35,7 +35,9 @@ class _Cpu:
         r, b, length, d, _ = shape
         out = torch.empty(r, b, length, d, dtype=given[0].dtype)
         arrays = (flat(x) for x in given)
-        share_out(conv_forward, r * b, shape, given[0].stride()[:3], *arrays, reverse, flat(out))
+        tasks = r * b * -(-d // BLOCK)
+        strides = given[0].stride()[:3]
+        share_out(conv_forward, tasks, shape, strides, *arrays, reverse, flat(out))
         return cut(out, u.shape[3]).to(u.dtype)
 
     def backward(
@@ -52,7 +54,16 @@ class _Cpu:
         arrays = (flat(x) for x in (grad_out, *given))
         strides = (given[0].stride()[:3], grad_out.stride()[:3])
         written = (flat(x) for x in (du, dweight, dbias, scratch))
-        share_out(conv_backward, r * groups, groups, shape, *strides, *arrays, reverse, *written)
+        share_out(
+            conv_backward,
+            r * groups * -(-d // BLOCK),
+            groups,
+            shape,
+            *strides,
+            *arrays,
+            reverse,
+            *written,
+        )
         dweight = dweight.sum(1)[..., :width].transpose(1, 2)
         return [cut(du, width), dweight, cut(dbias.sum(1), width)]
 
@@ -77,7 +88,9 @@ class _Triton:
         u, weight, bias = row_major(u), weight.float().transpose(1, 2).contiguous(), bias.float()
         out = torch.empty(u.shape, dtype=u.dtype, device=u.device)
         grid, sizes, settings = self._launch(u, weight, reverse)
-        conv_forward[grid](u, weight, bias.contiguous(), out, u.stride()[:3], *sizes, **settings)
+        arguments = (u, weight, bias.contiguous(), out, u.stride()[:3])
+        with current_device(u):
+            conv_forward[grid](*arguments, *sizes, **settings)
         return out
 
     def backward(
@@ -94,9 +107,9 @@ class _Triton:
         dbias = torch.empty(r, b, segments, d, device=u.device)
         grid, sizes, settings = self._launch(u, weight, reverse)
         strides = (u.stride()[:3], grad_out.stride()[:3])
-        conv_backward[grid](
-            grad_out, u, weight, bias, du, dweight, dbias, *strides, *sizes, **settings
-        )
+        arguments = (grad_out, u, weight, bias, du, dweight, dbias)
+        with current_device(u):
+            conv_backward[grid](*arguments, *strides, *sizes, **settings)
         return [du, dweight.sum((1, 2)).transpose(1, 2), dbias.sum((1, 2))]
 
     def _launch(self, u: Tensor, weight: Tensor, reverse: bool) -> tuple:
@@ -167,7 +180,8 @@ class _CausalConv1d:
 
         outputs = []
         for x, w, shift, way in zip(u, weight, bias, (reverse, not reverse), strict=False):
-            y = causal_conv1d_fn(self._turned(x, way), w, shift, activation="silu")
+            taps = w.float(), shift.float()
+            y = causal_conv1d_fn(self._turned(x, way), *taps, activation="silu")
             outputs.append(self._back(y, way))
         return torch.stack(outputs)
 
@@ -184,7 +198,8 @@ class _CausalConv1d:
             # what it is given.
             with torch.enable_grad():
                 leaves = [
-                    leaf.detach().requires_grad_() for leaf in (self._turned(x, way), w, shift)
+                    leaf.detach().requires_grad_()
+                    for leaf in (self._turned(x, way), w.float(), shift.float())
                 ]
                 y = causal_conv1d_fn(*leaves, activation="silu")
                 dx, dw, db = torch.autograd.grad(y, leaves, self._turned(g, way))
@@ -192,7 +207,9 @@ class _CausalConv1d:
         return [torch.stack(parts) for parts in zip(*results, strict=True)]
 
     def _turned(self, x: Tensor, reverse: bool) -> Tensor:
-        return (x.flip(1) if reverse else row_major(x)).transpose(1, 2)
+        x = x.flip(1) if reverse else row_major(x)
+        # The package reads rows in whole eights.
+        return (x if x.stride(0) % 8 == x.stride(1) % 8 == 0 else x.contiguous()).transpose(1, 2)
 
     def _back(self, y: Tensor, reverse: bool) -> Tensor:
         return y.transpose(1, 2).flip(1) if reverse else y.transpose(1, 2)

@@ -134,5 +134,5 @@ def _pad_rows(state: Tensor, width: int) -> Tensor:
 
 
 def _cut_rows(state: Tensor, width: int) -> Tensor:
-    whole = state.numel() == 0 or state.shape[2] == width
+    whole = state.dim() == 1 or state.shape[2] == width
     return state if whole else state[:, :, :width].contiguous()

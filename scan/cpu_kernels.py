@@ -20,7 +20,15 @@ from numba import njit
 
 from scan.cpu_states import copy_columns, copy_state, keep_columns, keep_state, scratch
 from scan.kernel_cache import kernel
-from scan.vector_math import LOG2_E, ONE, ZERO, exp2, sigmoid, sigmoid_from_softplus, softplus
+from scan.vector_math import (
+    LOG2_E,
+    ONE,
+    ZERO,
+    finite_exp2,
+    sigmoid,
+    sigmoid_from_softplus,
+    softplus,
+)
 from scan.vectors import (
     LANES,
     fma,
@@ -103,7 +111,7 @@ def scan_forward(
             x *= step
             for s in range(n):
                 value = x * splat(load_scalar(B, b_t + s))
-                value = fma(exp2(step * load(a2, s * LANES)), load(h, s * LANES), value)
+                value = fma(finite_exp2(step * load(a2, s * LANES)), load(h, s * LANES), value)
                 store(h, s * LANES, value)
                 y = fma(value, splat(load_scalar(C, c_t + s)), y)
             if z.size > 0:
@@ -189,7 +197,7 @@ def scan_backward(
                         step *= splat(LOG2_E)
                         for s in range(n):
                             at = k * state + s * LANES
-                            decay = exp2(step * load(a, s * LANES))
+                            decay = finite_exp2(step * load(a, s * LANES))
                             store(decays, at, decay)
                             value = x * splat(load_scalar(B, b_t + s))
                             value = fma(decay, load(states, at), value)

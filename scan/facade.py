@@ -56,9 +56,10 @@ def selective_scan(
             (`scan.choice`), which the environment variable BSBIMAMBA_SCAN can name instead.
 
     Returns:
-        The output (b, l, d) in u's dtype, and the state in float32. Float64 is computed in float64
-        ("reference" and "chunked" can), all else in float32, also under autocast. Gradients have
-        the dtypes of the arguments.
+        The output (b, l, d) in u's dtype, and the state in float32. Where u is float64 all is
+        computed in float64 ("reference" and "chunked" can), otherwise in float32, also under
+        autocast. Gradients have the dtypes of the arguments; they cannot be differentiated again
+        (but for "reference").
 
     Raises:
         ValueError: an argument's shape, dtype or device does not fit, or the backend cannot run.
@@ -105,7 +106,7 @@ def scan_directions(
 def _scan(inputs: Inputs, options: Options, backend: str) -> tuple[Tensor, Tensor]:
     """The outputs and last states of all directions."""
     u, A, initial = inputs.u, inputs.A, inputs.initial_state
-    name = choose(backend, inputs)
+    name = choose(backend, inputs, options.want_last)
     if u.dtype == torch.float64 or any(x is not None and x.dtype == torch.float64 for x in inputs):
         inputs = Inputs(
             *(None if x is None else x.to(inputs.compute_dtype) for x in inputs)  # type: ignore[arg-type]
@@ -143,8 +144,12 @@ def _check(inputs: Inputs, options: Options, lead: tuple[int, ...] = ()) -> None
                 f"{name} has shape {tuple(x.shape)}, expected {shape} for u and A as given"
             )
         if not x.is_floating_point():
-            raise ValueError(f"{name} has dtype {x.dtype}, expected a real floating-point one")
+            raise ValueError(
+                f"{name} {shape} has dtype {x.dtype}, expected a real floating-point one"
+            )
         if x.device != u.device:
-            raise ValueError(f"{name} is on {x.device}, expected {u.device}, where u is")
+            raise ValueError(f"{name} {shape} is on {x.device}, expected {u.device}, where u is")
+    if n < 1:
+        raise ValueError(f"A has shape {tuple(A.shape)}, expected at least one state")
     if options.chunk_size < 1:
         raise ValueError(f"chunk_size is {options.chunk_size}, expected at least 1")

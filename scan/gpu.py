@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from scan.arrays import row_major
+from scan.arrays import current_device, row_major
 from scan.interface import Inputs, Options, absent_as_empty
 
 # A warp and two channels a lane: B and C, which all channels of a step share, are loaded once for
@@ -19,7 +19,7 @@ BLOCK = 64
 TILE = 8
 WARPS = 1
 # Enough programs to fill a large GPU; more only cost memory for partial sums.
-_PROGRAMS = 8192
+_PROGRAMS = 4096
 
 
 def forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:
@@ -34,7 +34,7 @@ def forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:
     out = torch.empty(r, b, length, d, dtype=u.dtype, device=u.device)
     last = _new(u, *((r, b, n, d) if options.want_last else (0,)))
     borders = _new(u, r, b, (length - 1) // options.chunk_size, n, d)
-    with _on(u):
+    with current_device(u):
         scan_forward[(r * b * -(-d // BLOCK),)](
             *(u if x is None else x for x in arrays),
             out,
@@ -78,7 +78,7 @@ def backward(
         *(grad_out, grad_last, *prepared[:3], _packed(prepared, options), *prepared[5:], borders),
         *(du, ddelta, dA, dBC, dD, dz, dbias, dinitial, scratch, carry),
     )
-    with _on(u):
+    with current_device(u):
         scan_backward[(r * groups * blocks,)](
             *(u if x is None else x for x in arrays),
             *_strides(prepared),
@@ -97,8 +97,8 @@ def backward(
         du,
         ddelta,
         dA.sum(1).transpose(1, 2).contiguous(),
-        dB.contiguous(),
-        dC.contiguous(),
+        dB.clone(memory_format=torch.contiguous_format),
+        dC.clone(memory_format=torch.contiguous_format),
         None if dD is None else dD.sum(1),
         dz,
         None if dbias is None else dbias.sum(1),
@@ -160,8 +160,3 @@ def _strides(inputs: Inputs) -> list[tuple[int, ...]]:
 
 def _new(like: Tensor, *shape: int) -> Tensor:
     return torch.empty(shape, dtype=torch.float32, device=like.device)
-
-
-def _on(x: Tensor) -> torch.cuda.device:
-    """Triton launches on the current device; this makes it that of x (on a CPU, none)."""
-    return torch.cuda.device(x.device if x.is_cuda else -1)

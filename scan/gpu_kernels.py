@@ -51,11 +51,20 @@ def _store_state(pointer, width, mask, h, N: tl.constexpr):
 
 
 @triton.jit
-def _advance(h, a2, step, driven, bc, N: tl.constexpr):
+def _decay(exponent, SOFTPLUS: tl.constexpr):
+    """2**exponent. Where it can overflow, only so much that a state of zero stays at zero; a NaN
+    fails the comparison and is passed on."""
+    if not SOFTPLUS:
+        exponent = tl.where(exponent > 127.0, 127.0, exponent)
+    return tl.exp2(exponent)
+
+
+@triton.jit
+def _advance(h, a2, step, driven, bc, SOFTPLUS: tl.constexpr, N: tl.constexpr):
     """The state one step later; bc points to B and C of the step."""
     later = ()
     for s in tl.static_range(N):
-        later = later + (tl.exp2(step * a2[s]) * h[s] + driven * tl.load(bc + s),)
+        later = later + (_decay(step * a2[s], SOFTPLUS) * h[s] + driven * tl.load(bc + s),)
     return later
 
 
@@ -101,10 +110,11 @@ def scan_forward(
     for k in range(length):
         t = tl.where(backwards, length - 1 - k, k).to(tl.int64)
         if (k > 0) & (k % CHUNK == 0):
-            _store_state(borders + (k // CHUNK - 1) * N * width, width, mask, h, N)
+            _store_state(borders, width, mask, h, N)
+            borders += N * width
         step = _step_size(delta + t * of_delta[2], shift, d, mask, SOFTPLUS)
         x = tl.load(u + t * of_u[2] + d, mask=mask, other=0.0).to(tl.float32)
-        h = _advance(h, a2, step, step * x, bc, N)
+        h = _advance(h, a2, step, step * x, bc, SOFTPLUS, N)
         y = skip * x
         for s in tl.static_range(N):
             y += h[s] * tl.load(bc + N + s)
@@ -161,9 +171,11 @@ def scan_backward(
         row = r * batch + i
         u_i, delta_i = _start(u, of_u, r, i), _start(delta, of_delta, r, i)
         z_i, grad_i = _start(z, of_z, r, i), _start(grad_out, of_out, r, i)
+        zero = row * 0  # what is added to it is 64-bit
         bc_i = BC + row * length * 2 * N
         dbc_i = dBC + (block.to(tl.int64) * directions * batch + row) * length * 2 * N
         states = row * N * width + d
+        tl.debug_barrier()
         for m in range(N):
             g = tl.zeros([BLOCK], tl.float32)
             if HAS_LAST:
@@ -183,13 +195,13 @@ def scan_backward(
             # The barriers keep writing and reading of scratch and carry apart between lanes.
             tl.debug_barrier()
             for tile in range(tiles):
-                _store_state(scratch + tile * N * width, width, mask, h, N)
+                _store_state(scratch + (zero + tile) * N * width, width, mask, h, N)
                 first = start + tile * TILE
                 for k in range(first, tl.minimum(first + TILE, start + (tiles - 1) * TILE)):
                     t = tl.where(backwards, length - 1 - k, k).to(tl.int64)
                     step = _step_size(delta_i + t * of_delta[2], shift, d, mask, SOFTPLUS)
                     x = tl.load(u_i + t * of_u[2] + d, mask=mask, other=0.0).to(tl.float32)
-                    h = _advance(h, a2, step, step * x, bc_i + k * 2 * N, N)
+                    h = _advance(h, a2, step, step * x, bc_i + (zero + k) * 2 * N, SOFTPLUS, N)
             for down in range(tiles):
                 tl.debug_barrier()
                 tile = tiles - 1 - down
@@ -214,17 +226,17 @@ def scan_backward(
                     steps, drivens, gys = steps + (step,), drivens + (step * x,), gys + (gy,)
                     ys, dxs = ys + (skip * x,), dxs + (tl.zeros([BLOCK], tl.float32),)
                     dsteps = dsteps + (tl.zeros([BLOCK], tl.float32),)
-                bc = bc_i + first * 2 * N
-                dbc = dbc_i + first * 2 * N
+                bc = bc_i + (zero + first) * 2 * N
+                dbc = dbc_i + (zero + first) * 2 * N
                 for m in range(N):
                     a = tl.load(A + m * width, mask=mask, other=0.0)
-                    after = tl.load(scratch + (tile * N + m) * width, mask=mask, other=0.0)
+                    after = tl.load(scratch + ((zero + tile) * N + m) * width, mask=mask, other=0.0)
                     g = tl.load(carry + m * width, mask=mask, other=0.0)
                     da = tl.load(dA + m * width, mask=mask, other=0.0)
                     a_log2 = a * LOG2_E
                     decays, hs = (), (after,)
                     for j in tl.static_range(TILE):
-                        decay = tl.exp2(steps[j] * a_log2)
+                        decay = _decay(steps[j] * a_log2, SOFTPLUS)
                         b = tl.load(bc + j * 2 * N, j < inside, 0.0)
                         after = decay * after + drivens[j] * b
                         decays, hs = decays + (decay,), hs + (after,)

@@ -4,10 +4,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from numba import config, njit
+
+try:
+    import fcntl
+except ImportError:  # Windows: two first starts at once are a risk there
+    fcntl = None  # type: ignore[assignment]
+
+log = logging.getLogger("scan")
 
 _FOLDER = Path(__file__).resolve().parent
 SOURCES = [
@@ -29,13 +39,44 @@ def kernel(function: Callable) -> Callable:
     """Compile a function when it is first called, and keep that in .cache/ for later processes.
 
     numba itself would look at the date of one file alone, and go on with old code when what is
-    inlined from another has changed: here the folder is named by the content of all of them. It
-    writes a file under a name of its own and renames that, so processes may start side by side.
+    inlined from another has changed: here the folder is named by the content of all of them. Nor
+    does it expect two processes to write at once: one saves at a time. Where the folder cannot be
+    written every process compiles for itself.
     """
     kept = config.CACHE_DIR
-    folder = Path(kept) if kept else _FOLDER.parent / ".cache"
-    config.CACHE_DIR = str(folder / f"scan-{VERSION}")
+    folder = (Path(kept) if kept else _FOLDER.parent / ".cache") / f"scan-{VERSION}"
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+    if not _writable(folder):
+        return njit(**options)(function)
+    config.CACHE_DIR = str(folder)
     try:
-        return njit(nogil=True, cache=True, error_model="numpy")(function)
+        compiled = njit(cache=True, **options)(function)
     finally:
         config.CACHE_DIR = kept
+    cache = compiled._cache
+    save = cache.save_overload
+
+    def save_alone(signature: Any, data: Any) -> None:
+        with _lock(folder / "lock"):
+            save(signature, data)
+
+    cache.save_overload = save_alone
+    return compiled
+
+
+def _writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "lock").open("a"):
+            return True
+    except OSError as error:
+        log.info("compiled kernels are not kept: %s", error)
+        return False
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    with path.open("a") as file:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -26,13 +26,17 @@ def share_out(kernel: Callable, tasks: int, *arguments: Any) -> None:
     if threads > 1:
         pool = _pool(torch.get_num_threads() - 1, os.getpid())
         futures = [pool.submit(kernel, counter, tasks, *arguments) for _ in range(threads - 1)]
-    kernel(counter, tasks, *arguments)
-    for future in futures:
-        if not future.cancel():
-            future.result()
+    try:
+        kernel(counter, tasks, *arguments)
+    finally:
+        # Nobody may still write to these arrays when this returns or is interrupted.
+        counter[0] = tasks
+        for future in futures:
+            if not future.cancel():
+                future.result()
 
 
 @lru_cache(maxsize=1)
 def _pool(threads: int, process: int) -> ThreadPoolExecutor:
-    """The helpers of the calling thread; `process` makes a forked child start its own."""
+    """The helpers of this process; `process` makes a forked child start its own."""
     return ThreadPoolExecutor(threads, thread_name_prefix="scan")

@@ -38,9 +38,20 @@ _HIGHEST = np.float32(128)
 
 @njit(inline="always")
 def exp2(x):
-    """2**x: 0 below -127.5 (no denormals), inf from 127.5 on."""
+    """2**x: 0 below -126.5, inf from 127.5 on."""
+    return _power(x, _HIGHEST)
+
+
+@njit(inline="always")
+def finite_exp2(x):
+    """2**min(x, 127): a factor that leaves a state of zero at zero."""
+    return _power(x, _HIGHEST - ONE)
+
+
+@njit(inline="always")
+def _power(x, highest):
     x = where_less(x, splat(_LOWEST), splat(_LOWEST), x)
-    x = where_less(splat(_HIGHEST), x, splat(_HIGHEST), x)
+    x = where_less(splat(highest), x, splat(highest), x)
     t = x - nearest(x)
     p = fma(splat(_P5), t, splat(_P4))
     p = fma(p, t, splat(_P3))

@@ -13,8 +13,9 @@ sys.path.insert(0, str(ROOT))
 
 
 @pytest.fixture(autouse=True)
-def _seeded() -> None:
+def _seeded(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
+    monkeypatch.delenv("BSBIMAMBA_SCAN", raising=False)
 
 
 @pytest.fixture(scope="session")

@@ -81,7 +81,7 @@ def test_a_nan_that_goes_in_comes_out(name: str) -> None:
 
 
 def test_more_than_two_thousand_million_elements() -> None:
-    """Offsets beyond 2^31, in float16: 2 GB an array of one state, forward only."""
+    """Offsets beyond 2^31, forward: two arrays of 4.3 GB, in float16."""
     length, d = 2**21 + 64, 1024
     u = torch.full((1, length, d), 1.0, dtype=torch.float16, device="cuda")
     ones = torch.ones(1, length, 1, dtype=torch.float16, device="cuda")

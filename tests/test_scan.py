@@ -199,6 +199,18 @@ def test_extreme_step_sizes_give_no_nan(backend: str, delta: float) -> None:
 
 
 @pytest.mark.parametrize("backend", FAST)
+def test_a_decay_that_overflows_leaves_nothing_at_nothing(backend: str) -> None:
+    """Without softplus a step can be negative: exp(-1000 A) is beyond every float, but not what is
+    driven into the state in the first step."""
+    arguments = make_arguments(2, 1, 40, 3)
+    del arguments["initial_state"]
+    arguments["delta"] = torch.full_like(arguments["delta"], -1e3)
+    expected = selective_scan(**arguments, backend="chunked")
+    out = selective_scan(**{k: v.float() for k, v in arguments.items()}, backend=backend)
+    assert_close({"out": out}, {"out": expected}, torch.float32)
+
+
+@pytest.mark.parametrize("backend", FAST)
 def test_gradients_of_the_smallest_steps_keep_their_digits(backend: str) -> None:
     """Mamba starts with steps from 1e-3 on, and trained ones are smaller by far."""
     arguments = make_arguments(1, 40, 64, 4)

@@ -116,7 +116,7 @@ def _installed(monkeypatch: pytest.MonkeyPatch) -> None:
     module = types.ModuleType("causal_conv1d")
     module.causal_conv1d_fn = causal_conv1d_fn  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "causal_conv1d", module)
-    monkeypatch.setattr(choice, "why_not", lambda name, inputs: None)
+    monkeypatch.setattr(choice, "why_not", lambda name, inputs, want_last=False: None)
     monkeypatch.setattr(convolution, "_why_not", lambda name, u, weight: None)
 
 
@@ -166,11 +166,13 @@ def test_mamba_ssm_is_not_asked_for_what_it_cannot_do(monkeypatch: pytest.Monkey
     class OnGpu:
         dtype = torch.float32
         device = torch.device("cuda")
+        requires_grad = True
 
     monkeypatch.setattr(choice, "importable", lambda package: True)
     inputs: Any = Inputs(*[OnGpu()] * 8, None)
     assert choice.why_not("mamba_ssm", inputs) is None
     assert choice.choose("auto", inputs) == "triton"
+    assert "last state" in str(choice.why_not("mamba_ssm", inputs, want_last=True))
     with_state = inputs._replace(initial_state=OnGpu())
     assert "initial_state" in str(choice.why_not("mamba_ssm", with_state))
     monkeypatch.setattr(choice, "importable", lambda package: package != "triton")

@@ -92,6 +92,9 @@ def test_bfloat16_is_read_and_written_as_torch_does() -> None:
     expected = x.bfloat16()
     assert rounded[0].isnan()
     assert torch.equal(rounded[1:], expected[1:])
+    nans = torch.tensor([0x7FFFFFFF, 0x7F800001], dtype=torch.int32).view(torch.float32)
+    copy(nans.repeat(8).numpy(), rounded.view(torch.uint16).numpy())
+    assert rounded[:16].isnan().all()
     back = torch.empty(4096)
     copy(expected.view(torch.uint16).numpy(), back.numpy())
     assert torch.equal(back[1:], expected.float()[1:])
@@ -150,11 +153,20 @@ print({k: float(v.detach().double().sum()) for k, v in got.items()})
 
 def test_many_processes_may_start_at_once_without_a_cache(tmp_path: Path) -> None:
     """All compile and write the same files; none may read half of one."""
-    started = [run_in_new_process(SCAN, NUMBA_CACHE_DIR=str(tmp_path)) for _ in range(4)]
-    outputs = [process.communicate(timeout=300)[0] for process in started]
-    assert [process.returncode for process in started] == [0] * 4, outputs
-    assert len(set(outputs)) == 1
-    assert list(tmp_path.rglob("*.nbc"))
+    half = SCAN.replace("torch.float32", "torch.bfloat16")
+    for _ in range(2):  # the second time with what the first has left
+        codes = [SCAN, half, SCAN, half]
+        started = [run_in_new_process(code, NUMBA_CACHE_DIR=str(tmp_path)) for code in codes]
+        outputs = [process.communicate(timeout=300)[0] for process in started]
+        assert [process.returncode for process in started] == [0] * 4, outputs
+        assert len(set(outputs[::2])) == len(set(outputs[1::2])) == 1
+        assert len(list(tmp_path.rglob("*.nbc"))) == 4  # two kernels, two precisions
+
+
+def test_a_cache_that_cannot_be_written_is_done_without() -> None:
+    process = run_in_new_process(SCAN, NUMBA_CACHE_DIR="/dev/null/nowhere")
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
 
 
 def test_a_forked_child_scans_as_its_parent_does() -> None:

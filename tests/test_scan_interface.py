@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from scan_cases import NAMES, OPTIONAL, make_arguments, make_both, run
+from scan_cases import NAMES, OPTIONAL, SEQUENCES, make_arguments, make_both, run
 from torch import Tensor
 
 from scan import choice, scan_directions, selective_scan
@@ -18,9 +18,15 @@ ALL = ("reference", *FAST)
 
 @pytest.mark.parametrize("backend", FAST)
 @pytest.mark.parametrize("absent", [(), OPTIONAL])
-def test_operators_keep_torchs_contract(backend: str, absent: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_operators_keep_torchs_contract(
+    backend: str, absent: tuple[str, ...], dtype: torch.dtype
+) -> None:
     """Schema, fake implementations, autograd registration and tracing, forward and backward."""
-    stacked = {k: v.float()[None].requires_grad_() for k, v in make_arguments(2, 9, 6, 3).items()}
+    stacked = {
+        k: v.to(dtype if k in SEQUENCES else torch.float32)[None].requires_grad_()
+        for k, v in make_arguments(2, 9, 6, 3).items()
+    }
     tensors = [None if name in absent else stacked[name] for name in NAMES]
     operator = getattr(torch.ops.bsbimamba, f"scan_{backend}")
     torch.library.opcheck(operator, (*tensors, True, False, 4, True))
@@ -128,9 +134,18 @@ def test_an_empty_batch_or_width_gives_an_empty_result(b: int, d: int, backend: 
         ({"D": torch.zeros(5)}, r"D has shape \(5,\), expected \(6,\)"),
         ({"u": torch.zeros(9, 6)}, r"u must be \(batch, length, width\)"),
         ({"A": torch.zeros(6)}, r"A must be \(width, state\)"),
-        ({"C": torch.zeros(2, 9, 3, dtype=torch.long)}, "C has dtype torch.int64"),
-        ({"z": torch.zeros(2, 9, 6, device="meta")}, "z is on meta, expected cpu"),
+        ({"C": torch.zeros(2, 9, 3, dtype=torch.long)}, r"C \(2, 9, 3\) has dtype torch.int64"),
+        ({"z": torch.zeros(2, 9, 6, device="meta")}, r"z \(2, 9, 6\) is on meta, expected cpu"),
         ({"chunk_size": 0}, "chunk_size is 0"),
+        (
+            {
+                "A": torch.zeros(6, 0),
+                "B": torch.zeros(2, 9, 0),
+                "C": torch.zeros(2, 9, 0),
+                "initial_state": None,
+            },
+            "at least one state",
+        ),
         ({"backend": "cuda"}, "backend 'cuda' is not one of"),
     ],
 )

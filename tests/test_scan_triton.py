@@ -14,7 +14,7 @@ import pytest
 import torch
 from conftest import ROOT
 from convolution_cases import compare
-from scan_cases import OPTIONAL, assert_close, make_arguments, make_both, run, run_both
+from scan_cases import NAMES, OPTIONAL, assert_close, make_arguments, make_both, run, run_both
 
 from scan import choice, selective_scan
 
@@ -138,7 +138,7 @@ def test_every_entry_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @interpreted
-@pytest.mark.parametrize("name", ["u", "delta", "A", "B", "C", "D", "z", "delta_bias"])
+@pytest.mark.parametrize("name", NAMES)
 def test_a_nan_that_goes_in_comes_out(name: str) -> None:
     arguments = make_arguments(1, 3, 64, 2)
     arguments[name][(0,) * arguments[name].dim()] = torch.nan
@@ -146,6 +146,31 @@ def test_a_nan_that_goes_in_comes_out(name: str) -> None:
     assert results.pop("out").isnan().any()
     results.pop("last")
     assert any(gradient.isnan().any() for gradient in results.values())
+
+
+@interpreted
+def test_operators_keep_torchs_contract() -> None:
+    """Also for the smallest of shapes, whose views are contiguous as they are."""
+    for length in (1, 5):
+        x = {
+            k: v.float()[None].requires_grad_() for k, v in make_arguments(1, length, 8, 2).items()
+        }
+        operator = torch.ops.bsbimamba.scan_triton
+        given = [x[name] for name in NAMES]
+        torch.library.opcheck(operator, (*given, True, False, 4, True))
+        detached = [value.detach() for value in given]
+        out, last, borders = operator(*detached, True, False, 4, True)
+        backward = torch.ops.bsbimamba.scan_triton_backward
+        torch.library.opcheck(backward, (out, last, *detached, borders, True, False, 4, True))
+
+
+@interpreted
+def test_a_decay_that_overflows_leaves_nothing_at_nothing() -> None:
+    x = {k: v.float() for k, v in make_arguments(1, 1, 64, 2).items()}
+    del x["initial_state"]
+    x["delta"] = torch.full_like(x["delta"], -1e3)
+    out = selective_scan(**x, backend="triton")
+    assert out.isfinite().all()
 
 
 @interpreted
@@ -162,6 +187,7 @@ def test_extreme_step_sizes_give_no_nan(delta: float) -> None:
 @pytest.mark.parametrize("reverse", [False, True])
 def test_convolution(length: int, reverse: bool) -> None:
     compare("triton", 1, length, 70, reverse=reverse, directions=2)
+    compare("triton", 1, length, 64, taps=2, reverse=reverse, dtype=torch.bfloat16)
 
 
 @interpreted
