@@ -9,6 +9,7 @@ registers a thread, bytes spilled, instructions in all and in a loop, by kind.
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import subprocess
 import tempfile
@@ -106,7 +107,12 @@ def _kinds(lines: list[str]) -> Counter[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--capability", type=int, nargs="+", default=[86, 90])
-    for capability in parser.parse_args().capability:
+    arguments = parser.parse_args()
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        parser.error("TRITON_INTERPRET is set: the interpreter compiles nothing")
+    for capability in arguments.capability:
+        if not 70 <= capability <= 121:
+            parser.error(f"--capability {capability} is none that can be compiled for, such as 86")
         for name in ("scan_forward", "scan_backward"):
             for dtype in ("fp32", "bf16"):
                 found = resources(compile_kernel(name, dtype, capability))

@@ -7,6 +7,7 @@ The fastest belong into scan/gpu.py.
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable
 from itertools import product
@@ -19,6 +20,7 @@ from scan import gpu
 
 
 def main() -> int:
+    argparse.ArgumentParser(description=__doc__.split("\n\n")[0]).parse_args()
     if not torch.cuda.is_available():
         print("PyTorch sees no CUDA device here")
         return 1

@@ -7,6 +7,7 @@ import os
 from importlib.util import find_spec
 
 import torch
+from numba import config
 
 from scan.interface import Inputs
 
@@ -52,6 +53,8 @@ def why_not(name: str, inputs: Inputs, want_last: bool = False) -> str | None:
     if u.dtype == torch.float64:
         return "computes in float32, and u is float64"
     if name == "cpu":
+        if not compilable():
+            return "needs numba's compiler, and NUMBA_DISABLE_JIT is set"
         return None if u.device.type == "cpu" else f"runs on a CPU, and u is on {u.device}"
     if name == "triton":
         if not importable("triton"):
@@ -71,6 +74,7 @@ def why_not(name: str, inputs: Inputs, want_last: bool = False) -> str | None:
     return None
 
 
+_UNCOMPILED = bool(config.DISABLE_JIT)  # type: ignore[attr-defined]
 # Looked up once, and before torch.compile could trace it.
 _INSTALLED = {
     name: find_spec(name) is not None
@@ -81,6 +85,11 @@ _INSTALLED = {
 def importable(package: str) -> bool:
     """Whether one of the packages that a backend needs is installed; it is not imported."""
     return _INSTALLED[package]
+
+
+def compilable() -> bool:
+    """Whether numba compiles, and does not run its functions as plain Python."""
+    return not _UNCOMPILED
 
 
 def interpreted() -> bool:

@@ -123,7 +123,7 @@ def _backward(
     gy = grad_out
     if z is not None:
         gate = torch.sigmoid(z)
-        gy = grad_out * z * gate
+        gy = grad_out * (z * gate)
         dz = grad_out * gate * (1 + z * (1 - gate))  # times the output before the gate, below
     carried = torch.zeros_like(u[:, 0, :, None] * A) if grad_last is None else grad_last
     order = (1,) if reverse else ()

@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from scan import convolution_backends as backends
-from scan.choice import importable, interpreted
+from scan.choice import compilable, importable, interpreted
+from scan.interface import check_tensor, refuse_forward_mode
 
 BACKENDS = tuple(backends.ALL)
 
@@ -42,6 +43,7 @@ def causal_conv_silu(
     if single:
         u, weight, bias = u[None], weight[None], bias[None]
     name = _choose(backend, u, weight)
+    refuse_forward_mode()
     out = conv_silu(u, weight, bias, reverse, name) if u.numel() else u.clone()
     return out[0] if single else out
 
@@ -112,6 +114,8 @@ def _why_not(name: str, u: Tensor, weight: Tensor) -> str | None:
     if u.dtype == torch.float64:
         return "computes in float32, and u is float64"
     if name == "cpu":
+        if not compilable():
+            return "needs numba's compiler, and NUMBA_DISABLE_JIT is set"
         return None if u.device.type == "cpu" else f"runs on a CPU, and u is on {u.device}"
     if not importable(name):
         return f"needs the package {name.replace('_', '-')}, which is not installed"
@@ -128,6 +132,8 @@ def _why_not(name: str, u: Tensor, weight: Tensor) -> str | None:
 
 
 def _check(u: Tensor, weight: Tensor, bias: Tensor) -> None:
+    for name, x in (("u", u), ("weight", weight), ("bias", bias)):
+        check_tensor(name, x, getattr(u, "device", torch.device("cpu")))
     lead = tuple(u.shape[:1]) if u.dim() == 4 else ()
     if u.dim() not in (3, 4) or lead not in ((), (1,), (2,)):
         raise ValueError(
@@ -140,12 +146,3 @@ def _check(u: Tensor, weight: Tensor, bias: Tensor) -> None:
         raise ValueError(f"weight has shape {tuple(weight.shape)}, expected {(*lead, d)} and taps")
     if tuple(bias.shape) != (*lead, d):
         raise ValueError(f"bias has shape {tuple(bias.shape)}, expected {(*lead, d)}")
-    for name, x in (("u", u), ("weight", weight), ("bias", bias)):
-        if not x.is_floating_point():
-            raise ValueError(
-                f"{name} {tuple(x.shape)} has dtype {x.dtype}, expected a real floating-point one"
-            )
-        if x.device != u.device:
-            raise ValueError(
-                f"{name} {tuple(x.shape)} is on {x.device}, expected {u.device}, where u is"
-            )

@@ -9,7 +9,14 @@ from torch import Tensor
 
 from scan import chunked, cpu, gpu, mamba_adapter
 from scan.choice import choose
-from scan.interface import Inputs, Options, directions, one_direction
+from scan.interface import (
+    Inputs,
+    Options,
+    check_tensor,
+    directions,
+    one_direction,
+    refuse_forward_mode,
+)
 from scan.operators import make_operator
 from scan.reference import selective_scan_reference
 
@@ -95,9 +102,10 @@ def scan_directions(
     """
     inputs = Inputs(u, delta, A, B, C, D, z, delta_bias, None)
     options = Options(delta_softplus, reverse, chunk_size, want_last=False)
-    if u.dim() != 4 or len(u) not in (1, 2):
+    if not isinstance(u, Tensor) or u.dim() != 4 or len(u) not in (1, 2):
         raise ValueError(
-            f"u must be (1 or 2, batch, length, width), but its shape is {tuple(u.shape)}"
+            "u must be (1 or 2, batch, length, width), "
+            f"but its shape is {tuple(getattr(u, 'shape', ()))}"
         )
     _check(inputs, options, lead=(len(u),))
     return _scan(inputs, options, backend)[0]
@@ -107,6 +115,7 @@ def _scan(inputs: Inputs, options: Options, backend: str) -> tuple[Tensor, Tenso
     """The outputs and last states of all directions."""
     u, A, initial = inputs.u, inputs.A, inputs.initial_state
     name = choose(backend, inputs, options.want_last)
+    options = options._replace(chunk_size=min(options.chunk_size, max(u.shape[2], 1)))
     if u.dtype == torch.float64 or any(x is not None and x.dtype == torch.float64 for x in inputs):
         inputs = Inputs(
             *(None if x is None else x.to(inputs.compute_dtype) for x in inputs)  # type: ignore[arg-type]
@@ -122,12 +131,16 @@ def _scan(inputs: Inputs, options: Options, backend: str) -> tuple[Tensor, Tenso
             ]
         out, last = (torch.stack(parts) for parts in zip(*results, strict=True))
     else:
+        refuse_forward_mode()
         out, last, _ = _OPERATORS[name](*inputs, *options)
     return out.to(u.dtype), last
 
 
 def _check(inputs: Inputs, options: Options, lead: tuple[int, ...] = ()) -> None:
     u, A = inputs.u, inputs.A
+    for name, x in zip(Inputs._fields, inputs, strict=True):
+        if x is not None or name in ("u", "delta", "A", "B", "C"):
+            check_tensor(name, x, getattr(u, "device", torch.device("cpu")))
     for name, given, dims in (("u", u, "batch, length, width"), ("A", A, "width, state")):
         expected = "".join(f"{size}, " for size in lead) + dims
         if given.dim() != expected.count(",") + 1 or given.shape[: len(lead)] != lead:
@@ -137,19 +150,13 @@ def _check(inputs: Inputs, options: Options, lead: tuple[int, ...] = ()) -> None
     whole, states, width = (*lead, b, length, d), (*lead, b, length, n), (*lead, d)
     shapes = (whole, whole, (*width, n), states, states, width, whole, width, (*lead, b, d, n))
     for name, x, shape in zip(Inputs._fields, inputs, shapes, strict=True):
-        if x is None:
-            continue
-        if x.shape != shape:
+        if x is not None and x.shape != shape:
             raise ValueError(
                 f"{name} has shape {tuple(x.shape)}, expected {shape} for u and A as given"
             )
-        if not x.is_floating_point():
-            raise ValueError(
-                f"{name} {shape} has dtype {x.dtype}, expected a real floating-point one"
-            )
-        if x.device != u.device:
-            raise ValueError(f"{name} {shape} is on {x.device}, expected {u.device}, where u is")
     if n < 1:
         raise ValueError(f"A has shape {tuple(A.shape)}, expected at least one state")
-    if options.chunk_size < 1:
-        raise ValueError(f"chunk_size is {options.chunk_size}, expected at least 1")
+    if not isinstance(options.chunk_size, int) or options.chunk_size < 1:
+        raise ValueError(
+            f"chunk_size is {options.chunk_size!r}, expected a whole number of at least 1"
+        )

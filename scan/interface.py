@@ -65,6 +65,32 @@ class Backend(Protocol):
         of size 0 for an absent one."""
 
 
+FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+
+def check_tensor(name: str, x: object, device: torch.device) -> None:
+    """Raise ValueError unless x is a dense tensor of one of `FLOATS` on `device`."""
+    if not isinstance(x, Tensor):
+        raise ValueError(f"{name} is of type {type(x).__name__}, expected a tensor")
+    shape = tuple(x.shape)
+    if x.dtype not in FLOATS:
+        expected = ", ".join(str(dtype) for dtype in FLOATS)
+        raise ValueError(f"{name} {shape} has dtype {x.dtype}, expected one of {expected}")
+    if x.device != device:
+        raise ValueError(f"{name} {shape} is on {x.device}, expected {device}, where u is")
+    if x.layout != torch.strided:
+        raise ValueError(f"{name} {shape} is {x.layout}, expected a dense tensor")
+
+
+def refuse_forward_mode() -> None:
+    """Raise NotImplementedError where derivatives are taken forwards, which would come out as 0."""
+    if torch.autograd.forward_ad._current_level >= 0:
+        raise NotImplementedError(
+            "this backend has no forward-mode derivative (jvp, jacfwd, make_dual). "
+            "Use reverse mode, or backend='reference' of the scan."
+        )
+
+
 def absent_as_empty(gradients: list[Tensor | None], inputs: Inputs) -> list[Tensor]:
     """Gradients in the dtypes of the inputs; a tensor of size 0 where there is none."""
     return [

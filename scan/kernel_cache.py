@@ -60,7 +60,18 @@ def kernel(function: Callable) -> Callable:
         with _lock(folder / "lock"):
             save(signature, data)
 
-    cache.save_overload = save_alone
+    load = cache.load_overload
+
+    def load_what_is_whole(signature: Any, context: Any) -> Any:
+        try:
+            return load(signature, context)
+        except Exception as error:  # whatever pickle makes of a damaged file
+            log.warning("a compiled kernel in %s is damaged (%s): compiling anew", folder, error)
+            for file in folder.rglob("*.nb?"):
+                file.unlink(missing_ok=True)
+            return None
+
+    cache.save_overload, cache.load_overload = save_alone, load_what_is_whole
     return compiled
 
 

@@ -1,8 +1,9 @@
 """The threads that run the CPU kernels.
 
 The kernels release the GIL, so plain threads run them side by side. OpenMP is left alone: it kills
-a forked child, and it would need a second copy of every kernel compiled for the serial case. There
-are as many threads as `torch.get_num_threads()` says at the time of the call.
+a forked child, and it would need a second copy of every kernel compiled for the serial case. (What
+PyTorch does around a kernel, such as a large copy, uses OpenMP and may hang in a forked child.)
+There are as many threads as `torch.get_num_threads()` says at the time of the call.
 """
 
 from __future__ import annotations
@@ -25,7 +26,12 @@ def share_out(kernel: Callable, tasks: int, *arguments: Any) -> None:
     futures = []
     if threads > 1:
         pool = _pool(torch.get_num_threads() - 1, os.getpid())
-        futures = [pool.submit(kernel, counter, tasks, *arguments) for _ in range(threads - 1)]
+        try:
+            for _ in range(threads - 1):
+                futures.append(pool.submit(kernel, counter, tasks, *arguments))
+        except RuntimeError:
+            # At the interpreter's end no thread takes work any more: this one does it all.
+            pass
     try:
         kernel(counter, tasks, *arguments)
     finally:

@@ -163,6 +163,22 @@ def test_many_processes_may_start_at_once_without_a_cache(tmp_path: Path) -> Non
         assert len(list(tmp_path.rglob("*.nbc"))) == 4  # two kernels, two precisions
 
 
+def test_a_damaged_cache_is_compiled_anew(tmp_path: Path) -> None:
+    def scan() -> str:
+        process = run_in_new_process(SCAN, NUMBA_CACHE_DIR=str(tmp_path))
+        output, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, output
+        return output.splitlines()[-1]
+
+    expected = scan()
+    for file in tmp_path.rglob("*.nbc"):
+        file.write_bytes(file.read_bytes()[:30])
+    assert scan() == expected
+    for file in tmp_path.rglob("*.nbi"):
+        file.write_bytes(file.read_bytes()[:3])
+    assert scan() == expected
+
+
 def test_a_cache_that_cannot_be_written_is_done_without() -> None:
     process = run_in_new_process(SCAN, NUMBA_CACHE_DIR="/dev/null/nowhere")
     output, _ = process.communicate(timeout=300)

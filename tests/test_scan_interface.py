@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from scan_cases import NAMES, OPTIONAL, SEQUENCES, make_arguments, make_both, run
@@ -136,7 +137,11 @@ def test_an_empty_batch_or_width_gives_an_empty_result(b: int, d: int, backend: 
         ({"A": torch.zeros(6)}, r"A must be \(width, state\)"),
         ({"C": torch.zeros(2, 9, 3, dtype=torch.long)}, r"C \(2, 9, 3\) has dtype torch.int64"),
         ({"z": torch.zeros(2, 9, 6, device="meta")}, r"z \(2, 9, 6\) is on meta, expected cpu"),
-        ({"chunk_size": 0}, "chunk_size is 0"),
+        ({"chunk_size": 0}, "chunk_size is 0, expected a whole number"),
+        ({"chunk_size": 1.5}, "chunk_size is 1.5"),
+        ({"delta": None}, "delta is of type NoneType, expected a tensor"),
+        ({"z": np.zeros((2, 9, 6))}, "z is of type ndarray, expected a tensor"),
+        ({"D": torch.zeros(6).to_sparse()}, "D .* is torch.sparse_coo, expected a dense"),
         (
             {
                 "A": torch.zeros(6, 0),
@@ -197,6 +202,18 @@ def test_the_environment_stands_in_for_auto(monkeypatch: pytest.MonkeyPatch) -> 
 def test_an_explicit_backend_that_cannot_run_says_why(backend: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         selective_scan(**make_arguments(1, 3, 4, 2), backend=backend)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # PyTorch's own, in jvp
+@pytest.mark.parametrize("backend", FAST)
+def test_forward_mode_is_refused_not_zero(backend: str) -> None:
+    arguments = {k: v.float() for k, v in make_arguments(1, 3, 4, 2).items()}
+
+    def scan(u: Tensor) -> Any:
+        return selective_scan(**{**arguments, "u": u}, delta_softplus=True, backend=backend)
+
+    with pytest.raises(NotImplementedError, match="no forward-mode derivative"):
+        torch.func.jvp(scan, (arguments["u"],), (arguments["u"],))
 
 
 def test_triton_without_a_gpu_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
