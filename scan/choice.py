@@ -16,8 +16,8 @@ log = logging.getLogger("scan")
 BACKENDS = ("reference", "chunked", "cpu", "triton", "mamba_ssm")
 VARIABLE = "BSBIMAMBA_SCAN"
 
-# Fastest first. On a CPU "cpu" is faster than "chunked" for every length from 1 to 4000 and every
-# batch measured (EXPERIMENTS.md, "The scan to the limit"; `python -m benchmarks.scan
+# Fastest first. On a CPU "cpu" is the fastest from two to four steps on, for the lengths up to 4000
+# that were measured (EXPERIMENTS.md, "The scan to the limit"; `python -m benchmarks.scan
 # --crossovers` measures it again). The order on a GPU is that of what each one moves through
 # memory; it has not been measured.
 _FASTEST = {"cpu": ("cpu", "chunked"), "cuda": ("triton", "mamba_ssm", "chunked")}
