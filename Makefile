@@ -32,7 +32,7 @@ test-slow: .venv/development
 test-gpu: .venv/development
 	$(BIN)/python -m pytest -m gpu
 
-# The scan against the best others, with the sequential loop: a quarter of an hour on 2 cores.
+# The scan against the best others, with the sequential loop: some ten minutes on 2 cores.
 bench: .venv/development
 	$(BIN)/python -m benchmarks.scan --loop
 	$(BIN)/python -m benchmarks.scan --crossovers

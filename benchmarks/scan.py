@@ -201,9 +201,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--rounds", type=int, default=7, help="timed rounds (default: 7)")
-    parser.add_argument(
-        "--loop", action="store_true", help="time the sequential loop too (minutes)"
-    )
+    parser.add_argument("--loop", action="store_true", help="time the sequential loop too")
     parser.add_argument("--crossovers", action="store_true", help="compare by length instead")
     parser.add_argument("--memory-of", nargs=2, metavar=("NAME", "SHAPE"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
