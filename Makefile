@@ -36,6 +36,7 @@ test-gpu: .venv/development
 bench: .venv/development
 	$(BIN)/python -m benchmarks.scan --loop
 	$(BIN)/python -m benchmarks.scan --crossovers
+	$(BIN)/python -m benchmarks.convolution
 
 # All that can only be known on a GPU: the kernels' correctness, their times and memory, and which
 # block sizes are best. Meant to take 8 minutes at most; not yet run on a card.

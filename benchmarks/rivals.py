@@ -91,13 +91,13 @@ def _compiled() -> Any:
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         return None
-    target = Path(tempfile.mkdtemp()) / "avx2_scan.so"
     source = Path(__file__).with_name("avx2_scan.c")
     flags = ["-O3", "-mavx2", "-mfma", "-fopenmp", "-shared", "-fPIC"]
-    made = subprocess.run(
-        [compiler, *flags, str(source), "-o", str(target)], capture_output=True, check=False
-    )
-    return ctypes.CDLL(str(target)) if made.returncode == 0 else None
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "avx2_scan.so"
+        command = [compiler, *flags, str(source), "-o", str(target)]
+        made = subprocess.run(command, capture_output=True, check=False)
+        return ctypes.CDLL(str(target)) if made.returncode == 0 else None
 
 
 def _avx2(case: Case) -> Tensor:

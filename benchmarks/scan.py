@@ -11,6 +11,7 @@ that of the forward and backward pass above the arguments, in a process of its o
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import subprocess
 import sys
@@ -79,13 +80,25 @@ def timed(runs: dict[str, Callable], rounds: int, device: str) -> dict[str, floa
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def peak_bytes(name: str, shape: str, device: str, directions: int) -> float:
-    """Above what the arguments take, forward and backward."""
+def case_of(name: str, device: str, shape: str) -> Case:
+    """One candidate's arguments: float32, one direction on a CPU; bfloat16, both on a GPU."""
+    directions, dtype = (2, torch.bfloat16) if device == "cuda" else (1, torch.float32)
+    case = make_case(SHAPES[device][shape], directions, device, dtype)
+    return as_mamba_lays_it_out(case) if name.startswith("mamba-ssm") else case
+
+
+# Linux: a new process begins with the high-water mark of the one that started it; this clears it.
+_CLEAR = Path("/proc/self/clear_refs")
+
+
+def peak_bytes(name: str, shape: str, device: str) -> float:
+    """Above what the arguments take, forward and backward; NaN where it cannot be told."""
     if device == "cpu":
+        if not _CLEAR.exists():
+            return math.nan
         command = [sys.executable, "-m", "benchmarks.scan", "--memory-of", name, shape]
         return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    scan = rivals(device)[name]
-    case = make_case(SHAPES[device][shape], directions, device, torch.bfloat16)
+    scan, case = rivals(device)[name], case_of(name, device, shape)
     probe = torch.randn_like(case.u)
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
@@ -95,69 +108,64 @@ def peak_bytes(name: str, shape: str, device: str, directions: int) -> float:
 
 def print_cpu_peak(name: str, shape: str) -> None:
     scan = rivals("cpu")[name]
-    passes(scan, make_case((1, 9, 64, 16), 1, "cpu", torch.float32), True, torch.ones(1, 1, 9, 64))  # type: ignore[arg-type]
-    case = make_case(SHAPES["cpu"][shape], 1, "cpu", torch.float32)
+    small = make_case((1, 9, 64, 16), 1, "cpu", torch.float32)
+    passes(scan, small, True, torch.ones_like(small.u))  # type: ignore[arg-type]  # compiles
+    case = case_of(name, "cpu", shape)
     probe = torch.randn_like(case.u)
-    # A new process begins with the high-water mark of the one that started it.
-    Path("/proc/self/clear_refs").write_text("5")
+    _CLEAR.write_text("5")
     before = resident("VmRSS")
     passes(scan, case, True, probe)  # type: ignore[arg-type]
     print(resident("VmHWM") - before)
 
 
 def resident(field: str) -> int:
-    """Bytes of this process in memory (Linux): VmRSS now, VmHWM at most."""
+    """Bytes of this process in memory: VmRSS now, VmHWM at most."""
     status = Path("/proc/self/status").read_text()
     return 1024 * int(status.split(f"{field}:")[1].split()[0])
 
 
+def measure(
+    device: str, shape: str, rounds: int, with_loop: bool, backward: bool
+) -> dict[str, float]:
+    """Median seconds of all candidates that can run and agree with the oracle."""
+    runs: dict[str, Callable] = {}
+    for name, scan in rivals(device).items():
+        if isinstance(scan, str) or (backward and name == "AVX2 loop in C"):
+            continue
+        if name == "sequential loop" and not with_loop:
+            continue
+        case = case_of(name, device, shape)
+        if parity(name, scan, device, len(case.u), backward):
+            probe = torch.randn_like(case.u)
+            runs[name] = lambda scan=scan, x=case, g=probe: passes(scan, x, backward, g)
+    return timed(runs, rounds, device)
+
+
 def compare(device: str, shape: str, rounds: int, with_loop: bool) -> None:
-    cuda = device == "cuda"
-    directions, dtype = (2, torch.bfloat16) if cuda else (1, torch.float32)
-    case = make_case(SHAPES[device][shape], directions, device, dtype)
-    probe = torch.randn_like(case.u)
+    case = case_of(OURS[device], device, shape)
     size = "x".join(map(str, SHAPES[device][shape]))
-    print(f"\n{shape}, {size}, {directions} direction(s), {dtype}")
-    candidates = rivals(device)
-    results: dict[bool, dict[str, float]] = {}
-    for backward in (False, True):
-        runs: dict[str, Callable] = {}
-        for name, scan in candidates.items():
-            if isinstance(scan, str) or (backward and name == "AVX2 loop in C"):
-                continue
-            if name == "sequential loop" and not with_loop:
-                continue
-            if parity(name, scan, device, directions, backward):
-                given = as_mamba_lays_it_out(case) if name.startswith("mamba-ssm") else case
-                runs[name] = lambda scan=scan, x=given, back=backward: passes(scan, x, back, probe)
-        loop = runs.pop("sequential loop", None)
-        results[backward] = timed(runs, rounds, device)
-        if loop is not None:
-            results[backward] = {**timed({"sequential loop": loop}, 1, device), **results[backward]}
-    print(f"{'':22}{'forward':>12}{'ratio':>8}{'forward+backward':>19}{'ratio':>8}{'peak':>10}")
-    own = OURS[device]
-    for name, scan in candidates.items():
+    print(f"\n{shape}, {size}, {len(case.u)} direction(s), {case.u.dtype}")
+    forward, both = (measure(device, shape, rounds, with_loop, back) for back in (False, True))
+    print(f"{'':22}{'forward':>12}{'ratio':>8}{'forward+backward':>19}{'ratio':>8}{'peak':>11}")
+    for name, scan in rivals(device).items():
         if isinstance(scan, str):
             print(f"{name:22}not measured: {scan}")
             continue
         row = f"{name:22}"
-        for backward, places in ((False, 12), (True, 19)):
-            seconds = results[backward].get(name)
-            if seconds is None:
+        for results, places in ((forward, 12), (both, 19)):
+            if name in results:
+                ratio = results[name] / results[OURS[device]]
+                row += f"{1e3 * results[name]:{places - 3}.1f} ms{ratio:7.2f}x"
+            else:
                 row += f"{'-':>{places}}{'':8}"
-                continue
-            ratio = seconds / results[backward][own]
-            row += f"{1e3 * seconds:{places - 3}.1f} ms{ratio:7.2f}x"
-        if name in results[True]:
-            row += f"{peak_bytes(name, shape, device, directions) / 2**20:6.0f} MiB"
+        if name in both:
+            row += f"{peak_bytes(name, shape, device) / 2**20:7.0f} MiB"
         print(row)
-    report_ceilings(device, case, results)
+    report_ceilings(device, case, forward[OURS[device]], both[OURS[device]])
 
 
-def report_ceilings(device: str, case: Case, results: dict[bool, dict[str, float]]) -> None:
+def report_ceilings(device: str, case: Case, forward: float, both: float) -> None:
     """Counted bytes and, on a CPU, products, and the share of the machine's best rate."""
-    forward = results[False][OURS[device]]
-    backward = results[True][OURS[device]] - forward
     states = case.u.numel() * case.A.shape[2]
     small = case.B.nbytes + case.C.nbytes
     # Forward reads u, delta, z and writes the output; backward reads those and the output's
@@ -166,7 +174,7 @@ def report_ceilings(device: str, case: Case, results: dict[bool, dict[str, float
     rate = bytes_per_second(device)
     for label, seconds, moving, products in (
         ("forward", forward, moved[0], PRODUCTS_FORWARD),
-        ("backward", backward, moved[1], PRODUCTS_BACKWARD),
+        ("backward", both - forward, moved[1], PRODUCTS_BACKWARD),
     ):
         line = f"{label}: {moving / 2**20:.0f} MiB, {moving / rate / seconds:.0%} of a copy's rate"
         if device == "cpu":

@@ -23,6 +23,11 @@ def row_major(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
 
 
+def strides(x: Tensor | None) -> tuple[int, ...]:
+    """Over direction, sequence and step; zeros where x is absent."""
+    return (0, 0, 0) if x is None else x.stride()[:3]
+
+
 def flat(x: Tensor | None, dtype: torch.dtype = torch.float32) -> np.ndarray:
     """All of the memory that x reaches over as one array, bfloat16 as uint16.
 

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 
 import torch
 from numba import config
+from torch import Tensor
 
 from scan.interface import Inputs
 
@@ -49,29 +50,34 @@ def why_not(name: str, inputs: Inputs, want_last: bool = False) -> str | None:
     """Why a backend cannot scan these inputs, to go behind its name; None where it can."""
     if name in ("reference", "chunked"):
         return None
-    u = inputs.u
-    if u.dtype == torch.float64:
-        return "computes in float32, and u is float64"
-    if name == "cpu":
-        if not compilable():
-            return "needs numba's compiler, and NUMBA_DISABLE_JIT is set"
-        return None if u.device.type == "cpu" else f"runs on a CPU, and u is on {u.device}"
-    if name == "triton":
-        if not importable("triton"):
-            return "needs the package triton, which is not installed"
-        if u.device.type == "cuda" or interpreted():
-            return None
-        return f"runs on a CUDA device, and u is on {u.device} (TRITON_INTERPRET=1 tries it there)"
-    if not (importable("mamba_ssm") and importable("selective_scan_cuda")):
-        return "needs the package mamba-ssm, which is not installed"
-    if u.device.type != "cuda":
-        return f"runs on a CUDA device, and u is on {u.device}"
+    # The package's Python half can be there without the compiled one.
+    packages = ("mamba_ssm", "selective_scan_cuda") if name == "mamba_ssm" else (name,)
+    reason = cannot_run(inputs.u, *packages)
+    if reason is not None or name != "mamba_ssm":
+        return reason
     if inputs.initial_state is not None:
         return "takes no initial_state"
     trained = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
     if want_last and trained:
         return "has no gradient for the last state"
     return None
+
+
+def cannot_run(u: Tensor, name: str, *others: str) -> str | None:
+    """Why "cpu", or the packages of a GPU backend, cannot compute on u; None where they can."""
+    if u.dtype == torch.float64:
+        return "computes in float32, and u is float64"
+    device = u.device.type
+    if name == "cpu":
+        if not compilable():
+            return "needs numba's compiler, and NUMBA_DISABLE_JIT is set"
+        return None if device == "cpu" else f"runs on a CPU, and u is on {u.device}"
+    if not all(importable(package) for package in (name, *others)):
+        return f"needs the package {name.replace('_', '-')}, which is not installed"
+    if device == "cuda" or (name == "triton" and device == "cpu" and interpreted()):
+        return None
+    hint = " (TRITON_INTERPRET=1 tries it there)" if name == "triton" else ""
+    return f"runs on a CUDA device, and u is on {u.device}{hint}"
 
 
 _UNCOMPILED = bool(config.DISABLE_JIT)  # type: ignore[attr-defined]

@@ -8,12 +8,24 @@ the present step.
 # mypy: disable-error-code="no-untyped-def, call-arg, attr-defined, var-annotated"
 from __future__ import annotations
 
+from numba import njit
+
 from scan.kernel_cache import kernel
 from scan.vector_math import ONE, ZERO, sigmoid
 from scan.vectors import LANES, fma, load, next_task, splat, store
 
 # Channels of a task: enough to read a row in whole lines, few enough to share out one sequence.
 BLOCK = 128
+
+
+@njit(inline="always")
+def _convolved(r, k, at, forth, taps, width, c, u, weight, bias):
+    """Step k of the convolution, for the vector at channel c; forth is the way to the next step."""
+    y = load(bias, r * width + c)
+    for tap in range(max(0, taps - 1 - k), taps):
+        x = load(u, at - (taps - 1 - tap) * forth)
+        y = fma(load(weight, (r * taps + tap) * width + c), x, y)
+    return y
 
 
 @kernel
@@ -35,11 +47,7 @@ def conv_forward(counter, tasks, shape, of_u, u, weight, bias, reverse, out):
             k = length - 1 - t if away < 0 else t
             u_t = r * of_u[0] + i * of_u[1] + t * of_u[2]
             for c in range(first, last, LANES):
-                y = load(bias, r * width + c)
-                for tap in range(max(0, taps - 1 - k), taps):
-                    back = away * (taps - 1 - tap)
-                    x = load(u, u_t - back * of_u[2] + c)
-                    y = fma(load(weight, (r * taps + tap) * width + c), x, y)
+                y = _convolved(r, k, u_t + c, away * of_u[2], taps, width, c, u, weight, bias)
                 store(out, (row * length + t) * width + c, y * sigmoid(y))
 
 
@@ -75,11 +83,7 @@ def conv_backward(
                 u_t = r * of_u[0] + i * of_u[1] + t * of_u[2]
                 grad_t = r * of_out[0] + i * of_out[1] + t * of_out[2]
                 for c in range(first, last, LANES):
-                    y = load(bias, r * width + c)
-                    for tap in range(max(0, taps - 1 - k), taps):
-                        back = away * (taps - 1 - tap)
-                        x = load(u, u_t - back * of_u[2] + c)
-                        y = fma(load(weight, (r * taps + tap) * width + c), x, y)
+                    y = _convolved(r, k, u_t + c, away * of_u[2], taps, width, c, u, weight, bias)
                     opened = sigmoid(y)
                     g = load(grad_out, grad_t + c)
                     g *= opened * fma(y, splat(ONE) - opened, splat(ONE))

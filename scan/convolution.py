@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from scan import convolution_backends as backends
-from scan.choice import compilable, importable, interpreted
+from scan.choice import cannot_run
 from scan.interface import check_tensor, refuse_forward_mode
 
 BACKENDS = tuple(backends.ALL)
@@ -111,24 +111,11 @@ def _why_not(name: str, u: Tensor, weight: Tensor) -> str | None:
     """Why a backend cannot convolve u, to go behind its name; None where it can."""
     if name == "torch":
         return None
-    if u.dtype == torch.float64:
-        return "computes in float32, and u is float64"
-    if name == "cpu":
-        if not compilable():
-            return "needs numba's compiler, and NUMBA_DISABLE_JIT is set"
-        return None if u.device.type == "cpu" else f"runs on a CPU, and u is on {u.device}"
-    if not importable(name):
-        return f"needs the package {name.replace('_', '-')}, which is not installed"
-    if name == "triton":
-        if u.device.type == "cuda" or (u.device.type == "cpu" and interpreted()):
-            return None
-        return f"runs on a CUDA device, and u is on {u.device}"
-    if u.device.type != "cuda":
-        return f"runs on a CUDA device, and u is on {u.device}"
     d, taps = weight.shape[1:]
-    if not (2 <= taps <= 4 and d % 8 == 0):
+    reason = cannot_run(u, name)
+    if reason is None and name == "causal_conv1d" and not (2 <= taps <= 4 and d % 8 == 0):
         return f"takes 2 to 4 taps and a width in whole eights, not {taps} and {d}"
-    return None
+    return reason
 
 
 def _check(u: Tensor, weight: Tensor, bias: Tensor) -> None:

@@ -13,12 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from scan import conv_kernels
 from scan.arrays import current_device, cut, flat, pad, row_major
-from scan.conv_kernels import BLOCK, conv_backward, conv_forward
-from scan.threads import share_out
+from scan.interface import ways
+from scan.threads import MAX_GROUPS, share_out
 from scan.vectors import LANES
-
-_MAX_GROUPS = 32  # as in `scan.cpu`
 
 
 class _Backend(Protocol):
@@ -35,9 +34,9 @@ class _Cpu:
         r, b, length, d, _ = shape
         out = torch.empty(r, b, length, d, dtype=given[0].dtype)
         arrays = (flat(x) for x in given)
-        tasks = r * b * -(-d // BLOCK)
+        tasks = r * b * -(-d // conv_kernels.BLOCK)
         strides = given[0].stride()[:3]
-        share_out(conv_forward, tasks, shape, strides, *arrays, reverse, flat(out))
+        share_out(conv_kernels.conv_forward, tasks, shape, strides, *arrays, reverse, flat(out))
         return cut(out, u.shape[3]).to(u.dtype)
 
     def backward(
@@ -47,7 +46,7 @@ class _Cpu:
         given, shape = self._prepared(u, weight, bias)
         r, b, length, d, taps = shape
         grad_out = row_major(pad(grad_out.to(given[0].dtype), d))
-        groups = min(b, _MAX_GROUPS)
+        groups = min(b, MAX_GROUPS)
         du = torch.empty(r, b, length, d, dtype=given[0].dtype)
         dweight, scratch = torch.empty(r, groups, taps, d), torch.empty(r, groups, taps, d)
         dbias = torch.empty(r, groups, d)
@@ -55,8 +54,8 @@ class _Cpu:
         strides = (given[0].stride()[:3], grad_out.stride()[:3])
         written = (flat(x) for x in (du, dweight, dbias, scratch))
         share_out(
-            conv_backward,
-            r * groups * -(-d // BLOCK),
+            conv_kernels.conv_backward,
+            r * groups * -(-d // conv_kernels.BLOCK),
             groups,
             shape,
             *strides,
@@ -83,20 +82,20 @@ class _Triton:
     SEGMENT = 64
 
     def forward(self, u: Tensor, weight: Tensor, bias: Tensor, reverse: bool) -> Tensor:
-        from scan.gpu_conv_kernels import conv_forward
+        from scan import gpu_conv_kernels
 
         u, weight, bias = row_major(u), weight.float().transpose(1, 2).contiguous(), bias.float()
         out = torch.empty(u.shape, dtype=u.dtype, device=u.device)
         grid, sizes, settings = self._launch(u, weight, reverse)
         arguments = (u, weight, bias.contiguous(), out, u.stride()[:3])
         with current_device(u):
-            conv_forward[grid](*arguments, *sizes, **settings)
+            gpu_conv_kernels.conv_forward[grid](*arguments, *sizes, **settings)
         return out
 
     def backward(
         self, grad_out: Tensor, u: Tensor, weight: Tensor, bias: Tensor, reverse: bool
     ) -> list[Tensor]:
-        from scan.gpu_conv_kernels import conv_backward
+        from scan import gpu_conv_kernels
 
         u, grad_out = row_major(u), row_major(grad_out)
         weight, bias = weight.float().transpose(1, 2).contiguous(), bias.float().contiguous()
@@ -109,7 +108,7 @@ class _Triton:
         strides = (u.stride()[:3], grad_out.stride()[:3])
         arguments = (grad_out, u, weight, bias, du, dweight, dbias)
         with current_device(u):
-            conv_backward[grid](*arguments, *strides, *sizes, **settings)
+            gpu_conv_kernels.conv_backward[grid](*arguments, *strides, *sizes, **settings)
         return [du, dweight.sum((1, 2)).transpose(1, 2), dbias.sum((1, 2))]
 
     def _launch(self, u: Tensor, weight: Tensor, reverse: bool) -> tuple:
@@ -131,17 +130,19 @@ class _Torch:
     is several times faster on a CPU than conv1d."""
 
     def forward(self, u: Tensor, weight: Tensor, bias: Tensor, reverse: bool) -> Tensor:
-        ways = zip(u, weight, bias, (reverse, not reverse), strict=False)
-        return torch.stack([self._activated(F.silu(self._convolved(*x)), u.dtype) for x in ways])
+        outputs = []
+        for x, w, shift, way in zip(u, weight, bias, ways(len(u), reverse), strict=True):
+            y = F.silu(self._convolved(x, w, shift, way))
+            outputs.append(y[:, :, 0].transpose(1, 2).to(u.dtype))
+        return torch.stack(outputs)
 
     def backward(
         self, grad_out: Tensor, u: Tensor, weight: Tensor, bias: Tensor, reverse: bool
     ) -> list[Tensor]:
         dtype = torch.promote_types(u.dtype, torch.float32)
         results = []
-        for g, x, w, shift, way in zip(
-            grad_out, u, weight, bias, (reverse, not reverse), strict=False
-        ):
+        both = ways(len(u), reverse)
+        for g, x, w, shift, way in zip(grad_out, u, weight, bias, both, strict=True):
             image, kernel = self._image(x, w, way)
             y = self._convolved(x, w, shift, way)
             g = torch.ops.aten.silu_backward(g.to(dtype).transpose(1, 2)[:, :, None], y)
@@ -167,9 +168,6 @@ class _Torch:
         kernel = (weight.flip(1) if reverse else weight).to(dtype)
         return padded.transpose(1, 2)[:, :, None], kernel[:, None, None]
 
-    def _activated(self, y: Tensor, dtype: torch.dtype) -> Tensor:
-        return y[:, :, 0].transpose(1, 2).to(dtype).contiguous()
-
 
 class _CausalConv1d:
     """Dao-AILab/causal-conv1d, causal_conv1d/causal_conv1d_interface.py: (b, d, l), which may be a
@@ -179,7 +177,7 @@ class _CausalConv1d:
         from causal_conv1d import causal_conv1d_fn
 
         outputs = []
-        for x, w, shift, way in zip(u, weight, bias, (reverse, not reverse), strict=False):
+        for x, w, shift, way in zip(u, weight, bias, ways(len(u), reverse), strict=True):
             taps = w.float(), shift.float()
             y = causal_conv1d_fn(self._turned(x, way), *taps, activation="silu")
             outputs.append(self._back(y, way))
@@ -191,9 +189,8 @@ class _CausalConv1d:
         from causal_conv1d import causal_conv1d_fn
 
         results = []
-        for g, x, w, shift, way in zip(
-            grad_out, u, weight, bias, (reverse, not reverse), strict=False
-        ):
+        both = ways(len(u), reverse)
+        for g, x, w, shift, way in zip(grad_out, u, weight, bias, both, strict=True):
             # The function is the package's own autograd node: what is differentiated is exactly
             # what it is given.
             with torch.enable_grad():

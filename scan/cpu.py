@@ -7,16 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scan.arrays import cut, flat, pad, row_major
+from scan.arrays import cut, flat, pad, row_major, strides
 from scan.cpu_kernels import BLOCK, scan_backward, scan_forward
-from scan.interface import Inputs, Options, absent_as_empty
-from scan.threads import share_out
+from scan.interface import SEQUENCES, Inputs, Options, absent_as_empty
+from scan.threads import MAX_GROUPS, share_out
 from scan.vectors import LANES
-
-# Sequences whose gradients with respect to A, D and the bias are summed inside one task. More
-# groups balance better over threads and cost (groups, n, d) floats; the sums do not depend on the
-# number of threads.
-_MAX_GROUPS = 32
 
 
 def forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:
@@ -31,7 +26,7 @@ def forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:
     sequences = (padded.u, padded.delta, padded.B, padded.C, padded.z)
     arguments = (
         (r, b, length, d, n),
-        tuple(_strides(x) for x in sequences),
+        tuple(strides(x) for x in sequences),
         *_arrays(padded),
         *options[:3],
         *(flat(x) for x in (out, last, borders)),
@@ -50,7 +45,7 @@ def backward(
     n = padded.A.shape[1]
     grad_out = row_major(pad(grad_out.to(dtype), d))
     grad_last = None if grad_last is None else _pad_rows(grad_last.float(), d)
-    groups, blocks = min(b, _MAX_GROUPS), -(-d // BLOCK)
+    groups, blocks = min(b, MAX_GROUPS), -(-d // BLOCK)
     du, ddelta = (torch.empty(r, b, length, d, dtype=dtype) for _ in range(2))
     dz = torch.empty(r, b, length, d, dtype=dtype) if inputs.z is not None else None
     dA = torch.empty(r, groups, n, d)
@@ -63,7 +58,7 @@ def backward(
     arguments = (
         groups,
         (r, b, length, d, n),
-        tuple(_strides(x) for x in sequences),
+        tuple(strides(x) for x in sequences),
         flat(grad_out, dtype),
         flat(grad_last),
         *_arrays(padded),
@@ -118,13 +113,9 @@ def _prepared(inputs: Inputs, *others: Tensor) -> tuple[Inputs, torch.dtype]:
 def _arrays(inputs: Inputs) -> list[np.ndarray]:
     dtype = inputs.u.dtype
     return [
-        flat(x, dtype if name in ("u", "delta", "B", "C", "z") else torch.float32)
+        flat(x, dtype if name in SEQUENCES else torch.float32)
         for name, x in zip(Inputs._fields, inputs, strict=True)
     ]
-
-
-def _strides(x: Tensor | None) -> tuple[int, ...]:
-    return (0, 0, 0) if x is None else x.stride()[:3]
 
 
 def _pad_rows(state: Tensor, width: int) -> Tensor:

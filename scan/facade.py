@@ -24,7 +24,7 @@ _OPERATORS: dict[str, Callable] = {
     "chunked": make_operator("chunked", chunked),
     "cpu": make_operator("cpu", cpu),
     "triton": make_operator("triton", gpu),
-    "mamba_ssm": make_operator("mamba_ssm", mamba_adapter),
+    "mamba_ssm": make_operator("mamba_ssm", mamba_adapter, mamba_adapter.kept),
 }
 
 
@@ -116,7 +116,7 @@ def _scan(inputs: Inputs, options: Options, backend: str) -> tuple[Tensor, Tenso
     u, A, initial = inputs.u, inputs.A, inputs.initial_state
     name = choose(backend, inputs, options.want_last)
     options = options._replace(chunk_size=min(options.chunk_size, max(u.shape[2], 1)))
-    if u.dtype == torch.float64 or any(x is not None and x.dtype == torch.float64 for x in inputs):
+    if any(x is not None and x.dtype == torch.float64 for x in inputs):
         inputs = Inputs(
             *(None if x is None else x.to(inputs.compute_dtype) for x in inputs)  # type: ignore[arg-type]
         )

@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from scan.arrays import current_device, row_major
-from scan.interface import Inputs, Options, absent_as_empty
+from scan.arrays import current_device, row_major, strides
+from scan.interface import Inputs, Options, absent_as_empty, borders
 
 # A warp and two channels a lane: B and C, which all channels of a step share, are loaded once for
 # both, and half as many exchanges between lanes sum their gradients. Chosen from registers and
@@ -27,31 +27,31 @@ def forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:
     from scan.gpu_kernels import scan_forward
 
     prepared = _prepared(inputs)
-    u, _, A, *_ = prepared
+    u, delta, A, _, _, _, z, _, _ = prepared
     arrays = (*prepared[:3], _packed(prepared, options), *prepared[5:])
     r, b, length, d = u.shape
     n = A.shape[1]
     out = torch.empty(r, b, length, d, dtype=u.dtype, device=u.device)
     last = _new(u, *((r, b, n, d) if options.want_last else (0,)))
-    borders = _new(u, r, b, (length - 1) // options.chunk_size, n, d)
+    kept = borders(inputs, options)
     with current_device(u):
         scan_forward[(r * b * -(-d // BLOCK),)](
             *(u if x is None else x for x in arrays),
             out,
             last,
-            borders,
-            *_strides(prepared),
+            kept,
+            *(strides(x) for x in (u, delta, z)),
             b,
             length,
             d,
             WANT_LAST=options.want_last,
             **_settings(prepared, options),
         )
-    return out, last.transpose(2, 3).contiguous() if options.want_last else last, borders
+    return out, last.transpose(2, 3).contiguous() if options.want_last else last, kept
 
 
 def backward(
-    grad_out: Tensor, grad_last: Tensor | None, inputs: Inputs, borders: Tensor, options: Options
+    grad_out: Tensor, grad_last: Tensor | None, inputs: Inputs, kept: Tensor, options: Options
 ) -> list[Tensor]:
     """See `scan.interface.Backend`."""
     from scan.gpu_kernels import scan_backward
@@ -75,14 +75,13 @@ def backward(
     dinitial = None if initial is None else _new(u, r, b, n, d)
     scratch, carry = _new(u, r, groups, tiles, n, d), _new(u, r, groups, n, d)
     arrays = (
-        *(grad_out, grad_last, *prepared[:3], _packed(prepared, options), *prepared[5:], borders),
+        *(grad_out, grad_last, *prepared[:3], _packed(prepared, options), *prepared[5:], kept),
         *(du, ddelta, dA, dBC, dD, dz, dbias, dinitial, scratch, carry),
     )
     with current_device(u):
         scan_backward[(r * groups * blocks,)](
             *(u if x is None else x for x in arrays),
-            *_strides(prepared),
-            grad_out.stride()[:3],
+            *(strides(x) for x in (u, delta, z, grad_out)),
             r,
             b,
             length,
@@ -151,11 +150,6 @@ def _settings(inputs: Inputs, options: Options) -> dict[str, object]:
         "num_warps": WARPS,
         "enable_fp_fusion": True,
     }
-
-
-def _strides(inputs: Inputs) -> list[tuple[int, ...]]:
-    sequences = (inputs.u, inputs.delta, inputs.z)
-    return [(0, 0, 0) if x is None else x.stride()[:3] for x in sequences]
 
 
 def _new(like: Tensor, *shape: int) -> Tensor:

@@ -32,6 +32,10 @@ class Inputs(NamedTuple):
         return torch.float64 if self.u.dtype == torch.float64 else torch.float32
 
 
+# The tensors that run along the sequence; the others are parameters and states.
+SEQUENCES = ("u", "delta", "B", "C", "z")
+
+
 class Options(NamedTuple):
     """How to scan them. `reverse` is the first direction's; a second one goes the other way.
     Where the last state is not wanted a tensor of size 0 stands for it."""
@@ -104,7 +108,18 @@ def one_direction(inputs: Inputs, direction: int, dtype: torch.dtype) -> Inputs:
     return Inputs(*(None if x is None else x[direction].to(dtype) for x in inputs))  # type: ignore[arg-type]
 
 
+def ways(count: int, reverse: bool) -> tuple[bool, ...]:
+    """Whether each of one or two directions is reversed."""
+    return (reverse, not reverse)[:count]
+
+
 def directions(inputs: Inputs, options: Options) -> list[Options]:
     """The options of each direction."""
-    ways = (options.reverse, not options.reverse)
-    return [options._replace(reverse=way) for way in ways[: len(inputs.u)]]
+    return [options._replace(reverse=way) for way in ways(len(inputs.u), options.reverse)]
+
+
+def borders(inputs: Inputs, options: Options) -> Tensor:
+    """Room for what a backend keeps for its backward pass, see `Backend.forward`."""
+    r, b, length, d = inputs.u.shape
+    count = (length - 1) // options.chunk_size
+    return inputs.u.new_empty(r, b, count, inputs.A.shape[2], d, dtype=inputs.compute_dtype)

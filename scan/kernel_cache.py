@@ -67,8 +67,9 @@ def kernel(function: Callable) -> Callable:
             return load(signature, context)
         except Exception as error:  # whatever pickle makes of a damaged file
             log.warning("a compiled kernel in %s is damaged (%s): compiling anew", folder, error)
-            for file in folder.rglob("*.nb?"):
-                file.unlink(missing_ok=True)
+            with _lock(folder / "lock"):
+                for file in folder.rglob("*.nb?"):
+                    file.unlink(missing_ok=True)
             return None
 
     cache.save_overload, cache.load_overload = save_alone, load_what_is_whole

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from scan.interface import Inputs, Options, absent_as_empty, directions
+from scan.interface import SEQUENCES, Inputs, Options, absent_as_empty, directions
 
 
 def forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:
@@ -54,7 +54,7 @@ def backward(
         grads = [None if x is None else next(found) for x in leaves]
         results.append(
             [
-                _turn_back(grad, way) if grad is not None and name in _SEQUENCES else grad
+                _turn_back(grad, way) if grad is not None and name in SEQUENCES else grad
                 for name, grad in zip(Inputs._fields, grads, strict=True)
             ]
         )
@@ -62,9 +62,6 @@ def backward(
         None if parts[0] is None else torch.stack(parts) for parts in zip(*results, strict=True)
     ]
     return absent_as_empty(gradients, inputs)
-
-
-_SEQUENCES = ("u", "delta", "B", "C", "z")
 
 
 def _turn(x: Tensor, options: Options) -> Tensor:
@@ -85,7 +82,7 @@ def _turned(inputs: Inputs, r: int, options: Options) -> Inputs:
             None
             if x is None
             else _turn(x[r].to(inputs.u.dtype), options)
-            if name in _SEQUENCES
+            if name in SEQUENCES
             else x[r].float()
             for name, x in zip(Inputs._fields, inputs, strict=True)
         )  # type: ignore[arg-type]

@@ -14,13 +14,15 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from scan.interface import Backend, Inputs, Options
+from scan.interface import Backend, Inputs, Options, borders
 
 NAMESPACE = "bsbimamba"
 
 
-def make_operator(name: str, backend: Backend) -> Callable:
+def make_operator(name: str, backend: Backend, kept: Callable = borders) -> Callable:
     """Register `bsbimamba::scan_<name>` and its backward; return the differentiable operator.
+
+    `kept(inputs, options)` has shape and dtype of what the backend keeps for its backward pass.
 
     It takes what is in `Inputs` and `Options`, one by one, and returns what `Backend.forward` does;
     the output and the last state are differentiable.
@@ -51,15 +53,10 @@ def make_operator(name: str, backend: Backend) -> Callable:
     def _(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
         inputs, options = Inputs(*arguments[:9]), Options(*arguments[9:])
         r, b, length, d = inputs.u.shape
-        n = inputs.A.shape[2]
-        dtype = inputs.compute_dtype
         new = inputs.u.new_empty
-        if hasattr(backend, "kept"):
-            kept = backend.kept(inputs, options)
-        else:
-            kept = new(r, b, (length - 1) // options.chunk_size, n, d, dtype=dtype)
-        last = new((r, b, d, n) if options.want_last else (0,), dtype=dtype)
-        return new(r, b, length, d), last, kept
+        state = (r, b, d, inputs.A.shape[2]) if options.want_last else (0,)
+        last = new(state, dtype=inputs.compute_dtype)
+        return new(r, b, length, d), last, kept(inputs, options)
 
     @torch.library.custom_op(f"{NAMESPACE}::scan_{name}_backward", mutates_args=())
     def scan_backward(
@@ -106,6 +103,8 @@ def make_operator(name: str, backend: Backend) -> Callable:
         ctx: Any, grad_out: Tensor | None, grad_last: Tensor | None, _: Tensor | None
     ) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors
+        if not Options(*ctx.options).want_last:
+            grad_last = None  # tracing makes one up for the tensor of size 0
         if grad_out is None:
             grad_out = torch.zeros(saved[0].shape, dtype=saved[0].dtype, device=saved[0].device)
         grads = scan_backward(grad_out, grad_last, *saved, *ctx.options)

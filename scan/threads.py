@@ -17,6 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 
+# Groups of sequences whose parameters' gradients are each summed inside one task. More of them
+# balance better over threads and cost memory; the sums do not depend on the number of threads.
+MAX_GROUPS = 32
+
 
 def share_out(kernel: Callable, tasks: int, *arguments: Any) -> None:
     """Run `kernel(counter, tasks, *arguments)` on several threads until the counter has passed

@@ -11,7 +11,6 @@ from scan import scan_directions, selective_scan
 
 NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias", "initial_state")
 OPTIONAL = ("D", "z", "delta_bias", "initial_state")
-SEQUENCES = ("u", "delta", "B", "C", "z")
 # Largest error relative to the largest entry. Float32 sums of up to 1000 rounded terms.
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 2e-5, torch.bfloat16: 2e-2, torch.float16: 3e-3}
 

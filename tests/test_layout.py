@@ -21,8 +21,8 @@ from training.config import BASE
 from training.settings import diff
 
 ABLATIONS = ("abl1", "abl2", "abl3")
-OWN = {"abl1", "abl2", "abl3", "baseline", "bandsplit", "data", "evaluation", "scan", "training",
-       "real_mamba_optimized", "evaluate"}  # fmt: skip
+OWN = {"abl1", "abl2", "abl3", "baseline", "bandsplit", "benchmarks", "data", "evaluation", "scan",
+       "training", "real_mamba_optimized", "evaluate"}  # fmt: skip
 # What the modules of a package may import of the project, beside their own package.
 ALLOWED = {
     "scan": set(),
@@ -36,6 +36,7 @@ ALLOWED = {
     "abl2": {"bandsplit", "real_mamba_optimized", "training"},
     "abl3": {"bandsplit", "real_mamba_optimized", "training"},
     "evaluate": {"bandsplit", "data", "evaluation", "training"},
+    "benchmarks": {"scan"},
 }
 
 

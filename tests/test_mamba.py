@@ -161,15 +161,19 @@ def test_full_checkpointing_keeps_the_input_alone() -> None:
     assert kept_bytes(False) > 10 * kept_bytes("full")
 
 
-def test_selective_checkpointing_does_not_repeat_a_product() -> None:
+@pytest.mark.parametrize("make", [MambaBlock, BidirectionalMambaBlock])
+def test_selective_checkpointing_does_not_repeat_a_product(make: type[nn.Module]) -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
     def products(mode: bool | str) -> int:
-        block = MambaBlock(64, use_checkpoint=mode)
+        block = make(64, use_checkpoint=mode)
         x = torch.randn(2, 128, 64, requires_grad=True)
         with FlopCounterMode(display=False) as counter:
             block(x).sum().backward()
-        return sum(counter.get_flop_counts()["Global"][op] for op in (torch.ops.aten.mm,))
+        counts = counter.get_flop_counts()["Global"]
+        assert counts[torch.ops.aten.mm]
+        assert counts[torch.ops.aten.bmm]
+        return counts[torch.ops.aten.mm] + counts[torch.ops.aten.bmm]
 
     assert products(True) == products(False)
     assert products("full") > products(False)

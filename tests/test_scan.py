@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scan_cases import (
     NAMES,
     OPTIONAL,
-    SEQUENCES,
     assert_close,
+    gradients,
     make_arguments,
     make_both,
     run,
@@ -21,6 +21,7 @@ from scan_cases import (
 from torch import Tensor
 
 from scan import selective_scan
+from scan.interface import SEQUENCES
 
 FAST = ("chunked", "cpu")
 ALL = ("reference", *FAST)
@@ -123,12 +124,14 @@ def test_any_strides(backend: str) -> None:
     strided = {k: v.transpose(0, -1).contiguous().transpose(0, -1) for k, v in arguments.items()}
     assert not strided["u"].is_contiguous()
     assert_close(run(strided, torch.float32, backend), expected, torch.float32)
-    views = {k: torch.stack([v.float(), v.float()], -2) for k, v in arguments.items()}
-    halves = {k: v.detach()[..., 0, :].requires_grad_() for k, v in views.items()}
+    views = {k: torch.stack([v.float(), v.float() * torch.nan], -2) for k, v in arguments.items()}
+    halves = {k: v[..., 0, :].requires_grad_() for k, v in views.items()}
     assert halves["u"].stride(-1) == 1
     assert not halves["u"].is_contiguous()
-    out = selective_scan(**halves, delta_softplus=True, backend=backend)
-    assert_close({"out": out}, {"out": expected["out"]}, torch.float32)
+    out, last = selective_scan(
+        **halves, delta_softplus=True, return_last_state=True, backend=backend
+    )
+    assert_close(gradients({"out": out, "last": last}, halves), expected, torch.float32)
 
 
 @pytest.mark.parametrize("backend", FAST)
@@ -181,12 +184,39 @@ def test_gradcheck_of_the_chunked_form() -> None:
 @pytest.mark.parametrize("backend", ALL)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_nan_that_goes_in_comes_out(backend: str, name: str) -> None:
+    """Wherever the definition makes one, in outputs and gradients."""
     arguments = make_arguments(1, 9, 70, 3)
     arguments[name][(0,) * arguments[name].dim()] = torch.nan
-    results = run(arguments, torch.float32, backend)
-    assert results.pop("out").isnan().any()
-    results.pop("last")
-    assert any(gradient.isnan().any() for gradient in results.values())
+    got, expected = (
+        run(arguments, torch.float32, backend),
+        run(arguments, torch.float64, "reference"),
+    )
+    assert got["out"].isnan().any()
+    for label, value in got.items():
+        assert (value.isnan() | ~expected[label].isnan()).all(), label
+    found = [x for label, x in got.items() if label not in ("out", "last")]
+    assert any(x.isnan().any() for x in found)
+
+
+@pytest.mark.parametrize("backend", FAST)
+def test_two_runs_give_identical_bits_on_any_number_of_threads(backend: str) -> None:
+    one, both = make_arguments(5, 70, 130, 4), make_both(5, 70, 130, 4)
+    threads = torch.get_num_threads()
+
+    def results() -> list[dict]:
+        return [run(one, torch.float32, backend), run_both(both, torch.float32, backend)]
+
+    first = results()
+    try:
+        for number in (1, 3, threads) if backend == "cpu" else (3, threads):
+            torch.set_num_threads(number)
+            # Gradients of the plain form are sums of PyTorch's, whose order is its own matter.
+            exact = backend == "cpu" or number == threads
+            for a, b in zip(first, results(), strict=True):
+                names = a if exact else a.keys() & {"out", "last"}
+                assert all(torch.equal(a[name], b[name]) for name in names)
+    finally:
+        torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("backend", ALL)

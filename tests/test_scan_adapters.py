@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 import torch
 from convolution_cases import compare, definition
-from scan_cases import SEQUENCES, assert_close, make_arguments, make_both, run, run_both
+from scan_cases import assert_close, make_arguments, make_both, run, run_both
 from torch import Tensor
 
 from scan import choice, chunked, convolution, selective_scan
 from scan.convolution_backends import ALL
-from scan.interface import Inputs, Options
+from scan.interface import SEQUENCES, Inputs, Options
 
 
 def check_sequences(*tensors: Tensor | None) -> None:
@@ -185,3 +185,17 @@ def test_mamba_ssm_is_not_asked_for_what_it_cannot_do(monkeypatch: pytest.Monkey
 def test_causal_conv1d(reverse: bool) -> None:
     compare("causal_conv1d", 2, 9, 8, reverse=reverse, directions=2)
     compare("causal_conv1d", 2, 9, 8, reverse=reverse, dtype=torch.bfloat16)
+
+
+@pytest.mark.usefixtures("_installed")
+def test_the_adapters_operators_keep_torchs_contract() -> None:
+    arguments = {k: v.float().requires_grad_() for k, v in make_both(2, 5, 8, 3).items()}
+    given = [*arguments.values(), None]
+    operator = torch.ops.bsbimamba.scan_mamba_ssm
+    torch.library.opcheck(operator, (*given, True, False, 4, False))
+    detached = [None if x is None else x.detach() for x in given]
+    out, _, kept = operator(*detached, True, False, 4, True)
+    backward = torch.ops.bsbimamba.scan_mamba_ssm_backward
+    torch.library.opcheck(backward, (out, None, *detached, kept, True, False, 4, False))
+    u, weight, bias = arguments["u"], torch.randn(2, 8, 4), torch.randn(2, 8)
+    torch.library.opcheck(torch.ops.bsbimamba.conv_silu, (u, weight, bias, True, "causal_conv1d"))

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from scan_cases import NAMES, OPTIONAL, SEQUENCES, make_arguments, make_both, run
+from scan_cases import NAMES, OPTIONAL, make_arguments, make_both, run
 from torch import Tensor
 
 from scan import choice, scan_directions, selective_scan
+from scan.interface import SEQUENCES
 
 FAST = ("chunked", "cpu")
 ALL = ("reference", *FAST)

@@ -142,10 +142,20 @@ def test_every_entry_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_nan_that_goes_in_comes_out(name: str) -> None:
     arguments = make_arguments(1, 3, 64, 2)
     arguments[name][(0,) * arguments[name].dim()] = torch.nan
-    results = run(arguments, torch.float32, "triton")
-    assert results.pop("out").isnan().any()
-    results.pop("last")
-    assert any(gradient.isnan().any() for gradient in results.values())
+    got, expected = (
+        run(arguments, dtype, backend)
+        for dtype, backend in ((torch.float32, "triton"), (torch.float64, "reference"))
+    )
+    assert got["out"].isnan().any()
+    for label, value in got.items():
+        assert (value.isnan() | ~expected[label].isnan()).all(), label
+
+
+@interpreted
+def test_two_runs_give_identical_bits() -> None:
+    arguments = make_both(2, 9, 66, 2)
+    first, second = (run_both(arguments, torch.float32, "triton") for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 @interpreted
