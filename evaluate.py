@@ -34,10 +34,11 @@ from data.errors import DataError
 from data.workers import usable_cores
 from evaluation.report import System, write_report
 from evaluation.scoring import Task, score_files
-from training.checkpoint import CheckpointError, load_trained
+from training.checkpoint import CheckpointError
 from training.config import ConfigError
 from training.precision import Precision
 from training.settings import beside_recipe
+from training.trained import load_trained
 
 log = logging.getLogger("evaluate")
 

@@ -14,15 +14,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset
 
 from data.audio import AudioError, Signal, read
 from data.corpus import Pair, Recording
 from data.errors import DataError
-from data.workers import belong_to_parent, process_context
 
 Key = tuple[int, int]  # epoch, index
-_TRAINING, _VALIDATION, _ORDER = range(3)  # what a generator is for
+_TRAINING, _VALIDATION = 0, 1  # what a generator is for; 2 is `data.loading`'s, for the order
 
 
 def _read(path: Path, start: int = 0, frames: int | None = None) -> Signal:
@@ -169,38 +168,3 @@ def _noise_piece(noise: Recording, frames: int, rng: np.random.Generator) -> Sig
         return _piece(noise.path, int(rng.integers(length - frames + 1)), frames)
     whole = _read(noise.path)
     return np.resize(np.roll(whole, -int(rng.integers(len(whole)))), frames)
-
-
-class EpochSampler(Sampler):
-    """Batches of keys (epoch, index), every epoch in an order of its own.
-
-    Set `epoch`, and `start` to the number of batches to leave out at its beginning, before
-    iterating. An incomplete last batch is dropped.
-    """
-
-    def __init__(self, size: int, batch_size: int, seed: int) -> None:
-        self.size, self.batch_size, self.seed = size, batch_size, seed
-        self.epoch = self.start = 0
-
-    def __len__(self) -> int:
-        return self.size // self.batch_size
-
-    def __iter__(self) -> Iterator[list[Key]]:
-        rng = np.random.default_rng([self.seed, _ORDER, self.epoch])
-        order = rng.permutation(self.size).tolist()
-        for batch in range(self.start, len(self)):
-            first = batch * self.batch_size
-            yield [(self.epoch, index) for index in order[first : first + self.batch_size]]
-
-
-def make_loader(dataset: Dataset, sampler: EpochSampler, workers: int, pin: bool) -> DataLoader:
-    """Batches {"name": list, "clean": (b, s), "noisy": (b, s)} in the sampler's order."""
-    return DataLoader(
-        dataset,
-        batch_sampler=sampler,
-        num_workers=workers,
-        multiprocessing_context=process_context() if workers else None,
-        persistent_workers=workers > 0,
-        pin_memory=pin,
-        worker_init_fn=belong_to_parent,
-    )

@@ -21,3 +21,12 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def remove_partials(folder: Path) -> None:
+    """Remove what `replacing` has left in a folder where its process was killed in the middle.
+
+    Only for a folder in which nobody else is writing.
+    """
+    for path in folder.glob(".*.partial"):
+        path.unlink(missing_ok=True)

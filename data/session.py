@@ -11,8 +11,8 @@ import signal
 if hasattr(os, "setsid"):
     os.setsid()
     waiting = {
-        signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),
-        signal.SIGTERM: signal.signal(signal.SIGTERM, signal.SIG_IGN),
+        number: signal.signal(number, signal.SIG_IGN)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
     }
     signal.pthread_sigmask(signal.SIG_UNBLOCK, waiting)
     for number, handler in waiting.items():

@@ -24,6 +24,10 @@ _BASE: Any = multiprocessing.get_context(_METHOD)
 _BASE.set_forkserver_preload(["data.session"])
 
 
+# Processes are started by the main thread and by those that wait for PESQ workers.
+_starting = threading.Lock()
+
+
 @contextmanager
 def _script_hidden() -> Iterator[None]:
     """Hide the main module's origin while a process starts, so that the child leaves it alone."""
@@ -42,11 +46,12 @@ def _script_hidden() -> Iterator[None]:
 
 @contextmanager
 def _signals_waiting() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM wait; the server that may be started meanwhile inherits this."""
+    """Let signals to stop wait; the server that may be started meanwhile inherits this."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    stopping = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, stopping)
     try:
         yield
     finally:
@@ -56,7 +61,7 @@ def _signals_waiting() -> Iterator[None]:
 class _Process(_BASE.Process):
     @staticmethod
     def _Popen(process_obj: Any) -> Any:  # noqa: N802 - the name is multiprocessing's
-        with _script_hidden(), _signals_waiting():
+        with _starting, _script_hidden(), _signals_waiting():
             return _BASE.Process._Popen(process_obj)
 
 

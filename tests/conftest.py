@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -33,3 +36,45 @@ def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from data.synthesise import ensure
 
     return ensure(tmp_path_factory.mktemp("data") / "tiny", train=6, valid=2, test=4, workers=1)
+
+
+@pytest.fixture
+def make(
+    tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., Any]]:
+    """A function that makes a trainer of a narrow network, its PESQ pool a fake one."""
+    from fake_pool import FakePool
+
+    from abl1.mbs_net import MBSNet
+    from data.corpus import load_pairs
+    from data.dataset import PairDataset
+    from training import trainer as trainer_module
+    from training.config import Config, Data, Run
+    from training.trainer import Trainer
+
+    monkeypatch.setattr(trainer_module, "PesqPool", FakePool)
+    made = []
+
+    def build(folder: str = "run", network: type = MBSNet, **changes: Any) -> Trainer:
+        config = replace(
+            Config(
+                name="test",
+                model={"channels": 12, "hidden": 8},
+                data=Data(batch_size=2, crop_seconds=0.5),
+                run=Run(workers=0, device="cpu", amp="off", log_every=100, epochs=2),
+            ),
+            **changes,
+        )
+        frames = round(config.data.crop_seconds * 16000)
+        train = PairDataset(load_pairs(tiny_corpus, "train"), config.seed, frames)
+        valid = PairDataset(load_pairs(tiny_corpus, "valid"), config.seed, None, 16000)
+        for trainer in made:
+            if trainer.folder.name == folder:
+                trainer.close()
+        made.append(Trainer(network, config, train, valid, tmp_path / folder))
+        made[-1].pool.noisy = [valid[0, i]["noisy"].numpy() for i in range(len(valid))]
+        return made[-1]
+
+    yield build
+    for trainer in made:
+        trainer.close()

@@ -10,7 +10,9 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +25,7 @@ from bandsplit.stft import stft
 from evaluation.metrics import pesq_wb
 from training.adversary import Adversary
 from training.config import Optim
+from training.distributed import World
 from training.optimizer import make_optimizer
 from training.pesq_pool import PesqPool, normalised_pesq
 
@@ -37,6 +40,7 @@ def pool() -> PesqPool:
 def make(pool: object, scaler: bool = False) -> Adversary:
     torch.manual_seed(3)
     return Adversary(
+        World(),
         torch.device("cpu"),
         lambda network: make_optimizer(network, Optim()),
         contextlib.nullcontext,
@@ -56,6 +60,30 @@ def voiced(seed: int, noise: float) -> tuple[Tensor, Tensor]:
     clean *= np.clip(np.sin(2 * np.pi * 2.1 * t), 0, 1)
     noisy = clean + noise * rng.standard_normal(clean.shape)
     return torch.from_numpy(clean).float(), torch.from_numpy(noisy).float()
+
+
+def learn(adversary: Adversary) -> dict[str, Tensor]:
+    """The discriminator's part of a step."""
+    values = adversary.backward()
+    adversary.step()
+    return values
+
+
+def pid(pool: PesqPool) -> int:
+    """The process of the first worker, which is started if it was not."""
+    return pool.workers[0].call(60, os.getpid)
+
+
+def gone(process: int) -> bool:
+    """Whether a process ends within half a minute."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            os.kill(process, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.05)
+    return False
 
 
 class FixedPool:
@@ -95,42 +123,43 @@ def test_what_has_no_pesq_has_no_label(pool: PesqPool) -> None:
 
 
 def test_workers_hold_no_torch(pool: PesqPool) -> None:
-    held = pool._pool.submit(eval, "'torch' in __import__('sys').modules").result()
+    held = pool.workers[0].call(60, eval, "'torch' in __import__('sys').modules")
     assert held is False
 
 
-def test_a_killed_worker_costs_no_label() -> None:
-    pool = PesqPool(1)
-    clean, noisy = voiced(2, 0.05)
-    worker = pool._pool.submit(os.getpid).result()
-    labels = pool.label(clean.numpy(), noisy.numpy())
-    os.kill(worker, signal.SIGKILL)
-    assert np.isfinite(labels()).all()
-    np.testing.assert_array_equal(labels(), pool.label(clean.numpy(), noisy.numpy())())
-    pool.close()
-
-
-def test_a_worker_killed_while_idle_or_while_validating_costs_no_score() -> None:
-    pool = PesqPool(1)
+@pytest.mark.parametrize("when", ["idle", "busy"])
+@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_worker_that_dies_or_hangs_costs_no_score(
+    fault: int, when: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    pool = PesqPool(1, limit=4)
     clean, noisy = (x.numpy() for x in voiced(2, 0.05))
     expected = pool.label(clean, noisy)()
-    for _ in range(2):
-        os.kill(pool._pool.submit(os.getpid).result(), signal.SIGKILL)
-        deadline = time.monotonic() + 60
-        while not pool._pool._broken and time.monotonic() < deadline:
-            time.sleep(0.01)
-        np.testing.assert_array_equal(pool.label(clean, noisy)(), expected)
-    worker = pool._pool.submit(os.getpid).result()
-    waits = [pool.validate(*pair, ("pesq_wb",)) for pair in zip(clean, noisy, strict=True)]
-    os.kill(worker, signal.SIGKILL)
-    scores = [wait()["pesq_wb"] for wait in waits]
-    np.testing.assert_allclose(scores, 1 + 3.5 * expected, rtol=1e-6)
+    assert np.isfinite(expected).all()
+    worker = pid(pool)
+    waits: list[Callable[[], NDArray]] = []
+    if when == "busy":
+        waits = [pool.label(clean, noisy) for _ in range(3)]
+    os.kill(worker, fault)
+    waits.append(pool.label(clean, noisy))
+    for wait in waits:
+        np.testing.assert_array_equal(wait(), expected)
+    how = "died" if fault == signal.SIGKILL else "took more than 4 s"
+    assert f"the process that scored an utterance {how}; it is done again" in caplog.text
+    assert pid(pool) != worker
+    assert gone(worker)  # a hung one is ended, not left behind
+    scores = [pool.validate(*pair, ("pesq_wb",))() for pair in zip(clean, noisy, strict=True)]
+    np.testing.assert_allclose([s["pesq_wb"] for s in scores], 1 + 3.5 * expected, rtol=1e-6)
     pool.close()
 
 
-def test_an_utterance_that_kills_its_worker_twice_has_no_score() -> None:
+def test_an_utterance_that_kills_its_worker_twice_has_no_score(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     pool = PesqPool(1)
-    assert pool._start(os._exit, 1)() is None
+    assert pool._start(30, os._exit, 1).result() is None
+    assert "died; it is done again" in caplog.text
+    assert "died; it is left without a score" in caplog.text
     clean, noisy = (x.numpy() for x in voiced(2, 0.05))
     assert np.isfinite(pool.label(clean, noisy)()).all()
     pool.close()
@@ -139,7 +168,7 @@ def test_an_utterance_that_kills_its_worker_twice_has_no_score() -> None:
 def test_workers_end_with_their_parent_and_are_in_no_group_of_its_own() -> None:
     code = (
         "import os, time; from training.pesq_pool import PesqPool; pool = PesqPool(1);"
-        "print(pool._pool.submit(os.getpid).result(), flush=True); time.sleep(60)"
+        "print(pool.workers[0].call(60, os.getpid), flush=True); time.sleep(60)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE)
     assert parent.stdout is not None
@@ -148,11 +177,7 @@ def test_workers_end_with_their_parent_and_are_in_no_group_of_its_own() -> None:
     parent.kill()
     parent.wait()
     parent.stdout.close()
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline and Path(f"/proc/{worker}").exists():
-        time.sleep(0.05)
-    with pytest.raises(ProcessLookupError):
-        os.kill(worker, 0)
+    assert gone(worker)
 
 
 def test_a_batch_is_learnt_from_in_the_step_after_its_own() -> None:
@@ -160,18 +185,18 @@ def test_a_batch_is_learnt_from_in_the_step_after_its_own() -> None:
     adversary = make(fixed)
     clean, first = voiced(3, 0.05)
     _, second = voiced(4, 0.1)
-    assert adversary.learn() == {}
+    assert learn(adversary) == {}
     adversary.remember(first, clean)
     assert fixed.waits == 0
     before = copy.deepcopy(adversary.network.state_dict())
-    logged = adversary.learn()
+    logged = learn(adversary)
     assert fixed.waits == 1
     assert int(logged["labelled"]) == 2
     assert float(logged["pesq"]) == pytest.approx(1 + 3.5 * 0.5)
     assert any(not torch.equal(a, b) for a, b in zip(
         before.values(), adversary.network.state_dict().values(), strict=True
     ))  # fmt: skip
-    assert adversary.learn() == {}
+    assert learn(adversary) == {}
     adversary.remember(second, clean)
     np.testing.assert_array_equal(fixed.requests[1], second.numpy())
 
@@ -180,7 +205,7 @@ def after_one_lesson(labels: list[float], items: slice) -> dict[str, Tensor]:
     adversary = make(FixedPool(labels))
     clean, noisy = voiced(5, 0.05)
     adversary.remember(noisy[items], clean[items])
-    adversary.learn()
+    learn(adversary)
     return adversary.network.state_dict()
 
 
@@ -197,7 +222,7 @@ def test_a_batch_without_any_label_moves_no_weight() -> None:
     before = [p.detach().clone() for p in adversary.network.parameters()]
     clean, noisy = voiced(6, 0.05)
     adversary.remember(noisy, clean)
-    logged = adversary.learn()
+    logged = learn(adversary)
     assert int(logged["labelled"]) == 0
     assert float(logged["discriminator"]) == 0
     assert math.isnan(float(logged["pesq"]))
@@ -238,12 +263,12 @@ def test_state_with_a_pending_batch_goes_on_exactly(pool: PesqPool) -> None:
     _, other = voiced(9, 0.03)
     first, second = make(pool), make(pool)
     first.remember(noisy, clean)
-    first.learn()
+    learn(first)
     first.remember(other, clean)
     second.load_state_dict(copy.deepcopy(first.state_dict()))
     assert second.pending is not None
     for adversary in (first, second):
-        adversary.learn()
+        learn(adversary)
     for a, b in zip(
         first.network.state_dict().values(), second.network.state_dict().values(), strict=True
     ):
@@ -253,12 +278,22 @@ def test_state_with_a_pending_batch_goes_on_exactly(pool: PesqPool) -> None:
 def test_labels_are_made_while_the_caller_works(pool: PesqPool) -> None:
     clean, noisy = voiced(10, 0.05)
     pool.label(clean.numpy(), noisy.numpy())()  # the workers are up
-    futures = pool.label(clean.numpy(), noisy.numpy())
+    done: list[Future] = []
+    start = pool._start
+
+    def watched(*arguments: Any) -> Future:
+        done.append(start(*arguments))
+        return done[-1]
+
+    pool._start = watched  # type: ignore[method-assign]
+    labels = pool.label(clean.numpy(), noisy.numpy())
+    del pool._start
     deadline = time.monotonic() + 60
-    while pool._pool._pending_work_items and time.monotonic() < deadline:
+    while not all(future.done() for future in done) and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert not pool._pool._pending_work_items  # all done without anyone waiting for them
-    assert np.isfinite(futures()).all()
+    assert len(done) == 2
+    assert all(future.done() for future in done)  # though nobody waits for them
+    assert np.isfinite(labels()).all()
 
 
 def test_it_learns_to_tell_good_from_bad() -> None:
@@ -268,5 +303,5 @@ def test_it_learns_to_tell_good_from_bad() -> None:
     losses = []
     for _ in range(40):
         adversary.remember(enhanced, clean)
-        losses.append(float(adversary.learn()["discriminator"]))
+        losses.append(float(learn(adversary)["discriminator"]))
     assert losses[-1] < 0.3 * losses[0]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from recordings import put, put_pairs
+from saved_runs import change
 
 from abl3.mbs_net import MBSNet
 from abl3.train import CONFIG, PRESETS
@@ -73,11 +74,17 @@ def test_a_device_that_is_not_there(corpus: Path, capsys: pytest.CaptureFixture[
     assert "--device cuda: PyTorch sees no CUDA device here" in message
 
 
-def test_more_than_one_process_is_refused(
-    corpus: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("missing", ["RANK", "LOCAL_WORLD_SIZE"])
+def test_half_of_torchruns_variables_is_told(
+    missing: str,
+    corpus: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    assert "start without torchrun" in refused(capsys, "--data", corpus, *QUICK)
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+        monkeypatch.setenv(name, "0" if "RANK" in name else "2")
+    monkeypatch.delenv(missing)
+    assert f"{missing}=None" in refused(capsys, "--data", corpus, *QUICK)
 
 
 def test_no_data_set_is_told_three_ways(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -152,8 +159,7 @@ def test_a_checkpoint_of_another_make_is_not_continued(
     run = corpus / "run"
     options = ["--data", str(corpus), "--run", str(run), *QUICK, *NARROW]
     cli.main(MBSNet, CONFIG, PRESETS, options)
-    state = torch.load(run / "last.pt", weights_only=True)
-    torch.save(state | {name: {"unknown": torch.zeros(3)}}, run / "last.pt")
+    change(run / "last.pt", **{name: {"unknown": torch.zeros(3)}})
     assert f"{run / 'last.pt'} does not fit this version's network" in refused(capsys, *options)
 
 
@@ -193,7 +199,7 @@ def test_out_of_memory_tells_what_needs_less(
 def test_a_full_disk_is_told(
     corpus: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*arguments: object) -> None:
+    def fail(*arguments: object, **groups: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(RunLog, "record", fail)

@@ -13,14 +13,12 @@ import numpy as np
 import pytest
 import soundfile as sf
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from recordings import sound
 from scipy.signal import correlate
 
 from data.audio import inspect, read, write
 from data.corpus import Pair, Recording
-from data.dataset import EpochSampler, MixDataset, PairDataset, SpeechDataset, make_loader
+from data.dataset import MixDataset, PairDataset, SpeechDataset
 from data.errors import DataError
 from data.levels import active_level
 
@@ -95,23 +93,6 @@ def test_epochs_and_seeds_differ(dataset: SpeechDataset):
     other = copy(dataset)
     other.seed = 4
     assert not same(dataset[0, index], other[0, index])
-
-
-def test_the_number_of_workers_changes_nothing(dataset: SpeechDataset):
-    """Three epochs, of which the second is entered in its middle."""
-    orders: list[list[dict[str, Any]]] = []
-    for workers in (0, 1 if isinstance(dataset, PairDataset) else 2):
-        sampler = EpochSampler(len(dataset), 2, seed=5)
-        loader = make_loader(dataset, sampler, workers, pin=False)
-        batches = []
-        for sampler.epoch, sampler.start in ((0, 0), (1, 1), (2, 0)):
-            batches += list(loader)
-        orders.append(batches)
-    assert len(orders[0]) == len(orders[1]) == 3 * (len(dataset) // 2) - 1
-    assert all(same(*both) for both in zip(*orders, strict=True))
-    batch = orders[1][0]
-    assert batch["clean"].shape == batch["noisy"].shape == (2, CROP)
-    assert batch["clean"].dtype == batch["noisy"].dtype == torch.float32
 
 
 # Pairs
@@ -218,36 +199,6 @@ def test_validation_mixtures_are_the_same_every_epoch(
         assert same(item, dataset[9, number])
 
 
-# Order
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.integers(0, 60), st.integers(1, 9), st.integers(0, 5), st.integers(0, 9))
-def test_batches_are_a_permutation_and_start_leaves_out_the_first(
-    size: int, batch_size: int, epoch: int, start: int
-):
-    sampler = EpochSampler(size, batch_size, seed=2)
-    sampler.epoch = epoch
-    batches = list(sampler)
-    assert len(batches) == len(sampler) == size // batch_size
-    assert {len(batch) for batch in batches} <= {batch_size}
-    keys = [key for batch in batches for key in batch]
-    assert len(set(keys)) == len(keys)
-    assert all(e == epoch and 0 <= index < size for e, index in keys)
-    sampler.start = start
-    assert list(sampler) == batches[start:]
-
-
-def test_every_epoch_and_seed_has_its_order():
-    orders = set()
-    for seed in range(3):
-        sampler = EpochSampler(20, 5, seed)
-        for sampler.epoch in range(3):
-            orders.add(tuple(key[1] for batch in sampler for key in batch))
-    assert len(orders) == 9
-    assert {len(set(order)) for order in orders} == {20}
-
-
 # Fingerprints, and files that change while they are used
 
 
@@ -280,16 +231,6 @@ def test_a_file_that_changes_is_named(tmp_path: Path, part: str, change: str):
         path.write_bytes(b"RIFF")
     with pytest.raises(DataError, match=rf"^{path}: .* [Pp]ut it back"):
         dataset[0, 0]
-
-
-@pytest.mark.slow
-def test_an_error_in_a_worker_is_the_same_message(tmp_path: Path, clean: list[Recording]):
-    noise = _recordings(tmp_path / "noise", (1.0,))
-    noise[0].path.unlink()
-    dataset = MixDataset(clean, noise, 0, (0, 0), CROP)
-    loader = make_loader(dataset, EpochSampler(len(clean), 2, 0), workers=1, pin=False)
-    with pytest.raises(DataError, match=rf"^{noise[0].path}: cannot be opened .* put it back\.$"):
-        next(iter(loader))
 
 
 def test_real_recordings(shared_data: Path):

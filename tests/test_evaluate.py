@@ -24,7 +24,7 @@ from data.errors import DataError
 from evaluation.metrics import score
 from evaluation.report import System
 from evaluation.scoring import Row
-from training.checkpoint import load_trained
+from training.trained import load_trained
 
 RATE = 16000
 Signal = NDArray[np.float32]

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from saved_runs import save_run
+from saved_runs import change, load, save_run
 
 from abl3.mbs_net import MBSNet
-from training.checkpoint import CheckpointError, load_trained
+from training.checkpoint import CheckpointError, pack, write
+from training.trained import load_trained
 
 
 @pytest.fixture
@@ -21,16 +22,10 @@ def best(tmp_path: Path) -> Path:
     return save_run(tmp_path / "run") / "best.pt"
 
 
-def change(path: Path, **values: Any) -> None:
-    """Replace entries of a checkpoint; None removes one."""
-    state = torch.load(path, weights_only=True) | values
-    torch.save({key: value for key, value in state.items() if value is not None}, path)
-
-
 def test_a_run_gives_its_averaged_weights_and_where_they_are_from(best: Path):
-    state = torch.load(best, weights_only=True)
-    state["ema"]["model"] = {key: value + 1 for key, value in state["ema"]["model"].items()}
-    torch.save(state, best)
+    state = load(best)
+    weights = {key: value + 1 for key, value in state["ema"]["model"].items()}
+    change(best, ema={"model": weights, "updates": 0})
     trained = load_trained(best.parent)
     assert isinstance(trained.network, MBSNet)
     assert not trained.network.training
@@ -80,7 +75,7 @@ class Evil:
 
 def test_a_checkpoint_cannot_run_code(best: Path, tmp_path: Path):
     mark = tmp_path / "mark"
-    torch.save(torch.load(best, weights_only=True) | {"values": Evil(mark)}, best)
+    write(best, pack(load(best) | {"values": Evil(mark)}))
     with pytest.raises(CheckpointError, match="damaged, or is not a checkpoint"):
         load_trained(best)
     best.write_bytes(pickle.dumps(Evil(mark), protocol=2))
@@ -91,8 +86,14 @@ def test_a_checkpoint_cannot_run_code(best: Path, tmp_path: Path):
 
 @pytest.mark.parametrize("content", [[1, 2], {"model": {}}, torch.zeros(3)])
 def test_a_file_of_something_else_is_refused(best: Path, content: Any):
-    torch.save(content, best)
+    write(best, pack(content))
     with pytest.raises(CheckpointError, match=r"best\.pt is not a checkpoint of this project"):
+        load_trained(best)
+
+
+def test_a_file_without_a_checksum_is_refused(best: Path):
+    torch.save(load(best), best)
+    with pytest.raises(CheckpointError, match=r"best\.pt is damaged.*without a checksum"):
         load_trained(best)
 
 

@@ -43,7 +43,9 @@ def leaves(state: Any, name: str = "") -> dict[str, Any]:
 
 def assert_same_state(one: Path, other: Path) -> None:
     a, b = (leaves(torch.load(run / "last.pt", weights_only=True)) for run in (one, other))
-    a, b = ({k: v for k, v in x.items() if k != "/config"} for x in (a, b))
+    # How many workers there are, and how many bytes the speeds took in the log.
+    ignored = ("/config", "/values/logged")
+    a, b = ({k: v for k, v in x.items() if k not in ignored} for x in (a, b))
     assert a.keys() == b.keys()
     assert len(a) > 100
     for name, value in a.items():
@@ -52,7 +54,9 @@ def assert_same_state(one: Path, other: Path) -> None:
 
 
 def metrics(run: Path) -> list[dict]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    """What a run has logged, but for how fast it was."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "speed"} for line in lines]
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
@@ -131,7 +135,7 @@ def test_a_signal_ends_the_run_after_its_step_and_the_run_goes_on(
         assert process.poll() is None
     os.killpg(process.pid, signal.SIGTERM)  # as a scheduler does: the workers are of that group
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 0
+    assert process.returncode == 75
     assert "Traceback" not in errors
     step = torch.load(tmp_path / "last.pt", weights_only=True)["values"]["step"]
     assert step >= 1
@@ -139,7 +143,7 @@ def test_a_signal_ends_the_run_after_its_step_and_the_run_goes_on(
     assert metrics(tmp_path)[-1]["step"] == step + 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_to_the_group_while_workers_start_is_no_fault(
     number: int, tiny_corpus: Path, tmp_path: Path
 ) -> None:
@@ -159,9 +163,9 @@ def test_a_signal_to_the_group_while_workers_start_is_no_fault(
         time.sleep(0.5)
         os.killpg(process.pid, number)
         errors = process.stderr.read()
-    assert process.returncode == 0, errors
+    assert process.returncode == 75, errors
     assert "Traceback" not in errors
-    assert torch.load(tmp_path / "last.pt", weights_only=True)["values"]["step"] == 1
+    assert torch.load(tmp_path / "last.pt", weights_only=True)["values"]["step"] <= 1
 
 
 def test_another_network_or_setting_is_not_continued(tiny_corpus: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ IEEE TASLP 2024, figure 3 and equation 9) and MP-SENet for the network and the l
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,10 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from bandsplit.stft import compressed_magnitude, stft
+from training.distributed import World
+from training.optimizer import gradients
 from training.pesq_pool import PesqPool
+from training.precision import forget_unscaled
 
 _WIDTH = 16
 
@@ -64,29 +67,34 @@ class Adversary:
     """The discriminator, its optimizer, its scaler and the batch it learns from next, as one.
 
     In each step of training, in this order: `term` judges the generator, with the discriminator
-    frozen; `learn` trains the discriminator on the batch of the step before, waiting for its
-    labels; `remember` has the present batch labelled while the next step is computed.
+    frozen; `backward` makes the gradients of the discriminator's loss on the batch of the step
+    before, waiting for its labels; `step` follows them, or `skip` forgets them; `remember` has the
+    present batch labelled while the next step is computed.
 
     Args:
+        world: the processes that train together; each has its part of every batch.
         device: where the discriminator is.
         make_optimizer: the discriminator to its optimizer.
         autocast: makes the context that forward passes run in.
         scaler: of the discriminator's own loss (enabled for fp16).
         pool: labels by PESQ.
+        clip_norm: the largest norm of its gradient.
     """
 
     def __init__(
         self,
+        world: World,
         device: torch.device,
         make_optimizer: Callable[[nn.Module], torch.optim.Optimizer],
-        autocast: Callable[[], Any],
+        autocast: Callable[[], AbstractContextManager],
         scaler: torch.amp.GradScaler,
         pool: PesqPool,
         clip_norm: float,
     ) -> None:
+        self.world = world
         self.network = Discriminator().to(device)
         self.optimizer = make_optimizer(self.network)
-        self.scaler, self.autocast, self.pool = scaler, autocast, pool
+        self.autocast, self.scaler, self.pool = autocast, scaler, pool
         self.clip_norm = clip_norm
         self.pending: Pending | None = None
 
@@ -96,11 +104,13 @@ class Adversary:
             judged = self.network(compressed_magnitude(clean), compressed_magnitude(enhanced))
         return F.mse_loss(judged, torch.ones_like(judged))
 
-    def learn(self) -> dict[str, Tensor]:
-        """One step of the discriminator on the remembered batch; what is worth logging of it.
+    def backward(self) -> dict[str, Tensor]:
+        """The gradients of the discriminator's loss on the remembered batch; what to log of it.
 
-        Items without a label are masked out. Nothing happens where nothing is remembered.
+        The loss is the mean over the labelled items of all processes; those without a label are
+        masked out. With nothing remembered there are no gradients, and nothing is returned.
         """
+        self.optimizer.zero_grad(set_to_none=True)
         if self.pending is None:
             return {}
         clean, enhanced = (
@@ -109,19 +119,41 @@ class Adversary:
         labels = torch.from_numpy(self.pending.labels()).to(clean.device)
         self.pending = None
         valid = ~labels.isnan()
-        count = valid.sum().clamp_min(1)
+        known = labels.nan_to_num()
+        everywhere = torch.stack([valid.sum().float(), known.sum()])
+        self.world.add_up([everywhere])
+        count, total = everywhere
         with self.autocast():
             perfect, judged = self.network(clean, clean), self.network(clean, enhanced)
-        errors = (perfect - 1).square() + (judged - labels.nan_to_num()).square()
-        loss = torch.where(valid, errors, 0.0).sum() / count
-        self.optimizer.zero_grad(set_to_none=True)
+        errors = (perfect - 1).square() + (judged - known).square()
+        loss = torch.where(valid, errors, 0.0).sum() / count.clamp_min(1)
         self.scaler.scale(loss).backward()
+        loss = loss.detach()
+        self.world.add_up([*gradients(self.network), loss])
         self.scaler.unscale_(self.optimizer)
-        nn.utils.clip_grad_norm_(self.network.parameters(), self.clip_norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        mean = labels.nanmean()  # NaN where there is no label at all
-        return {"discriminator": loss.detach(), "pesq": mean * 3.5 + 1, "labelled": valid.sum()}
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.clip_norm)
+        pesq = total / count * 3.5 + 1  # NaN where there is no label at all
+        return {
+            "discriminator": loss,
+            "discriminator_grad_norm": norm,
+            "pesq": pesq,
+            "labelled": count,
+        }
+
+    def step(self) -> None:
+        """Follow the gradients that `backward` has made, if it has made any."""
+        if self._has_gradients():
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+
+    def skip(self) -> None:
+        """Forget the gradients that `backward` has made, if it has made any."""
+        if self._has_gradients():
+            self.optimizer.zero_grad(set_to_none=True)
+            forget_unscaled(self.scaler)
+
+    def _has_gradients(self) -> bool:
+        return any(p.grad is not None for p in self.network.parameters())
 
     def remember(self, enhanced: Tensor, clean: Tensor) -> None:
         """Take waveforms (b, s) to learn from in the next step, and have them labelled."""
@@ -130,14 +162,19 @@ class Adversary:
         self.pending = Pending(clean, enhanced, labels)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything, the remembered batch and (waiting for them) its labels included."""
+        """Everything, the whole remembered batch and (waiting for them) its labels included.
+
+        All processes must call it, and get the same.
+        """
         pending = None
         if self.pending is not None:
-            pending = {
-                "clean": self.pending.clean,
-                "enhanced": self.pending.enhanced,
+            mine = {
+                "clean": self.pending.clean.cpu(),
+                "enhanced": self.pending.enhanced.cpu(),
                 "labels": torch.from_numpy(self.pending.labels()),
             }
+            parts = self.world.gather(mine)
+            pending = {name: torch.cat([part[name] for part in parts]) for name in mine}
         return {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -152,9 +189,12 @@ class Adversary:
         self.pending = None
         if state["pending"] is not None:
             device = next(self.network.parameters()).device
-            clean, enhanced = (state["pending"][name].to(device) for name in ("clean", "enhanced"))
-            labels = state["pending"]["labels"].cpu().numpy()
-            self.pending = Pending(clean, enhanced, lambda: labels)
+            mine = self.world.share(len(state["pending"]["labels"]))
+            clean, enhanced, labels = (
+                state["pending"][name][mine] for name in ("clean", "enhanced", "labels")
+            )
+            known = labels.numpy()
+            self.pending = Pending(clean.to(device), enhanced.to(device), lambda: known)
 
     @contextmanager
     def _frozen(self) -> Iterator[None]:

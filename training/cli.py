@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from bandsplit.cost import count_macs, count_parameters
 from bandsplit.net import BandSplitNet
 from data.errors import DataError
-from training.checkpoint import CheckpointError
+from training.checkpoint import BEST, CheckpointError
 from training.config import RECIPES, Config, ConfigError
+from training.distributed import LostError, World, join, leave
+from training.interrupt import STOPPED, Interrupted, stop_at_once
+from training.progress import duration
 from training.settings import check_model, network_defaults, override, parse_settings, suggestion
 from training.sources import make_datasets
 from training.trainer import Trainer, TrainingError
@@ -39,8 +45,9 @@ def main(
 ) -> None:
     """Train `network` as `config` and the command line say; ends the process with its status.
 
-    Status 0: trained, or interrupted and saved. 1: training failed. 2: something is wrong with the
-    command line, the data or the run folder, as a message on stderr says.
+    Status 0: trained, as far as was asked for. 75: stopped by SIGINT, SIGTERM or SIGUSR1, and
+    saved; the same command goes on. 1: training failed. 2: something is wrong with the command
+    line, the data or the run folder. A message on stderr says what.
 
     Args:
         network, config: of this `train.py`.
@@ -50,51 +57,107 @@ def main(
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     options = _parser(config.name, presets or {}).parse_args(arguments)
     try:
-        if options.preset is not None:
-            network, config = _preset(presets or {}, options.preset)
-        config = _configure(network, config, options)
-        _train(network, config, options)
+        with stop_at_once(), join() as world, logging_redirect_tqdm():
+            if not world.leads:
+                form = logging.Formatter(f"rank {world.rank}: %(message)s")
+                for handler in logging.getLogger().handlers:
+                    handler.setFormatter(form)
+                log.setLevel(logging.WARNING)
+            if options.preset is not None:
+                network, config = _preset(presets or {}, options.preset)
+            config = _configure(network, config, options)
+            stopped = _train(network, config, options, world)
     except (ConfigError, DataError, CheckpointError) as error:
         _fail(2, error)
-    except TrainingError as error:
+    except (TrainingError, LostError) as error:
         _fail(1, error)
+    except Interrupted as signal:
+        _fail(STOPPED, f"stopped by {signal}. The same command goes on from what is saved.")
     except (MemoryError, RuntimeError) as error:
         if not _is_lack_of_memory(error):
             raise
         _fail(1, f"out of memory. {_SAVING_MEMORY} ({str(error) or type(error).__name__})")
     except KeyboardInterrupt:
-        _fail(130, "interrupted")
+        _fail(130, "interrupted; what is saved is from before")
+    if stopped:
+        raise SystemExit(STOPPED)
 
 
-def _train(network: type[BandSplitNet], config: Config, options: argparse.Namespace) -> None:
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ConfigError(
-            "training on several devices is not supported yet; start without torchrun"
-        )
+def _train(
+    network: type[BandSplitNet], config: Config, options: argparse.Namespace, world: World
+) -> bool:
+    """Train; whether that was stopped by a signal."""
     if options.max_steps is not None and options.max_steps < 1:
         raise ConfigError(f"--max-steps is {options.max_steps}, expected at least 1")
     folder = _run_folder(config, options)
-    train, valid = make_datasets(config.data, config.seed, options.skip_bad)
+    with world.one_first():  # what it finds out of the files, the others read from its index
+        train, valid = make_datasets(config.data, config.seed, options.skip_bad)
     try:
-        trainer = Trainer(network, config, train, valid, folder, options.fresh)
+        trainer = Trainer(network, config, train, valid, folder, options.fresh, world)
     except OSError as error:
         raise ConfigError(f"{error.filename or folder}: {error.strerror or error}") from None
     try:
-        parameters, macs = count_parameters(trainer.model), count_macs(trainer.model)
-        device, amp = str(trainer.device), trainer.precision.amp
-        log.info(
-            f"{config.name}: {parameters:,} parameters, {macs / 1e9:.2f} GMAC per second of audio, "
-            f"on {device}, mixed precision {amp}"
-        )
-        log.info(f"{folder}: {len(trainer.sampler)} steps an epoch, at step {trainer.step}")
-        facts = {"parameters": parameters, "macs_per_second": macs, "device": device, "amp": amp}
-        trainer.runlog.describe(network, config, facts)
-        trainer.fit(options.max_steps)
-        log.info("%s: stopped at step %d", folder, trainer.step)
+        _introduce(trainer, network)
+        stopped = trainer.fit(options.max_steps)
+        if trainer.runlog:
+            trainer.runlog.ended(trainer.step)
+            _sum_up(trainer, stopped)
+        return stopped
     except OSError as error:
         raise TrainingError(f"{error.filename or folder}: {error.strerror or error}") from None
     finally:
         trainer.close()
+
+
+def _introduce(trainer: Trainer, network: type[BandSplitNet]) -> None:
+    """Say what is going to be trained, and write it down."""
+    if not trainer.runlog:
+        return
+    config, world = trainer.config, trainer.world
+    model, device = trainer.learner.model, trainer.device
+    parameters, macs = count_parameters(model), count_macs(model)
+    place = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+    log.info(
+        f"{config.name}: {parameters:,} parameters, {macs / 1e9:.2f} GMAC per second of audio, "
+        f"recipe {config.recipe}, on {place}, mixed precision {trainer.precision.amp}"
+    )
+    shared = f", shared by {world.size} processes" if world.size > 1 else ""
+    batch, crop = config.data.batch_size, config.data.crop_seconds
+    log.info(
+        f"{trainer.folder}: batches of {batch} x {crop:g} s{shared}, {len(trainer.sampler)} steps "
+        f"an epoch, {config.run.epochs} epochs, at step {trainer.step}"
+    )
+    first = config.loss.metric_from_epoch
+    if config.loss.metric and first >= config.run.epochs:
+        log.warning(
+            f"the metric discriminator starts after epoch {first}, and this run ends after "
+            f"{config.run.epochs}: it plays no part. --set loss.metric_from_epoch=N decides that."
+        )
+    facts = {
+        "parameters": parameters,
+        "macs_per_second": macs,
+        "device": str(device),
+        "amp": trainer.precision.amp,
+        "processes": world.size,
+        "first_step": trainer.step,
+    }
+    trainer.runlog.describe(network, config, facts)
+
+
+def _sum_up(trainer: Trainer, stopped: bool) -> None:
+    """Say how a session has ended."""
+    folder, epochs = trainer.folder, trainer.config.run.epochs
+    spent = duration(time.monotonic() - trainer.progress.started)
+    done = f"{trainer.step:,} steps, {trainer.step / len(trainer.sampler):.4g} of {epochs} epochs"
+    log.info(f"{folder}: {'stopped' if stopped else 'ended'} after {done}; this session {spent}")
+    if trainer.best > -math.inf:
+        log.info(f"best held-out PESQ {trainer.best:.3f}, in {BEST}")
+    health = trainer.health
+    if health.skipped:
+        log.info(f"{health.skipped} steps left out, {health.rollbacks} times gone back")
+    log.info(
+        "The same command goes on. " if stopped else f"History: python -m training.runlog {folder}"
+    )
 
 
 def _run_folder(config: Config, options: argparse.Namespace) -> Path:
@@ -127,6 +190,7 @@ def _configure(network: type[BandSplitNet], config: Config, options: argparse.Na
         "data.batch_size": options.batch_size,
         "data.crop_seconds": options.crop,
         "seed": options.seed,
+        "run.accumulate": options.accumulate,
         "run.workers": options.workers,
         "run.device": options.device,
         "run.amp": options.amp,
@@ -157,7 +221,8 @@ def _parser(name: str, presets: Mapping[str, Preset]) -> argparse.ArgumentParser
     parser = argparse.ArgumentParser(
         prog="train.py",
         description=f"Train {name}. Run again with the same arguments to go on where it stopped.",
-        epilog="Without --data, --mix or --synthetic, data/voicebank_demand is trained on.",
+        epilog="Without --data, --mix or --synthetic, data/voicebank_demand is trained on. Exit "
+        "status: 0 done, 75 stopped by a signal and saved, 1 failed, 2 wrong input.",
         allow_abbrev=False,
     )
     source = parser.add_mutually_exclusive_group()
@@ -167,11 +232,19 @@ def _parser(name: str, presets: Mapping[str, Preset]) -> argparse.ArgumentParser
     )
     source.add_argument("--synthetic", action="store_true", help="the embedded corpus")
     parser.add_argument("--skip-bad", action="store_true", help="leave out files that are unusable")
-    parser.add_argument("--run", metavar="DIR", help=f"run folder (default: runs/{name})")
+    # Of a flag `--run`, torchrun believes that it is a shortened one of its own.
+    parser.add_argument(
+        "--run", "--run-folder", metavar="DIR", help=f"run folder (default: runs/{name})"
+    )
     parser.add_argument("--fresh", action="store_true", help="clear the run folder first")
     parser.add_argument("--epochs", type=int, metavar="N")
     parser.add_argument("--max-steps", type=int, metavar="N", help="stop there, whatever the epoch")
-    parser.add_argument("--batch-size", type=int, metavar="N")
+    parser.add_argument(
+        "--batch-size", type=int, metavar="N", help="crops of a step, over all processes"
+    )
+    parser.add_argument(
+        "--accumulate", type=int, metavar="N", help="pieces to take a batch in, to save memory"
+    )
     parser.add_argument("--crop", type=float, metavar="SECONDS", help="length of training pieces")
     parser.add_argument("--seed", type=int, metavar="N")
     parser.add_argument("--workers", type=int, metavar="N", help="loader processes")
@@ -187,6 +260,8 @@ def _parser(name: str, presets: Mapping[str, Preset]) -> argparse.ArgumentParser
     return parser
 
 
-def _fail(status: int, message: object) -> None:
-    print(f"train.py: {message}", file=sys.stderr)
+def _fail(status: int, message: object) -> NoReturn:
+    rank = os.environ.get("RANK", "0")
+    print(f"train.py{f' (rank {rank})' if rank != '0' else ''}: {message}", file=sys.stderr)
+    leave(status)
     raise SystemExit(status)

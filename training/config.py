@@ -58,6 +58,11 @@ class Optim:
     decay_every: int = 1  # epochs
     clip_norm: float = 5.0
     ema_decay: float = 0.999
+    skips_in_a_row: int = (
+        10  # steps of loss or gradient not finite, before going back to what is saved
+    )
+    rollbacks: int = 3  # how often; once more ends the run
+    rollback_decay: float = 0.5  # of the learning rate, with each
 
     def __post_init__(self) -> None:
         require(self.algorithm in ("adam", "adamw"), "optim.algorithm is not adam or adamw")
@@ -68,6 +73,9 @@ class Optim:
         require(self.clip_norm > 0, "optim.clip_norm must be above 0")
         for name in ("beta1", "beta2", "ema_decay"):
             require(0 <= getattr(self, name) < 1, f"optim.{name} must be in [0, 1)")
+        require(self.skips_in_a_row >= 1, "optim.skips_in_a_row must be at least 1 step")
+        require(self.rollbacks >= 0, "optim.rollbacks must be at least 0")
+        require(0 < self.rollback_decay <= 1, "optim.rollback_decay must be in (0, 1]")
 
 
 @dataclass(frozen=True)
@@ -78,7 +86,7 @@ class Data:
     root: str = ""  # of the pairs, or of the embedded corpus
     clean: str = ""  # for "mix"
     noise: str = ""
-    batch_size: int = 6
+    batch_size: int = 6  # of a step, whatever the number of processes
     crop_seconds: float = 2.0
     snr_db: tuple[float, float] = (-2.5, 17.5)  # for "mix": lowest and highest
     validation_speakers: tuple[str, ...] = ("p226", "p287")  # where the corpus has them
@@ -106,8 +114,9 @@ class Run:
     epochs: int = 120
     device: str = "auto"  # "auto", "cpu" or "cuda"
     amp: str = "auto"  # "auto", "bf16", "fp16" or "off"
-    workers: int = 2  # of the loader
-    pesq_workers: int = 0  # 0: one for each core but one
+    accumulate: int = 1  # pieces that a process takes its part of the batch in, to save memory
+    workers: int = 2  # of each process' loader
+    pesq_workers: int = 0  # of each process; 0: one for each core but one, shared among processes
     log_every: int = 10  # steps
     save_minutes: float = 10.0  # between checkpoints inside an epoch
 
@@ -119,6 +128,7 @@ class Run:
         )
         for name in ("workers", "pesq_workers"):
             require(getattr(self, name) >= 0, f"run.{name} must be at least 0")
+        require(self.accumulate >= 1, "run.accumulate must be at least 1")
         require(self.log_every >= 1, "run.log_every must be at least 1 step")
         require(self.save_minutes >= 0, "run.save_minutes must be at least 0")
 

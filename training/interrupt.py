@@ -4,27 +4,62 @@ from __future__ import annotations
 
 import logging
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 log = logging.getLogger("training")
 
+# "Try again later", of sysexits.h. A scheduler can put a job back that ends with it.
+STOPPED = 75
+_SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
+]
+# One Ctrl-C may arrive twice, from the terminal and from a launcher that passes it on.
+_SAME = 1.0  # s
+
+
+class Interrupted(BaseException):
+    """A signal to stop came while there was nothing to save."""
+
 
 @contextmanager
 def stop_on_signal() -> Iterator[Callable[[], bool]]:
-    """Within it, Ctrl-C or SIGTERM makes the yielded function true; a second one interrupts."""
-    received: list[int] = []
+    """Within it, Ctrl-C, SIGTERM or SIGUSR1 makes the yielded function true.
+
+    A second Ctrl-C, a second later or more, raises KeyboardInterrupt. Schedulers and launchers
+    repeat the other two; that changes nothing.
+    """
+    first: list[float] = []
 
     def note(number: int, frame: Any) -> None:
-        if received:
+        if not first:
+            first.append(time.monotonic())
+            log.warning("stopping after this step; Ctrl-C (again) to stop at once, without saving")
+        elif number == signal.SIGINT and time.monotonic() - first[0] > _SAME:
             raise KeyboardInterrupt
-        received.append(number)
-        log.warning("stopping after this step; once more to stop at once, without saving")
 
-    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    with _handled_by(note):
+        yield lambda: bool(first)
+
+
+@contextmanager
+def stop_at_once() -> Iterator[None]:
+    """Within it, the same signals raise Interrupted."""
+
+    def stop(number: int, frame: Any) -> None:
+        raise Interrupted(signal.Signals(number).name)
+
+    with _handled_by(stop):
+        yield
+
+
+@contextmanager
+def _handled_by(handler: Callable[[int, Any], None]) -> Iterator[None]:
+    previous = {number: signal.signal(number, handler) for number in _SIGNALS}
     try:
-        yield lambda: bool(received)
+        yield
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        for number, before in previous.items():
+            signal.signal(number, before)

@@ -28,3 +28,14 @@ def make_optimizer(module: nn.Module, optim: Optim) -> torch.optim.Optimizer:
 def learning_rate(optim: Optim, epoch: int) -> float:
     """The rate during an epoch, counted from 0: a function of that alone."""
     return optim.learning_rate * optim.decay ** (epoch // optim.decay_every)
+
+
+def gradients(module: nn.Module) -> list[torch.Tensor]:
+    """The gradients of a module's parameters, in their order; zeros where there was none.
+
+    In a process whose part of a batch teaches nothing, they are as many as in the others.
+    """
+    for parameter in module.parameters():
+        if parameter.grad is None and parameter.requires_grad:
+            parameter.grad = torch.zeros_like(parameter)
+    return [p.grad for p in module.parameters() if p.grad is not None]

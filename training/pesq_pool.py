@@ -1,26 +1,32 @@
-"""PESQ of training examples from a pool of processes, so that the accelerator never waits for it.
+"""PESQ of training examples from worker processes, so that the accelerator never waits for it.
 
-Free of torch, and so are its workers: each is a small process.
+Free of torch, and so are the workers: each is a small process.
 """
 
 from __future__ import annotations
 
 import logging
+import os
+import queue
+import signal
 from collections.abc import Callable
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from functools import cache
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from data.audio import SAMPLE_RATE
 from data.workers import process_pool
 from evaluation.metrics import MetricError, pesq_wb, score
 
 log = logging.getLogger("training")
 
 _LOWEST, _HIGHEST = 1.0, 4.5
+_LIMIT = 30.0  # s that a recording may take, or as long as it lasts; it takes 0.1 s on a free core
+_START = 300.0  # s that a worker may take to start: ten at once on a busy machine are slow
 
 
 def normalised_pesq(clean: NDArray, enhanced: NDArray) -> float:
@@ -31,28 +37,72 @@ def normalised_pesq(clean: NDArray, enhanced: NDArray) -> float:
         return float("nan")
 
 
+class Worker:
+    """One process that does one call at a time, and is replaced where it dies or takes too long."""
+
+    def __init__(self) -> None:
+        self._pool: ProcessPoolExecutor | None = None
+        self.pid = 0
+
+    def call(self, limit: float, function: Callable, *arguments: Any) -> Any:
+        """What the call returns.
+
+        Raises:
+            BrokenProcessPool, TimeoutError: the process died, or took more than `limit` seconds; it
+                is gone, and the next call starts another.
+        """
+        try:
+            if self._pool is None:
+                self._pool = process_pool(1)
+                self.pid = self._pool.submit(os.getpid).result(_START)
+            return self._pool.submit(function, *arguments).result(limit)
+        except (BrokenProcessPool, TimeoutError):
+            self.end()
+            raise
+
+    def end(self) -> None:
+        """End the process, whatever it is doing."""
+        if self._pool is not None:
+            if self.pid:
+                with suppress(OSError):
+                    os.kill(self.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+            self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool, self.pid = None, 0
+
+
 class PesqPool:
     """Scores recordings in worker processes, which start with the first request.
 
-    A worker may die at any time. What was on its way is then done again, once, in a new pool: the
+    A worker may die or hang at any time. It is replaced, and what it had is done again, once: the
     scores are deterministic.
+
+    Args:
+        workers: how many, at least 1.
+        limit: seconds that one recording may take, or as long as it lasts, if that is more.
     """
 
-    def __init__(self, workers: int) -> None:
-        self._workers = workers
-        self._pool: ProcessPoolExecutor = process_pool(workers)
+    def __init__(self, workers: int, limit: float = _LIMIT) -> None:
+        self._limit = limit
+        self.workers = [Worker() for _ in range(workers)]
+        self._free: queue.SimpleQueue[Worker] = queue.SimpleQueue()
+        for worker in self.workers:
+            self._free.put(worker)
+        # A thread for each worker waits for it, and sees how long it takes.
+        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="pesq")
+        self._closed = False
 
     def label(self, clean: NDArray, enhanced: NDArray) -> Callable[[], NDArray]:
         """Start labelling a batch (b, s) by `normalised_pesq`; returns at once.
 
-        Call the result for the labels (b,) float32, NaN where there is none. It waits for them the
-        first time.
+        Call the result for the labels (b,) float32, NaN where there is none. It waits for them.
         """
-        waits = [self._start(normalised_pesq, *item) for item in zip(clean, enhanced, strict=True)]
+        limit = self._limit_of(clean)
+        futures = [
+            self._start(limit, normalised_pesq, *item) for item in zip(clean, enhanced, strict=True)
+        ]
 
-        @cache
         def labels() -> NDArray:
-            found = [wait() for wait in waits]
+            found = [future.result() for future in futures]
             return np.array([np.nan if x is None else x for x in found], np.float32)
 
         return labels
@@ -64,42 +114,36 @@ class PesqPool:
 
         Call the result for the scores, which may have to be waited for.
         """
-        wait = self._start(score, clean, enhanced, names)
-        return lambda: wait() or dict.fromkeys(names, "the process scoring it died twice")
+        future = self._start(self._limit_of(clean), score, clean, enhanced, names)
+        return lambda: future.result() or dict.fromkeys(names, "its worker failed twice")
 
     def close(self) -> None:
         """End the workers."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._closed = True
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        for worker in self.workers:
+            worker.end()
 
-    def _start(self, function: Callable, *arguments: Any) -> Callable[[], Any]:
-        """Start a call; the result waits for what it returns, None where its worker died twice."""
-        pool, future = self._submit(function, *arguments)
+    def _limit_of(self, clean: NDArray) -> float:
+        """Seconds that recordings (..., s) may take."""
+        return max(self._limit, clean.shape[-1] / SAMPLE_RATE)
 
-        def wait() -> Any:
-            try:
-                return future.result()
-            except BrokenProcessPool:
-                self._replace(pool)
-            second_pool, second = self._submit(function, *arguments)
-            try:
-                return second.result()
-            except BrokenProcessPool:
-                self._replace(second_pool)
-            log.warning("an utterance is left without a score: the worker that had it died twice")
-            return None
+    def _start(self, limit: float, function: Callable, *arguments: Any) -> Future:
+        return self._threads.submit(self._call_twice, limit, function, *arguments)
 
-        return wait
-
-    def _submit(self, function: Callable, *arguments: Any) -> tuple[ProcessPoolExecutor, Future]:
+    def _call_twice(self, limit: float, function: Callable, *arguments: Any) -> Any:
+        """What a call returns; None where two workers, one after the other, failed at it."""
+        worker = self._free.get()
         try:
-            return self._pool, self._pool.submit(function, *arguments)
-        except BrokenProcessPool:  # a worker died while it had nothing to do
-            self._replace(self._pool)
-            return self._pool, self._pool.submit(function, *arguments)
-
-    def _replace(self, broken: ProcessPoolExecutor) -> None:
-        """Put a new pool in the place of `broken`, unless that has been done."""
-        if self._pool is broken:
-            log.warning("a PESQ worker died; its pool is replaced")
-            self.close()
-            self._pool = process_pool(self._workers)
+            for attempt in ("it is done again", "it is left without a score"):
+                try:
+                    return worker.call(limit, function, *arguments)
+                except (BrokenProcessPool, TimeoutError) as error:
+                    if self._closed:
+                        return None
+                    late = isinstance(error, TimeoutError)
+                    how = f"took more than {limit:.0f} s" if late else "died"
+                    log.warning("the process that scored an utterance %s; %s", how, attempt)
+            return None
+        finally:
+            self._free.put(worker)

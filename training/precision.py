@@ -55,3 +55,9 @@ class _Scaler(torch.amp.GradScaler):
         """Take over a state, unless it is the empty one of a run that was not in fp16."""
         if state_dict:
             super().load_state_dict(state_dict)
+
+
+def forget_unscaled(scaler: torch.amp.GradScaler) -> None:
+    """Make a scaler ready for the next step where the present one is left out, scale unchanged."""
+    if scaler.is_enabled():
+        scaler.update(scaler.get_scale())

@@ -1,4 +1,7 @@
-"""What a run writes down: `config.json`, `metrics.jsonl`, TensorBoard events, samples."""
+"""What a run writes down: `config.json`, `metrics.jsonl`, TensorBoard events, samples.
+
+`python -m training.runlog RUN` prints it again (`training.history`).
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import math
 import platform
 import subprocess
 from collections.abc import Mapping
+from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -15,9 +19,12 @@ from typing import Any
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from data.audio import write
+from data.audio import SAMPLE_RATE, write
 from data.files import replacing
+from training.checkpoint import BEST, LAST, PREVIOUS
 from training.config import BASE, Config, ConfigError
+from training.keeper import DAMAGED
+from training.plots import PLOT, spectrograms
 from training.settings import diff, flatten
 
 log = logging.getLogger("training")
@@ -28,68 +35,113 @@ METRICS, CONFIG, SAMPLES = "metrics.jsonl", "config.json", "samples"
 
 
 class RunLog:
-    """The log of one run folder, continued from a step: what was logged after it is dropped.
+    """The log of one run folder, continued from a checkpoint: what was logged after it is dropped.
 
     Args:
         folder: made if it is not there.
         step: optimizer steps done so far.
+        size: bytes of `metrics.jsonl` when the checkpoint was written.
     """
 
-    def __init__(self, folder: Path, step: int) -> None:
+    def __init__(self, folder: Path, step: int, size: int) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         (folder / SAMPLES).mkdir(exist_ok=True)
-        self._rewind(step)
+        self._content: dict[str, Any] = {}
+        self._rewind(size)
         self._events = SummaryWriter(str(folder), purge_step=step + 1)
 
     def describe(self, network: type, config: Config, facts: Mapping[str, Any]) -> None:
-        """Write `config.json`: the settings, how they differ from BASE, and what made the run."""
-        content = {
+        """Write `config.json`: the settings, how they differ from BASE, and what made the run.
+
+        `sessions` has an entry for every start of the run, so that a run that was continued by
+        other code, or on another machine, says so.
+        """
+        session = {
+            "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+            "host": platform.node(),
+            **facts,
+            "versions": {"python": platform.python_version(), **_versions()},
+            "source": _source(),
+        }
+        earlier = _read_config(self.folder).get("sessions")
+        self._content = {
             "network": f"{network.__module__}:{network.__qualname__}",
             "config": flatten(config),
             "difference_from_base": diff(BASE, config),
             "facts": dict(facts),
-            "versions": {"python": platform.python_version(), **_versions()},
-            "source": _source(),
+            "versions": session["versions"],
+            "source": session["source"],
+            "sessions": [*(earlier if isinstance(earlier, list) else []), session],
         }
-        with replacing(self.folder / CONFIG) as temporary:
-            temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        self._write_config()
 
-    def record(self, step: int, epoch: int, group: str, values: Mapping[str, float]) -> None:
-        """Append one line to `metrics.jsonl` and a point to each curve. group: "train", "valid".
+    def ended(self, step: int) -> None:
+        """Note in `config.json` at which step this session has ended; without, it was killed."""
+        if self._content:
+            now = datetime.now().astimezone().isoformat(timespec="seconds")
+            self._content["sessions"][-1] |= {"ended": now, "last_step": step}
+            self._write_config()
+
+    def record(self, step: int, epoch: int, **groups: Mapping[str, float] | list[str]) -> None:
+        """Append one line to `metrics.jsonl`, and a point to each curve.
 
         What is not finite has no place in JSON: it is null there, and no point.
+
+        Args:
+            groups: values by name ("train", "valid", "speed", "skipped", "rollback"), or names of
+                files.
         """
-        finite = {name: value for name, value in values.items() if math.isfinite(value)}
-        line = {"step": step, "epoch": epoch, group: {name: finite.get(name) for name in values}}
+        line: dict[str, Any] = {"step": step, "epoch": epoch}
+        for group, values in groups.items():
+            if isinstance(values, list):
+                line[group] = values
+                continue
+            finite = {name: value for name, value in values.items() if math.isfinite(value)}
+            line[group] = {name: finite.get(name) for name in values}
+            for name, value in finite.items():
+                self._events.add_scalar(f"{group}/{name}", value, step)
         with (self.folder / METRICS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
-        for name, value in finite.items():
-            self._events.add_scalar(f"{group}/{name}", value, step)
         self._events.flush()
 
-    def sample(self, name: str, recordings: Mapping[str, torch.Tensor]) -> None:
-        """Keep recordings (s,) of one validation utterance as `samples/NAME_KIND.wav`."""
+    def sample(self, step: int, name: str, recordings: Mapping[str, torch.Tensor]) -> None:
+        """Keep recordings (s,) of one validation utterance, by kind: to hear, and to look at.
+
+        As `samples/NAME_KIND.wav`, and in TensorBoard.
+        """
         stem = name.replace("/", "_")
         for kind, waveform in recordings.items():
             write(self.folder / SAMPLES / f"{stem}_{kind}.wav", waveform.cpu().numpy(), "FLOAT")
+            peak = waveform.abs().max().clamp_min(1.0)
+            self._events.add_audio(f"{stem}/{kind}", waveform[None] / peak, step, SAMPLE_RATE)
+        image = spectrograms({kind: x.cpu().numpy() for kind, x in recordings.items()})
+        self._events.add_image(f"{stem}/spectrograms", image, step, dataformats="HWC")
+        self._events.flush()
+
+    def size(self) -> int:
+        """Bytes of `metrics.jsonl` so far, all of them on their way to the disk."""
+        path = self.folder / METRICS
+        return path.stat().st_size if path.is_file() else 0
 
     def close(self) -> None:
         self._events.close()
 
-    def _rewind(self, step: int) -> None:
+    def _rewind(self, size: int) -> None:
         path = self.folder / METRICS
         if not path.is_file():
             return
-        kept = []
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                if json.loads(line)["step"] <= step:
-                    kept.append(line + "\n")
-            except (ValueError, KeyError, TypeError):
-                log.warning("%s: an unreadable line is dropped", path)
-        with replacing(path) as temporary:
-            temporary.write_text("".join(kept), encoding="utf-8")
+        content = path.read_bytes()
+        if len(content) < size or content[:size][-1:] not in (b"", b"\n"):
+            log.warning("%s has been changed by somebody else; it is continued as it is", path)
+            return
+        if len(content) > size:
+            with replacing(path) as temporary:
+                temporary.write_bytes(content[:size])
+
+    def _write_config(self) -> None:
+        with replacing(self.folder / CONFIG) as temporary:
+            temporary.write_text(json.dumps(self._content, indent=1) + "\n", encoding="utf-8")
 
 
 def clear(folder: Path) -> None:
@@ -98,7 +150,7 @@ def clear(folder: Path) -> None:
     Raises:
         ConfigError: such files are there, but the folder's `config.json` is not that of a run.
     """
-    names = [CONFIG, METRICS, "last.pt", "best.pt"]
+    names = [CONFIG, METRICS, LAST, PREVIOUS, BEST, DAMAGED, PLOT]
     files = [folder / name for name in names]
     files += [*folder.glob("events.out.tfevents.*"), *(folder / SAMPLES).glob("*.wav")]
     there = [path for path in files if path.is_file()]
@@ -112,11 +164,16 @@ def clear(folder: Path) -> None:
 
 
 def _is_run(folder: Path) -> bool:
+    return {"network", "config", "facts"} <= _read_config(folder).keys()
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    """The content of a folder's `config.json`; nothing where that cannot be read."""
     try:
         content = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return False
-    return isinstance(content, dict) and {"network", "config", "facts"} <= content.keys()
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _versions() -> dict[str, str]:
@@ -140,3 +197,9 @@ def _source() -> dict[str, Any]:
         return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
     except (OSError, subprocess.CalledProcessError):
         return {}
+
+
+if __name__ == "__main__":
+    from training.history import main
+
+    main()

@@ -1,33 +1,32 @@
-"""The one training loop."""
+"""The one training loop: steps, epochs, checkpoints, and what to do when something goes wrong."""
 
 from __future__ import annotations
 
 import logging
 import math
-import os
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from tqdm import tqdm
-
-from bandsplit.net import BandSplitNet, loudness
-from bandsplit.stft import stft
-from data.dataset import EpochSampler, SpeechDataset, make_loader
+from bandsplit.net import BandSplitNet
+from data.dataset import SpeechDataset
+from data.loading import EpochSampler, Loader
 from data.workers import usable_cores
-from training import checkpoint
-from training.adversary import Adversary
+from training.checkpoint import CheckpointError, unpack
 from training.config import Config, ConfigError
-from training.ema import EMA
+from training.distributed import World
+from training.health import Health
 from training.interrupt import stop_on_signal
-from training.losses import Recordings, loss_terms
-from training.optimizer import learning_rate, make_optimizer
+from training.keeper import Keeper
+from training.learner import Learner, Result
+from training.lock import Lock
 from training.pesq_pool import PesqPool
 from training.precision import Precision
+from training.progress import Progress
 from training.runlog import RunLog, clear
-from training.validation import validate
+from training.validation import Validator
 
 log = logging.getLogger("training")
 
@@ -43,13 +42,15 @@ class Trainer:
         network: a class of networks; built from `config.model`.
         config: of the run.
         train, valid: datasets of `data.dataset`; the second gives whole utterances.
-        folder: the run folder. A checkpoint in it is continued.
+        folder: the run folder. A checkpoint in it is continued. The leading process alone writes.
         fresh: clear the folder instead, once nothing else can be refused.
+        world: the processes that train together.
 
     Raises:
         ConfigError: the data do not fill one batch, or the device is not there, or `fresh` would
             clear a folder of something else.
-        CheckpointError: the folder's checkpoint is of another network or configuration.
+        CheckpointError: the folder's checkpoint is of another network or configuration, or another
+            process is training in it.
     """
 
     def __init__(
@@ -60,197 +61,234 @@ class Trainer:
         valid: SpeechDataset,
         folder: Path,
         fresh: bool = False,
+        world: World | None = None,
     ) -> None:
-        self.network, self.config, self.folder = network, config, folder
+        self.config, self.folder = config, folder
         self.train_set, self.valid_set = train, valid
+        self.world = world = world or World()
         self.precision = Precision(config.run.device, config.run.amp)
         self.device = self.precision.device
-        self.sampler = EpochSampler(len(train), config.data.batch_size, config.seed)
-        if len(self.sampler) == 0:
+        size, batch = len(train), config.data.batch_size
+        if size < batch:
             raise ConfigError(
-                f"{len(train)} training files do not fill one batch of {config.data.batch_size}; "
+                f"{size} training files do not fill one batch of {batch}; "
                 "use a smaller --batch-size or more data."
             )
-        torch.manual_seed(config.seed)
-        self.model = network(**config.model).to(self.device)
-        self.ema = EMA(self.model, config.optim.ema_decay)
-        self.optimizer = make_optimizer(self.model, config.optim)
-        self.scaler = self.precision.make_scaler()
-        self.pool = PesqPool(config.run.pesq_workers or max(1, usable_cores() - 1))
-        self.adversary = Adversary(
-            self.device,
-            lambda discriminator: make_optimizer(discriminator, config.optim),
-            self.precision.autocast,
-            self.precision.make_scaler(),
-            self.pool,
-            config.optim.clip_norm,
+        if batch < world.size:
+            raise ConfigError(
+                f"a batch of {batch} cannot be shared by {world.size} processes; "
+                "use fewer, or a larger --batch-size."
+            )
+        self.sampler = EpochSampler(size, batch, config.seed, world.share(batch))
+        self.step, self.validated, self.best, logged = 0, 0, -math.inf, 0
+        self._saved: tuple[int, int] | None = None
+        self.health = Health(config.optim)
+        self._closing = ExitStack()
+        with ExitStack() as closing:
+            if world.leads:
+                folder.mkdir(parents=True, exist_ok=True)
+                closing.callback(Lock(folder).release)
+                if fresh:
+                    clear(folder)
+            self.pool = PesqPool(config.run.pesq_workers or _spare_cores(world))
+            closing.callback(self.pool.close)
+            self.learner = Learner(network, config, self.precision, world, self.pool)
+            fingerprint = f"{train.fingerprint()}-{valid.fingerprint()}"
+            self.keeper = Keeper(folder, network, config, fingerprint)
+            logged = self._resume()
+            self.runlog = RunLog(folder, self.step, logged) if world.leads else None
+            if self.runlog:
+                closing.callback(self.runlog.close)
+            self._closing = closing.pop_all()
+        self.validator = Validator(valid, self.pool, self.device, world)
+        self.progress = Progress(
+            world.leads, config.run.epochs, len(self.sampler), batch, self.device
         )
-        self.fingerprint = f"{train.fingerprint()}-{valid.fingerprint()}"
-        self.step, self.best = 0, -math.inf
-        last = folder / checkpoint.LAST
-        if fresh:
-            clear(folder)
-        elif os.path.lexists(last):
-            values = checkpoint.restore(last, network, config, self.fingerprint, self._parts())
-            self.step, self.best = values["step"], values["best"]
-        self.runlog = RunLog(folder, self.step)
 
     @property
     def epoch(self) -> int:
         """Epochs completed."""
         return self.step // len(self.sampler)
 
-    def train_step(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """One optimizer step on {"clean", "noisy"} (b, s); returns its loss terms and grad norm."""
-        self.model.train()
-        clean, noisy = (batch[k].to(self.device, non_blocking=True) for k in ("clean", "noisy"))
-        scale = loudness(noisy)  # how loud a recording is must not decide how much it counts
-        clean, noisy = clean / scale, noisy / scale
-        weights = self._weights()
-
-        with self.precision.autocast():
-            enhanced = Recordings(*self.model(noisy))
-        target = Recordings(clean, stft(clean))
-        terms = loss_terms(enhanced, target, weights)
-        if weights["metric"]:
-            terms["metric"] = self.adversary.term(enhanced.spectrum, target.spectrum)
-        loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
-
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
-        self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optim.clip_norm)
-        self._set_learning_rate()
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.ema.update(self.model)
-
-        learnt: dict[str, Tensor] = {}
-        if weights["metric"]:
-            learnt = self.adversary.learn()
-            self.adversary.remember(enhanced.waveform, clean)
-        logged = {"loss": loss, **terms, **learnt, "grad_norm": norm}
-        return {name: value.detach() for name, value in logged.items()}
-
-    def fit(self, max_steps: int | None = None) -> None:
+    def fit(self, max_steps: int | None = None) -> bool:
         """Train to `config.run.epochs`, or until `max_steps` steps in all, or until interrupted.
 
+        Returns:
+            Whether it was interrupted. Everything is saved in any case.
+
         Raises:
-            TrainingError: the loss is not finite.
+            TrainingError: loss or gradients are not finite, again and again.
         """
-        loader = make_loader(
-            self.train_set, self.sampler, self.config.run.workers, self.device.type == "cuda"
-        )
         last_step = self.config.run.epochs * len(self.sampler)
         if max_steps is not None:
             last_step = min(last_step, max_steps)
-        saved = time.monotonic()
+        pin = self.device.type == "cuda"
+        loader = Loader(self.train_set, self.sampler, self.config.run.workers, pin)
         with stop_on_signal() as stopped:
-            while self.step < last_step and not stopped():
-                epoch = self.epoch
-                self.sampler.epoch, self.sampler.start = epoch, self.step % len(self.sampler)
-                progress = tqdm(
-                    loader,
-                    desc=f"epoch {epoch + 1}/{self.config.run.epochs}",
-                    total=len(self.sampler),
-                    initial=self.sampler.start,
-                )
-                for batch in progress:
-                    values = self.train_step(batch)
-                    self.step += 1
-                    ending = self.step >= last_step or stopped()
-                    save = time.monotonic() - saved > 60 * self.config.run.save_minutes
-                    epoch_ends = self.step % len(self.sampler) == 0
-                    log_now = self.step % self.config.run.log_every == 0
-                    if ending or save or epoch_ends or log_now:
-                        progress.set_postfix(self._log_step(values, batch["name"]))
-                    if ending:
-                        break
-                    if save:
-                        self._save(checkpoint.LAST)
-                        saved = time.monotonic()
-                progress.close()
-                if self.step % len(self.sampler) == 0:
-                    self._end_epoch()
-                    saved = time.monotonic()
-            self._save(checkpoint.LAST)  # still within: a signal must not hit the save itself
+            if self._saved is None:
+                self._save()  # a full disk or an unfit folder is known before hours of work
+            going = True
+            while going:
+                if self.validated < self.epoch:
+                    going = self._validate(stopped)
+                elif self.step < last_step:
+                    going = self._train_epoch(loader, last_step, stopped)
+                else:
+                    break
+            self.progress.close()
+            self._save()  # still within: a signal must not hit the save itself
+        return not going
+
+    def train_step(self, batch: dict[str, Any]) -> Result:
+        """One step on this process' part of a batch, {"name", "clean", "noisy"}."""
+        return self.learner.step(batch, self.step, self.epoch, self.health.rate_factor)
 
     def close(self) -> None:
-        """End the worker processes and the log."""
-        self.pool.close()
-        self.runlog.close()
+        """End the worker processes and the log, and let go of the folder."""
+        self.progress.close()
+        self._closing.close()
 
-    def _weights(self) -> dict[str, float]:
-        """The terms' weights at this step."""
-        weights = dict(vars(self.config.loss))
-        start = weights.pop("metric_from_epoch")
-        return weights if self.epoch >= start else {**weights, "metric": 0.0}
+    def _train_epoch(self, loader: Loader, last_step: int, stopped: Callable[[], bool]) -> bool:
+        """Train from here to the epoch's end, or as far as may be; False where interrupted."""
+        epoch, done = self.epoch, self.step % len(self.sampler)
+        self.progress.start_epoch(epoch, done)
+        saved = time.monotonic()
+        for batch in loader.batches(epoch, done):
+            result = self.train_step(batch)
+            self.step += 1
+            self.progress.step(self.step)
+            if result.broken:
+                self._skip(result, batch["name"])
+                if self.health.ill:
+                    self._roll_back()
+                    return True
+            else:
+                self.health.taken()
+                self._log_step(epoch, result)
+            late = time.monotonic() - saved > 60 * self.config.run.save_minutes
+            stop, save = self.world.any(stopped(), late and self.world.leads)
+            if stop:
+                return False
+            if self.step >= last_step:
+                return True
+            if save and not self.health.in_a_row:
+                self._save()
+                saved = time.monotonic()
+        return True
 
-    def _set_learning_rate(self) -> None:
-        """The rate of this epoch, for both players: a function of the step alone."""
-        rate = learning_rate(self.config.optim, self.epoch)
-        for optimizer in (self.optimizer, self.adversary.optimizer):
-            for group in optimizer.param_groups:
-                group["lr"] = rate
+    def _log_step(self, epoch: int, result: Result) -> None:
+        every = self.config.run.log_every
+        ends = self.step % len(self.sampler) == 0
+        if self.runlog and (self.step == 1 or ends or self.step % every == 0):
+            rate = self.learner.optimizer.param_groups[0]["lr"]
+            values = {**result.values, "learning_rate": rate}
+            speed = self.progress.speed()
+            if self.health.skipped:
+                values["skipped"] = self.health.skipped
+            self.runlog.record(self.step, epoch, train=values, speed=speed)
+            self.progress.show(values, speed, self.health)
 
-    def _log_step(self, values: dict[str, Tensor], names: list[str]) -> dict[str, str]:
-        """Check and record a step's values; what the progress bar shows of them.
+    def _skip(self, result: Result, names: list[str]) -> None:
+        everywhere = [name for part in self.world.gather(names) for name in part]
+        text = self.health.skip(self.step, result.broken, everywhere)
+        if self.runlog:
+            log.warning("left out %s", text)
+            values = {**result.broken, "in_a_row": self.health.in_a_row}
+            self.runlog.record(self.step, self.epoch, skipped=values, names=everywhere)
 
-        Every checkpoint is preceded by this, so that none is ever written of a broken state.
-        """
-        numbers = {name: float(value) for name, value in values.items()}
-        # With a scaler an infinite gradient is a step left out, not a step gone wrong.
-        watched = {"loss", "discriminator"} | (set() if self.scaler.is_enabled() else {"grad_norm"})
-        broken = {k: v for k, v in numbers.items() if k in watched and not math.isfinite(v)}
-        if broken:
-            listed = ", ".join(f"{name} {value}" for name, value in broken.items())
-            raise TrainingError(
-                f"step {self.step}: {listed} in a batch of {', '.join(names)}. "
-                "What is saved is from before it."
+    def _roll_back(self) -> None:
+        """Go back to the last good state, with a smaller learning rate."""
+        if self.health.hopeless:
+            raise TrainingError(self.health.report())
+        step, before = self.step, self.health.copy()
+        self._resume(good=True)
+        self.health.rolled_back(before)
+        if self.runlog:
+            log.warning(
+                "%d steps in a row had to be left out: back to step %d, with %g times the "
+                "learning rate",
+                before.in_a_row,
+                self.step,
+                self.health.rate_factor,
             )
-        numbers["learning_rate"] = self.optimizer.param_groups[0]["lr"]
-        self.runlog.record(self.step, self.epoch, "train", numbers)
-        return {"loss": f"{numbers['loss']:.3f}", "norm": f"{numbers['grad_norm']:.2f}"}
+            values = {"from": step, "rate_factor": self.health.rate_factor}
+            self.runlog.record(self.step, self.epoch, rollback=values)
+        self._save(again=True)  # or after a crash it would not be known
 
-    def _end_epoch(self) -> None:
-        scores, samples = validate(self.ema.model, self.valid_set, self.pool, self.device)
-        log.info(
-            "epoch %d: PESQ %.3f, STOI %.4f over %d of %d held-out utterances",
-            self.epoch,
-            scores["pesq_wb"],
-            scores["stoi"],
-            scores["scored"],
-            scores["files"],
-        )
-        self.runlog.record(self.step, self.epoch, "valid", scores)
-        for name, recordings in samples.items():
-            self.runlog.sample(name, recordings)
-        if scores["pesq_wb"] > self.best:
+    def _validate(self, stopped: Callable[[], bool]) -> bool:
+        """Score the epoch that has ended; False where that was interrupted."""
+        self.progress.close()
+        self._save()  # validation may be long, and may be what a time limit hits
+        found = self.validator.scores(self.learner.ema.model, stopped)
+        if found is None:
+            return False
+        scores, samples = found
+        self.validated = self.epoch
+        better = scores["pesq_wb"] > self.best
+        if better:
             self.best = scores["pesq_wb"]
-            self._save(checkpoint.BEST)
-        self._save(checkpoint.LAST)
+        if self.runlog:
+            log.info(
+                "epoch %d: PESQ %.3f (noisy %.3f), STOI %.4f (noisy %.4f) over %d of %d held-out "
+                "utterances%s",
+                self.epoch,
+                scores["pesq_wb"],
+                scores["noisy_pesq_wb"],
+                scores["stoi"],
+                scores["noisy_stoi"],
+                scores["scored"],
+                scores["files"],
+                ", the best so far" if better else "",
+            )
+            self.runlog.record(self.step, self.epoch, valid=scores)
+            for name, recordings in samples.items():
+                self.runlog.sample(self.step, name, recordings)
+        if better:
+            self._save(best=True)
+        self._save()
+        return True
 
-    def _parts(self) -> dict[str, checkpoint.Stateful]:
-        return {
-            "model": self.model,
-            "ema": self.ema,
-            "optimizer": self.optimizer,
-            "scaler": self.scaler,
-            "adversary": self.adversary,
-        }
+    def _parts(self) -> dict[str, Any]:
+        return {**self.learner.parts(), "health": self.health}
 
-    def _save(self, name: str) -> None:
-        values = {
-            "step": self.step,
-            "epochs": self.step / len(self.sampler),
-            "best": self.best,
-            "held_out": self.valid_set.speakers(),
-        }
-        checkpoint.save(
-            self.folder / name,
-            self.network,
-            self.config,
-            self.fingerprint,
-            self._parts(),
-            values,
+    def _save(self, best: bool = False, again: bool = False) -> None:
+        """Write a checkpoint, unless this very state has been saved; all processes must call it."""
+        now = (self.step, self.validated)
+        if not best and not again and now == self._saved:
+            return
+        state: dict[str, Any] = {name: part.state_dict() for name, part in self._parts().items()}
+        if self.runlog:
+            state["values"] = {
+                "step": self.step,
+                "epochs": self.step / len(self.sampler),
+                "validated": self.validated,
+                "best": self.best,
+                "logged": self.runlog.size(),
+                "held_out": self.valid_set.speakers(),
+            }
+            try:
+                self.keeper.save(state, best)
+            except CheckpointError as error:
+                raise TrainingError(f"{error}. What was saved before is untouched.") from None
+        if not best:
+            self._saved = now
+
+    def _resume(self, good: bool = False) -> int:
+        """Take over the newest (good) checkpoint, if there is one; how much of the log it knows."""
+        found = self.world.from_leader(self.keeper.load(good) if self.world.leads else None)
+        if found is None:
+            return 0
+        path, content = found
+        values = self.keeper.restore(path, unpack(content, path), self._parts())
+        if self.world.leads and not good:
+            self.keeper.settle(path)
+        self.step, self.validated, self.best = (
+            values[name] for name in ("step", "validated", "best")
         )
+        self._saved = (self.step, self.validated)
+        return values["logged"]
+
+
+def _spare_cores(world: World) -> int:
+    """Cores of this machine for each process' PESQ workers, when one is left to compute."""
+    return max(1, (usable_cores() - 1) // world.local_size)

@@ -12,36 +12,76 @@ from tqdm import tqdm
 
 from bandsplit.net import BandSplitNet
 from data.dataset import SpeechDataset
+from training.distributed import World
 from training.pesq_pool import PesqPool
 
 _METRICS = ("pesq_wb", "stoi")
 _SAMPLES = 3
 
+Scores = dict[str, float]
+Samples = dict[str, dict[str, Tensor]]
 
-def validate(
-    model: BandSplitNet, dataset: SpeechDataset, pool: PesqPool, device: torch.device
-) -> tuple[dict[str, float], dict[str, dict[str, Tensor]]]:
-    """Enhance every utterance whole and score it, in the pool, while the next one is enhanced.
 
-    Returns:
-        The means of `pesq_wb` and `stoi` over the utterances that have both, with `scored`, their
-        number, and `files`, that of all; and of the first utterances the recordings noisy, clean
-        and enhanced (s,) by name. A mean over nothing is NaN. In fp32, whatever the training uses.
+class Validator:
+    """Enhances every held-out utterance whole and scores it while the next one is enhanced.
+
+    Every process takes its part of the utterances; all of them come to the same means, those that
+    one process alone would come to.
     """
-    waits: list[Callable[[], dict[str, float | str]]] = []
-    samples: dict[str, dict[str, Tensor]] = {}
-    count = len(dataset)
-    for index in tqdm(range(count), desc="validating", leave=False):
-        item = dataset[0, index]
-        enhanced = model.enhance(item["noisy"][None].to(device))[0].cpu()
-        waits.append(pool.validate(item["clean"].numpy(), enhanced.numpy(), _METRICS))
-        if index < _SAMPLES:
-            samples[item["name"]] = {k: item[k] for k in ("noisy", "clean")} | {
-                "enhanced": enhanced
-            }
-    results = [wait() for wait in waits]
+
+    def __init__(
+        self, dataset: SpeechDataset, pool: PesqPool, device: torch.device, world: World
+    ) -> None:
+        self.dataset, self.pool, self.device, self.world = dataset, pool, device, world
+        self._noisy: Scores = {}
+
+    def scores(
+        self, model: BandSplitNet, stopped: Callable[[], bool]
+    ) -> tuple[Scores, Samples] | None:
+        """Score a network, in fp32, whatever the training uses. All processes must call it.
+
+        Returns:
+            The means of `pesq_wb` and `stoi` over the utterances that have both, with `scored`,
+            their number, `files`, that of all, and `noisy_pesq_wb` and `noisy_stoi`, the means of
+            the noisy recordings; and of the first utterances the recordings noisy, enhanced and
+            clean (s,) by name. A mean over nothing is NaN. None as soon as `stopped` is true.
+        """
+        waits: dict[int, dict[str, Callable[[], dict[str, float | str]]]] = {}
+        samples: Samples = {}
+        count = len(self.dataset)
+        mine = range(self.world.rank, count, self.world.size)
+        for index in tqdm(mine, desc="validating", leave=False, disable=not self.world.leads):
+            if stopped():
+                break
+            item = self.dataset[0, index]
+            clean, noisy = item["clean"].numpy(), item["noisy"]
+            enhanced = model.enhance(noisy[None].to(self.device))[0].cpu()
+            waits[index] = {"": self.pool.validate(clean, enhanced.numpy(), _METRICS)}
+            if not self._noisy:  # they are the same every time
+                waits[index]["noisy_"] = self.pool.validate(clean, noisy.numpy(), _METRICS)
+            if index < _SAMPLES:
+                samples[item["name"]] = {
+                    "noisy": noisy,
+                    "enhanced": enhanced,
+                    "clean": item["clean"],
+                }
+        found = {i: {kind: wait() for kind, wait in waits[i].items()} for i in waits}
+        if any(self.world.any(stopped())):
+            return None
+        gathered = self.world.gather((found, samples))
+        # In the order of the files: a sum in another order is another number.
+        results = sorted((i, kinds) for part, _ in gathered for i, kinds in part.items())
+        means = _means([kinds[""] for _, kinds in results])
+        if not self._noisy:
+            noisy_means = _means([kinds["noisy_"] for _, kinds in results])
+            self._noisy = {f"noisy_{name}": noisy_means[name] for name in _METRICS}
+        samples = {name: sounds for _, part in gathered for name, sounds in part.items()}
+        return {**means, "files": count, **self._noisy}, samples
+
+
+def _means(results: list[dict[str, float | str]]) -> Scores:
     scored = [r for r in results if not any(isinstance(v, str) for v in r.values())]
     means = {
         name: float(np.mean([r[name] for r in scored])) if scored else math.nan for name in _METRICS
     }
-    return {**means, "scored": len(scored), "files": count}, samples
+    return {**means, "scored": len(scored)}

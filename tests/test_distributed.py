@@ -1,0 +1,262 @@
+"""Several processes: what they learn is what one learns, and none waits for one that is gone."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import ROOT
+from recordings import put_pairs
+from saved_runs import load
+from torch import Tensor
+
+# Four files to a batch: three processes take 1, 1 and 2 of them. Eight training files, so that the
+# epoch's end and its validation come after two steps.
+OPTIONS = [
+    *("--batch-size", "4", "--crop", "0.5", "--workers", "0", "--seed", "3"),
+    *("--set", "model.channels=16", "run.log_every=1", "data.validation_files=5"),
+]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pairs of four training speakers and two that are held out; one of the files is silent."""
+    root = tmp_path_factory.mktemp("pairs")
+    names = [f"s{speaker}_{i}.wav" for speaker in range(4) for i in (1, 2)]
+    put_pairs(root / "train", names, 1.0)
+    put_pairs(root / "valid", [f"v{speaker}_{i}.wav" for speaker in (1, 2) for i in (1, 2)], 1.0)
+    return root
+
+
+def command(corpus: Path, run: Path, processes: int, *options: str) -> list[str]:
+    """Of a narrow abl1, started by torchrun if there is more than one process."""
+    launcher = [sys.executable]
+    if processes > 1:
+        launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    script = str(ROOT / "abl1" / "train.py")
+    return [*launcher, script, "--data", str(corpus), "--run-folder", str(run), *OPTIONS, *options]
+
+
+def train(corpus: Path, run: Path, processes: int, *options: str) -> str:
+    result = subprocess.run(
+        command(corpus, run, processes, *options), capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stderr
+
+
+def tensors(state: Any, name: str = "") -> dict[str, Tensor]:
+    if isinstance(state, Tensor):
+        return {name: state}
+    if isinstance(state, dict | list | tuple):
+        items = state.items() if isinstance(state, dict) else enumerate(state)
+        return {k: v for key, value in items for k, v in tensors(value, f"{name}/{key}").items()}
+    return {}
+
+
+def valid_scores(run: Path) -> list[dict[str, float]]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [line["valid"] for line in lines if "valid" in line]
+
+
+def relative_difference(one: Path, other: Path, part: str) -> float:
+    """The largest difference of a part's tensors, each relative to its own norm."""
+    a, b = (tensors(load(run / "last.pt")[part]) for run in (one, other))
+    assert a.keys() == b.keys()
+    assert len(a) > 20
+    return max(
+        float((x.double() - b[name].double()).norm() / x.double().norm().clamp_min(1e-12))
+        for name, x in a.items()
+        if x.is_floating_point()
+    )
+
+
+@pytest.fixture(scope="module")
+def alone(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five steps of one process."""
+    run = tmp_path_factory.mktemp("alone")
+    train(corpus, run, 1, "--max-steps", "5")
+    return run
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_several_processes_learn_what_one_learns(
+    processes: int, corpus: Path, alone: Path, tmp_path: Path
+) -> None:
+    """Adversary, masked labels and validation included; and they resume to the bit."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    errors = train(corpus, whole, processes, "--max-steps", "5")
+    assert errors.count("parameters, ") == 1  # one process speaks
+    assert f"shared by {processes} processes" in errors
+    for part in ("model", "ema"):
+        assert relative_difference(alone, whole, part) < 1e-5
+    assert valid_scores(whole) == [pytest.approx(s, rel=1e-4) for s in valid_scores(alone)]
+    labels = [load(run / "last.pt")["adversary"]["pending"]["labels"] for run in (alone, whole)]
+    torch.testing.assert_close(labels[0], labels[1], rtol=1e-3, atol=1e-4, equal_nan=True)
+
+    train(corpus, parts, processes, "--max-steps", "3")
+    train(corpus, parts, processes, "--max-steps", "5")
+    a, b = (tensors(load(run / "last.pt")) for run in (whole, parts))
+    assert a.keys() == b.keys()
+    for name, value in a.items():
+        assert torch.equal(value, b[name]), name
+
+
+@pytest.mark.parametrize("pieces", [2, 3, 9])
+def test_accumulated_pieces_are_the_batch(
+    pieces: int, corpus: Path, alone: Path, tmp_path: Path
+) -> None:
+    train(corpus, tmp_path, 1, "--max-steps", "5", "--accumulate", str(pieces))
+    for part in ("model", "ema"):
+        assert relative_difference(alone, tmp_path, part) < 1e-5
+
+
+def test_a_run_may_go_on_with_another_number_of_processes(
+    corpus: Path, alone: Path, tmp_path: Path
+) -> None:
+    for step, processes in (("1", 2), ("3", 1), ("5", 2)):
+        train(corpus, tmp_path, processes, "--max-steps", step)
+    assert relative_difference(alone, tmp_path, "model") < 1e-5
+    sessions = json.loads((tmp_path / "config.json").read_text())["sessions"]
+    assert [s["processes"] for s in sessions] == [2, 1, 2]
+    assert [s["first_step"] for s in sessions] == [0, 1, 3]
+    assert [s["last_step"] for s in sessions] == [1, 3, 5]
+
+
+def test_more_processes_than_crops_are_refused(corpus: Path, tmp_path: Path) -> None:
+    result = subprocess.run(
+        command(corpus, tmp_path / "run", 2, "--batch-size", "1", "--max-steps", "1"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode != 0
+    assert "a batch of 1 cannot be shared by 2 processes" in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+# One of them goes
+
+
+def workers_of(launcher: int) -> dict[int, int]:
+    """The training processes that a launcher has started, by rank."""
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int(entry.joinpath("stat").read_text().rpartition(") ")[2].split()[1])
+            environment = entry.joinpath("environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        ranks = [int(v[5:]) for v in environment if v.startswith(b"RANK=")]
+        if parent == launcher and ranks:
+            found[ranks[0]] = int(entry.name)
+    return found
+
+
+def wait_for_steps(process: subprocess.Popen, run: Path, steps: int) -> None:
+    log = run / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (log.is_file() and log.read_text().count('"train"') >= steps):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("rank", [0, 1, 2])
+def test_when_one_process_is_gone_all_stop_within_a_minute(
+    rank: int, fault: int, corpus: Path, tmp_path: Path
+) -> None:
+    """Killed or hung; started without torchrun's agent, which would help where it is."""
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    options = ["--epochs", "60", "--set", "run.save_minutes=0"]
+    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(29500 + rank)}
+    processes = [
+        subprocess.Popen(
+            command(corpus, run, 1, *options),
+            env={**environment, "RANK": str(r), "LOCAL_RANK": str(r), "WORLD_SIZE": "3",
+                 "LOCAL_WORLD_SIZE": "3"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for r in range(3)
+    ]  # fmt: skip
+    try:
+        wait_for_steps(processes[0], run, 3)
+        began = time.monotonic()
+        processes[rank].send_signal(fault)
+        for r in {0, 1, 2} - {rank}:
+            errors = processes[r].communicate(timeout=60)[1]
+            assert processes[r].returncode == 1, errors
+            assert "The same command" in errors
+            assert "Traceback" not in errors
+        assert time.monotonic() - began < 60
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+    step = load(run / "last.pt")["values"]["step"]
+    train(corpus, run, 3, "--epochs", "60", "--max-steps", str(step + 2))
+    train(corpus, whole, 3, "--epochs", "60", "--max-steps", str(step + 2))
+    a, b = (tensors(load(folder / "last.pt")) for folder in (whole, run))
+    assert all(torch.equal(value, b[name]) for name, value in a.items())
+
+
+@pytest.mark.slow
+def test_a_killed_rank_under_torchrun(corpus: Path, tmp_path: Path) -> None:
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    launcher = subprocess.Popen(
+        command(corpus, run, 2, "--epochs", "60", "--set", "run.save_minutes=0"),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with launcher:
+        wait_for_steps(launcher, run, 3)
+        began = time.monotonic()
+        os.kill(workers_of(launcher.pid)[1], signal.SIGKILL)
+        launcher.communicate(timeout=60)
+        assert time.monotonic() - began < 60
+    assert launcher.returncode != 0
+    step = load(run / "last.pt")["values"]["step"]
+    for folder in (run, whole):
+        train(corpus, folder, 2, "--epochs", "60", "--max-steps", str(step + 2))
+    a, b = (tensors(load(folder / "last.pt")) for folder in (whole, run))
+    assert all(torch.equal(value, b[name]) for name, value in a.items())
+
+
+@pytest.mark.slow
+def test_a_signal_to_torchrun_saves(corpus: Path, tmp_path: Path) -> None:
+    launcher = subprocess.Popen(
+        command(corpus, tmp_path, 2, "--epochs", "60"), stderr=subprocess.PIPE, text=True
+    )
+    with launcher:
+        wait_for_steps(launcher, tmp_path, 3)
+        launcher.send_signal(signal.SIGTERM)
+        errors = launcher.communicate(timeout=60)[1]
+    assert "stopping after this step" in errors
+    assert load(tmp_path / "last.pt")["values"]["step"] >= 3
+
+
+@pytest.mark.slow
+def test_two_machines(corpus: Path, alone: Path, tmp_path: Path) -> None:
+    """Two agents, as on two machines, meet at an address; only the first one's process writes."""
+    agents = []
+    for machine in range(2):
+        launched = command(corpus, tmp_path, 2, "--max-steps", "5")
+        where = ["--nnodes=2", f"--node_rank={machine}", "--nproc_per_node=1",
+                 "--master_addr=127.0.0.1", "--master_port=29511"]  # fmt: skip
+        begin = launched.index("--standalone")
+        launched[begin : begin + 2] = where
+        agents.append(subprocess.Popen(launched, stderr=subprocess.PIPE, text=True))
+    errors = [agent.communicate(timeout=200)[1] for agent in agents]
+    assert [agent.returncode for agent in agents] == [0, 0], errors
+    assert relative_difference(alone, tmp_path, "model") < 1e-5

@@ -1,0 +1,249 @@
+"""Numbers that are not finite: the step is left out, the run goes back, the run gives up."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from training.config import Optim, Run
+from training.learner import Result
+from training.trainer import Trainer, TrainingError
+
+STEPS = 3  # an epoch
+RUN = Run(workers=0, device="cpu", amp="off", log_every=1, epochs=4)
+
+
+def poison(trainer: Trainer, bad: Callable[[int], bool]) -> list[tuple[int, float]]:
+    """Put NaN into the batches of some steps, counted from 1; a list of steps and rates to come."""
+    seen: list[tuple[int, float]] = []
+    step = trainer.train_step
+
+    def poisoned(batch: dict[str, Any]) -> Result:
+        if bad(trainer.step + 1):
+            batch["noisy"][0, 100] = torch.nan
+        result = step(batch)
+        seen.append((trainer.step + 1, trainer.learner.optimizer.param_groups[0]["lr"]))
+        return result
+
+    trainer.train_step = poisoned  # type: ignore[method-assign]
+    return seen
+
+
+def weights(trainer: Trainer) -> list[Tensor]:
+    """Everything that a step may move, of both players."""
+    learner = trainer.learner
+    modules = (learner.model, learner.ema.model, learner.adversary.network)
+    states = [s for o in (learner.optimizer, learner.adversary.optimizer) for s in o.state.values()]
+    return [
+        *(x.detach().clone() for module in modules for x in module.parameters()),
+        *(x.clone() for state in states for x in state.values()),
+    ]
+
+
+def lines(folder: Path, kind: str) -> list[dict]:
+    text = (folder / "metrics.jsonl").read_text().splitlines()
+    return [line for line in map(json.loads, text) if kind in line]
+
+
+def batch(trainer: Trainer) -> dict[str, Any]:
+    items = [trainer.train_set[0, index] for index in (0, 1)]
+    sides = {side: torch.stack([item[side] for item in items]) for side in ("clean", "noisy")}
+    return {"name": [item["name"] for item in items], **sides}
+
+
+@pytest.mark.parametrize("fault", ["input", "gradient", "discriminator"])
+def test_neither_player_takes_a_broken_step(fault: str, make: Callable[..., Trainer]) -> None:
+    trainer = make()
+    trainer.train_step(batch(trainer))
+    before = weights(trainer)
+    bad = batch(trainer)
+    hook = None
+    if fault == "input":
+        bad["noisy"][1, 7] = math.inf
+    elif fault == "gradient":
+        parameter = next(trainer.learner.model.parameters())
+        hook = parameter.register_hook(lambda g: g * math.nan)
+    else:
+        parameter = next(trainer.learner.adversary.network.parameters())
+        hook = parameter.register_hook(lambda g: g * math.nan)
+    broken = trainer.train_step(bad).broken
+    wanted = {
+        "input": "loss",
+        "gradient": "grad_norm",
+        "discriminator": "discriminator_grad_norm",
+    }[fault]
+    assert wanted in broken
+    assert not math.isfinite(broken[wanted])
+    assert all(torch.equal(a, b) for a, b in zip(before, weights(trainer), strict=True))
+    assert trainer.learner.adversary.pending is None
+    if hook:
+        hook.remove()
+    assert not trainer.train_step(batch(trainer)).broken
+    assert any(not torch.equal(a, b) for a, b in zip(before, weights(trainer), strict=True))
+
+
+def test_a_skipped_step_is_counted_and_logged_with_its_files(
+    make: Callable[..., Trainer], caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = make(run=RUN)
+    poison(trainer, lambda step: step in (2, 5))
+    assert not trainer.fit(max_steps=7)
+    assert (trainer.health.skipped, trainer.health.in_a_row) == (2, 0)
+    found = lines(trainer.folder, "skipped")
+    assert [line["step"] for line in found] == [2, 5]
+    assert all(len(line["names"]) == 2 for line in found)
+    assert [line["skipped"]["loss"] for line in found] == [None, None]
+    for line in found:
+        assert f"left out step {line['step']}: loss nan" in caplog.text
+        assert ", ".join(line["names"]) in caplog.text
+    assert [line["step"] for line in lines(trainer.folder, "train")] == [1, 3, 4, 6, 7]
+    assert all(p.isfinite().all() for p in weights(trainer))
+
+
+def test_skipped_steps_are_part_of_the_state(make: Callable[..., Trainer]) -> None:
+    whole = make("whole", run=RUN)
+    poison(whole, lambda step: step in (2, 4, 5))
+    whole.fit(max_steps=7)
+    for stop in range(1, 8):
+        part = make("part", run=RUN)
+        poison(part, lambda step: step in (2, 4, 5))
+        part.fit(max_steps=stop)
+    assert part.health.state_dict() == whole.health.state_dict()
+    assert all(torch.equal(a, b) for a, b in zip(weights(whole), weights(part), strict=True))
+
+
+def test_after_some_in_a_row_the_run_goes_back_at_a_smaller_rate(
+    make: Callable[..., Trainer], caplog: pytest.LogCaptureFixture
+) -> None:
+    optim = Optim(skips_in_a_row=3, learning_rate=1e-3, decay=1.0)
+    trainer = make(run=RUN, optim=optim)
+    # From step 5 on all is broken, until the rate is a quarter. The last state saved is that of
+    # the epoch's end, step 3.
+    seen = poison(trainer, lambda step: step >= 5 and trainer.health.rollbacks < 2)
+    trainer.fit(max_steps=9)
+    steps = [step for step, _ in seen]
+    assert steps == [1, 2, 3, *(4, 5, 6, 7) * 2, *range(4, 10)]
+    rates = [rate for step, rate in seen if step == 4]
+    assert rates == pytest.approx([1e-3, 5e-4, 2.5e-4])
+    assert (trainer.health.rollbacks, trainer.health.skipped) == (2, 6)
+    assert caplog.text.count("back to step 3") == 2
+    assert [x["rollback"] for x in lines(trainer.folder, "rollback")] == [
+        {"from": 7, "rate_factor": 0.5},
+        {"from": 7, "rate_factor": 0.25},
+    ]
+    again = make(run=RUN, optim=optim)
+    assert (again.step, again.health.rollbacks) == (9, 2)
+
+
+def test_going_back_is_to_a_good_state_and_exact(make: Callable[..., Trainer]) -> None:
+    """Stopped amid skipped steps, the run still goes back to the state before them."""
+    optim = Optim(skips_in_a_row=4)
+
+    def broken(trainer: Trainer) -> Callable[[int], bool]:
+        return lambda step: step >= 5 and trainer.health.rollbacks == 0
+
+    whole = make("whole", run=RUN, optim=optim)
+    poison(whole, broken(whole))
+    whole.fit(max_steps=9)
+    for stop in (4, 5, 6, 7, 9):
+        part = make("part", run=RUN, optim=optim)
+        poison(part, broken(part))
+        part.fit(max_steps=stop)
+    assert part.health.rollbacks == whole.health.rollbacks == 1
+    # Step 4, a good one, was saved in the second run and not in the first.
+    assert [line["rollback"]["from"] for line in lines(part.folder, "rollback")] == [8]
+    assert [line["step"] for line in lines(part.folder, "rollback")] == [4]
+    assert [line["step"] for line in lines(whole.folder, "rollback")] == [3]
+
+
+def test_after_some_rollbacks_the_run_stops_with_a_report(make: Callable[..., Trainer]) -> None:
+    trainer = make(run=RUN, optim=Optim(skips_in_a_row=2, rollbacks=2))
+    seen = poison(trainer, lambda step: step >= 2)
+    with pytest.raises(TrainingError) as raised:
+        trainer.fit()
+    assert [step for step, _ in seen] == [1, 2, 3] * 3
+    report = str(raised.value)
+    assert "6 steps were left out" in report
+    assert "the run went back 2 times, to a learning rate 0.25 times" in report
+    assert "step 3: loss nan" in report
+    assert "Files that were in several of them: " in report
+    assert "optim.learning_rate" in report
+    again = make(run=RUN, optim=Optim(skips_in_a_row=2, rollbacks=2))
+    assert all(p.isfinite().all() for p in again.learner.model.parameters())
+
+
+# fp16: what belongs to the scaler
+
+
+def test_an_overflow_in_fp16_is_the_scalers(make: Callable[..., Trainer]) -> None:
+    trainer = make(run=replace(RUN, amp="fp16"))
+    learner = trainer.learner
+    parameter = next(learner.model.parameters())
+    hook = parameter.register_hook(lambda g: g * math.inf)
+    trainer.train_step(batch(trainer))
+    scale = learner.scaler.get_scale()
+    result = trainer.train_step(batch(trainer))
+    assert not result.broken
+    assert not math.isfinite(result.values["grad_norm"])
+    assert learner.scaler.get_scale() == scale / 2
+    learner.scaler.update(1.0)  # there is nothing left to halve: it is no overflow
+    result = trainer.train_step(batch(trainer))
+    assert "grad_norm" in result.broken
+    hook.remove()
+    assert not trainer.train_step(batch(trainer)).broken
+
+
+def test_a_broken_loss_in_fp16_is_not_the_scalers(make: Callable[..., Trainer]) -> None:
+    trainer = make(run=replace(RUN, amp="fp16"))
+    trainer.train_step(batch(trainer))
+    scales = [s.get_scale() for s in (trainer.learner.scaler, trainer.learner.adversary.scaler)]
+    bad = batch(trainer)
+    bad["noisy"][0, 0] = math.nan
+    assert "loss" in trainer.train_step(bad).broken
+    assert scales == [
+        s.get_scale() for s in (trainer.learner.scaler, trainer.learner.adversary.scaler)
+    ]
+    assert not trainer.train_step(batch(trainer)).broken
+
+
+# Half-precision complex numbers
+
+
+class NoComplexHalf(TorchDispatchMode):
+    """Fails on the first tensor of complex halves; counts tensors of half precision."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.halves = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for value in tree_leaves(result):
+            if isinstance(value, Tensor):
+                assert value.dtype != torch.complex32, f"{func} made complex halves"
+                self.halves += value.dtype in (torch.float16, torch.bfloat16)
+        return result
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_no_step_of_training_makes_complex_halves(
+    precision: str, make: Callable[..., Trainer]
+) -> None:
+    trainer = make(run=replace(RUN, amp=precision))
+    with NoComplexHalf() as watching:
+        for _ in range(2):  # the second one teaches the discriminator too
+            trainer.train_step(batch(trainer))
+        assert watching.halves > 100
+        trainer.fit(max_steps=STEPS)  # with validation
+        with pytest.raises(AssertionError, match="complex halves"):
+            torch.zeros(3, dtype=torch.complex64).to(torch.complex32)

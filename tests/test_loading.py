@@ -1,0 +1,156 @@
+"""Batches: their order, each process' part of them, and workers that die."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from recordings import put
+from torch.utils.data import Dataset
+
+from data.audio import inspect
+from data.corpus import Pair, Recording
+from data.dataset import MixDataset, PairDataset, SpeechDataset
+from data.errors import DataError
+from data.loading import EpochSampler, Loader
+from training.distributed import World
+
+CROP = 4000
+
+
+def recordings(folder: Path, count: int) -> list[Recording]:
+    paths = [put(folder / f"{i}.wav", 0.5, seed=i) for i in range(count)]
+    return [Recording(path.stem, path, "p1", inspect(path)) for path in paths]
+
+
+@pytest.fixture(params=["pairs", "mix"])
+def dataset(request: pytest.FixtureRequest, tmp_path: Path) -> SpeechDataset:
+    clean, noise = recordings(tmp_path / "clean", 7), recordings(tmp_path / "noise", 3)
+    if request.param == "mix":
+        return MixDataset(clean, noise, 3, (-5, 20), CROP)
+    pairs = [Pair(r.name, r.path, r.path, "p1", r.info.frames) for r in clean]
+    return PairDataset(pairs, 3, CROP)
+
+
+def same(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    return a["name"] == b["name"] and all(torch.equal(a[k], b[k]) for k in ("clean", "noisy"))
+
+
+# Order
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 60), st.integers(1, 9), st.integers(0, 5), st.integers(0, 9))
+def test_batches_are_a_permutation_and_start_leaves_out_the_first(
+    size: int, batch_size: int, epoch: int, start: int
+):
+    sampler = EpochSampler(size, batch_size, seed=2)
+    sampler.set_epoch(epoch)
+    batches = list(sampler)
+    assert len(batches) == len(sampler) == size // batch_size
+    assert {len(batch) for batch in batches} <= {batch_size}
+    keys = [key for batch in batches for key in batch]
+    assert len(set(keys)) == len(keys)
+    assert all(e == epoch and 0 <= index < size for e, index in keys)
+    sampler.set_epoch(epoch, start)
+    assert list(sampler) == batches[start:]
+
+
+def test_every_epoch_and_seed_has_its_order():
+    orders = set()
+    for seed in range(3):
+        sampler = EpochSampler(20, 5, seed)
+        for epoch in range(3):
+            sampler.set_epoch(epoch)
+            orders.add(tuple(key[1] for batch in sampler for key in batch))
+    assert len(orders) == 9
+    assert {len(set(order)) for order in orders} == {20}
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 3))
+def test_the_shares_of_all_processes_are_the_batch(processes: int, extra: int, start: int):
+    batch = processes + extra - 1
+    whole = EpochSampler(80, batch, seed=1)
+    parts = [EpochSampler(80, batch, 1, World(r, processes).share(batch)) for r in range(processes)]
+    for sampler in (whole, *parts):
+        sampler.set_epoch(2, start)
+    joined = [list(chain(*pieces)) for pieces in zip(*parts, strict=True)]
+    assert joined == list(whole)
+    sizes = [len(piece) for part in parts for piece in part]
+    assert min(sizes) >= max(sizes) - 1 >= 0
+    assert min(sizes) >= 1
+
+
+# Workers
+
+
+def test_the_number_of_workers_changes_nothing(dataset: SpeechDataset):
+    """Three epochs, of which the second is entered in its middle."""
+    orders: list[list[dict[str, Any]]] = []
+    for workers in (0, 1 if isinstance(dataset, PairDataset) else 2):
+        loader = Loader(dataset, EpochSampler(len(dataset), 2, seed=5), workers, pin=False)
+        batches = []
+        for epoch, start in ((0, 0), (1, 1), (2, 0)):
+            batches += list(loader.batches(epoch, start))
+        orders.append(batches)
+    assert len(orders[0]) == len(orders[1]) == 3 * (len(dataset) // 2) - 1
+    assert all(same(*both) for both in zip(*orders, strict=True))
+    batch = orders[1][0]
+    assert batch["clean"].shape == batch["noisy"].shape == (2, CROP)
+    assert batch["clean"].dtype == batch["noisy"].dtype == torch.float32
+
+
+def kill_workers() -> None:
+    for process in multiprocessing.active_children():
+        os.kill(process.pid, signal.SIGKILL)
+
+
+def test_workers_that_are_killed_cost_nothing(tmp_path: Path):
+    clean, noise = recordings(tmp_path / "clean", 30), recordings(tmp_path / "noise", 3)
+    dataset = MixDataset(clean, noise, 3, (-5, 20), CROP)
+    expected = list(Loader(dataset, EpochSampler(30, 2, 5), 0, pin=False).batches(1, 0))
+    loader = Loader(dataset, EpochSampler(30, 2, 5), 2, pin=False)
+    found = []
+    for number, batch in enumerate(loader.batches(1, 0)):
+        found.append(batch)
+        if number in (0, 6):
+            kill_workers()
+    assert len(found) == 15
+    assert all(same(*both) for both in zip(expected, found, strict=True))
+    kill_workers()  # while they have nothing to do, between two epochs
+    assert len(list(loader.batches(2, 13))) == 2
+
+
+class Deadly(Dataset):
+    """Its second example kills whoever makes it."""
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+        if key[1] == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return {"name": str(key[1]), "clean": np.zeros(3), "noisy": np.zeros(3)}
+
+
+def test_workers_that_die_again_and_again_are_given_up():
+    loader = Loader(Deadly(), EpochSampler(2, 1, 0), 1, pin=False)
+    with pytest.raises(DataError, match=r"die again and again .*/dev/shm"):
+        list(loader.batches(0, 0))
+
+
+@pytest.mark.slow
+def test_an_error_in_a_worker_is_the_same_message(tmp_path: Path):
+    clean, noise = recordings(tmp_path / "clean", 4), recordings(tmp_path / "noise", 1)
+    noise[0].path.unlink()
+    dataset = MixDataset(clean, noise, 0, (0, 0), CROP)
+    loader = Loader(dataset, EpochSampler(len(clean), 2, 0), workers=1, pin=False)
+    with pytest.raises(DataError, match=rf"^{noise[0].path}: cannot be opened .* put it back\.$"):
+        next(loader.batches(0, 0))

@@ -1,0 +1,74 @@
+"""One process at a time in a run folder."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from training import lock as lock_module
+from training.checkpoint import CheckpointError
+from training.lock import LOCK, Lock
+
+
+def hold(folder: Path) -> subprocess.Popen[str]:
+    """Another process that holds the folder."""
+    code = (
+        "import sys, time; from pathlib import Path; from training.lock import Lock;"
+        "lock = Lock(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(folder)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_a_second_process_is_refused_and_one_that_was_killed_is_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    (tmp_path / ".abc.partial").touch()
+    other = hold(tmp_path)
+    assert not (tmp_path / ".abc.partial").exists()
+    with other:
+        (tmp_path / ".def.partial").touch()
+        with pytest.raises(CheckpointError, match=rf"in use by process {other.pid} on .*--run"):
+            Lock(tmp_path)
+        assert (tmp_path / ".def.partial").exists()  # the other may be writing it
+        other.send_signal(signal.SIGKILL)
+    lock = Lock(tmp_path)
+    assert f"ended without notice (process {other.pid} on" in caplog.text
+    lock.release()
+    lock.release()
+    caplog.clear()
+    Lock(tmp_path).release()
+    assert not caplog.text
+
+
+@pytest.mark.parametrize(
+    ("holder", "free"),
+    [
+        (f"process {os.getpid()} on {socket.gethostname()}", False),
+        (f"process {2**22 + 5} on {socket.gethostname()}", True),
+        ("process 5 on another-machine", False),
+        ("", True),
+    ],
+)
+def test_without_locks_of_the_system_the_text_decides(
+    holder: str, free: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(lock_module, "fcntl", None)
+    (tmp_path / LOCK).write_text(holder)
+    if free:
+        Lock(tmp_path).release()
+    else:
+        with pytest.raises(CheckpointError, match=rf"in use by {holder}.*remove .*{LOCK}"):
+            Lock(tmp_path)
+        assert (tmp_path / LOCK).read_text() == holder

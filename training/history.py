@@ -1,0 +1,141 @@
+"""`python -m training.runlog RUN`: what a run has come to, as a table and a picture."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from data.files import replacing
+from training.plots import PLOT, plot_history
+
+Line = Mapping[str, Any]
+
+
+class HistoryError(Exception):
+    """There is no history to show; the text says why."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command; ends the process with status 2 where a run cannot be shown."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training.runlog", description="Print a run's history and plot it."
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="a run folder")
+    parser.add_argument("--no-plot", action="store_true", help=f"write no {PLOT}")
+    options = parser.parse_args(arguments)
+    try:
+        for run in options.runs:
+            config, lines = read(run)
+            print(describe(run, config, lines))
+            if not options.no_plot:
+                with replacing(run / PLOT) as temporary:
+                    plot_history(temporary, str(config.get("config", {}).get("name", run)), lines)
+                print(f"\nplotted in {run / PLOT}")
+    except HistoryError as error:
+        print(f"training.runlog: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except BrokenPipeError:  # the reader, `head` for one, has seen enough
+        sys.stdout = None
+    except OSError as error:
+        print(f"training.runlog: {error.filename}: {error.strerror}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def read(run: Path) -> tuple[dict[str, Any], list[Line]]:
+    """A run folder's `config.json` and the lines of its `metrics.jsonl`; unreadable ones left out.
+
+    Raises:
+        HistoryError: it is no run folder.
+    """
+    try:
+        config = json.loads((run / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise HistoryError(f"{run}: no readable config.json: is it a run folder?") from None
+    if not isinstance(config, dict):
+        raise HistoryError(f"{run}: its config.json is not that of a run")
+    path = run / "metrics.jsonl"
+    lines = []
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    for content in text.splitlines():
+        try:
+            line = json.loads(content)
+        except ValueError:
+            continue
+        groups = [line.get(k, {}) for k in _GROUPS] if isinstance(line, dict) else [None]
+        if all(isinstance(g, dict) for g in groups) and isinstance(line.get("step"), int):
+            lines.append(line)
+    return config, lines
+
+
+_GROUPS = ("train", "valid", "speed", "skipped", "rollback")
+
+
+def describe(run: Path, config: Mapping[str, Any], lines: Sequence[Line]) -> str:
+    """A run's history in words and a table, a row an epoch."""
+    facts, settings = config.get("facts", {}), config.get("config", {})
+    text = [
+        f"{run}: {settings.get('name')}, recipe {settings.get('recipe')}, seed "
+        f"{settings.get('seed')}, {facts.get('parameters', 0):,} parameters"
+    ]
+    text += [f"  {session_line(session)}" for session in config.get("sessions", [])]
+    text += ["", *_table(lines)]
+    skipped = [line for line in lines if "skipped" in line]
+    for line in skipped[-5:]:
+        values = ", ".join(f"{k} {v}" for k, v in line["skipped"].items())
+        text.append(f"step {line['step']} left out ({values}): {', '.join(line.get('names', []))}")
+    if len(skipped) > 5:
+        text.append(f"{len(skipped)} steps left out in all")
+    for line in lines:
+        if "rollback" in line:
+            text.append(
+                f"went back from step {line['rollback'].get('from')} to {line['step']}, to "
+                f"{line['rollback'].get('rate_factor')} times the learning rate"
+            )
+    return "\n".join(text)
+
+
+def session_line(session: Mapping[str, Any]) -> str:
+    """One start of a run: when, where, from which code, and how it ended."""
+    source = session.get("source") or {}
+    commit = str(source.get("commit", "unknown"))[:10] + ("+" if source.get("dirty") else "")
+    end = f"stopped at step {session['last_step']}" if "last_step" in session else "killed, or on"
+    return (
+        f"{session.get('started')} on {session.get('host')} ({session.get('device')}, "
+        f"{session.get('processes', 1)} processes), commit {commit}, from step "
+        f"{session.get('first_step')}: {end}"
+    )
+
+
+def _table(lines: Sequence[Line]) -> list[str]:
+    epochs: dict[int, dict[str, Any]] = {}
+    for line in lines:
+        if "train" in line:
+            row = epochs.setdefault(line["epoch"] + 1, {})
+            row.setdefault("losses", []).append(line["train"].get("loss"))
+            row["step"], row["rate"] = line["step"], line["train"].get("learning_rate")
+            row.setdefault("speeds", []).append(line.get("speed", {}).get("crops_per_second"))
+        elif "valid" in line:
+            epochs.setdefault(line["epoch"], {}).update(line["valid"], step=line["step"])
+    table = [f"{'epoch':>5} {'step':>8} {'loss':>8} {'rate':>8} {'crops/s':>8} {'PESQ':>6} STOI"]
+    best = max((r["pesq_wb"] for r in epochs.values() if r.get("pesq_wb")), default=None)
+    noisy = [r["noisy_pesq_wb"] for r in epochs.values() if r.get("noisy_pesq_wb")]
+    for epoch, row in sorted(epochs.items()):
+        mark = " best" if best is not None and row.get("pesq_wb") == best else ""
+        table.append(
+            f"{epoch:>5} {row.get('step', ''):>8} {_mean(row.get('losses', []), '8.4f')} "
+            f"{_mean([row.get('rate')], '8.1e')} {_mean(row.get('speeds', []), '8.2f')} "
+            f"{_mean([row.get('pesq_wb')], '6.3f')} {_mean([row.get('stoi')], '.4f')}{mark}"
+        )
+    if noisy:
+        table.append(f"held-out recordings as they are: PESQ {noisy[-1]:.3f}")
+    return table if len(table) > 1 else ["nothing logged yet"]
+
+
+def _mean(values: Sequence[float | None], form: str) -> str:
+    known = [v for v in values if v is not None]
+    width = int(form.split(".")[0] or 0)
+    return format(sum(known) / len(known), form) if known else " " * max(width - 1, 0) + "-"

@@ -1,0 +1,192 @@
+"""The checkpoints of one run: which are kept, which one is gone on from, and whether it may be."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from training.checkpoint import (
+    BEST,
+    LAST,
+    PREVIOUS,
+    CheckpointError,
+    DamagedError,
+    flush_folder,
+    pack,
+    read,
+    understood,
+    unpack,
+    write,
+)
+from training.config import Config
+from training.settings import diff, network_defaults, to_json
+from training.trained import config_of
+
+log = logging.getLogger("training")
+
+DAMAGED = "damaged.pt"
+# Settings by which a run may differ from the one that it continues. Data may have moved: what is
+# compared is their fingerprint.
+_FREE = ("run.", "data.root", "data.clean", "data.noise")
+_WAY_OUT = "Name another folder with --run, or start anew with --fresh."
+
+
+class Stateful(Protocol):
+    """Anything with torch's two methods for its state."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any], /) -> Any: ...
+
+
+class Keeper:
+    """Keeps the last two checkpoints of a run folder, and the best.
+
+    `last.pt` is there at every moment once it has been written. What it was before is
+    `previous.pt`, which is gone on from where `last.pt` turns out damaged; the same steps are then
+    done again, with the same result.
+
+    Args:
+        folder: the run folder.
+        network, config: what is trained. data: the fingerprint of what it is trained on.
+    """
+
+    def __init__(self, folder: Path, network: type, config: Config, data: str) -> None:
+        self.last, self.previous, self.best = (folder / n for n in (LAST, PREVIOUS, BEST))
+        self._network, self._config = network, config
+        self._label = f"{network.__module__}:{network.__qualname__}"
+        self._data = data
+        self._last_is_good = True
+
+    def save(self, state: dict[str, Any], best: bool = False) -> None:
+        """Write `last.pt` (or `best.pt`).
+
+        Of a `last.pt` that was written amid steps that had to be skipped no copy is kept:
+        `previous.pt` is then still the last good state.
+
+        Raises:
+            CheckpointError: it cannot be written; what was there before is untouched.
+        """
+        content = pack(
+            {**state, "network": self._label, "config": to_json(self._config), "data": self._data}
+        )
+        if best:
+            write(self.best, content)
+            return
+        # Before `last.pt` changes, so that there is a whole one at every moment. Without links (on
+        # a memory stick) `previous.pt` alone is there for the time of the writing.
+        if self.last.is_file() and self._last_is_good:
+            link_or_move(self.last, self.previous)
+        write(self.last, content)
+        self._last_is_good = is_good(state)
+
+    def load(self, good: bool = False) -> tuple[Path, bytes] | None:
+        """The newest whole checkpoint, `last.pt` or the one before it; None where there is none.
+
+        good: one that was not written amid skipped steps, if there is one.
+
+        Raises:
+            CheckpointError: there are some, and none can be read.
+        """
+        there = [path for path in (self.last, self.previous) if os.path.lexists(path)]
+        found: list[tuple[Path, bytes]] = []
+        damage: list[DamagedError] = []
+        for path in there:
+            content = read(path)
+            try:
+                state = unpack(content, path)
+            except DamagedError as error:
+                damage.append(error)
+                continue
+            found.append((path, content))
+            if not good or is_good(state):
+                return found[-1]
+        if found:
+            return found[0]
+        if damage:
+            listed = "\n".join(map(str, damage))
+            raise DamagedError(f"{listed}\nPut back a copy, or start anew with --fresh.")
+        return None
+
+    def settle(self, path: Path) -> None:
+        """The run goes on from `path`: make it `last.pt`, and put one that was damaged aside."""
+        if path == self.last:
+            return
+        what = "is missing"
+        if os.path.lexists(self.last):
+            aside = self.last.with_name(DAMAGED)
+            os.replace(self.last, aside)
+            what = f"is damaged (now {aside.name})"
+        log.warning("%s %s: going on from the checkpoint before it", self.last, what)
+        link_or_move(self.previous, self.last)
+
+    def restore(
+        self, path: Path, state: dict[str, Any], parts: Mapping[str, Stateful]
+    ) -> dict[str, Any]:
+        """Load a checkpoint's state into `parts` and return its plain values.
+
+        Raises:
+            CheckpointError: it is of another network, of other data, or its configuration differs
+                in more than `run`.
+        """
+        if state["network"] != self._label:
+            raise CheckpointError(
+                f"{path} is of the network {state['network']}, not {self._label}. {_WAY_OUT}"
+            )
+        # An argument that one of them leaves to the network's default is compared by that.
+        defaults = network_defaults(self._network)
+        there, now = (
+            replace(c, model={**defaults, **c.model})
+            for c in (config_of(state, path), self._config)
+        )
+        changes = {k: v for k, v in diff(there, now).items() if not k.startswith(_FREE)}
+        if changes:
+            lines = [f"  {key}: {old!r} there, {new!r} now" for key, (old, new) in changes.items()]
+            raise CheckpointError(
+                "\n".join([f"{path} was made with other settings:", *lines])
+                + "\nName another folder with --run, set them back, or start anew with --fresh."
+            )
+        if state["data"] != self._data:
+            raise CheckpointError(
+                f"{path} was trained on other files than are named now. {_WAY_OUT}"
+            )
+        with understood(path):
+            for key, part in parts.items():
+                part.load_state_dict(state[key])
+            self._last_is_good = path == self.last and is_good(state)
+            return {k: type(default)(state["values"][k]) for k, default in _VALUES.items()}
+
+
+# What `restore` returns, by name, in these types.
+_VALUES: dict[str, Any] = {"step": 0, "validated": 0, "best": 0.0, "logged": 0}
+
+
+def is_good(state: dict[str, Any]) -> bool:
+    """Whether the last step before a checkpoint was one that was taken."""
+    return state.get("health", {}).get("in_a_row", 0) == 0
+
+
+def link_or_move(path: Path, target: Path) -> None:
+    """Give a file a second name that replaces what had it; where there are no links, move it.
+
+    Raises:
+        CheckpointError: neither can be done.
+    """
+    half = target.with_name(f".{target.name}.partial")
+    try:
+        with suppress(FileNotFoundError):
+            half.unlink()
+        try:
+            os.link(path, half)
+        except OSError:
+            os.replace(path, target)
+        else:
+            os.replace(half, target)
+        flush_folder(target.parent)
+    except OSError as error:
+        raise CheckpointError(f"{target} cannot be written: {error.strerror or error}") from None

@@ -1,0 +1,187 @@
+"""The networks that learn, and one step of their learning."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bandsplit.net import BandSplitNet, loudness
+from bandsplit.stft import stft
+from training.adversary import Adversary
+from training.config import Config
+from training.distributed import World
+from training.ema import EMA
+from training.keeper import Stateful
+from training.losses import Recordings, loss_terms
+from training.optimizer import gradients, learning_rate, make_optimizer
+from training.pesq_pool import PesqPool
+from training.precision import Precision, forget_unscaled
+
+
+@dataclass(frozen=True)
+class Result:
+    """A step's loss, terms and gradient norms, over the batch of all processes.
+
+    broken: those that are not finite and should be. If there are any, the step was left out.
+    """
+
+    values: dict[str, float]
+    broken: dict[str, float]
+
+
+class Learner:
+    """A network, its average, its optimizer and its adversary.
+
+    Args:
+        network: a class of networks; built from `config.model`.
+        config: of the run.
+        precision: where, and how precisely.
+        world: the processes that train together; each has its part of every batch.
+        pool: labels the adversary's examples.
+    """
+
+    def __init__(
+        self,
+        network: type[BandSplitNet],
+        config: Config,
+        precision: Precision,
+        world: World,
+        pool: PesqPool,
+    ) -> None:
+        self.config, self.precision, self.world = config, precision, world
+        torch.manual_seed(config.seed)
+        self.model = network(**config.model).to(precision.device)
+        self.ema = EMA(self.model, config.optim.ema_decay)
+        self.optimizer = make_optimizer(self.model, config.optim)
+        self.scaler = precision.make_scaler()
+        self.adversary = Adversary(
+            world,
+            precision.device,
+            lambda discriminator: make_optimizer(discriminator, config.optim),
+            precision.autocast,
+            precision.make_scaler(),
+            pool,
+            config.optim.clip_norm,
+        )
+
+    def step(self, batch: dict[str, Any], number: int, epoch: int, rate_factor: float) -> Result:
+        """One optimizer step of both players on this process' {"clean", "noisy"} (b, s).
+
+        If a loss or a gradient is not finite, neither player takes it, and nothing of the batch
+        is remembered.
+
+        Args:
+            number: of the step, from 0. Whatever is random in it follows from this, the seed and
+                the rank alone.
+            epoch: from 0.
+            rate_factor: of the learning rate.
+        """
+        torch.manual_seed(_mixed(self.config.seed, number, self.world.rank))
+        self.model.train()
+        device = self.precision.device
+        clean, noisy = (batch[k].to(device, non_blocking=True) for k in ("clean", "noisy"))
+        scale = loudness(noisy)  # how loud a recording is must not decide how much it counts
+        clean, noisy = clean / scale, noisy / scale
+        weights = self._weights(epoch)
+
+        self.optimizer.zero_grad(set_to_none=True)
+        terms, enhanced = self._backward(clean, noisy, weights)
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optim.clip_norm)
+        learnt = self.adversary.backward() if weights["metric"] else {}
+
+        tensors = {**terms, "grad_norm": norm, **learnt}
+        numbers = torch.stack([value.float() for value in tensors.values()]).tolist()
+        values = dict(zip(tensors, numbers, strict=True))
+        broken = {k: values[k] for k in self._watched(values) if not math.isfinite(values[k])}
+        if broken:
+            forget_unscaled(self.scaler)
+            self.adversary.skip()
+            return Result(values, broken)
+
+        self._set_learning_rate(epoch, rate_factor)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.ema.update(self.model)
+        if weights["metric"]:
+            self.adversary.step()
+            self.adversary.remember(enhanced, clean)
+        return Result(values, {})
+
+    def parts(self) -> dict[str, Stateful]:
+        """All that a checkpoint must hold to go on, by name."""
+        return {
+            "model": self.model,
+            "ema": self.ema,
+            "optimizer": self.optimizer,
+            "scaler": self.scaler,
+            "adversary": self.adversary,
+        }
+
+    def _backward(
+        self, clean: Tensor, noisy: Tensor, weights: dict[str, float]
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Make the gradients of the loss over all processes' items.
+
+        Returns:
+            The loss and its terms, over the same, and this process' enhanced waveforms (b, s).
+        """
+        sums: dict[str, Tensor] = {}
+        waveforms = []
+        pieces = min(self.config.run.accumulate, len(noisy))
+        for c, n in zip(clean.tensor_split(pieces), noisy.tensor_split(pieces), strict=True):
+            with self.precision.autocast():
+                enhanced = Recordings(*self.model(n))
+            target = Recordings(c, stft(c))
+            terms = loss_terms(enhanced, target, weights)
+            if weights["metric"]:
+                terms["metric"] = self.adversary.term(enhanced.spectrum, target.spectrum)
+            loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+            # Every term is a mean over items, so that items count alike, however they are spread.
+            part = len(n) / self.config.data.batch_size
+            self.scaler.scale(part * loss).backward()
+            for name, value in {"loss": loss, **terms}.items():
+                sums[name] = sums.get(name, 0.0) + part * value.detach()
+            waveforms.append(enhanced.waveform.detach())
+        self.world.add_up([*gradients(self.model), *sums.values()])
+        return sums, torch.cat(waveforms)
+
+    def _weights(self, epoch: int) -> dict[str, float]:
+        """The terms' weights in an epoch."""
+        weights = dict(vars(self.config.loss))
+        start = weights.pop("metric_from_epoch")
+        return weights if epoch >= start else {**weights, "metric": 0.0}
+
+    def _watched(self, values: dict[str, float]) -> list[str]:
+        """The values that must be finite.
+
+        With a scaler, an infinite gradient is a step that the scaler leaves out, to go on at half
+        its scale. Only where that has come down to 1 is the gradient itself to blame.
+        """
+        exempt = {"pesq"}  # NaN where no item has a label
+        for name, scaler in (
+            ("grad_norm", self.scaler),
+            ("discriminator_grad_norm", self.adversary.scaler),
+        ):
+            if scaler.is_enabled() and scaler.get_scale() > 1:
+                exempt.add(name)
+        return [name for name in values if name not in exempt]
+
+    def _set_learning_rate(self, epoch: int, factor: float) -> None:
+        """The rate of this epoch, for both players: a function of the step and of rollbacks."""
+        rate = factor * learning_rate(self.config.optim, epoch)
+        for optimizer in (self.optimizer, self.adversary.optimizer):
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+
+
+def _mixed(*numbers: int) -> int:
+    """A seed that differs where any of the numbers does."""
+    seed = 0
+    for number in numbers:
+        seed = (seed * 0x9E3779B97F4A7C15 + number + 1) % 2**63
+    return seed

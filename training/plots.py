@@ -1,0 +1,88 @@
+"""Pictures of a run: spectrograms of its samples, curves of its history."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.image
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from scipy.signal import ShortTimeFFT
+from scipy.signal.windows import hann
+
+from data.audio import SAMPLE_RATE
+
+PLOT = "history.png"
+_FLOOR_DB = -80.0  # below the loudest bin of all pictures
+
+
+def spectrograms(recordings: Mapping[str, NDArray]) -> NDArray[np.uint8]:
+    """A picture (height, width, 3) of recordings (s,) by name, above one another, on one scale."""
+    transform = ShortTimeFFT(hann(512, sym=False), 128, SAMPLE_RATE)
+    powers = {name: transform.spectrogram(x.astype(np.float64)) for name, x in recordings.items()}
+    loudest = max((p.max() for p in powers.values()), default=0.0)
+    figure = Figure((8, 2 * len(powers) + 0.6), layout="constrained")
+    axes = np.atleast_1d(figure.subplots(len(powers), 1, sharex=True))
+    for axis, (name, power) in zip(axes, powers.items(), strict=True):
+        level = 10 * np.log10(power / max(loudest, 1e-12) + 10 ** (_FLOOR_DB / 10))
+        seconds = len(recordings[name]) / SAMPLE_RATE
+        picture = axis.imshow(
+            level, origin="lower", aspect="auto", cmap="magma", vmin=_FLOOR_DB, vmax=0,
+            extent=(0, seconds, 0, SAMPLE_RATE / 2000),
+        )  # fmt: skip
+        axis.set_ylabel(f"{name}\nkHz")
+    axes[-1].set_xlabel("s")
+    figure.colorbar(picture, ax=list(axes), label="dB", shrink=0.8)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=90)
+    buffer.seek(0)
+    return (255 * matplotlib.image.imread(buffer)[..., :3]).astype(np.uint8)
+
+
+def plot_history(path: Path, title: str, lines: Sequence[Mapping[str, Any]]) -> None:
+    """Write the curves of a run's `metrics.jsonl` to a PNG file: losses, PESQ, rate, speed.
+
+    lines: the file's lines, read. Steps that were left out and rollbacks are marked.
+    """
+    figure = Figure((11, 7), layout="constrained")
+    figure.suptitle(title)
+    (losses, scores), (rates, speeds) = figure.subplots(2, 2)
+    train = [line for line in lines if "train" in line]
+    for name in ("loss", "discriminator"):
+        _curve(losses, train, "train", name, name)
+    losses.set(title="loss", yscale="log")
+    _curve(scores, train, "train", "pesq", "training crops", alpha=0.4)
+    valid = [line for line in lines if "valid" in line]
+    _curve(scores, valid, "valid", "pesq_wb", "held out", marker="o")
+    _curve(scores, valid, "valid", "noisy_pesq_wb", "held out, noisy", linestyle="--")
+    scores.set(title="PESQ-WB")
+    _curve(rates, train, "train", "learning_rate", "learning rate")
+    _curve(rates, train, "train", "grad_norm", "gradient norm")
+    rates.set(title="learning rate, gradient norm", yscale="log")
+    _curve(speeds, [line for line in lines if "speed" in line], "speed", "crops_per_second",
+           "crops/s")  # fmt: skip
+    speeds.set(title="speed")
+    for axis in (losses, scores, rates, speeds):
+        for kind, colour in (("skipped", "tab:orange"), ("rollback", "tab:red")):
+            for number, line in enumerate(x for x in lines if kind in x):
+                label = kind if number == 0 else None
+                axis.axvline(line["step"], color=colour, alpha=0.5, linewidth=1, label=label)
+        axis.set_xlabel("step")
+        axis.grid(alpha=0.3)
+        if axis.get_legend_handles_labels()[0]:
+            axis.legend(fontsize="small")
+    figure.savefig(path, format="png", dpi=110)
+
+
+def _curve(
+    axis: Any, lines: Sequence[Mapping[str, Any]], group: str, name: str, label: str, **style: Any
+) -> None:
+    points = [
+        (line["step"], value) for line in lines if (value := line[group].get(name)) is not None
+    ]
+    if points:
+        axis.plot(*zip(*points, strict=True), label=label, linewidth=1.2, **style)

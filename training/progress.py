@@ -1,0 +1,110 @@
+"""What a run shows while it goes on: a bar, its speed, the time that is left."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import torch
+from tqdm import tqdm
+
+from training.health import Health
+
+log = logging.getLogger("training")
+
+_FIRST = 2  # steps of a session that say nothing of its speed: kernels are compiled in them
+_ENOUGH = 8  # steps, after which the time that is left is foretold
+
+
+class Progress:
+    """A bar for each epoch, for the leading process; measures for all.
+
+    Args:
+        shown: whether to show anything.
+        epochs, steps: in all, and of each epoch.
+        batch: crops of a step.
+    """
+
+    def __init__(
+        self, shown: bool, epochs: int, steps: int, batch: int, device: torch.device
+    ) -> None:
+        self._shown, self._epochs, self._steps, self._batch = shown, epochs, steps, batch
+        self._device = device
+        self._bar: tqdm | None = None
+        self._done = 0
+        self._since = (0, time.monotonic())  # step of the session, and when
+        self._warm = 0.0  # when the first steps were over
+        self.started = time.monotonic()
+
+    def start_epoch(self, epoch: int, done: int) -> None:
+        """epoch: from 0. done: its steps that lie behind."""
+        self.close()
+        self._since = (self._done, time.monotonic())
+        self._bar = tqdm(
+            desc=f"epoch {epoch + 1}/{self._epochs}",
+            total=self._steps,
+            initial=done,
+            disable=not self._shown,
+            unit="step",
+        )
+
+    def step(self, step: int) -> None:
+        """One more step is done, `step` in all."""
+        self._done += 1
+        if self._bar is not None:
+            self._bar.update()
+        now = time.monotonic()
+        if self._done == _FIRST:
+            self._since, self._warm = (self._done, now), now
+        if self._done == _FIRST + _ENOUGH and self._shown:
+            pace = (now - self._warm) / _ENOUGH
+            left = self._epochs * self._steps - step
+            log.info(
+                "%.2f s a step: %s an epoch, %s to the end of epoch %d, validation apart",
+                pace,
+                duration(pace * self._steps),
+                duration(pace * left),
+                self._epochs,
+            )
+
+    def speed(self) -> dict[str, float]:
+        """Crops a second since the last call; on a GPU, the most memory in use so far, in GiB."""
+        now = (self._done, time.monotonic())
+        steps, seconds = (b - a for a, b in zip(self._since, now, strict=True))
+        self._since = now
+        measured = {"crops_per_second": self._batch * steps / max(seconds, 1e-9)}
+        if self._device.type == "cuda":
+            measured["gpu_gib"] = torch.cuda.max_memory_allocated(self._device) / 2**30
+        return measured
+
+    def show(self, values: dict[str, float], speed: dict[str, float], health: Health) -> None:
+        """Put a step's values beside the bar."""
+        if self._bar is None:
+            return
+        shown = {"loss": f"{values['loss']:.3f}", "norm": f"{values['grad_norm']:.2f}"}
+        if "pesq" in values:
+            shown["pesq"] = f"{values['pesq']:.2f}"
+        shown["lr"] = f"{values['learning_rate']:.1e}"
+        shown["crops/s"] = f"{speed['crops_per_second']:.1f}"
+        if "gpu_gib" in speed:
+            shown["GPU"] = f"{speed['gpu_gib']:.1f}G"
+        if health.skipped:
+            shown["skipped"] = str(health.skipped)
+        self._bar.set_postfix(shown)
+
+    def close(self) -> None:
+        """End the present bar."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def duration(seconds: float) -> str:
+    """A time in words, its two largest units, as in "2 d 5 h"."""
+    rest = max(0, round(seconds))
+    parts: list[str] = []
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        count, rest = divmod(rest, size)
+        if count or (unit == "s" and not parts):
+            parts.append(f"{count} {unit}")
+    return " ".join(parts[:2])

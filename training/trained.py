@@ -1,0 +1,76 @@
+"""Trained networks, loaded from run folders for evaluation and use."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bandsplit.net import BandSplitNet
+from training.checkpoint import BEST, LAST, CheckpointError, read, understood, unpack
+from training.config import Config, ConfigError
+from training.settings import check_model, from_json, network_defaults
+
+_ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network with a run's averaged weights, in evaluation mode on the CPU, and where it is from.
+
+    checkpoint: the file's name. step, epochs: how long it was trained. held_out: the speakers whose
+    PESQ chose the best checkpoint.
+    """
+
+    network: BandSplitNet
+    config: Config
+    checkpoint: str
+    step: int
+    epochs: float
+    held_out: list[str]
+
+
+def load_trained(run: Path) -> Trained:
+    """The best checkpoint of a run folder (its last one, where it has no best), or a file.
+
+    Raises:
+        CheckpointError: there is none, or it cannot be loaded.
+    """
+    path = run
+    if run.is_dir():
+        path = run / BEST if (run / BEST).is_file() else run / LAST
+    state = unpack(read(path), path)
+    config = config_of(state, path)
+    with understood(path):
+        network = _network_class(state["network"])
+        check_model(config, network_defaults(network))
+        net = network(**config.model)
+        net.load_state_dict(state["ema"]["model"])
+        net.eval().requires_grad_(False)
+        values = state["values"]
+        step, epochs, held_out = int(values["step"]), float(values["epochs"]), values["held_out"]
+        return Trained(net, config, path.name, step, epochs, list(map(str, held_out)))
+
+
+def config_of(state: dict[str, Any], path: Path) -> Config:
+    """The configuration that a checkpoint was made with. path: for messages.
+
+    Raises:
+        CheckpointError: there is none in it that this version understands.
+    """
+    try:
+        return from_json(state["config"])
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+
+
+def _network_class(name: str) -> type[BandSplitNet]:
+    """The class behind "package.module:Class", if it is a network of this repository."""
+    module, _, qualified = name.partition(":")
+    parts = module.split(".")
+    if all(map(str.isidentifier, parts)) and _ROOT.joinpath(*parts).with_suffix(".py").is_file():
+        found = getattr(importlib.import_module(module), qualified, None)
+        if isinstance(found, type) and issubclass(found, BandSplitNet):
+            return found
+    raise ConfigError(f"there is no network {name}")

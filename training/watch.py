@@ -1,0 +1,79 @@
+"""Notices that another process of a run has failed, died or hung, and ends this one.
+
+A process that waits for another in a collective operation would do so for hours.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from contextlib import suppress
+
+from torch.distributed import Store
+
+_BEAT = 1.0  # s, between signs of life
+_SILENCE = 30.0  # s without one, after which a process counts as gone
+_GRACE = 5.0  # s for the main thread to end by itself, with what it knows
+
+
+class Watch:
+    """A thread that gives signs of life, and looks for those of the next rank.
+
+    Every process watches one other, so that all are watched at little cost; what one notices, or
+    reports of itself, all read.
+
+    Args:
+        store: a connection that nothing else uses.
+    """
+
+    def __init__(self, store: Store, rank: int, size: int) -> None:
+        self._store, self._rank, self._next = store, rank, (rank + 1) % size
+        self._over = threading.Event()
+        self._reported = False
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def report(self, error: BaseException) -> None:
+        """This process ends by an error: tell the others."""
+        text = " ".join(str(error).split()) or type(error).__name__
+        with suppress(RuntimeError):  # who has the store may be gone, which the others notice
+            self._tell(f"rank {self._rank} has stopped: {text}")
+        self._over.set()
+
+    def end(self) -> None:
+        """This process and all others are done."""
+        self._over.set()
+
+    def _run(self) -> None:
+        beats, seen, since = 0, b"", time.monotonic()
+        while not self._over.wait(_BEAT):
+            beats += 1
+            try:
+                self._store.set(f"beat {self._rank}", str(beats))
+                if self._store.check(["failure"]):
+                    self._stop(self._store.get("failure").decode())
+                key = f"beat {self._next}"
+                beat = self._store.get(key) if self._store.check([key]) else b""
+            except RuntimeError:
+                self._stop("the process that all are connected to is gone")
+                return
+            if beat != seen:
+                seen, since = beat, time.monotonic()
+            elif time.monotonic() - since > _SILENCE:
+                self._tell(f"rank {self._next} has given no sign of life for {_SILENCE:.0f} s")
+
+    def _tell(self, text: str) -> None:
+        """Leave a failure for all to read, unless there is one: the first is the cause."""
+        self._store.compare_set("failure", "", text)
+
+    def _stop(self, reason: str) -> None:
+        if self._over.wait(_GRACE):
+            return
+        print(
+            f"train.py (rank {self._rank}): stops too, since {reason}\n"
+            "What is saved is from before. The same command goes on from there.",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(1)
