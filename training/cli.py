@@ -22,7 +22,7 @@ from training.checkpoint import BEST, CheckpointError
 from training.config import RECIPES, Config, ConfigError
 from training.distributed import LostError, World, join, leave
 from training.interrupt import STOPPED, Interrupted, stop_at_once
-from training.progress import duration
+from training.progress import Unbreakable, duration
 from training.settings import check_model, network_defaults, override, parse_settings, suggestion
 from training.sources import make_datasets
 from training.trainer import Trainer, TrainingError
@@ -54,6 +54,7 @@ def main(
         presets: further networks and configurations, for `--preset NAME`.
         arguments: in place of `sys.argv[1:]`.
     """
+    sys.stderr = Unbreakable(sys.stderr)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     options = _parser(config.name, presets or {}).parse_args(arguments)
     try:

@@ -13,9 +13,9 @@ log = logging.getLogger("training")
 
 # "Try again later", of sysexits.h. A scheduler can put a job back that ends with it.
 STOPPED = 75
-_SIGNALS = [
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
-]
+# SIGHUP is a terminal that was closed, unless `nohup` has the process ignore that.
+_NAMES = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
+_SIGNALS = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
 # One Ctrl-C may arrive twice, from the terminal and from a launcher that passes it on.
 _SAME = 1.0  # s
 
@@ -26,10 +26,10 @@ class Interrupted(BaseException):
 
 @contextmanager
 def stop_on_signal() -> Iterator[Callable[[], bool]]:
-    """Within it, Ctrl-C, SIGTERM or SIGUSR1 makes the yielded function true.
+    """Within it, Ctrl-C, SIGTERM, SIGUSR1 or SIGHUP makes the yielded function true.
 
     A second Ctrl-C, a second later or more, raises KeyboardInterrupt. Schedulers and launchers
-    repeat the other two; that changes nothing.
+    repeat the others; that changes nothing.
     """
     first: list[float] = []
 
@@ -57,7 +57,12 @@ def stop_at_once() -> Iterator[None]:
 
 @contextmanager
 def _handled_by(handler: Callable[[int, Any], None]) -> Iterator[None]:
-    previous = {number: signal.signal(number, handler) for number in _SIGNALS}
+    hangup = getattr(signal, "SIGHUP", None)
+    previous = {
+        number: signal.signal(number, handler)
+        for number in _SIGNALS
+        if number != hangup or signal.getsignal(number) != signal.SIG_IGN
+    }
     try:
         yield
     finally:

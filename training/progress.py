@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import time
+from contextlib import suppress
+from typing import TextIO
 
 import torch
 from tqdm import tqdm
@@ -14,6 +17,28 @@ log = logging.getLogger("training")
 
 _FIRST = 2  # steps of a session that say nothing of its speed: kernels are compiled in them
 _ENOUGH = 8  # steps, after which the time that is left is foretold
+
+
+class Unbreakable(io.TextIOBase):
+    """A text stream that loses what cannot be written: a closed terminal must not end a run."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with suppress(OSError, ValueError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            self._stream.flush()
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
 
 
 class Progress:
