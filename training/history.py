@@ -85,7 +85,9 @@ def describe(run: Path, config: Mapping[str, Any], lines: Sequence[Line]) -> str
     text += ["", *_table(lines)]
     skipped = [line for line in lines if "skipped" in line]
     for line in skipped[-5:]:
-        values = ", ".join(f"{k} {v}" for k, v in line["skipped"].items())
+        values = ", ".join(
+            f"{k} {'not finite' if v is None else v}" for k, v in line["skipped"].items()
+        )
         text.append(f"step {line['step']} left out ({values}): {', '.join(line.get('names', []))}")
     if len(skipped) > 5:
         text.append(f"{len(skipped)} steps left out in all")

@@ -9,11 +9,11 @@ from typing import Any
 
 import matplotlib.image
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from scipy.signal import ShortTimeFFT
-from scipy.signal.windows import hann
 
+from bandsplit.stft import stft
 from data.audio import SAMPLE_RATE
 
 PLOT = "history.png"
@@ -22,8 +22,10 @@ _FLOOR_DB = -80.0  # below the loudest bin of all pictures
 
 def spectrograms(recordings: Mapping[str, NDArray]) -> NDArray[np.uint8]:
     """A picture (height, width, 3) of recordings (s,) by name, above one another, on one scale."""
-    transform = ShortTimeFFT(hann(512, sym=False), 128, SAMPLE_RATE)
-    powers = {name: transform.spectrogram(x.astype(np.float64)) for name, x in recordings.items()}
+    powers = {
+        name: stft(torch.from_numpy(x).float()[None])[0].abs().square().numpy()
+        for name, x in recordings.items()
+    }
     loudest = max((p.max() for p in powers.values()), default=0.0)
     figure = Figure((8, 2 * len(powers) + 0.6), layout="constrained")
     axes = np.atleast_1d(figure.subplots(len(powers), 1, sharex=True))

@@ -80,7 +80,7 @@ class Progress:
             self._bar.update()
         now = time.monotonic()
         if self._done == _FIRST:
-            self._since, self._warm = (self._done, now), now
+            self._warm = now
         if self._done == _FIRST + _ENOUGH and self._shown:
             pace = (now - self._warm) / _ENOUGH
             left = self._epochs * self._steps - step

@@ -1,0 +1,105 @@
+"""`python -m training.runlog`: a run's history as a table and a picture."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pytest
+from conftest import ROOT
+
+from training.config import Run
+from training.history import main
+from training.plots import spectrograms
+from training.trainer import Trainer
+
+
+@pytest.fixture
+def run(make: Callable[..., Trainer]) -> Path:
+    """A run of two epochs and a step, with a step that was left out and a rollback, in the log."""
+    trainer = make(run=Run(workers=0, device="cpu", amp="off", log_every=1, epochs=4))
+    facts = {"parameters": 1234567, "device": "cpu", "processes": 1, "first_step": 0}
+    trainer.runlog.describe(type(trainer.learner.model), trainer.config, facts)
+    trainer.pool.pesq = [2.0, 2.2, 1.8, 1.9]
+    trainer.fit(max_steps=7)
+    trainer.runlog.record(8, 2, skipped={"loss": np.nan, "in_a_row": 1}, names=["p1", "p2"])
+    trainer.runlog.record(6, 2, rollback={"from": 8, "rate_factor": 0.5})
+    trainer.runlog.ended(7)
+    trainer.close()
+    return trainer.folder
+
+
+def test_a_run_is_described_and_plotted(run: Path) -> None:
+    with (run / "metrics.jsonl").open("a") as log:
+        log.write('{"step": 9, "epo\n[1]\n{"step": 9, "epoch": 2, "train": 3}\n')
+    result = subprocess.run(
+        [sys.executable, "-m", "training.runlog", str(run)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert not result.stderr
+    for text in (
+        "test, recipe mpsenet, seed 0, 1,234,567 parameters",
+        "from step 0: stopped at step 7",
+        "held-out recordings as they are: PESQ 1.500",
+        "step 8 left out (loss not finite, in_a_row 1): p1, p2",
+        "went back from step 8 to 6, to 0.5 times the learning rate",
+    ):
+        assert text in result.stdout
+    rows = [line.split() for line in result.stdout.splitlines()]
+    table = [row for row in rows if row and row[0] in ("1", "2", "3")]
+    assert [row[1] for row in table] == ["3", "6", "7"]
+    assert table[0][-3:] == ["2.100", "0.9000", "best"]
+    assert table[1][-2:] == ["1.850", "0.9000"]
+    losses = [
+        line["train"]["loss"]
+        for line in map(json.loads, (run / "metrics.jsonl").read_text().splitlines()[:9])
+        if "train" in line
+    ]
+    assert float(table[0][2]) == pytest.approx(np.mean(losses[:3]), abs=1e-4)
+    picture = matplotlib.image.imread(run / "history.png")
+    assert picture.shape[0] > 500
+    assert picture[..., :3].std() > 0.05
+
+
+def test_what_is_no_run_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for content in (None, "no JSON", "[]"):
+        if content is not None:
+            (tmp_path / "config.json").write_text(content)
+        with pytest.raises(SystemExit) as ended:
+            main([str(tmp_path)])
+        assert ended.value.code == 2
+        assert str(tmp_path) in capsys.readouterr().err
+
+
+def test_a_run_without_a_log_yet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    main([str(tmp_path), "--no-plot"])
+    assert "nothing logged yet" in capsys.readouterr().out
+
+
+def test_spectrograms_show_a_tone_where_it_is() -> None:
+    t = np.arange(16000) / 16000
+    picture = spectrograms(
+        {"low": np.sin(2 * np.pi * 1000 * t), "high": np.sin(2 * np.pi * 6000 * t)}
+    )
+    assert picture.dtype == np.uint8
+    brightness = picture[..., :3].astype(float).sum(-1)[:, 100:500]
+    half = len(brightness) // 2
+    low, high = brightness[:half].mean(1), brightness[half:].mean(1)
+    # White margins aside, the tone is the brightest line: low in the one, high in the other.
+    low[low > 600], high[high > 600] = 0, 0
+    assert np.argmax(low) > 0.6 * half
+    assert np.argmax(high) < 0.4 * half
+
+
+def test_silence_has_a_picture_too() -> None:
+    assert spectrograms({"noisy": np.zeros(100)}).ndim == 3
