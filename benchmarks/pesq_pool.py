@@ -1,0 +1,129 @@
+"""What PESQ labels cost: a training step with them against one without, in turn.
+
+`python -m benchmarks.pesq_pool`; of ablation 3 at 6 x 2 s unless told otherwise, with its
+adversary. In both cases the discriminator learns; without, its labels are a constant that nobody
+has to compute.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from data import synthesise
+from data.corpus import load_pairs
+from data.dataset import PairDataset
+from data.workers import usable_cores
+from training.distributed import World
+from training.learner import Learner
+from training.pesq_pool import PesqPool
+from training.precision import Precision
+from training.settings import override
+
+_CORPUS = Path(__file__).resolve().parents[1] / "data" / "synthetic"
+
+
+class ConstantPool(PesqPool):
+    """Labels everything 0.5, at once."""
+
+    def label(self, clean: NDArray, enhanced: NDArray) -> Callable[[], NDArray]:
+        return lambda: np.full(len(clean), 0.5, np.float32)
+
+
+def main() -> None:
+    options = _options()
+    train = importlib.import_module(f"{options.network}.train")
+    network = getattr(train, "MBSNet", None) or train.BSRNN
+    changes = {"data.batch_size": options.batch, "data.crop_seconds": options.crop}
+    config = replace(override(train.CONFIG, changes), seed=0)
+    precision = Precision(options.device, options.amp)
+    workers = options.workers or max(1, usable_cores() - 1)
+    learners = {
+        "with labels": Learner(network, config, precision, World(), PesqPool(workers)),
+        "without": Learner(network, config, precision, World(), ConstantPool(1)),
+    }
+    batches = _batches(options.batch, round(16000 * options.crop))
+    times: dict[str, list[float]] = {name: [] for name in learners}
+    ratios = []
+    for number in range(options.rounds + 1):
+        block = {name: _block(x, batches, options.steps) for name, x in learners.items()}
+        if number:  # the first warms up
+            for name, seconds in block.items():
+                times[name] += seconds
+            with_labels, without = (statistics.mean(seconds) for seconds in block.values())
+            ratios.append(with_labels / without)
+    alone = _labels_alone(learners["with labels"].adversary.pool, batches[0])
+    for learner in learners.values():
+        learner.adversary.pool.close()
+    print(
+        f"{options.network}, {options.batch} x {options.crop:g} s, {precision.device} "
+        f"({torch.get_num_threads()} threads, {usable_cores()} cores), {workers} PESQ workers"
+    )
+    for name, seconds in times.items():
+        print(f"{name:12} {1000 * statistics.median(seconds):8.0f} ms a step (median)")
+    print(f"{'labels alone':12} {1000 * alone:8.0f} ms for a batch")
+    low, high = min(ratios), max(ratios)
+    print(
+        f"with / without: {statistics.median(ratios):.3f} (median of {len(ratios)} pairs of "
+        f"{options.steps} steps each, {low:.3f} to {high:.3f}); target 1.05"
+    )
+
+
+def _block(learner: Learner, batches: list[dict[str, Any]], steps: int) -> list[float]:
+    """Seconds of so many steps, the first of which teaches the discriminator a labelled batch."""
+    learner.step(batches[0], 0, 0, 1.0)
+    seconds = []
+    for number in range(steps):
+        begin = time.perf_counter()
+        learner.step(batches[number % len(batches)], number, 0, 1.0)
+        seconds.append(time.perf_counter() - begin)  # a step ends with a transfer to the CPU
+    learner.adversary.backward()  # its labels must not be made while the other is timed
+    learner.adversary.skip()
+    return seconds
+
+
+def _labels_alone(pool: PesqPool, batch: dict[str, Any]) -> float:
+    clean, noisy = batch["clean"].numpy(), batch["noisy"].numpy()
+    begin = time.perf_counter()
+    pool.label(clean, noisy)()
+    return time.perf_counter() - begin
+
+
+def _batches(size: int, frames: int, count: int = 4) -> list[dict[str, Any]]:
+    """Crops of the embedded corpus."""
+    pairs = load_pairs(synthesise.ensure(_CORPUS), "train")
+    items = [PairDataset(pairs, 0, frames)[0, index] for index in range(count * size)]
+    return [
+        {
+            side: torch.stack([item[side] for item in items[first : first + size]])
+            for side in ("clean", "noisy")
+        }
+        for first in range(0, count * size, size)
+    ]
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("--network", default="abl3", choices=("baseline", "abl1", "abl2", "abl3"))
+    parser.add_argument("--batch", type=int, default=6)
+    parser.add_argument("--crop", type=float, default=2.0)
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--amp", default="auto", choices=("auto", "bf16", "fp16", "off"))
+    parser.add_argument("--workers", type=int, default=0, help="PESQ processes (0: as in training)")
+    parser.add_argument("--steps", type=int, default=3, help="timed in a row")
+    parser.add_argument("--rounds", type=int, default=5)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
