@@ -32,11 +32,13 @@ test-slow: .venv/development
 test-gpu: .venv/development
 	$(BIN)/python -m pytest -m gpu
 
-# The scan against the best others, with the sequential loop: some ten minutes on 2 cores.
+# The scan against the best others, with the sequential loop, and what PESQ labels cost: some 15
+# minutes on 2 cores.
 bench: .venv/development
 	$(BIN)/python -m benchmarks.scan --loop
 	$(BIN)/python -m benchmarks.scan --crossovers
 	$(BIN)/python -m benchmarks.convolution
+	$(BIN)/python -m benchmarks.pesq_pool
 
 # All that can only be known on a GPU: the kernels' correctness, their times and memory, and which
 # block sizes are best. Meant to take 8 minutes at most; not yet run on a card.
@@ -45,6 +47,7 @@ bench-gpu: .venv/development
 	$(BIN)/python -m benchmarks.scan --device cuda
 	$(BIN)/python -W ignore -m benchmarks.gpu_resources
 	$(BIN)/python -m benchmarks.gpu_tune
+	$(BIN)/python -m benchmarks.pesq_pool --device cuda --rounds 10
 
 # mamba-ssm's CUDA kernel, to be measured by the above. Needs nvcc; up to 10 minutes.
 bench-gpu-build: .venv/development

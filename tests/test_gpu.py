@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from scan_cases import (
     run,
     run_both,
 )
+from test_distributed import command, relative_difference
 from test_networks import EVERYTHING, small, snr
 from test_training import FOLDERS, train
 
@@ -125,3 +127,24 @@ def test_training(folder: str, precision: str, tiny_corpus: Path, tmp_path: Path
     for line in (tmp_path / "metrics.jsonl").read_text().splitlines():
         values = json.loads(line).get("train", {"loss": 0.0})
         assert torch.tensor(values["loss"]).isfinite()
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16", "off"])
+def test_a_resumed_run_is_close_to_the_uninterrupted_one(
+    precision: str, tiny_corpus: Path, tmp_path: Path
+) -> None:
+    """Not to the bit: sums on a GPU have no fixed order."""
+    options = ["--device", "cuda", "--amp", precision, "--max-steps"]
+    train("abl3", tiny_corpus, tmp_path / "whole", *options, "4")
+    for step in ("1", "3", "4"):
+        train("abl3", tiny_corpus, tmp_path / "parts", *options, step)
+    assert relative_difference(tmp_path / "whole", tmp_path / "parts", "model") < 1e-3
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there are not two GPUs here")
+def test_two_gpus_learn_what_one_learns(tiny_corpus: Path, tmp_path: Path) -> None:
+    options = ["--max-steps", "4", "--device", "cuda", "--amp", "off"]
+    for processes in (1, 2):
+        launched = command(tiny_corpus, tmp_path / str(processes), processes, *options)
+        subprocess.run(launched, check=True)
+    assert relative_difference(tmp_path / "1", tmp_path / "2", "model") < 1e-4

@@ -158,7 +158,7 @@ def leave(status: int) -> None:
 
     The ordinary end would wait for what these still owe. Does nothing in a process alone.
     """
-    if dist.is_initialized():
+    if dist.is_available() and dist.is_initialized():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)

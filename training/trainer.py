@@ -10,6 +10,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from bandsplit.net import BandSplitNet
 from data.dataset import SpeechDataset
 from data.loading import EpochSampler, Loader
@@ -78,6 +80,11 @@ class Trainer:
             raise ConfigError(
                 f"a batch of {batch} cannot be shared by {world.size} processes; "
                 "use fewer, or a larger --batch-size."
+            )
+        if self.device.type == "cuda" and world.local_size > torch.cuda.device_count():
+            raise ConfigError(
+                f"{world.local_size} processes on this machine, which has "
+                f"{torch.cuda.device_count()} GPUs; start one for each."
             )
         self.sampler = EpochSampler(size, batch, config.seed, world.share(batch))
         self.step, self.validated, self.best, logged = 0, 0, -math.inf, 0

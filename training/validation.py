@@ -65,9 +65,9 @@ class Validator:
                     "enhanced": enhanced,
                     "clean": item["clean"],
                 }
-        found = {i: {kind: wait() for kind, wait in waits[i].items()} for i in waits}
-        if any(self.world.any(stopped())):
+        if any(self.world.any(stopped())):  # whoever wants to stop does not wait for scores either
             return None
+        found = {i: {kind: wait() for kind, wait in waits[i].items()} for i in waits}
         gathered = self.world.gather((found, samples))
         # In the order of the files: a sum in another order is another number.
         results = sorted((i, kinds) for part, _ in gathered for i, kinds in part.items())

@@ -10,8 +10,10 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
-from torch.distributed import Store
+if TYPE_CHECKING:  # torch may have been built without it
+    from torch.distributed import Store
 
 _BEAT = 1.0  # s, between signs of life
 _SILENCE = 30.0  # s without one, after which a process counts as gone
