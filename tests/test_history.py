@@ -12,6 +12,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 from conftest import ROOT
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from training.config import Run
 from training.history import main
@@ -68,6 +69,22 @@ def test_a_run_is_described_and_plotted(run: Path) -> None:
     picture = matplotlib.image.imread(run / "history.png")
     assert picture.shape[0] > 500
     assert picture[..., :3].std() > 0.05
+
+
+def test_tensorboard_has_curves_sounds_and_pictures(run: Path) -> None:
+    events = EventAccumulator(str(run), {"audio": 0, "images": 0, "scalars": 0})
+    events.Reload()
+    tags = events.Tags()
+    assert {"train/loss", "train/pesq", "valid/pesq_wb", "speed/crops_per_second"} <= {
+        *tags["scalars"]
+    }
+    assert [e.step for e in events.Scalars("train/loss")] == list(range(1, 8))
+    assert [e.step for e in events.Scalars("valid/pesq_wb")] == [3, 6]
+    enhanced = [tag for tag in tags["audio"] if tag.endswith("/enhanced")]
+    assert len(enhanced) == len(tags["images"]) == 2
+    assert [e.step for e in events.Audio(enhanced[0])] == [3, 6]
+    assert [e.step for e in events.Audio(enhanced[0].replace("enhanced", "clean"))] == [3]
+    assert events.Audio(enhanced[0])[0].sample_rate == 16000
 
 
 def test_what_is_no_run_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

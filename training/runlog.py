@@ -48,6 +48,7 @@ class RunLog:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / SAMPLES).mkdir(exist_ok=True)
         self._content: dict[str, Any] = {}
+        self._heard: set[tuple[str, str]] = set()
         self._rewind(size)
         self._events = SummaryWriter(str(folder), purge_step=step + 1)
 
@@ -108,11 +109,16 @@ class RunLog:
     def sample(self, step: int, name: str, recordings: Mapping[str, torch.Tensor]) -> None:
         """Keep recordings (s,) of one validation utterance, by kind: to hear, and to look at.
 
-        As `samples/NAME_KIND.wav`, and in TensorBoard.
+        As `samples/NAME_KIND.wav`, and in TensorBoard, which has those that never change only once
+        a session: of all kinds and epochs, they would fill a disk.
         """
         stem = name.replace("/", "_")
         for kind, waveform in recordings.items():
             write(self.folder / SAMPLES / f"{stem}_{kind}.wav", waveform.cpu().numpy(), "FLOAT")
+            if (stem, kind) in self._heard:
+                continue
+            if kind != "enhanced":
+                self._heard.add((stem, kind))
             peak = waveform.abs().max().clamp_min(1.0)
             self._events.add_audio(f"{stem}/{kind}", waveform[None] / peak, step, SAMPLE_RATE)
         image = spectrograms({kind: x.cpu().numpy() for kind, x in recordings.items()})
