@@ -140,6 +140,14 @@ def test_a_state_amid_skipped_steps_does_not_push_out_the_last_good_one(keeper: 
     assert (step_of(keeper.last), step_of(keeper.previous)) == (5, 2)
 
 
+def test_a_crash_between_the_two_files_leaves_nothing_behind(keeper: Keeper, tmp_path: Path):
+    keeper.save(state(1))
+    keeper_module.link_or_move(keeper.last, keeper.previous)  # and then it was killed
+    keeper.save(state(2))
+    assert (step_of(keeper.last), step_of(keeper.previous)) == (2, 1)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["last.pt", "previous.pt"]
+
+
 def test_a_file_system_without_links(keeper: Keeper, monkeypatch: pytest.MonkeyPatch):
     def refuse(*arguments: Any) -> None:
         raise OSError(errno.EPERM, "no links here")

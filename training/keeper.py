@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -179,14 +178,14 @@ def link_or_move(path: Path, target: Path) -> None:
     """
     half = target.with_name(f".{target.name}.partial")
     try:
-        with suppress(FileNotFoundError):
-            half.unlink()
+        half.unlink(missing_ok=True)
         try:
             os.link(path, half)
         except OSError:
             os.replace(path, target)
         else:
             os.replace(half, target)
+            half.unlink(missing_ok=True)  # two names of one file are left as they are
         flush_folder(target.parent)
     except OSError as error:
         raise CheckpointError(f"{target} cannot be written: {error.strerror or error}") from None

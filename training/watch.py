@@ -33,8 +33,9 @@ class Watch:
     def __init__(self, store: Store, rank: int, size: int) -> None:
         self._store, self._rank, self._next = store, rank, (rank + 1) % size
         self._over = threading.Event()
-        self._reported = False
-        threading.Thread(target=self._run, daemon=True).start()
+        self._answered = time.monotonic()
+        for thread in (self._run, self._wait_for_answers):
+            threading.Thread(target=thread, daemon=True).start()
 
     def report(self, error: BaseException) -> None:
         """This process ends by an error: tell the others."""
@@ -60,10 +61,18 @@ class Watch:
             except RuntimeError:
                 self._stop("the process that all are connected to is gone")
                 return
+            self._answered = time.monotonic()
             if beat != seen:
-                seen, since = beat, time.monotonic()
+                seen, since = beat, self._answered
             elif time.monotonic() - since > _SILENCE:
                 self._tell(f"rank {self._next} has given no sign of life for {_SILENCE:.0f} s")
+
+    def _wait_for_answers(self) -> None:
+        """The store itself may be in a process that hangs, and a question to it then waits."""
+        while not self._over.wait(_BEAT):
+            if time.monotonic() - self._answered > _SILENCE:
+                self._stop(f"the process that all are connected to is silent for {_SILENCE:.0f} s")
+                return
 
     def _tell(self, text: str) -> None:
         """Leave a failure for all to read, unless there is one: the first is the cause."""
