@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib.image
 import numpy as np
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -27,7 +26,8 @@ def spectrograms(recordings: Mapping[str, NDArray]) -> NDArray[np.uint8]:
         for name, x in recordings.items()
     }
     loudest = max((p.max() for p in powers.values()), default=0.0)
-    figure = Figure((8, 2 * len(powers) + 0.6), layout="constrained")
+    figure = Figure((8, 2 * len(powers) + 0.6), dpi=90)
+    figure.subplots_adjust(0.08, 0.09, 0.99, 0.98, hspace=0.1)
     axes = np.atleast_1d(figure.subplots(len(powers), 1, sharex=True))
     for axis, (name, power) in zip(axes, powers.items(), strict=True):
         level = 10 * np.log10(power / max(loudest, 1e-12) + 10 ** (_FLOOR_DB / 10))
@@ -38,11 +38,10 @@ def spectrograms(recordings: Mapping[str, NDArray]) -> NDArray[np.uint8]:
         )  # fmt: skip
         axis.set_ylabel(f"{name}\nkHz")
     axes[-1].set_xlabel("s")
-    figure.colorbar(picture, ax=list(axes), label="dB", shrink=0.8)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=90)
-    buffer.seek(0)
-    return (255 * matplotlib.image.imread(buffer)[..., :3]).astype(np.uint8)
+    figure.colorbar(picture, ax=list(axes), label="dB", shrink=0.8, pad=0.02)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 def plot_history(path: Path, title: str, lines: Sequence[Mapping[str, Any]]) -> None:
