@@ -8,12 +8,11 @@ What came before, while `data.workers` had these signals wait, is dropped.
 import os
 import signal
 
+from data.signals import STOP_SIGNALS
+
 if hasattr(os, "setsid"):
     os.setsid()
-    waiting = {
-        number: signal.signal(number, signal.SIG_IGN)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-    }
+    waiting = {number: signal.signal(number, signal.SIG_IGN) for number in STOP_SIGNALS}
     signal.pthread_sigmask(signal.SIG_UNBLOCK, waiting)
     for number, handler in waiting.items():
         signal.signal(number, handler)

@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from multiprocessing.context import BaseContext
 from typing import Any
 
+from data.signals import STOP_SIGNALS
+
 _METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 _BASE: Any = multiprocessing.get_context(_METHOD)
 _BASE.set_forkserver_preload(["data.session"])
@@ -50,8 +52,7 @@ def _signals_waiting() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    stopping = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, stopping)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         yield
     finally:

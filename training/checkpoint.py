@@ -5,6 +5,7 @@ Loaded with `weights_only=True`: a checkpoint is data and cannot run code.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
@@ -89,7 +90,8 @@ def read(path: Path) -> bytes:
     """The content of a checkpoint file, as it is.
 
     Raises:
-        CheckpointError: there is none, or it cannot be read.
+        DamagedError: the disk does not give it back.
+        CheckpointError: there is none, or it may not be read.
     """
     if os.path.lexists(path) and not path.is_file():  # reading a named pipe would wait forever
         raise CheckpointError(f"{path} is not a file; remove it, or name another folder")
@@ -100,7 +102,8 @@ def read(path: Path) -> bytes:
     except MemoryError:
         raise CheckpointError(f"{path} needs more memory than there is") from None
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from None
+        kind = DamagedError if error.errno == errno.EIO else CheckpointError
+        raise kind(f"{path} cannot be read: {error.strerror or error}") from None
 
 
 @contextmanager

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import argparse
 import logging
-import math
 import os
 import sys
-import time
+import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from bandsplit.cost import count_macs, count_parameters
 from bandsplit.net import BandSplitNet
 from data.errors import DataError
-from training.checkpoint import BEST, CheckpointError
+from training.announce import introduce, sum_up
+from training.checkpoint import CheckpointError
 from training.config import RECIPES, Config, ConfigError
 from training.distributed import LostError, World, join, leave
 from training.interrupt import STOPPED, Interrupted, stop_at_once
-from training.progress import Unbreakable, duration
+from training.progress import Unbreakable
 from training.settings import check_model, network_defaults, override, parse_settings, suggestion
 from training.sources import make_datasets
 from training.trainer import Trainer, TrainingError
@@ -76,6 +76,8 @@ def main(
         _fail(STOPPED, f"stopped by {signal}. The same command goes on from what is saved.")
     except (MemoryError, RuntimeError) as error:
         if not _is_lack_of_memory(error):
+            traceback.print_exc()
+            leave(1)
             raise
         _fail(1, f"out of memory. {_SAVING_MEMORY} ({str(error) or type(error).__name__})")
     except KeyboardInterrupt:
@@ -94,71 +96,36 @@ def _train(
     with world.one_first():  # what it finds out of the files, the others read from its index
         train, valid = make_datasets(config.data, config.seed, options.skip_bad)
     try:
-        trainer = Trainer(network, config, train, valid, folder, options.fresh, world)
+        fresh = options.fresh and not _started_again()
+        trainer = Trainer(network, config, train, valid, folder, fresh, world)
     except OSError as error:
         raise ConfigError(f"{error.filename or folder}: {error.strerror or error}") from None
     try:
-        _introduce(trainer, network)
+        introduce(trainer, network)
         stopped = trainer.fit(options.max_steps)
         if trainer.runlog:
             trainer.runlog.ended(trainer.step)
-            _sum_up(trainer, stopped)
+            sum_up(trainer, stopped)
         return stopped
-    except OSError as error:
-        raise TrainingError(f"{error.filename or folder}: {error.strerror or error}") from None
+    except BaseException as error:
+        with suppress(OSError):
+            if trainer.runlog:
+                trainer.runlog.ended(trainer.step, error)
+        if isinstance(error, OSError):
+            text = f"{error.filename or folder}: {error.strerror or error}"
+            raise TrainingError(text) from None
+        raise
     finally:
         trainer.close()
 
 
-def _introduce(trainer: Trainer, network: type[BandSplitNet]) -> None:
-    """Say what is going to be trained, and write it down."""
-    if not trainer.runlog:
-        return
-    config, world = trainer.config, trainer.world
-    model, device = trainer.learner.model, trainer.device
-    parameters, macs = count_parameters(model), count_macs(model)
-    place = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
-    log.info(
-        f"{config.name}: {parameters:,} parameters, {macs / 1e9:.2f} GMAC per second of audio, "
-        f"recipe {config.recipe}, on {place}, mixed precision {trainer.precision.amp}"
-    )
-    shared = f", shared by {world.size} processes" if world.size > 1 else ""
-    batch, crop = config.data.batch_size, config.data.crop_seconds
-    log.info(
-        f"{trainer.folder}: batches of {batch} x {crop:g} s{shared}, {len(trainer.sampler)} steps "
-        f"an epoch, {config.run.epochs} epochs, at step {trainer.step}"
-    )
-    first = config.loss.metric_from_epoch
-    if config.loss.metric and first >= config.run.epochs:
-        log.warning(
-            f"the metric discriminator starts after epoch {first}, and this run ends after "
-            f"{config.run.epochs}: it plays no part. --set loss.metric_from_epoch=N decides that."
-        )
-    facts = {
-        "parameters": parameters,
-        "macs_per_second": macs,
-        "device": str(device),
-        "amp": trainer.precision.amp,
-        "processes": world.size,
-        "first_step": trainer.step,
-    }
-    trainer.runlog.describe(network, config, facts)
-
-
-def _sum_up(trainer: Trainer, stopped: bool) -> None:
-    """Say how a session has ended."""
-    folder, epochs = trainer.folder, trainer.config.run.epochs
-    spent = duration(time.monotonic() - trainer.progress.started)
-    done = f"{trainer.step:,} steps, {trainer.step / len(trainer.sampler):.4g} of {epochs} epochs"
-    log.info(f"{folder}: {'stopped' if stopped else 'ended'} after {done}; this session {spent}")
-    if trainer.best > -math.inf:
-        log.info(f"best held-out PESQ {trainer.best:.3f}, in {BEST}")
-    health = trainer.health
-    if health.skipped:
-        log.info(f"{health.skipped} steps left out, {health.rollbacks} times gone back")
-    log.info(
-        "The same command goes on. " if stopped else f"History: python -m training.runlog {folder}"
-    )
+def _started_again() -> bool:
+    """Whether a scheduler or torchrun has started this very command before, and says so."""
+    counts = (os.environ.get(n, "0") for n in ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT"))
+    if any(count.isdecimal() and int(count) for count in counts):
+        log.warning("this command is started again: --fresh is left out")
+        return True
+    return False
 
 
 def _run_folder(config: Config, options: argparse.Namespace) -> Path:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -101,6 +101,21 @@ class World:
         with _together():
             dist.broadcast_object_list(box, src=0)
         return box[0]
+
+    def agree(self, mine: Mapping[str, Any]) -> None:
+        """Refuse processes of which one has other values: they would wait for each other.
+
+        Raises:
+            ConfigError: in all of them; the text says which one differs, and in what.
+        """
+        everyone = self.gather(dict(mine))
+        for rank, theirs in enumerate(everyone):
+            names = [name for name, value in theirs.items() if value != everyone[0].get(name)]
+            if names:
+                raise ConfigError(
+                    f"rank {rank} differs from rank 0 in {', '.join(names)}. All processes need "
+                    "the same code, command line and data."
+                )
 
     @contextmanager
     def one_first(self) -> Iterator[None]:

@@ -66,9 +66,13 @@ def read(run: Path) -> tuple[dict[str, Any], list[Line]]:
         except ValueError:
             continue
         groups = [line.get(k, {}) for k in _GROUPS] if isinstance(line, dict) else [None]
-        if all(isinstance(g, dict) for g in groups) and isinstance(line.get("step"), int):
+        if all(isinstance(g, dict) for g in groups) and {*map(type, _place(line))} == {int}:
             lines.append(line)
     return config, lines
+
+
+def _place(line: Line) -> list[Any]:
+    return [line.get("step"), line.get("epoch")]
 
 
 _GROUPS = ("train", "valid", "speed", "skipped", "rollback")
@@ -105,6 +109,8 @@ def session_line(session: Mapping[str, Any]) -> str:
     source = session.get("source") or {}
     commit = str(source.get("commit", "unknown"))[:10] + ("+" if source.get("dirty") else "")
     end = f"stopped at step {session['last_step']}" if "last_step" in session else "killed, or on"
+    if "error" in session:
+        end += f", by an error: {str(session['error']).splitlines()[0]}"
     return (
         f"{session.get('started')} on {session.get('host')} ({session.get('device')}, "
         f"{session.get('processes', 1)} processes), commit {commit}, from step "

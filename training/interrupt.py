@@ -9,13 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from data.signals import STOP_SIGNALS
+
 log = logging.getLogger("training")
 
 # "Try again later", of sysexits.h. A scheduler can put a job back that ends with it.
 STOPPED = 75
-# SIGHUP is a terminal that was closed, unless `nohup` has the process ignore that.
-_NAMES = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
-_SIGNALS = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
 # One Ctrl-C may arrive twice, from the terminal and from a launcher that passes it on.
 _SAME = 1.0  # s
 
@@ -60,8 +59,8 @@ def _handled_by(handler: Callable[[int, Any], None]) -> Iterator[None]:
     hangup = getattr(signal, "SIGHUP", None)
     previous = {
         number: signal.signal(number, handler)
-        for number in _SIGNALS
-        if number != hangup or signal.getsignal(number) != signal.SIG_IGN
+        for number in STOP_SIGNALS
+        if number != hangup or signal.getsignal(number) != signal.SIG_IGN  # as `nohup` has it
     }
     try:
         yield

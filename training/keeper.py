@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from collections.abc import Mapping
@@ -32,7 +33,13 @@ DAMAGED = "damaged.pt"
 # Settings by which a run may differ from the one that it continues. Data may have moved: what is
 # compared is their fingerprint.
 _FREE = ("run.", "data.root", "data.clean", "data.noise")
+# How a file system says that it has no hard links.
+_NO_LINKS = {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 _WAY_OUT = "Name another folder with --run, or start anew with --fresh."
+
+
+# What `restore` returns, by name, in these types.
+_VALUES: dict[str, Any] = {"step": 0, "validated": 0, "best": 0.0, "logged": 0}
 
 
 class Stateful(Protocol):
@@ -96,8 +103,8 @@ class Keeper:
         found: list[tuple[Path, bytes]] = []
         damage: list[DamagedError] = []
         for path in there:
-            content = read(path)
             try:
+                content = read(path)
                 state = unpack(content, path)
             except DamagedError as error:
                 damage.append(error)
@@ -161,10 +168,6 @@ class Keeper:
             return {k: type(default)(state["values"][k]) for k, default in _VALUES.items()}
 
 
-# What `restore` returns, by name, in these types.
-_VALUES: dict[str, Any] = {"step": 0, "validated": 0, "best": 0.0, "logged": 0}
-
-
 def is_good(state: dict[str, Any]) -> bool:
     """Whether the last step before a checkpoint was one that was taken."""
     return state.get("health", {}).get("in_a_row", 0) == 0
@@ -181,7 +184,9 @@ def link_or_move(path: Path, target: Path) -> None:
         half.unlink(missing_ok=True)
         try:
             os.link(path, half)
-        except OSError:
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
             os.replace(path, target)
         else:
             os.replace(half, target)

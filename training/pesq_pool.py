@@ -56,18 +56,23 @@ class Worker:
                 self._pool = process_pool(1)
                 self.pid = self._pool.submit(os.getpid).result(_START)
             return self._pool.submit(function, *arguments).result(limit)
-        except (BrokenProcessPool, TimeoutError):
+        except BrokenProcessPool:
+            self.pid = 0  # it is dead, and the number may be another process' by now
+            self.end()
+            raise
+        except TimeoutError:
             self.end()
             raise
 
     def end(self) -> None:
         """End the process, whatever it is doing."""
-        if self._pool is not None:
-            if self.pid:
-                with suppress(OSError):
-                    os.kill(self.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
-            self._pool.shutdown(wait=False, cancel_futures=True)
+        pool, pid = self._pool, self.pid
         self._pool, self.pid = None, 0
+        if pid:
+            with suppress(OSError):
+                os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+        if pool is not None:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 class PesqPool:
@@ -136,13 +141,14 @@ class PesqPool:
         worker = self._free.get()
         try:
             for attempt in ("it is done again", "it is left without a score"):
+                if self._closed:
+                    return None
                 try:
                     return worker.call(limit, function, *arguments)
                 except (BrokenProcessPool, TimeoutError) as error:
                     if self._closed:
                         return None
-                    late = isinstance(error, TimeoutError)
-                    how = f"took more than {limit:.0f} s" if late else "died"
+                    how = "took too long" if isinstance(error, TimeoutError) else "died"
                     log.warning("the process that scored an utterance %s; %s", how, attempt)
             return None
         finally:

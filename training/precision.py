@@ -36,7 +36,7 @@ class Precision:
         )
         if amp == "auto":
             amp = "off" if self.device.type == "cpu" else "bf16"
-            if self.device.type == "cuda" and not torch.cuda.is_bf16_supported():
+            if self.device.type == "cuda" and not torch.cuda.is_bf16_supported(False):
                 amp = "fp16"
         self.amp = amp
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import platform
 import subprocess
 from collections.abc import Mapping
@@ -77,11 +78,13 @@ class RunLog:
         }
         self._write_config()
 
-    def ended(self, step: int) -> None:
-        """Note in `config.json` at which step this session has ended; without, it was killed."""
+    def ended(self, step: int, error: BaseException | None = None) -> None:
+        """Note in `config.json` how this session has ended; without, it was killed."""
         if self._content:
             now = datetime.now().astimezone().isoformat(timespec="seconds")
             self._content["sessions"][-1] |= {"ended": now, "last_step": step}
+            if error is not None:
+                self._content["sessions"][-1]["error"] = str(error) or type(error).__name__
             self._write_config()
 
     def record(self, step: int, epoch: int, **groups: Mapping[str, float] | list[str]) -> None:
@@ -126,9 +129,13 @@ class RunLog:
         self._events.flush()
 
     def size(self) -> int:
-        """Bytes of `metrics.jsonl` so far, all of them on their way to the disk."""
+        """Bytes of `metrics.jsonl` so far, all of them on the disk."""
         path = self.folder / METRICS
-        return path.stat().st_size if path.is_file() else 0
+        if not path.is_file():
+            return 0
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+            return file.seek(0, os.SEEK_END)
 
     def close(self) -> None:
         self._events.close()
@@ -140,7 +147,7 @@ class RunLog:
         content = path.read_bytes()
         if len(content) < size or content[:size][-1:] not in (b"", b"\n"):
             log.warning("%s has been changed by somebody else; it is continued as it is", path)
-            return
+            size = content.rfind(b"\n") + 1
         if len(content) > size:
             with replacing(path) as temporary:
                 temporary.write_bytes(content[:size])
@@ -156,9 +163,10 @@ def clear(folder: Path) -> None:
     Raises:
         ConfigError: such files are there, but the folder's `config.json` is not that of a run.
     """
-    names = [CONFIG, METRICS, LAST, PREVIOUS, BEST, DAMAGED, PLOT]
+    names = [LAST, PREVIOUS, BEST, DAMAGED, METRICS, PLOT]
     files = [folder / name for name in names]
     files += [*folder.glob("events.out.tfevents.*"), *(folder / SAMPLES).glob("*.wav")]
+    files.append(folder / CONFIG)  # last: without it, the others would be nobody's
     there = [path for path in files if path.is_file()]
     if there and not _is_run(folder):
         raise ConfigError(

@@ -10,15 +10,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from bandsplit.net import BandSplitNet
 from data.dataset import SpeechDataset
 from data.loading import EpochSampler, Loader
 from data.workers import usable_cores
 from training.checkpoint import CheckpointError, unpack
-from training.config import Config, ConfigError
+from training.config import Config
 from training.distributed import World
+from training.feasible import check
 from training.health import Health
 from training.interrupt import stop_on_signal
 from training.keeper import Keeper
@@ -50,7 +49,7 @@ class Trainer:
 
     Raises:
         ConfigError: the data do not fill one batch, or the device is not there, or `fresh` would
-            clear a folder of something else.
+            clear a folder of something else, or the processes differ in what they would train.
         CheckpointError: the folder's checkpoint is of another network or configuration, or another
             process is training in it.
     """
@@ -70,23 +69,10 @@ class Trainer:
         self.world = world = world or World()
         self.precision = Precision(config.run.device, config.run.amp)
         self.device = self.precision.device
-        size, batch = len(train), config.data.batch_size
-        if size < batch:
-            raise ConfigError(
-                f"{size} training files do not fill one batch of {batch}; "
-                "use a smaller --batch-size or more data."
-            )
-        if batch < world.size:
-            raise ConfigError(
-                f"a batch of {batch} cannot be shared by {world.size} processes; "
-                "use fewer, or a larger --batch-size."
-            )
-        if self.device.type == "cuda" and world.local_size > torch.cuda.device_count():
-            raise ConfigError(
-                f"{world.local_size} processes on this machine, which has "
-                f"{torch.cuda.device_count()} GPUs; start one for each."
-            )
-        self.sampler = EpochSampler(size, batch, config.seed, world.share(batch))
+        fingerprint = f"{train.fingerprint()}-{valid.fingerprint()}"
+        check(network, config, len(train), fingerprint, world, self.device)
+        batch = config.data.batch_size
+        self.sampler = EpochSampler(len(train), batch, config.seed, world.share(batch))
         self.step, self.validated, self.best, logged = 0, 0, -math.inf, 0
         self._saved: tuple[int, int] | None = None
         self.health = Health(config.optim)
@@ -95,13 +81,12 @@ class Trainer:
             if world.leads:
                 folder.mkdir(parents=True, exist_ok=True)
                 closing.callback(Lock(folder).release)
-                if fresh:
-                    clear(folder)
             self.pool = PesqPool(config.run.pesq_workers or _spare_cores(world))
             closing.callback(self.pool.close)
             self.learner = Learner(network, config, self.precision, world, self.pool)
-            fingerprint = f"{train.fingerprint()}-{valid.fingerprint()}"
             self.keeper = Keeper(folder, network, config, fingerprint)
+            if fresh and world.leads:
+                clear(folder)
             logged = self._resume()
             self.runlog = RunLog(folder, self.step, logged) if world.leads else None
             if self.runlog:
@@ -207,9 +192,10 @@ class Trainer:
         """Go back to the last good state, with a smaller learning rate."""
         if self.health.hopeless:
             raise TrainingError(self.health.report())
-        step, before = self.step, self.health.copy()
+        step, best, before = self.step, self.best, self.health.copy()
         self._resume(good=True)
         self.health.rolled_back(before)
+        self.best = max(best, self.best)  # as `best.pt` holds it
         if self.runlog:
             log.warning(
                 "%d steps in a row had to be left out: back to step %d, with %g times the "

@@ -65,9 +65,13 @@ class Validator:
                     "enhanced": enhanced,
                     "clean": item["clean"],
                 }
-        if any(self.world.any(stopped())):  # whoever wants to stop does not wait for scores either
+        found: dict[int, dict[str, dict[str, float | str]]] = {}
+        for index, kinds in waits.items():
+            if stopped():
+                break
+            found[index] = {kind: wait() for kind, wait in kinds.items()}
+        if any(self.world.any(stopped())):
             return None
-        found = {i: {kind: wait() for kind, wait in waits[i].items()} for i in waits}
         gathered = self.world.gather((found, samples))
         # In the order of the files: a sum in another order is another number.
         results = sorted((i, kinds) for part, _ in gathered for i, kinds in part.items())

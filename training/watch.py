@@ -58,14 +58,14 @@ class Watch:
                     self._stop(self._store.get("failure").decode())
                 key = f"beat {self._next}"
                 beat = self._store.get(key) if self._store.check([key]) else b""
+                self._answered = time.monotonic()
+                if beat != seen:
+                    seen, since = beat, self._answered
+                elif self._answered - since > _SILENCE:
+                    self._tell(f"rank {self._next} has given no sign of life for {_SILENCE:.0f} s")
             except RuntimeError:
                 self._stop("the process that all are connected to is gone")
                 return
-            self._answered = time.monotonic()
-            if beat != seen:
-                seen, since = beat, self._answered
-            elif time.monotonic() - since > _SILENCE:
-                self._tell(f"rank {self._next} has given no sign of life for {_SILENCE:.0f} s")
 
     def _wait_for_answers(self) -> None:
         """The store itself may be in a process that hangs, and a question to it then waits."""

@@ -1,0 +1,68 @@
+"""What a run says of itself when it starts and when it ends."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+
+import torch
+
+from bandsplit.cost import count_macs, count_parameters
+from bandsplit.net import BandSplitNet
+from training.checkpoint import BEST
+from training.progress import duration
+from training.trainer import Trainer
+
+log = logging.getLogger("training")
+
+
+def introduce(trainer: Trainer, network: type[BandSplitNet]) -> None:
+    """Say what is going to be trained, and write it down."""
+    if not trainer.runlog:
+        return
+    config, world = trainer.config, trainer.world
+    model, device = trainer.learner.model, trainer.device
+    parameters, macs = count_parameters(model), count_macs(model)
+    place = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+    log.info(
+        f"{config.name}: {parameters:,} parameters, {macs / 1e9:.2f} GMAC per second of audio, "
+        f"recipe {config.recipe}, on {place}, mixed precision {trainer.precision.amp}"
+    )
+    shared = f", shared by {world.size} processes" if world.size > 1 else ""
+    batch, crop = config.data.batch_size, config.data.crop_seconds
+    log.info(
+        f"{trainer.folder}: batches of {batch} x {crop:g} s{shared}, {len(trainer.sampler)} steps "
+        f"an epoch, {config.run.epochs} epochs, at step {trainer.step}"
+    )
+    first = config.loss.metric_from_epoch
+    if config.loss.metric and first >= config.run.epochs:
+        log.warning(
+            f"the metric discriminator starts after epoch {first}, and this run ends after "
+            f"{config.run.epochs}: it plays no part. --set loss.metric_from_epoch=N decides that."
+        )
+    facts = {
+        "parameters": parameters,
+        "macs_per_second": macs,
+        "device": str(device),
+        "amp": trainer.precision.amp,
+        "processes": world.size,
+        "first_step": trainer.step,
+    }
+    trainer.runlog.describe(network, config, facts)
+
+
+def sum_up(trainer: Trainer, stopped: bool) -> None:
+    """Say how a session has ended."""
+    folder, epochs = trainer.folder, trainer.config.run.epochs
+    spent = duration(time.monotonic() - trainer.progress.started)
+    done = f"{trainer.step:,} steps, {trainer.step / len(trainer.sampler):.4g} of {epochs} epochs"
+    log.info(f"{folder}: {'stopped' if stopped else 'ended'} after {done}; this session {spent}")
+    if trainer.best > -math.inf:
+        log.info(f"best held-out PESQ {trainer.best:.3f}, in {BEST}")
+    health = trainer.health
+    if health.skipped:
+        log.info(f"{health.skipped} steps left out, {health.rollbacks} times gone back")
+    if stopped:
+        log.info("the same command goes on (without --fresh, if it had that)")
+    log.info(f"history: python -m training.runlog {folder}")
