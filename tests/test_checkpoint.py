@@ -161,6 +161,59 @@ def test_a_file_system_without_links(keeper: Keeper, monkeypatch: pytest.MonkeyP
     assert step_of(keeper.last) == 2
 
 
+def test_a_full_disk_without_room_for_a_link_costs_nothing(
+    keeper: Keeper, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(*arguments: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for step in (1, 2):
+        keeper.save(state(step))
+    monkeypatch.setattr(keeper_module.os, "link", refuse)
+    with pytest.raises(CheckpointError, match="No space left"):
+        keeper.save(state(3))
+    assert (step_of(keeper.last), step_of(keeper.previous)) == (2, 1)
+
+
+def test_what_the_disk_does_not_give_back_is_damaged(
+    keeper: Keeper, monkeypatch: pytest.MonkeyPatch
+):
+    for step in (1, 2):
+        keeper.save(state(step))
+    read_bytes = Path.read_bytes
+
+    def failing(path: Path) -> bytes:
+        if path == keeper.last:
+            raise OSError(errno.EIO, "Input/output error")
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", failing)
+    found = keeper.load()
+    assert found is not None
+    assert found[0] == keeper.previous
+
+
+def test_a_checkpoint_is_on_the_disk_before_it_takes_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    done: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def flush(handle: int) -> None:
+        done.append(f"flush {os.path.basename(os.readlink(f'/proc/self/fd/{handle}'))[-8:]}")
+        fsync(handle)
+
+    def rename(path: Path, target: Path) -> Path:
+        done.append("rename")
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", flush)
+    monkeypatch.setattr(Path, "replace", rename)
+    write(tmp_path / "last.pt", pack(STATE))
+    assert done[:2] == ["flush .partial", "rename"]
+    assert done[2] == f"flush {tmp_path.name[-8:]}"
+
+
 # Disks that are full
 
 

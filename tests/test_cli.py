@@ -256,3 +256,46 @@ def test_a_last_checkpoint_that_is_no_file(
         last.symlink_to("nowhere")
     message = refused(capsys, "--data", corpus, "--run", last.parent, *QUICK, *NARROW)
     assert f"{last} is not a file" in message
+
+
+@pytest.mark.parametrize("name", ["SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT"])
+def test_fresh_is_for_the_first_start_only(
+    name: str, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ["--data", str(corpus), "--run", str(corpus / "run"), "--fresh", *QUICK, *NARROW]
+    for count, step in (("0", 1), ("1", 2), ("0", 1)):
+        monkeypatch.setenv(name, count)
+        cli.main(MBSNet, CONFIG, PRESETS, [*options, "--max-steps", str(step)])
+        sessions = json.loads((corpus / "run" / CONFIG_FILE).read_text())["sessions"]
+        assert sessions[-1]["first_step"] == step - 1
+        assert len(sessions) == step
+
+
+def test_other_files_are_another_run(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--data", str(corpus), "--run", str(corpus / "run"), *QUICK, *NARROW]
+    cli.main(MBSNet, CONFIG, PRESETS, options)
+    put_pairs(corpus / "train", ["s9_1.wav"])
+    message = refused(capsys, *options, "--max-steps", "2")
+    assert "was trained on other files than are named now" in message
+
+
+def test_a_run_that_fails_says_so_in_its_folder(
+    corpus: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise MemoryError
+
+    options = ["--data", str(corpus), "--run", str(corpus / "run"), *QUICK, *NARROW]
+    monkeypatch.setattr(cli.Trainer, "train_step", fail)
+    refused(capsys, *options, status=1)
+    session = json.loads((corpus / "run" / CONFIG_FILE).read_text())["sessions"][-1]
+    assert session["error"] == "MemoryError"
+    assert session["last_step"] == 0
+
+
+def test_a_recipe_whose_adversary_never_starts_is_told(
+    corpus: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = ["--data", str(corpus), "--run", str(corpus / "run"), *QUICK, *NARROW]
+    cli.main(MBSNet, CONFIG, PRESETS, [*options, "--recipe", "bsrnn", "--epochs", "60"])
+    assert "the metric discriminator starts after epoch 60, and this run ends" in caplog.text

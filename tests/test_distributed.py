@@ -176,6 +176,29 @@ def test_more_processes_than_crops_are_refused(corpus: Path, tmp_path: Path) -> 
     assert not (tmp_path / "run").exists()
 
 
+def by_hand(launched: list[str], rank: int, size: int, port: int) -> subprocess.Popen[str]:
+    """One of several processes, started without torchrun, whose agent would help where it is."""
+    here = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
+    there = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    # As torchrun does; another number of threads rounds in another way.
+    variables = {**here, **there, "OMP_NUM_THREADS": 1}
+    environment = os.environ | {name: str(value) for name, value in variables.items()}
+    return subprocess.Popen(launched, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def test_processes_that_differ_are_refused(corpus: Path, tmp_path: Path) -> None:
+    """They would wait for each other for ever, or learn from batches that are none."""
+    processes = [
+        by_hand(command(corpus, tmp_path / "run", 1, "--seed", str(rank)), rank, 2, 29512)
+        for rank in range(2)
+    ]
+    for process in processes:
+        errors = process.communicate(timeout=60)[1]
+        assert process.returncode == 2
+        assert "rank 1 differs from rank 0 in seed" in errors
+    assert not (tmp_path / "run").exists()
+
+
 # One of them goes
 
 
@@ -209,21 +232,11 @@ def wait_for_steps(process: subprocess.Popen, run: Path, steps: int) -> None:
 def test_when_one_process_is_gone_all_stop_within_a_minute(
     rank: int, fault: int, corpus: Path, tmp_path: Path
 ) -> None:
-    """Killed or hung; started without torchrun's agent, which would help where it is."""
+    """Killed or hung."""
     run, whole = tmp_path / "run", tmp_path / "whole"
     options = ["--epochs", "60", "--set", "run.save_minutes=0"]
-    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(29500 + rank)}
-    environment["OMP_NUM_THREADS"] = "1"  # as torchrun does; other counts round in other ways
-    processes = [
-        subprocess.Popen(
-            command(corpus, run, 1, *options),
-            env={**environment, "RANK": str(r), "LOCAL_RANK": str(r), "WORLD_SIZE": "3",
-                 "LOCAL_WORLD_SIZE": "3"},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for r in range(3)
-    ]  # fmt: skip
+    launched = command(corpus, run, 1, *options)
+    processes = [by_hand(launched, r, 3, 29500 + rank) for r in range(3)]
     try:
         wait_for_steps(processes[0], run, 3)
         began = time.monotonic()

@@ -166,6 +166,19 @@ def test_going_back_is_to_a_good_state_and_exact(make: Callable[..., Trainer]) -
     assert [line["step"] for line in lines(whole.folder, "rollback")] == [3]
 
 
+def test_going_back_does_not_forget_the_best_score(make: Callable[..., Trainer]) -> None:
+    trainer = make(run=RUN, optim=Optim(skips_in_a_row=3))
+    trainer.pool.pesq = [2.0, 2.0, 2.5, 2.5, 2.2, 2.2, 2.1, 2.1]
+    poison(trainer, lambda step: step in (5, 6, 7) and trainer.health.rollbacks == 0)
+    trainer.fit(max_steps=9)
+    # The run went back behind the epoch that ended at 2.5; best.pt is of it all the same.
+    assert trainer.health.rollbacks == 1
+    assert trainer.best == pytest.approx(2.5)
+    assert [x["valid"]["pesq_wb"] for x in lines(trainer.folder, "valid")] == pytest.approx(
+        [2.0, 2.5, 2.2, 2.1]
+    )
+
+
 def test_after_some_rollbacks_the_run_stops_with_a_report(make: Callable[..., Trainer]) -> None:
     trainer = make(run=RUN, optim=Optim(skips_in_a_row=2, rollbacks=2))
     seen = poison(trainer, lambda step: step >= 2)

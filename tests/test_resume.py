@@ -97,6 +97,26 @@ def test_a_signal_in_a_validation_leaves_it_for_the_next_time(
     assert_same(whole.folder, part.folder)
 
 
+def test_a_signal_while_scores_are_waited_for_waits_for_no_more(
+    make: Callable[..., Trainer],
+) -> None:
+    trainer = make("run", run=RUN)
+    waited: list[int] = []
+
+    def validate(*arguments: Any) -> Callable[[], dict[str, float]]:
+        def wait() -> dict[str, float]:
+            waited.append(1)
+            os.kill(os.getpid(), signal.SIGTERM)
+            return {"pesq_wb": 2.0, "stoi": 0.9}
+
+        return wait
+
+    trainer.pool.validate = validate  # type: ignore[method-assign]
+    assert trainer.fit()
+    assert len(waited) == 2  # of the first utterance, noisy and enhanced
+    assert (trainer.step, trainer.validated) == (STEPS, 0)
+
+
 class CrashError(Exception):
     """In the place of a power failure."""
 
