@@ -28,8 +28,8 @@ from training.keeper import Keeper
 STATE = {"ema": {"x": torch.arange(50.0)}, "values": {"step": 3}, "network": "n", "config": "{}"}
 
 
-def state(step: int, in_a_row: int = 0) -> dict[str, Any]:
-    return {**STATE, "values": {"step": step}, "health": {"in_a_row": in_a_row}}
+def state(step: int) -> dict[str, Any]:
+    return {**STATE, "values": {"step": step}}
 
 
 def step_of(path: Path) -> int:
@@ -128,21 +128,27 @@ def test_two_damaged_ones_are_told_of(keeper: Keeper):
         keeper.load()
 
 
-def test_a_state_amid_skipped_steps_does_not_push_out_the_last_good_one(keeper: Keeper):
-    for step, in_a_row in ((1, 0), (2, 0), (3, 4), (4, 9)):
-        keeper.save(state(step, in_a_row))
-    assert (step_of(keeper.last), step_of(keeper.previous)) == (4, 2)
-    newest, good = keeper.load(), keeper.load(good=True)
-    assert newest is not None
-    assert good is not None
-    assert (newest[0], good[0]) == (keeper.last, keeper.previous)
+def test_the_one_to_go_back_to_is_the_one_that_was_marked(keeper: Keeper):
+    for step in (1, 2, 3, 4):
+        keeper.save(state(step))
+        if step == 2:
+            keeper.mark_good()
+    places = [keeper.load(), keeper.load(good=True)]
+    assert [place and place[0] for place in places] == [keeper.last, keeper.good]
+    assert step_of(keeper.good) == 2
+    keeper.mark_good()
+    assert step_of(keeper.good) == 4
     keeper.save(state(5))
-    assert (step_of(keeper.last), step_of(keeper.previous)) == (5, 2)
+    assert [step_of(path) for path in (keeper.last, keeper.previous, keeper.good)] == [5, 4, 4]
+    keeper.good.write_bytes(b"torn")
+    found = keeper.load(good=True)
+    assert found is not None
+    assert found[0] == keeper.last
 
 
 def test_a_crash_between_the_two_files_leaves_nothing_behind(keeper: Keeper, tmp_path: Path):
     keeper.save(state(1))
-    keeper_module.link_or_move(keeper.last, keeper.previous)  # and then it was killed
+    keeper_module._link_or_move(keeper.last, keeper.previous)  # and then it was killed
     keeper.save(state(2))
     assert (step_of(keeper.last), step_of(keeper.previous)) == (2, 1)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["last.pt", "previous.pt"]
@@ -155,7 +161,8 @@ def test_a_file_system_without_links(keeper: Keeper, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(keeper_module.os, "link", refuse)
     for step in (1, 2, 3):
         keeper.save(state(step))
-    assert (step_of(keeper.last), step_of(keeper.previous)) == (3, 2)
+        keeper.mark_good()
+    assert [step_of(path) for path in (keeper.last, keeper.previous, keeper.good)] == [3, 2, 3]
     keeper.last.unlink()
     keeper.settle(keeper.previous)
     assert step_of(keeper.last) == 2

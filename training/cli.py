@@ -114,6 +114,8 @@ def _train(
         if isinstance(error, OSError):
             text = f"{error.filename or folder}: {error.strerror or error}"
             raise TrainingError(text) from None
+        if isinstance(error, CheckpointError):
+            raise TrainingError(f"{error}. What was saved before is untouched.") from None
         raise
     finally:
         trainer.close()

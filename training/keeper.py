@@ -29,7 +29,7 @@ from training.trained import config_of
 
 log = logging.getLogger("training")
 
-DAMAGED = "damaged.pt"
+GOOD, DAMAGED = "good.pt", "damaged.pt"
 # Settings by which a run may differ from the one that it continues. Data may have moved: what is
 # compared is their fingerprint.
 _FREE = ("run.", "data.root", "data.clean", "data.noise")
@@ -51,11 +51,12 @@ class Stateful(Protocol):
 
 
 class Keeper:
-    """Keeps the last two checkpoints of a run folder, and the best.
+    """Keeps the last two checkpoints of a run folder, the best, and the one to go back to.
 
     `last.pt` is there at every moment once it has been written. What it was before is
     `previous.pt`, which is gone on from where `last.pt` turns out damaged; the same steps are then
-    done again, with the same result.
+    done again, with the same result. `good.pt` is of the last epoch that ended well: where a run
+    goes back to must not depend on when it happened to be saved or interrupted.
 
     Args:
         folder: the run folder.
@@ -63,17 +64,14 @@ class Keeper:
     """
 
     def __init__(self, folder: Path, network: type, config: Config, data: str) -> None:
-        self.last, self.previous, self.best = (folder / n for n in (LAST, PREVIOUS, BEST))
+        self.last, self.previous = folder / LAST, folder / PREVIOUS
+        self.best, self.good = folder / BEST, folder / GOOD
         self._network, self._config = network, config
         self._label = f"{network.__module__}:{network.__qualname__}"
         self._data = data
-        self._last_is_good = True
 
     def save(self, state: dict[str, Any], best: bool = False) -> None:
         """Write `last.pt` (or `best.pt`).
-
-        Of a `last.pt` that was written amid steps that had to be skipped no copy is kept:
-        `previous.pt` is then still the last good state.
 
         Raises:
             CheckpointError: it cannot be written; what was there before is untouched.
@@ -86,34 +84,39 @@ class Keeper:
             return
         # Before `last.pt` changes, so that there is a whole one at every moment. Without links (on
         # a memory stick) `previous.pt` alone is there for the time of the writing.
-        if self.last.is_file() and self._last_is_good:
-            link_or_move(self.last, self.previous)
+        if self.last.is_file():
+            _link_or_move(self.last, self.previous)
         write(self.last, content)
-        self._last_is_good = is_good(state)
+
+    def mark_good(self) -> None:
+        """What `last.pt` is now can be gone back to.
+
+        Raises:
+            CheckpointError: `good.pt` cannot be written; what it was before is untouched.
+        """
+        if not _link(self.last, self.good):
+            write(self.good, read(self.last))
 
     def load(self, good: bool = False) -> tuple[Path, bytes] | None:
         """The newest whole checkpoint, `last.pt` or the one before it; None where there is none.
 
-        good: one that was not written amid skipped steps, if there is one.
+        good: `good.pt` rather than these, if it is whole.
 
         Raises:
             CheckpointError: there are some, and none can be read.
         """
-        there = [path for path in (self.last, self.previous) if os.path.lexists(path)]
-        found: list[tuple[Path, bytes]] = []
+        candidates = [self.good] * good + [self.last, self.previous]
         damage: list[DamagedError] = []
-        for path in there:
+        for path in candidates:
+            if not os.path.lexists(path):
+                continue
             try:
                 content = read(path)
-                state = unpack(content, path)
+                unpack(content, path)
             except DamagedError as error:
                 damage.append(error)
-                continue
-            found.append((path, content))
-            if not good or is_good(state):
-                return found[-1]
-        if found:
-            return found[0]
+            else:
+                return path, content
         if damage:
             listed = "\n".join(map(str, damage))
             raise DamagedError(f"{listed}\nPut back a copy, or start anew with --fresh.")
@@ -129,7 +132,7 @@ class Keeper:
             os.replace(self.last, aside)
             what = f"is damaged (now {aside.name})"
         log.warning("%s %s: going on from the checkpoint before it", self.last, what)
-        link_or_move(self.previous, self.last)
+        _link_or_move(self.previous, self.last)
 
     def restore(
         self, path: Path, state: dict[str, Any], parts: Mapping[str, Stateful]
@@ -164,33 +167,34 @@ class Keeper:
         with understood(path):
             for key, part in parts.items():
                 part.load_state_dict(state[key])
-            self._last_is_good = path == self.last and is_good(state)
             return {k: type(default)(state["values"][k]) for k, default in _VALUES.items()}
 
 
-def is_good(state: dict[str, Any]) -> bool:
-    """Whether the last step before a checkpoint was one that was taken."""
-    return state.get("health", {}).get("in_a_row", 0) == 0
-
-
-def link_or_move(path: Path, target: Path) -> None:
-    """Give a file a second name that replaces what had it; where there are no links, move it.
+def _link(path: Path, target: Path) -> bool:
+    """Give a file a second name that replaces what had it; False where there are no links.
 
     Raises:
-        CheckpointError: neither can be done.
+        CheckpointError: it cannot be done for another reason.
     """
     half = target.with_name(f".{target.name}.partial")
     try:
         half.unlink(missing_ok=True)
-        try:
-            os.link(path, half)
-        except OSError as error:
-            if error.errno not in _NO_LINKS:
-                raise
-            os.replace(path, target)
-        else:
-            os.replace(half, target)
-            half.unlink(missing_ok=True)  # two names of one file are left as they are
+        os.link(path, half)
+        os.replace(half, target)
+        half.unlink(missing_ok=True)  # two names of one file are left as they are
         flush_folder(target.parent)
     except OSError as error:
+        if error.errno in _NO_LINKS:
+            return False
         raise CheckpointError(f"{target} cannot be written: {error.strerror or error}") from None
+    return True
+
+
+def _link_or_move(path: Path, target: Path) -> None:
+    """`_link`, or, where there are no links, a new name for the old one."""
+    if not _link(path, target):
+        try:
+            os.replace(path, target)
+        except OSError as error:
+            reason = error.strerror or error
+            raise CheckpointError(f"{target} cannot be written: {reason}") from None

@@ -24,7 +24,7 @@ from data.audio import SAMPLE_RATE, write
 from data.files import replacing
 from training.checkpoint import BEST, LAST, PREVIOUS
 from training.config import BASE, Config, ConfigError
-from training.keeper import DAMAGED
+from training.keeper import DAMAGED, GOOD
 from training.plots import PLOT, spectrograms
 from training.settings import diff, flatten
 
@@ -163,7 +163,7 @@ def clear(folder: Path) -> None:
     Raises:
         ConfigError: such files are there, but the folder's `config.json` is not that of a run.
     """
-    names = [LAST, PREVIOUS, BEST, DAMAGED, METRICS, PLOT]
+    names = [LAST, PREVIOUS, GOOD, BEST, DAMAGED, METRICS, PLOT]
     files = [folder / name for name in names]
     files += [*folder.glob("events.out.tfevents.*"), *(folder / SAMPLES).glob("*.wav")]
     files.append(folder / CONFIG)  # last: without it, the others would be nobody's

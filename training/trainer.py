@@ -14,7 +14,7 @@ from bandsplit.net import BandSplitNet
 from data.dataset import SpeechDataset
 from data.loading import EpochSampler, Loader
 from data.workers import usable_cores
-from training.checkpoint import CheckpointError, unpack
+from training.checkpoint import unpack
 from training.config import Config
 from training.distributed import World
 from training.feasible import check
@@ -110,6 +110,7 @@ class Trainer:
 
         Raises:
             TrainingError: loss or gradients are not finite, again and again.
+            CheckpointError: a checkpoint cannot be written; those before are untouched.
         """
         last_step = self.config.run.epochs * len(self.sampler)
         if max_steps is not None:
@@ -117,8 +118,9 @@ class Trainer:
         pin = self.device.type == "cuda"
         loader = Loader(self.train_set, self.sampler, self.config.run.workers, pin)
         with stop_on_signal() as stopped:
-            if self._saved is None:
-                self._save()  # a full disk or an unfit folder is known before hours of work
+            if self._saved is None:  # a full disk or an unfit folder is known before hours of work
+                self._save()
+                self._mark_good()
             going = True
             while going:
                 if self.validated < self.epoch:
@@ -163,7 +165,7 @@ class Trainer:
                 return False
             if self.step >= last_step:
                 return True
-            if save and not self.health.in_a_row:
+            if save:
                 self._save()
                 saved = time.monotonic()
         return True
@@ -239,6 +241,8 @@ class Trainer:
         if better:
             self._save(best=True)
         self._save()
+        if not self.health.in_a_row:
+            self._mark_good()
         return True
 
     def _parts(self) -> dict[str, Any]:
@@ -259,12 +263,14 @@ class Trainer:
                 "logged": self.runlog.size(),
                 "held_out": self.valid_set.speakers(),
             }
-            try:
-                self.keeper.save(state, best)
-            except CheckpointError as error:
-                raise TrainingError(f"{error}. What was saved before is untouched.") from None
+            self.keeper.save(state, best)
         if not best:
             self._saved = now
+
+    def _mark_good(self) -> None:
+        """What has just been saved can be gone back to."""
+        if self.world.leads:
+            self.keeper.mark_good()
 
     def _resume(self, good: bool = False) -> int:
         """Take over the newest (good) checkpoint, if there is one; how much of the log it knows."""
