@@ -103,3 +103,12 @@ def _end_with_parent() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)
+
+
+def end_children() -> None:
+    """End what worker processes there still are, whatever they are doing: this one is about to end.
+
+    Without, it would wait for one that hangs.
+    """
+    for child in multiprocessing.active_children():
+        child.kill()

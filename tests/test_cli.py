@@ -51,6 +51,12 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object, status: int 
         ("--epochs 0", "run.epochs must be at least 1"),
         ("--max-steps 0", "--max-steps is 0, expected at least 1"),
         ("--workers -1", "run.workers must be at least 0"),
+        ("--workers 100000", "run.workers must be at least 0, at most 256"),
+        ("--set run.pesq_workers=1000000000", "run.pesq_workers must be at least 0, at most 256"),
+        ("--epochs 99999999999999999999", "run.epochs must be at least 1, at most a million"),
+        ("--accumulate 0", "run.accumulate must be at least 1"),
+        ("--set optim.skips_in_a_row=0", "optim.skips_in_a_row must be at least 1"),
+        ("--set optim.rollback_decay=0.0", "optim.rollback_decay must be in (0, 1]"),
         ("--seed -1", "seed must be at least 0"),
         ("--seed 99999999999999999999", "seed must be at least 0 and below 2^63"),
         ("--set model.channels=99999999", "model.channels is 99999999, expected at least 1 and at"),
@@ -299,3 +305,68 @@ def test_a_recipe_whose_adversary_never_starts_is_told(
     options = ["--data", str(corpus), "--run", str(corpus / "run"), *QUICK, *NARROW]
     cli.main(MBSNet, CONFIG, PRESETS, [*options, "--recipe", "bsrnn", "--epochs", "60"])
     assert "the metric discriminator starts after epoch 60, and this run ends" in caplog.text
+
+
+@pytest.mark.parametrize("words", [["--run", ""], ["--data", ""], ["--mix", "speech", ""]])
+def test_an_unset_variable_in_quotes_is_no_path(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "a path is expected, and this is empty" in refused(capsys, *words, *QUICK)
+
+
+@pytest.mark.parametrize(
+    "variables", ["5 1 0 1", "0 1 0 0", "-1 2 0 2", "0 0 0 0", "0 2 2 2", "0 2 0 3"]
+)
+def test_contradictory_variables_of_torchrun(
+    variables: str,
+    corpus: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    for name, value in zip(names, variables.split(), strict=True):
+        monkeypatch.setenv(name, value)
+    assert "contradict each other: RANK=" in refused(capsys, "--data", corpus, *QUICK)
+
+
+def test_a_loop_of_links_is_no_data_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "one").symlink_to("other")
+    (tmp_path / "other").symlink_to("one")
+    assert "no data set at" in refused(capsys, "--data", tmp_path / "one", *QUICK)
+
+
+def test_a_scan_backend_that_is_none(
+    corpus: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BSBIMAMBA_SCAN", "nonsense")
+    options = ["--data", corpus, "--run", corpus / "run", *QUICK, *NARROW]
+    assert "BSBIMAMBA_SCAN: 'nonsense' is not one of" in refused(capsys, *options)
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "config.json"])
+@pytest.mark.parametrize("kind", ["folder", "pipe"])
+def test_a_log_that_is_no_file(
+    kind: str, name: str, corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = corpus / "run" / name
+    path.parent.mkdir()
+    path.mkdir() if kind == "folder" else os.mkfifo(path)
+    message = refused(capsys, "--data", corpus, "--run", path.parent, *QUICK, *NARROW)
+    assert f"{path} is not a file" in message
+
+
+def test_a_lock_with_no_text_in_it(corpus: Path) -> None:
+    (corpus / "run").mkdir()
+    (corpus / "run" / ".lock").write_bytes(b"\xff\xfe\x80")
+    options = ["--data", str(corpus), "--run", str(corpus / "run"), *QUICK, *NARROW]
+    cli.main(MBSNet, CONFIG, PRESETS, options)
+
+
+def test_names_of_utterances_that_no_file_may_have(corpus: Path) -> None:
+    put_pairs(corpus / "valid", [f"v1_{'x' * 240}.wav", "v2_\udcff.wav", "v3_a b.wav"])
+    options = ["--data", str(corpus), "--run", str(corpus / "run"), *QUICK, *NARROW]
+    cli.main(MBSNet, CONFIG, PRESETS, [*options, "--max-steps", "4"])
+    samples = sorted(path.name for path in (corpus / "run" / "samples").glob("*_clean.wav"))
+    assert samples[0].startswith("v1_xxxx")
+    assert len(samples[0]) < 120
+    assert samples[1:] == ["v2__udcff_clean.wav", "v3_a_b_clean.wav"]

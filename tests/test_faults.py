@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import random
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +101,17 @@ def wait_for_writes(process: subprocess.Popen[str], run: Path, count: int) -> No
         time.sleep(0.005)
 
 
+def wait_for_partial(run: Path, allowed: tuple[str, ...]) -> None:
+    """Wait for a half-written file, of which those that only get another name may not count."""
+    deadline = time.monotonic() + 60
+    while True:
+        for name in os.listdir(run):
+            renamed = name.startswith((".previous", ".good"))
+            if name.endswith(".partial") and (not renamed or name.startswith(allowed or "-")):
+                return
+        assert time.monotonic() < deadline
+
+
 def assert_as_undisturbed(corpus: Path, run: Path, whole: Path) -> None:
     """One more step, and all tensors of the state are those of a run that nothing happened to."""
     steps = step_of(run) + 1
@@ -126,9 +139,9 @@ def test_killed_again_and_again(moment: str, corpus: Path, tmp_path: Path) -> No
             if moment == "writing" or number % 2:  # the others often die before their first step
                 wait_for_writes(process, run, rng.randint(2, 8))
             if moment == "writing":
-                deadline = time.monotonic() + 60
-                while not any(name.endswith(".partial") for name in os.listdir(run)):
-                    assert time.monotonic() < deadline
+                # Every other time while a second name is given to the old one, just before.
+                named = (".previous", ".good") if number % 2 else ()
+                wait_for_partial(run, named)
             else:
                 time.sleep(rng.uniform(0, 2.5))
             process.kill()
@@ -241,6 +254,59 @@ def test_a_full_disk(size: str, corpus: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("fault", ["full", "gone"])
+def test_a_disk_that_fills_or_goes_between_two_checkpoints(
+    fault: str, corpus: Path, tmp_path: Path
+) -> None:
+    """So that the log, not a checkpoint, is what cannot be written."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=60m", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("a file system cannot be mounted here (needs root)")
+    try:
+        with training(corpus, disk / "run", "--set", "run.save_minutes=9") as process:
+            wait_for_step(process, disk / "run", 3)
+            if fault == "gone":
+                shutil.rmtree(disk / "run")
+            else:
+                with (disk / "fill").open("wb", buffering=0) as file, suppress(OSError):
+                    while file.write(bytes(1024)):
+                        pass
+            assert process.wait(timeout=60) == 1
+            assert process.stderr is not None
+            os.set_blocking(process.stderr.fileno(), True)
+            said = process.stderr.read()
+        assert "Traceback" not in said
+        assert ("No space left" if fault == "full" else "No such file") in said
+        if fault == "full":
+            (disk / "fill").unlink()
+            assert_as_undisturbed(corpus, disk / "run", tmp_path / "whole")
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.slow
+def test_no_shared_memory(corpus: Path, tmp_path: Path) -> None:
+    """A message, and an end."""
+    inner = "mount -t tmpfs -o size=64k tmpfs /dev/shm && exec " + shlex.join(
+        command(corpus, tmp_path / "run", "--max-steps", "3")
+    )
+    try:
+        result = subprocess.run(
+            ["unshare", "-m", "sh", "-c", inner], capture_output=True, text=True, timeout=90,
+            check=False,
+        )  # fmt: skip
+    except FileNotFoundError:
+        pytest.skip("there is no unshare here")
+    if "permission" in result.stderr.lower():
+        pytest.skip("a file system cannot be mounted here (needs root)")
+    assert result.returncode in (1, 2)
+    assert "--workers 0 needs none" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.slow
 def test_audio_that_goes_bad_while_it_is_used(corpus: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     folders = pair_folders(corpus, "train")
@@ -298,3 +364,6 @@ def test_nobody_listens(corpus: Path, tmp_path: Path) -> None:
     process.stderr.close()
     assert process.wait(timeout=120) == 0
     assert step_of(tmp_path / "run") == 4
+    closed = shlex.join(command(corpus, tmp_path / "run", "--max-steps", "5")) + " >&- 2>&-"
+    subprocess.run(["sh", "-c", closed], check=True)
+    assert step_of(tmp_path / "run") == 5

@@ -120,3 +120,37 @@ def test_spectrograms_show_a_tone_where_it_is() -> None:
 
 def test_silence_has_a_picture_too() -> None:
     assert spectrograms({"noisy": np.zeros(100)}).ndim == 3
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"step": 1, "epoch": 0, "train": {"loss": "x"}}',
+        '{"step": 1, "epoch": 0, "skipped": {}, "names": null}',
+        '{"step": 1, "epoch": 0, "skipped": {}, "names": [1]}',
+        '{"step": 1, "epoch": 0, "valid": {"pesq_wb": "2"}}',
+        f'{{"step": {"9" * 400}, "epoch": 0, "train": {{}}}}',
+        '{"step": 1, "train": {"loss": 1.0}}',
+        "[" * 200_000,
+    ],
+)
+def test_lines_that_no_run_has_written_are_left_out(
+    line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "metrics.jsonl").write_text(line + "\n")
+    main([str(tmp_path)])
+    assert "nothing logged yet" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "config", ['{"facts": null}', '{"facts": {"parameters": "many"}}', '{"sessions": [3]}', "[" * 9]
+)
+def test_a_config_that_no_run_has_written(
+    config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.json").write_text(config)
+    with pytest.raises(SystemExit) as ended:
+        main([str(tmp_path)])
+    assert ended.value.code == 2
+    assert "config.json" in capsys.readouterr().err

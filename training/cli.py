@@ -6,7 +6,6 @@ import argparse
 import logging
 import os
 import sys
-import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -17,12 +16,13 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from bandsplit.net import BandSplitNet
 from data.errors import DataError
+from data.workers import end_children
 from training.announce import introduce, sum_up
 from training.checkpoint import CheckpointError
 from training.config import RECIPES, Config, ConfigError
 from training.distributed import LostError, World, join, leave
 from training.interrupt import STOPPED, Interrupted, stop_at_once
-from training.progress import Unbreakable
+from training.progress import quiet_ends
 from training.settings import check_model, network_defaults, override, parse_settings, suggestion
 from training.sources import make_datasets
 from training.trainer import Trainer, TrainingError
@@ -54,7 +54,7 @@ def main(
         presets: further networks and configurations, for `--preset NAME`.
         arguments: in place of `sys.argv[1:]`.
     """
-    sys.stderr = Unbreakable(sys.stderr)
+    quiet_ends(sys.stderr)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     options = _parser(config.name, presets or {}).parse_args(arguments)
     try:
@@ -76,12 +76,17 @@ def main(
         _fail(STOPPED, f"stopped by {signal}. The same command goes on from what is saved.")
     except (MemoryError, RuntimeError) as error:
         if not _is_lack_of_memory(error):
-            traceback.print_exc()
-            leave(1)
+            leave(1, error)
             raise
         _fail(1, f"out of memory. {_SAVING_MEMORY} ({str(error) or type(error).__name__})")
+    except ValueError as error:
+        if "BSBIMAMBA_SCAN" not in str(error):
+            raise
+        _fail(2, error)
     except KeyboardInterrupt:
         _fail(130, "interrupted; what is saved is from before")
+    finally:
+        end_children()
     if stopped:
         raise SystemExit(STOPPED)
 
@@ -167,13 +172,13 @@ def _configure(network: type[BandSplitNet], config: Config, options: argparse.Na
     }
     changes |= {name: value for name, value in flags.items() if value is not None}
     if options.mix:
-        clean, noise = (str(Path(folder).resolve()) for folder in options.mix)
+        clean, noise = map(os.path.abspath, options.mix)
         changes |= {"data.source": "mix", "data.clean": clean, "data.noise": noise}
     elif options.synthetic:
         root = str(ROOT / "data" / "synthetic")
         changes |= {"data.source": "synthetic", "data.root": root}
     else:
-        root = str(Path(options.data).resolve() if options.data else ROOT / "data/voicebank_demand")
+        root = os.path.abspath(options.data or ROOT / "data/voicebank_demand")
         changes |= {"data.source": "pairs", "data.root": root}
     defaults = network_defaults(network)
     config = parse_settings(override(config, changes), options.set, defaults)
@@ -196,15 +201,25 @@ def _parser(name: str, presets: Mapping[str, Preset]) -> argparse.ArgumentParser
         allow_abbrev=False,
     )
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--data", metavar="ROOT", help="a corpus of pairs, train/{clean,noisy}")
     source.add_argument(
-        "--mix", nargs=2, metavar=("CLEAN", "NOISE"), help="two folders, mixed on the fly"
+        "--data", type=_path, metavar="ROOT", help="a corpus of pairs, train/{clean,noisy}"
+    )
+    source.add_argument(
+        "--mix",
+        nargs=2,
+        type=_path,
+        metavar=("CLEAN", "NOISE"),
+        help="two folders, mixed on the fly",
     )
     source.add_argument("--synthetic", action="store_true", help="the embedded corpus")
     parser.add_argument("--skip-bad", action="store_true", help="leave out files that are unusable")
     # Of a flag `--run`, torchrun believes that it is a shortened one of its own.
     parser.add_argument(
-        "--run", "--run-folder", metavar="DIR", help=f"run folder (default: runs/{name})"
+        "--run",
+        "--run-folder",
+        type=_path,
+        metavar="DIR",
+        help=f"run folder (default: runs/{name})",
     )
     parser.add_argument("--fresh", action="store_true", help="clear the run folder first")
     parser.add_argument("--epochs", type=int, metavar="N")
@@ -228,6 +243,13 @@ def _parser(name: str, presets: Mapping[str, Preset]) -> argparse.ArgumentParser
         help="any other setting, as in model.d_state=8 optim.learning_rate=1e-3",
     )  # fmt: skip
     return parser
+
+
+def _path(text: str) -> str:
+    """A path, which an unset variable in quotes is not."""
+    if not text:
+        raise argparse.ArgumentTypeError("a path is expected, and this is empty")
+    return text
 
 
 def _fail(status: int, message: object) -> NoReturn:

@@ -121,13 +121,13 @@ class Run:
     save_minutes: float = 10.0  # between checkpoints inside an epoch
 
     def __post_init__(self) -> None:
-        require(self.epochs >= 1, "run.epochs must be at least 1")
+        require(1 <= self.epochs <= 10**6, "run.epochs must be at least 1, at most a million")
         require(self.device in ("auto", "cpu", "cuda"), "run.device is not auto, cpu or cuda")
         require(
             self.amp in ("auto", "bf16", "fp16", "off"), "run.amp is not auto, bf16, fp16 or off"
         )
         for name in ("workers", "pesq_workers"):
-            require(getattr(self, name) >= 0, f"run.{name} must be at least 0")
+            require(0 <= getattr(self, name) <= 256, f"run.{name} must be at least 0, at most 256")
         require(self.accumulate >= 1, "run.accumulate must be at least 1")
         require(self.log_every >= 1, "run.log_every must be at least 1 step")
         require(self.save_minutes >= 0, "run.save_minutes must be at least 0")

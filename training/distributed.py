@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -168,14 +169,20 @@ def join() -> Iterator[World]:
     dist.destroy_process_group()
 
 
-def leave(status: int) -> None:
+def leave(status: int, error: BaseException | None = None) -> None:
     """End this process at once, with `status`, where others may be waiting for it in vain.
 
     The ordinary end would wait for what these still owe. Does nothing in a process alone.
+
+    Args:
+        error: to be shown with its traceback.
     """
     if dist.is_available() and dist.is_initialized():
-        sys.stdout.flush()
-        sys.stderr.flush()
+        if error is not None:
+            traceback.print_exception(error)
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
         os._exit(status)
 
 
@@ -185,4 +192,8 @@ def _numbers() -> list[int]:
     except (KeyError, ValueError):
         listed = ", ".join(f"{name}={os.environ.get(name)}" for name in _VARIABLES)
         raise ConfigError(f"started by torchrun? Its variables are incomplete: {listed}") from None
+    rank, size, local_rank, local_size = numbers
+    if not (0 <= rank < size and 0 <= local_rank < local_size <= size):
+        listed = ", ".join(f"{name}={os.environ[name]}" for name in _VARIABLES)
+        raise ConfigError(f"started by torchrun? Its variables contradict each other: {listed}")
     return numbers

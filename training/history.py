@@ -41,7 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # the reader, `head` for one, has seen enough
         sys.stdout = None
     except OSError as error:
-        print(f"training.runlog: {error.filename}: {error.strerror}", file=sys.stderr)
+        where = error.filename or "the output"
+        print(f"training.runlog: {where}: {error.strerror}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        print(f"training.runlog: a config.json that no run has written ({error})", file=sys.stderr)
         raise SystemExit(2) from None
 
 
@@ -51,31 +55,41 @@ def read(run: Path) -> tuple[dict[str, Any], list[Line]]:
     Raises:
         HistoryError: it is no run folder.
     """
+    path = run / "config.json"
     try:
-        config = json.loads((run / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise HistoryError(f"{run}: no readable config.json: is it a run folder?") from None
+        config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    except (OSError, ValueError, RecursionError):
+        config = None
     if not isinstance(config, dict):
-        raise HistoryError(f"{run}: its config.json is not that of a run")
+        raise HistoryError(f"{run}: no readable config.json: is it a run folder?")
     path = run / "metrics.jsonl"
-    lines = []
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-    for content in text.splitlines():
-        try:
-            line = json.loads(content)
-        except ValueError:
-            continue
-        groups = [line.get(k, {}) for k in _GROUPS] if isinstance(line, dict) else [None]
-        if all(isinstance(g, dict) for g in groups) and {*map(type, _place(line))} == {int}:
-            lines.append(line)
-    return config, lines
+    return config, [line for line in map(_line, text.splitlines()) if line]
 
 
-def _place(line: Line) -> list[Any]:
-    return [line.get("step"), line.get("epoch")]
+def _line(text: str) -> Line | None:
+    """A line of the log, or None where it is not as `RunLog.record` writes it."""
+    try:
+        line = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(line, dict):
+        return None
+    places = [line.get("step"), line.get("epoch")]
+    groups = [line.get(name, {}) for name in ("train", "valid", "speed", "skipped", "rollback")]
+    names = line.get("names", [])
+    sound = (
+        all(type(place) is int and 0 <= place < 2**53 for place in places)
+        and all(isinstance(group, dict) for group in groups)
+        and all(_is_number(value) for group in groups for value in group.values())
+        and isinstance(names, list)
+        and all(isinstance(name, str) for name in names)
+    )
+    return line if sound else None
 
 
-_GROUPS = ("train", "valid", "speed", "skipped", "rollback")
+def _is_number(value: Any) -> bool:
+    return value is None or (type(value) in (int, float) and abs(value) < 1e300)
 
 
 def describe(run: Path, config: Mapping[str, Any], lines: Sequence[Line]) -> str:
@@ -110,7 +124,7 @@ def session_line(session: Mapping[str, Any]) -> str:
     commit = str(source.get("commit", "unknown"))[:10] + ("+" if source.get("dirty") else "")
     end = f"stopped at step {session['last_step']}" if "last_step" in session else "killed, or on"
     if "error" in session:
-        end += f", by an error: {str(session['error']).splitlines()[0]}"
+        end += f", by an error: {str(session['error']).partition(chr(10))[0]}"
     return (
         f"{session.get('started')} on {session.get('host')} ({session.get('device')}, "
         f"{session.get('processes', 1)} processes), commit {commit}, from step "

@@ -34,7 +34,7 @@ class Lock:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / LOCK
-        self._file: IO[str] = self._path.open("a+", encoding="utf-8")
+        self._file: IO[str] = self._path.open("a+", encoding="utf-8", errors="replace")
         try:
             self._take()
         except BaseException:

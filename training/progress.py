@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 import logging
+import os
+import sys
+import threading
 import time
 from contextlib import suppress
-from typing import TextIO
+from typing import Any, TextIO
 
 import torch
 from tqdm import tqdm
@@ -43,6 +46,29 @@ class Unbreakable(io.TextIOBase):
 
     def fileno(self) -> int:
         return self._stream.fileno()
+
+
+def quiet_ends(stream: TextIO | None) -> None:
+    """Have the standard error stream survive its reader, and no thread end with a traceback.
+
+    stream: `sys.stderr`; None where it was closed before the start.
+    """
+    if stream is None:
+        stream = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for as long as we run
+    sys.stderr = Unbreakable(stream)
+    before, unraisable = threading.excepthook, sys.unraisablehook
+
+    def note(failure: Any) -> None:
+        # TensorBoard's writer, on a full disk, of which the main thread hears soon.
+        if not issubclass(failure.exc_type, OSError):
+            before(failure)
+
+    def note_unraisable(failure: Any) -> None:
+        # A torch loader that could not even start its workers.
+        if "_MultiProcessingDataLoaderIter" not in getattr(failure.object, "__qualname__", ""):
+            unraisable(failure)
+
+    threading.excepthook, sys.unraisablehook = note, note_unraisable
 
 
 class Progress:

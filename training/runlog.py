@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import math
@@ -12,6 +13,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -46,6 +48,9 @@ class RunLog:
 
     def __init__(self, folder: Path, step: int, size: int) -> None:
         self.folder = folder
+        for path in (folder / METRICS, folder / CONFIG):
+            if os.path.lexists(path) and not path.is_file():  # a named pipe would wait for ever
+                raise ConfigError(f"{path} is not a file; remove it, or name another folder")
         folder.mkdir(parents=True, exist_ok=True)
         (folder / SAMPLES).mkdir(exist_ok=True)
         self._content: dict[str, Any] = {}
@@ -115,7 +120,7 @@ class RunLog:
         As `samples/NAME_KIND.wav`, and in TensorBoard, which has those that never change only once
         a session: of all kinds and epochs, they would fill a disk.
         """
-        stem = name.replace("/", "_")
+        stem = _file_name(name)
         for kind, waveform in recordings.items():
             write(self.folder / SAMPLES / f"{stem}_{kind}.wav", waveform.cpu().numpy(), "FLOAT")
             if (stem, kind) in self._heard:
@@ -138,7 +143,8 @@ class RunLog:
             return file.seek(0, os.SEEK_END)
 
     def close(self) -> None:
-        self._events.close()
+        with suppress(OSError):  # of a full disk, or a folder that is gone, others have told
+            self._events.close()
 
     def _rewind(self, size: int) -> None:
         path = self.folder / METRICS
@@ -183,11 +189,20 @@ def _is_run(folder: Path) -> bool:
 
 def _read_config(folder: Path) -> dict[str, Any]:
     """The content of a folder's `config.json`; nothing where that cannot be read."""
+    path = folder / CONFIG
     try:
-        content = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def _file_name(name: str) -> str:
+    """A name that every file system takes, and that still tells which utterance it is."""
+    plain = name.encode(errors="backslashreplace").decode()
+    plain = "".join(c if c.isalnum() or c in "-_." else "_" for c in plain)
+    digest = hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:8]
+    return plain if len(plain.encode()) <= 100 else f"{plain[:40]}_{digest}"
 
 
 def _versions() -> dict[str, str]:
