@@ -16,6 +16,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.context import BaseContext
 from typing import Any
 
@@ -72,6 +73,10 @@ class _Context(type(_BASE)):  # type: ignore[misc]
 
 def process_context() -> BaseContext:
     """The multiprocessing context that every worker process of this project is started in."""
+    # Python's keeper of semaphores is in this process' group and by itself survives SIGINT and
+    # SIGTERM only: started here, it also keeps the other signals blocked.
+    with _signals_waiting():
+        resource_tracker.ensure_running()
     return _Context()
 
 

@@ -127,8 +127,15 @@ def test_workers_hold_no_torch(pool: PesqPool) -> None:
     assert held is False
 
 
-@pytest.mark.parametrize("when", ["idle", "busy"])
-@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize(
+    ("fault", "when"),
+    [
+        (signal.SIGKILL, "busy"),
+        (signal.SIGSTOP, "busy"),
+        (signal.SIGKILL, "idle"),
+        pytest.param(signal.SIGSTOP, "idle", marks=pytest.mark.slow),
+    ],
+)
 def test_a_worker_that_dies_or_hangs_costs_no_score(
     fault: int, when: str, caplog: pytest.LogCaptureFixture
 ) -> None:

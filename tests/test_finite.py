@@ -145,7 +145,7 @@ def test_after_some_in_a_row_the_run_goes_back_at_a_smaller_rate(
     assert (again.step, again.health.rollbacks) == (9, 2)
 
 
-@pytest.mark.parametrize("bad", [range(5, 9), range(6, 10)])
+@pytest.mark.parametrize("bad", [range(5, 9), pytest.param(range(6, 10), marks=pytest.mark.slow)])
 def test_going_back_is_exact_too(bad: range, make: Callable[..., Trainer]) -> None:
     """Wherever the run was stopped or saved; also where it validates amid skipped steps."""
     optim, run = Optim(skips_in_a_row=4), replace(RUN, save_minutes=0)
