@@ -64,8 +64,11 @@ def quiet_ends(stream: TextIO | None) -> None:
             before(failure)
 
     def note_unraisable(failure: Any) -> None:
-        # A torch loader that could not even start its workers.
-        if "_MultiProcessingDataLoaderIter" not in getattr(failure.object, "__qualname__", ""):
+        # A torch loader that could not even start its workers; at the very end a process pool whose
+        # worker was killed, and that is told to stop through a pipe that is closed.
+        loader = "_MultiProcessingDataLoaderIter" in getattr(failure.object, "__qualname__", "")
+        pool = failure.object is threading and issubclass(failure.exc_type, OSError)
+        if not loader and not pool:
             unraisable(failure)
 
     threading.excepthook, sys.unraisablehook = note, note_unraisable
