@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import torch
 
@@ -17,7 +19,21 @@ from training.trainer import Trainer
 log = logging.getLogger("training")
 
 
-def introduce(trainer: Trainer, network: type[BandSplitNet]) -> None:
+@contextmanager
+def session(trainer: Trainer, network: type[BandSplitNet]) -> Iterator[None]:
+    """Within it a run is trained: its folder tells how that began, and how it has ended."""
+    _introduce(trainer, network)
+    ended: Callable[..., None] = trainer.runlog.ended if trainer.runlog else lambda *_: None
+    try:
+        yield
+    except BaseException as error:
+        with suppress(OSError):  # the disk may be what failed
+            ended(trainer.step, error)
+        raise
+    ended(trainer.step)
+
+
+def _introduce(trainer: Trainer, network: type[BandSplitNet]) -> None:
     """Say what is going to be trained, and write it down."""
     if not trainer.runlog:
         return
@@ -54,6 +70,8 @@ def introduce(trainer: Trainer, network: type[BandSplitNet]) -> None:
 
 def sum_up(trainer: Trainer, stopped: bool) -> None:
     """Say how a session has ended."""
+    if not trainer.runlog:
+        return
     folder, epochs = trainer.folder, trainer.config.run.epochs
     spent = duration(time.monotonic() - trainer.progress.started)
     done = f"{trainer.step:,} steps, {trainer.step / len(trainer.sampler):.4g} of {epochs} epochs"

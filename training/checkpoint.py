@@ -20,7 +20,8 @@ import torch
 
 from data.files import replacing
 
-LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
+LAST, PREVIOUS, GOOD, BEST = "last.pt", "previous.pt", "good.pt", "best.pt"
+DAMAGED = "damaged.pt"
 
 # A torch file is a zip archive; the checksum is the archive's comment, the last thing in the file
 # and the one that every reader of zip archives, `torch.load` among them, leaves alone.
@@ -45,17 +46,26 @@ def pack(state: dict[str, Any]) -> bytes:
     return content + _seal(content)
 
 
-def unpack(content: bytes, path: Path) -> dict[str, Any]:
-    """The state in the content of a checkpoint file, on the CPU. path: for messages.
+def verify(content: bytes, path: Path) -> None:
+    """Check the checksum in the content of a checkpoint file. path: for messages.
 
     Raises:
-        DamagedError: the checksum is not right, or the content is no checkpoint's.
+        DamagedError: it is missing, or not right.
     """
     body, found = content[:-_SEAL_LENGTH], content[-_SEAL_LENGTH:]
     if not found.startswith(_MARK):
         raise DamagedError(f"{path} is damaged, or is not a checkpoint: it ends without a checksum")
     if found != _seal(body):
         raise DamagedError(f"{path} is damaged: its content does not match its checksum")
+
+
+def unpack(content: bytes, path: Path) -> dict[str, Any]:
+    """The state in the content of a checkpoint file, on the CPU. path: for messages.
+
+    Raises:
+        DamagedError: the checksum is not right, or the content is no checkpoint's.
+    """
+    verify(content, path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # guesses about what else the file may be

@@ -7,7 +7,6 @@ import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,7 +16,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from bandsplit.net import BandSplitNet
 from data.errors import DataError
 from data.workers import end_children
-from training.announce import introduce, sum_up
+from training.announce import session, sum_up
 from training.checkpoint import CheckpointError
 from training.config import RECIPES, Config, ConfigError
 from training.distributed import LostError, World, join, leave
@@ -45,9 +44,10 @@ def main(
 ) -> None:
     """Train `network` as `config` and the command line say; ends the process with its status.
 
-    Status 0: trained, as far as was asked for. 75: stopped by SIGINT, SIGTERM or SIGUSR1, and
-    saved; the same command goes on. 1: training failed. 2: something is wrong with the command
-    line, the data or the run folder. A message on stderr says what.
+    Status 0: trained, as far as was asked for. 75: stopped by SIGINT, SIGTERM, SIGUSR1 or SIGHUP,
+    and saved; the same command goes on. 130: stopped by a second Ctrl-C, without saving. 1:
+    training failed. 2: something is wrong with the command line, the data or the run folder. A
+    message on stderr says what.
 
     Args:
         network, config: of this `train.py`.
@@ -72,14 +72,14 @@ def main(
         _fail(2, error)
     except (TrainingError, LostError) as error:
         _fail(1, error)
-    except Interrupted as signal:
-        _fail(STOPPED, f"stopped by {signal}. The same command goes on from what is saved.")
+    except Interrupted as error:
+        _fail(STOPPED, f"stopped by {error}. The same command goes on from what is saved.")
     except (MemoryError, RuntimeError) as error:
         if not _is_lack_of_memory(error):
             leave(1, error)
             raise
         _fail(1, f"out of memory. {_SAVING_MEMORY} ({str(error) or type(error).__name__})")
-    except ValueError as error:
+    except ValueError as error:  # of the scan, which this package does not know
         if "BSBIMAMBA_SCAN" not in str(error):
             raise
         _fail(2, error)
@@ -106,22 +106,14 @@ def _train(
     except OSError as error:
         raise ConfigError(f"{error.filename or folder}: {error.strerror or error}") from None
     try:
-        introduce(trainer, network)
-        stopped = trainer.fit(options.max_steps)
-        if trainer.runlog:
-            trainer.runlog.ended(trainer.step)
-            sum_up(trainer, stopped)
+        with session(trainer, network):
+            stopped = trainer.fit(options.max_steps)
+        sum_up(trainer, stopped)
         return stopped
-    except BaseException as error:
-        with suppress(OSError):
-            if trainer.runlog:
-                trainer.runlog.ended(trainer.step, error)
-        if isinstance(error, OSError):
-            text = f"{error.filename or folder}: {error.strerror or error}"
-            raise TrainingError(text) from None
-        if isinstance(error, CheckpointError):
-            raise TrainingError(f"{error}. What was saved before is untouched.") from None
-        raise
+    except OSError as error:
+        raise TrainingError(f"{error.filename or folder}: {error.strerror or error}") from None
+    except CheckpointError as error:
+        raise TrainingError(f"{error}. What was saved before is untouched.") from None
     finally:
         trainer.close()
 

@@ -6,9 +6,8 @@ import torch
 
 from training.config import Config, ConfigError
 from training.distributed import World
-from training.settings import flatten
-
-_WHERE = ("data.root", "data.clean", "data.noise")  # another machine may have them elsewhere
+from training.settings import PLACES, flatten
+from training.trained import name_of
 
 
 def check(
@@ -39,5 +38,5 @@ def check(
             f"{world.local_size} processes on this machine, which has "
             f"{torch.cuda.device_count()} GPUs; start one for each."
         )
-    mine = {name: value for name, value in flatten(config).items() if name not in _WHERE}
-    world.agree({"network": str(network), **mine, "the data files": data})
+    mine = {name: value for name, value in flatten(config).items() if name not in PLACES}
+    world.agree({"network": name_of(network), **mine, "the data files": data})

@@ -21,8 +21,7 @@ class Health:
     def __init__(self, optim: Optim) -> None:
         self._optim = optim
         self.skipped = self.in_a_row = self.rollbacks = 0
-        self._recent: list[str] = []
-        self._names: list[str] = []
+        self._recent: list[tuple[str, list[str]]] = []  # what to say, and its files
 
     @property
     def rate_factor(self) -> float:
@@ -49,30 +48,23 @@ class Health:
         self.in_a_row += 1
         values = ", ".join(f"{name} {value}" for name, value in broken.items())
         text = f"step {step}: {values} in a batch of {', '.join(names)}"
-        self._recent = [*self._recent, text][-_REMEMBERED:]
-        self._names = [*self._names, *names][-_REMEMBERED * 8 :]
+        self._recent = [*self._recent, (text, list(names))][-_REMEMBERED:]
         return text
 
-    def rolled_back(self, before: Health) -> None:
-        """The run has gone back to a state that knows nothing of what happened `before`."""
-        self.skipped, self.rollbacks = before.skipped, before.rollbacks + 1
-        self._recent, self._names, self.in_a_row = before._recent, before._names, 0
-
-    def copy(self) -> Health:
-        """The same, unaffected by what happens to this one."""
-        twin = Health(self._optim)
-        twin.load_state_dict(self.state_dict())
-        return twin
+    def rolled_back(self) -> None:
+        """The run has gone back to its last good state."""
+        self.rollbacks, self.in_a_row = self.rollbacks + 1, 0
 
     def report(self) -> str:
         """What is known of the steps that were left out, for whoever has to find the cause."""
-        often = [(n, name) for name, n in Counter(self._names).most_common(5) if n > 1]
+        counts = Counter(name for _, names in self._recent for name in names)
+        often = [(n, name) for name, n in counts.most_common(5) if n > 1]
         lines = [
             f"{self.skipped} steps were left out for a loss or gradient that is not finite, the "
             f"last {self.in_a_row} in a row; the run went back {self.rollbacks} times, to a "
             f"learning rate {self.rate_factor:g} times that of the settings.",
             "The last of them:",
-            *(f"  {text}" for text in self._recent[-5:]),
+            *(f"  {text}" for text, _ in self._recent[-5:]),
         ]
         if often:
             listed = ", ".join(f"{name} ({n} times)" for n, name in often)
@@ -88,12 +80,11 @@ class Health:
             "skipped": self.skipped,
             "in_a_row": self.in_a_row,
             "rollbacks": self.rollbacks,
-            "recent": list(self._recent),
-            "names": list(self._names),
+            "recent": [[text, list(names)] for text, names in self._recent],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.skipped, self.in_a_row, self.rollbacks = (
             int(state[name]) for name in ("skipped", "in_a_row", "rollbacks")
         )
-        self._recent, self._names = (list(map(str, state[name])) for name in ("recent", "names"))
+        self._recent = [(str(text), list(map(str, names))) for text, names in state["recent"]]

@@ -12,6 +12,7 @@ from typing import Any
 from data.files import replacing
 from training.plots import PLOT, plot_history
 
+METRICS, CONFIG = "metrics.jsonl", "config.json"
 Line = Mapping[str, Any]
 
 
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"training.runlog: {where}: {error.strerror}", file=sys.stderr)
         raise SystemExit(2) from None
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        print(f"training.runlog: a config.json that no run has written ({error})", file=sys.stderr)
+        print(f"training.runlog: a {CONFIG} that no run has written ({error})", file=sys.stderr)
         raise SystemExit(2) from None
 
 
@@ -55,16 +56,22 @@ def read(run: Path) -> tuple[dict[str, Any], list[Line]]:
     Raises:
         HistoryError: it is no run folder.
     """
-    path = run / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-    except (OSError, ValueError, RecursionError):
-        config = None
-    if not isinstance(config, dict):
-        raise HistoryError(f"{run}: no readable config.json: is it a run folder?")
-    path = run / "metrics.jsonl"
+    config = read_config(run)
+    if config is None:
+        raise HistoryError(f"{run}: no readable {CONFIG}: is it a run folder?")
+    path = run / METRICS
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     return config, [line for line in map(_line, text.splitlines()) if line]
+
+
+def read_config(run: Path) -> dict[str, Any] | None:
+    """The content of a folder's `config.json`, or None where that cannot be read."""
+    path = run / CONFIG
+    try:
+        content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    except (OSError, ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None
 
 
 def _line(text: str) -> Line | None:

@@ -12,6 +12,8 @@ from typing import Any, Protocol
 
 from training.checkpoint import (
     BEST,
+    DAMAGED,
+    GOOD,
     LAST,
     PREVIOUS,
     CheckpointError,
@@ -20,24 +22,21 @@ from training.checkpoint import (
     pack,
     read,
     understood,
-    unpack,
+    verify,
     write,
 )
 from training.config import Config
-from training.settings import diff, network_defaults, to_json
-from training.trained import config_of
+from training.settings import PLACES, diff, network_defaults, to_json
+from training.trained import config_of, name_of
 
 log = logging.getLogger("training")
 
-GOOD, DAMAGED = "good.pt", "damaged.pt"
 # Settings by which a run may differ from the one that it continues. Data may have moved: what is
 # compared is their fingerprint.
-_FREE = ("run.", "data.root", "data.clean", "data.noise")
+_FREE = ("run.", *PLACES)
 # How a file system says that it has no hard links.
 _NO_LINKS = {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 _WAY_OUT = "Name another folder with --run, or start anew with --fresh."
-
-
 # What `restore` returns, by name, in these types.
 _VALUES: dict[str, Any] = {"step": 0, "validated": 0, "best": 0.0, "logged": 0}
 
@@ -67,8 +66,7 @@ class Keeper:
         self.last, self.previous = folder / LAST, folder / PREVIOUS
         self.best, self.good = folder / BEST, folder / GOOD
         self._network, self._config = network, config
-        self._label = f"{network.__module__}:{network.__qualname__}"
-        self._data = data
+        self._name, self._data = name_of(network), data
 
     def save(self, state: dict[str, Any], best: bool = False) -> None:
         """Write `last.pt` (or `best.pt`).
@@ -77,7 +75,7 @@ class Keeper:
             CheckpointError: it cannot be written; what was there before is untouched.
         """
         content = pack(
-            {**state, "network": self._label, "config": to_json(self._config), "data": self._data}
+            {**state, "network": self._name, "config": to_json(self._config), "data": self._data}
         )
         if best:
             write(self.best, content)
@@ -105,14 +103,13 @@ class Keeper:
         Raises:
             CheckpointError: there are some, and none can be read.
         """
-        candidates = [self.good] * good + [self.last, self.previous]
         damage: list[DamagedError] = []
-        for path in candidates:
+        for path in (self.good, self.last, self.previous) if good else (self.last, self.previous):
             if not os.path.lexists(path):
                 continue
             try:
                 content = read(path)
-                unpack(content, path)
+                verify(content, path)
             except DamagedError as error:
                 damage.append(error)
             else:
@@ -143,9 +140,9 @@ class Keeper:
             CheckpointError: it is of another network, of other data, or its configuration differs
                 in more than `run`.
         """
-        if state["network"] != self._label:
+        if state["network"] != self._name:
             raise CheckpointError(
-                f"{path} is of the network {state['network']}, not {self._label}. {_WAY_OUT}"
+                f"{path} is of the network {state['network']}, not {self._name}. {_WAY_OUT}"
             )
         # An argument that one of them leaves to the network's default is compared by that.
         defaults = network_defaults(self._network)

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -80,7 +81,8 @@ class Learner:
             epoch: from 0.
             rate_factor: of the learning rate.
         """
-        torch.manual_seed(_mixed(self.config.seed, number, self.world.rank))
+        random = np.random.SeedSequence([self.config.seed, number, self.world.rank])
+        torch.manual_seed(int(random.generate_state(1, np.uint64)[0]))
         self.model.train()
         device = self.precision.device
         clean, noisy = (batch[k].to(device, non_blocking=True) for k in ("clean", "noisy"))
@@ -177,11 +179,3 @@ class Learner:
         for optimizer in (self.optimizer, self.adversary.optimizer):
             for group in optimizer.param_groups:
                 group["lr"] = rate
-
-
-def _mixed(*numbers: int) -> int:
-    """A seed that differs where any of the numbers does."""
-    seed = 0
-    for number in numbers:
-        seed = (seed * 0x9E3779B97F4A7C15 + number + 1) % 2**63
-    return seed

@@ -24,17 +24,18 @@ from torch.utils.tensorboard import SummaryWriter
 
 from data.audio import SAMPLE_RATE, write
 from data.files import replacing
-from training.checkpoint import BEST, LAST, PREVIOUS
+from training.checkpoint import BEST, DAMAGED, GOOD, LAST, PREVIOUS
 from training.config import BASE, Config, ConfigError
-from training.keeper import DAMAGED, GOOD
+from training.history import CONFIG, METRICS, main, read_config
 from training.plots import PLOT, spectrograms
 from training.settings import diff, flatten
+from training.trained import name_of
 
 log = logging.getLogger("training")
 
 _ROOT = Path(__file__).resolve().parents[1]
 _PACKAGES = ("torch", "numpy", "numba", "scipy", "soundfile", "soxr", "pesq", "pystoi")
-METRICS, CONFIG, SAMPLES = "metrics.jsonl", "config.json", "samples"
+SAMPLES = "samples"
 
 
 class RunLog:
@@ -71,9 +72,9 @@ class RunLog:
             "versions": {"python": platform.python_version(), **_versions()},
             "source": _source(),
         }
-        earlier = _read_config(self.folder).get("sessions")
+        earlier = (read_config(self.folder) or {}).get("sessions")
         self._content = {
-            "network": f"{network.__module__}:{network.__qualname__}",
+            "network": name_of(network),
             "config": flatten(config),
             "difference_from_base": diff(BASE, config),
             "facts": dict(facts),
@@ -184,17 +185,7 @@ def clear(folder: Path) -> None:
 
 
 def _is_run(folder: Path) -> bool:
-    return {"network", "config", "facts"} <= _read_config(folder).keys()
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    """The content of a folder's `config.json`; nothing where that cannot be read."""
-    path = folder / CONFIG
-    try:
-        content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}
+    return {"network", "config", "facts"} <= (read_config(folder) or {}).keys()
 
 
 def _file_name(name: str) -> str:
@@ -229,6 +220,4 @@ def _source() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    from training.history import main
-
     main()

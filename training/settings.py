@@ -13,13 +13,14 @@ from typing import Any
 
 from training.config import BASE, RECIPES, Config, ConfigError, require
 
+# Where data lie: the same run on another machine may have them elsewhere.
+PLACES = ("data.root", "data.clean", "data.noise")
+
 # Settings that would say one thing while another is done.
 _BY_FLAG = {
     "recipe": "--recipe",
     "name": "the train.py or --preset",
-    **dict.fromkeys(
-        ("data.source", "data.root", "data.clean", "data.noise"), "--data, --mix or --synthetic"
-    ),
+    **dict.fromkeys(("data.source", *PLACES), "--data, --mix or --synthetic"),
 }
 _LARGEST_SIZE = 2**16  # of anything in a network
 

@@ -53,6 +53,11 @@ def load_trained(run: Path) -> Trained:
         return Trained(net, config, path.name, step, epochs, list(map(str, held_out)))
 
 
+def name_of(network: type) -> str:
+    """The class of a network as a checkpoint names it, "package.module:Class"."""
+    return f"{network.__module__}:{network.__qualname__}"
+
+
 def config_of(state: dict[str, Any], path: Path) -> Config:
     """The configuration that a checkpoint was made with. path: for messages.
 
@@ -66,7 +71,7 @@ def config_of(state: dict[str, Any], path: Path) -> Config:
 
 
 def _network_class(name: str) -> type[BandSplitNet]:
-    """The class behind "package.module:Class", if it is a network of this repository."""
+    """The class that `name_of` names, if it is a network of this repository."""
     module, _, qualified = name.partition(":")
     parts = module.split(".")
     if all(map(str.isidentifier, parts)) and _ROOT.joinpath(*parts).with_suffix(".py").is_file():

@@ -73,10 +73,9 @@ class Trainer:
         check(network, config, len(train), fingerprint, world, self.device)
         batch = config.data.batch_size
         self.sampler = EpochSampler(len(train), batch, config.seed, world.share(batch))
-        self.step, self.validated, self.best, logged = 0, 0, -math.inf, 0
-        self._saved: tuple[int, int] | None = None
+        self.step, self.validated, self.best = 0, 0, -math.inf
+        self._saved: tuple[int, int] | None = None  # step and validated of what is saved
         self.health = Health(config.optim)
-        self._closing = ExitStack()
         with ExitStack() as closing:
             if world.leads:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -194,21 +193,23 @@ class Trainer:
         """Go back to the last good state, with a smaller learning rate."""
         if self.health.hopeless:
             raise TrainingError(self.health.report())
-        step, best, before = self.step, self.best, self.health.copy()
+        step, best, health = self.step, self.best, self.health.state_dict()
         self._resume(good=True)
-        self.health.rolled_back(before)
         self.best = max(best, self.best)  # as `best.pt` holds it
+        self.health.load_state_dict(health)  # what happened since then is not forgotten
+        self.health.rolled_back()
         if self.runlog:
             log.warning(
                 "%d steps in a row had to be left out: back to step %d, with %g times the "
                 "learning rate",
-                before.in_a_row,
+                health["in_a_row"],
                 self.step,
                 self.health.rate_factor,
             )
             values = {"from": step, "rate_factor": self.health.rate_factor}
             self.runlog.record(self.step, self.epoch, rollback=values)
-        self._save(again=True)  # or after a crash it would not be known
+        self._saved = None
+        self._save()  # or after a crash it would not be known
 
     def _validate(self, stopped: Callable[[], bool]) -> bool:
         """Score the epoch that has ended; False where that was interrupted."""
@@ -248,10 +249,10 @@ class Trainer:
     def _parts(self) -> dict[str, Any]:
         return {**self.learner.parts(), "health": self.health}
 
-    def _save(self, best: bool = False, again: bool = False) -> None:
+    def _save(self, best: bool = False) -> None:
         """Write a checkpoint, unless this very state has been saved; all processes must call it."""
         now = (self.step, self.validated)
-        if not best and not again and now == self._saved:
+        if not best and now == self._saved:
             return
         state: dict[str, Any] = {name: part.state_dict() for name, part in self._parts().items()}
         if self.runlog:
