@@ -1,11 +1,15 @@
-"""In the place of PESQ workers, in tests of the training loop."""
+"""In the place of PESQ workers and a loader, in tests of the training loop."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+
+from training.trainer import Trainer
 
 
 class FakePool:
@@ -40,3 +44,12 @@ class FakePool:
 
     def close(self) -> None:
         pass
+
+
+def batch_of(trainer: Trainer, gain: float = 1.0) -> dict[str, Any]:
+    """The first two training examples as a batch."""
+    items = [trainer.train_set[0, index] for index in (0, 1)]
+    sides = {
+        side: gain * torch.stack([item[side] for item in items]) for side in ("clean", "noisy")
+    }
+    return {"name": [item["name"] for item in items], **sides}

@@ -1,11 +1,14 @@
-"""Run folders made for tests, without training."""
+"""Run folders: made for tests, without training; read; compared."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from abl3.mbs_net import MBSNet
 from training import checkpoint
@@ -41,3 +44,35 @@ def change(path: Path, **values: Any) -> None:
     """Replace entries of a checkpoint, checksum included; None removes one."""
     state = {key: value for key, value in (load(path) | values).items() if value is not None}
     checkpoint.write(path, checkpoint.pack(state))
+
+
+def leaves(state: Any, name: str = "") -> dict[str, Any]:
+    """Every tensor and plain value of a nested state, by its path."""
+    if isinstance(state, dict):
+        children = state.items()
+    elif isinstance(state, list | tuple):
+        children = enumerate(state)  # type: ignore[assignment]
+    else:
+        return {name: state}
+    return {k: v for key, value in children for k, v in leaves(value, f"{name}/{key}").items()}
+
+
+def assert_same_state(one: Path, other: Path, name: str = "last.pt") -> None:
+    """Two runs' checkpoints are the same, to the bit; what is NaN in both is the same too."""
+    a, b = (leaves(load(run / name)) for run in (one, other))
+    # How many workers there are, and how many bytes the speeds took in the log.
+    ignored = ("/config", "/values/logged")
+    a, b = ({k: v for k, v in x.items() if k not in ignored} for x in (a, b))
+    assert a.keys() == b.keys()
+    assert len(a) > 100
+    for key, value in a.items():
+        if isinstance(value, Tensor):
+            np.testing.assert_array_equal(value.numpy(), b[key].numpy(), err_msg=key)
+        else:
+            assert value == b[key], key
+
+
+def metrics(run: Path) -> list[dict]:
+    """What a run has logged, but for how fast it was."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "speed"} for line in lines]

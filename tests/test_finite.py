@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,6 +10,8 @@ from typing import Any
 
 import pytest
 import torch
+from fake_pool import batch_of
+from saved_runs import metrics
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -50,23 +51,17 @@ def weights(trainer: Trainer) -> list[Tensor]:
     ]
 
 
-def lines(folder: Path, kind: str) -> list[dict]:
-    text = (folder / "metrics.jsonl").read_text().splitlines()
-    return [line for line in map(json.loads, text) if kind in line]
-
-
-def batch(trainer: Trainer) -> dict[str, Any]:
-    items = [trainer.train_set[0, index] for index in (0, 1)]
-    sides = {side: torch.stack([item[side] for item in items]) for side in ("clean", "noisy")}
-    return {"name": [item["name"] for item in items], **sides}
+def logged(folder: Path, kind: str) -> list[dict]:
+    """The lines of a run's log that hold such values."""
+    return [line for line in metrics(folder) if kind in line]
 
 
 @pytest.mark.parametrize("fault", ["input", "gradient", "discriminator"])
 def test_neither_player_takes_a_broken_step(fault: str, make: Callable[..., Trainer]) -> None:
     trainer = make()
-    trainer.train_step(batch(trainer))
+    trainer.train_step(batch_of(trainer))
     before = weights(trainer)
-    bad = batch(trainer)
+    bad = batch_of(trainer)
     hook = None
     if fault == "input":
         bad["noisy"][1, 7] = math.inf
@@ -88,7 +83,7 @@ def test_neither_player_takes_a_broken_step(fault: str, make: Callable[..., Trai
     assert trainer.learner.adversary.pending is None
     if hook:
         hook.remove()
-    assert not trainer.train_step(batch(trainer)).broken
+    assert not trainer.train_step(batch_of(trainer)).broken
     assert any(not torch.equal(a, b) for a, b in zip(before, weights(trainer), strict=True))
 
 
@@ -99,14 +94,14 @@ def test_a_skipped_step_is_counted_and_logged_with_its_files(
     poison(trainer, lambda step: step in (2, 5))
     assert not trainer.fit(max_steps=7)
     assert (trainer.health.skipped, trainer.health.in_a_row) == (2, 0)
-    found = lines(trainer.folder, "skipped")
+    found = logged(trainer.folder, "skipped")
     assert [line["step"] for line in found] == [2, 5]
     assert all(len(line["names"]) == 2 for line in found)
     assert [line["skipped"]["loss"] for line in found] == [None, None]
     for line in found:
         assert f"left out step {line['step']}: loss nan" in caplog.text
         assert ", ".join(line["names"]) in caplog.text
-    assert [line["step"] for line in lines(trainer.folder, "train")] == [1, 3, 4, 6, 7]
+    assert [line["step"] for line in logged(trainer.folder, "train")] == [1, 3, 4, 6, 7]
     assert all(p.isfinite().all() for p in weights(trainer))
 
 
@@ -137,7 +132,7 @@ def test_after_some_in_a_row_the_run_goes_back_at_a_smaller_rate(
     assert rates == pytest.approx([1e-3, 5e-4, 2.5e-4])
     assert (trainer.health.rollbacks, trainer.health.skipped) == (2, 6)
     assert caplog.text.count("back to step 3") == 2
-    assert [x["rollback"] for x in lines(trainer.folder, "rollback")] == [
+    assert [x["rollback"] for x in logged(trainer.folder, "rollback")] == [
         {"from": 7, "rate_factor": 0.5},
         {"from": 7, "rate_factor": 0.25},
     ]
@@ -163,7 +158,7 @@ def test_going_back_is_exact_too(bad: range, make: Callable[..., Trainer]) -> No
     assert part.health.state_dict() == whole.health.state_dict()
     assert part.health.rollbacks == 1
     for run_ in (whole, part):
-        found = [(x["step"], x["rollback"]["from"]) for x in lines(run_.folder, "rollback")]
+        found = [(x["step"], x["rollback"]["from"]) for x in logged(run_.folder, "rollback")]
         assert found == [(3, bad[-1])]
     assert all(torch.equal(a, b) for a, b in zip(weights(whole), weights(part), strict=True))
 
@@ -176,7 +171,7 @@ def test_going_back_does_not_forget_the_best_score(make: Callable[..., Trainer])
     # The run went back behind the epoch that ended at 2.5; best.pt is of it all the same.
     assert trainer.health.rollbacks == 1
     assert trainer.best == pytest.approx(2.5)
-    assert [x["valid"]["pesq_wb"] for x in lines(trainer.folder, "valid")] == pytest.approx(
+    assert [x["valid"]["pesq_wb"] for x in logged(trainer.folder, "valid")] == pytest.approx(
         [2.0, 2.5, 2.2, 2.1]
     )
 
@@ -205,30 +200,30 @@ def test_an_overflow_in_fp16_is_the_scalers(make: Callable[..., Trainer]) -> Non
     learner = trainer.learner
     parameter = next(learner.model.parameters())
     hook = parameter.register_hook(lambda g: g * math.inf)
-    trainer.train_step(batch(trainer))
+    trainer.train_step(batch_of(trainer))
     scale = learner.scaler.get_scale()
-    result = trainer.train_step(batch(trainer))
+    result = trainer.train_step(batch_of(trainer))
     assert not result.broken
     assert not math.isfinite(result.values["grad_norm"])
     assert learner.scaler.get_scale() == scale / 2
     learner.scaler.update(1.0)  # there is nothing left to halve: it is no overflow
-    result = trainer.train_step(batch(trainer))
+    result = trainer.train_step(batch_of(trainer))
     assert "grad_norm" in result.broken
     hook.remove()
-    assert not trainer.train_step(batch(trainer)).broken
+    assert not trainer.train_step(batch_of(trainer)).broken
 
 
 def test_a_broken_loss_in_fp16_is_not_the_scalers(make: Callable[..., Trainer]) -> None:
     trainer = make(run=replace(RUN, amp="fp16"))
-    trainer.train_step(batch(trainer))
+    trainer.train_step(batch_of(trainer))
     scales = [s.get_scale() for s in (trainer.learner.scaler, trainer.learner.adversary.scaler)]
-    bad = batch(trainer)
+    bad = batch_of(trainer)
     bad["noisy"][0, 0] = math.nan
     assert "loss" in trainer.train_step(bad).broken
     assert scales == [
         s.get_scale() for s in (trainer.learner.scaler, trainer.learner.adversary.scaler)
     ]
-    assert not trainer.train_step(batch(trainer)).broken
+    assert not trainer.train_step(batch_of(trainer)).broken
 
 
 # Half-precision complex numbers
@@ -257,7 +252,7 @@ def test_no_step_of_training_makes_complex_halves(
     trainer = make(run=replace(RUN, amp=precision))
     with NoComplexHalf() as watching:
         for _ in range(2):  # the second one teaches the discriminator too
-            trainer.train_step(batch(trainer))
+            trainer.train_step(batch_of(trainer))
         assert watching.halves > 100
         trainer.fit(max_steps=STEPS)  # with validation
         with pytest.raises(AssertionError, match="complex halves"):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from convolution_cases import compare
+from processes import command, relative_difference
 from scan_cases import (
     NAMES,
     OPTIONAL,
@@ -19,7 +20,6 @@ from scan_cases import (
     run,
     run_both,
 )
-from test_distributed import command, relative_difference
 from test_networks import EVERYTHING, small, snr
 from test_training import FOLDERS, train
 

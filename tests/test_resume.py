@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from collections.abc import Callable
@@ -11,8 +10,7 @@ from typing import Any
 
 import pytest
 import torch.nn.functional as F
-from saved_runs import load
-from test_distributed import assert_same_tensors
+from saved_runs import assert_same_state, load, metrics
 from torch import Tensor
 
 from abl1.mbs_net import MBSNet
@@ -30,18 +28,10 @@ class Dropping(MBSNet):
         return super().forward(F.dropout(noisy, 0.2, self.training))
 
 
-def lines(folder: Path) -> list[dict]:
-    """What a run has logged, but for how fast it was."""
-    found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k != "speed"} for line in found]
-
-
 def assert_same(one: Path, other: Path, name: str = "last.pt") -> None:
-    a, b = (load(folder / name) for folder in (one, other))
-    for key in ("step", "validated", "best", "epochs"):
-        assert a["values"][key] == b["values"][key]
-    assert_same_tensors(a, b)
-    assert lines(one) == lines(other)
+    """Of two runs, a checkpoint and all that they have logged."""
+    assert_same_state(one, other, name)
+    assert metrics(one) == metrics(other)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +53,7 @@ def test_step_by_step_is_all_at_once(
         part.fit(max_steps=stop)
     assert_same(whole.folder, part.folder)
     assert_same(whole.folder, part.folder, "best.pt")
-    dropped = [line["train"]["loss"] for line in lines(whole.folder) if "train" in line]
+    dropped = [line["train"]["loss"] for line in metrics(whole.folder) if "train" in line]
     assert len(set(dropped)) == len(dropped) == 7
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
 import os
 import signal
@@ -14,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fake_pool import batch_of
+from saved_runs import metrics
 from torch import Tensor
 
 from training.config import Loss, Optim, Run
@@ -32,20 +33,8 @@ GOLDEN = {
 }
 
 
-def batch_of(trainer: Trainer, gain: float = 1.0) -> dict[str, Any]:
-    items = [trainer.train_set[0, index] for index in (0, 1)]
-    sides = {
-        side: gain * torch.stack([item[side] for item in items]) for side in ("clean", "noisy")
-    }
-    return {"name": [item["name"] for item in items], **sides}
-
-
 def numbers(trainer: Trainer, batch: dict[str, Any]) -> dict[str, float]:
     return trainer.train_step(batch).values
-
-
-def metrics(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def checkpointed(folder: Path, name: str = "last.pt") -> dict[str, Any]:

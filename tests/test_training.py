@@ -9,12 +9,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from conftest import ROOT
-from torch import Tensor
+from saved_runs import assert_same_state, metrics
 
 FOLDERS = ("baseline", "abl1", "abl2", "abl3")
 QUICK = ["--batch-size", "2", "--crop", "0.5", "--set", "run.log_every=1", "optim.ema_decay=0.9"]
@@ -28,35 +27,6 @@ def train(folder: str, corpus: Path, run: Path, *options: str) -> subprocess.Com
     )
     assert result.returncode == 0, result.stderr
     return result
-
-
-def leaves(state: Any, name: str = "") -> dict[str, Any]:
-    """Every tensor and plain value of a nested state, by its path."""
-    if isinstance(state, dict):
-        children = state.items()
-    elif isinstance(state, list | tuple):
-        children = enumerate(state)  # type: ignore[assignment]
-    else:
-        return {name: state}
-    return {k: v for key, value in children for k, v in leaves(value, f"{name}/{key}").items()}
-
-
-def assert_same_state(one: Path, other: Path) -> None:
-    a, b = (leaves(torch.load(run / "last.pt", weights_only=True)) for run in (one, other))
-    # How many workers there are, and how many bytes the speeds took in the log.
-    ignored = ("/config", "/values/logged")
-    a, b = ({k: v for k, v in x.items() if k not in ignored} for x in (a, b))
-    assert a.keys() == b.keys()
-    assert len(a) > 100
-    for name, value in a.items():
-        same = torch.equal(value, b[name]) if isinstance(value, Tensor) else value == b[name]
-        assert same, name
-
-
-def metrics(run: Path) -> list[dict]:
-    """What a run has logged, but for how fast it was."""
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k != "speed"} for line in lines]
 
 
 @pytest.mark.parametrize("folder", FOLDERS)

@@ -1,0 +1,80 @@
+"""Training by several processes, in tests: their commands, their corpus, how far they differ."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from conftest import ROOT
+from recordings import put_pairs
+from saved_runs import leaves, load
+from torch import Tensor
+
+from data.audio import read, write
+
+# Four files to a batch: three processes take 1, 1 and 2 of them. Eight training files, so that the
+# epoch's end and its validation come after two steps.
+OPTIONS = [
+    *("--batch-size", "4", "--crop", "0.5", "--workers", "0", "--seed", "3"),
+    *("--set", "model.channels=16", "run.log_every=1", "data.validation_files=5"),
+]
+
+
+def put_corpus(root: Path) -> Path:
+    """Pairs of four training speakers and two that are held out.
+
+    Of three training files most crops are silent, and so have no label.
+    """
+    names = [f"s{speaker}_{i}.wav" for speaker in range(4) for i in (1, 2)]
+    put_pairs(root / "train", names, 1.0)
+    for name in names[::3]:
+        path = root / "train" / "clean" / name
+        x = read(path)
+        x[:13000] = 0
+        write(path, x, "FLOAT")
+    put_pairs(root / "valid", [f"v{speaker}_{i}.wav" for speaker in (1, 2) for i in (1, 2)], 1.0)
+    return root
+
+
+def command(corpus: Path, run: Path, processes: int, *options: str) -> list[str]:
+    """Of a narrow abl1, started by torchrun if there is more than one process."""
+    launcher = [sys.executable]
+    if processes > 1:
+        launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    script = str(ROOT / "abl1" / "train.py")
+    return [*launcher, script, "--data", str(corpus), "--run-folder", str(run), *OPTIONS, *options]
+
+
+def train(corpus: Path, run: Path, processes: int, *options: str) -> str:
+    result = subprocess.run(
+        command(corpus, run, processes, *options), capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stderr
+
+
+def relative_difference(one: Path, other: Path, part: str) -> float:
+    """The largest difference of a part's tensors, each relative to its own norm."""
+    a, b = (
+        {k: v for k, v in leaves(load(run / "last.pt")[part]).items() if isinstance(v, Tensor)}
+        for run in (one, other)
+    )
+    assert a.keys() == b.keys()
+    assert len(a) > 20
+    return max(
+        float((x.double() - b[name].double()).norm() / x.double().norm().clamp_min(1e-12))
+        for name, x in a.items()
+        if x.is_floating_point()
+    )
+
+
+def by_hand(launched: list[str], rank: int, size: int, port: int) -> subprocess.Popen[str]:
+    """One of several processes, started without torchrun, whose agent would help where it is."""
+    here = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
+    there = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    # As torchrun does; another number of threads rounds in another way.
+    variables = {**here, **there, "OMP_NUM_THREADS": 1}
+    environment = os.environ | {name: str(value) for name, value in variables.items()}
+    return subprocess.Popen(launched, env=environment, stderr=subprocess.PIPE, text=True)

@@ -1,0 +1,107 @@
+"""When one of several processes is gone, the others stop, and the same command goes on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from processes import by_hand, command, put_corpus, train
+from saved_runs import assert_same_state, load
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return put_corpus(tmp_path_factory.mktemp("pairs"))
+
+
+def workers_of(launcher: int) -> dict[int, int]:
+    """The training processes that a launcher has started, by rank."""
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int(entry.joinpath("stat").read_text().rpartition(") ")[2].split()[1])
+            environment = entry.joinpath("environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        ranks = [int(v[5:]) for v in environment if v.startswith(b"RANK=")]
+        if parent == launcher and ranks:
+            found[ranks[0]] = int(entry.name)
+    return found
+
+
+def wait_for_steps(process: subprocess.Popen, run: Path, steps: int) -> None:
+    log = run / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (log.is_file() and log.read_text().count('"train"') >= steps):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("rank", [0, 1, 2])
+def test_when_one_process_is_gone_all_stop_within_a_minute(
+    rank: int, fault: int, corpus: Path, tmp_path: Path
+) -> None:
+    """Killed or hung."""
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    options = ["--epochs", "60", "--set", "run.save_minutes=0"]
+    launched = command(corpus, run, 1, *options)
+    processes = [by_hand(launched, r, 3, 29500 + rank) for r in range(3)]
+    try:
+        wait_for_steps(processes[0], run, 3)
+        began = time.monotonic()
+        processes[rank].send_signal(fault)
+        for r in {0, 1, 2} - {rank}:
+            errors = processes[r].communicate(timeout=60)[1]
+            assert processes[r].returncode == 1, errors
+            assert "The same command" in errors
+            assert "Traceback" not in errors
+        assert time.monotonic() - began < 60
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+    step = load(run / "last.pt")["values"]["step"]
+    train(corpus, run, 3, "--epochs", "60", "--max-steps", str(step + 2))
+    train(corpus, whole, 3, "--epochs", "60", "--max-steps", str(step + 2))
+    assert_same_state(whole, run)
+
+
+@pytest.mark.slow
+def test_a_killed_rank_under_torchrun(corpus: Path, tmp_path: Path) -> None:
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    launcher = subprocess.Popen(
+        command(corpus, run, 2, "--epochs", "60", "--set", "run.save_minutes=0"),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with launcher:
+        wait_for_steps(launcher, run, 3)
+        began = time.monotonic()
+        os.kill(workers_of(launcher.pid)[1], signal.SIGKILL)
+        launcher.communicate(timeout=60)
+        assert time.monotonic() - began < 60
+    assert launcher.returncode != 0
+    step = load(run / "last.pt")["values"]["step"]
+    for folder in (run, whole):
+        train(corpus, folder, 2, "--epochs", "60", "--max-steps", str(step + 2))
+    assert_same_state(whole, run)
+
+
+@pytest.mark.slow
+def test_a_signal_to_torchrun_saves(corpus: Path, tmp_path: Path) -> None:
+    launcher = subprocess.Popen(
+        command(corpus, tmp_path, 2, "--epochs", "60"), stderr=subprocess.PIPE, text=True
+    )
+    with launcher:
+        wait_for_steps(launcher, tmp_path, 3)
+        launcher.send_signal(signal.SIGTERM)
+        errors = launcher.communicate(timeout=60)[1]
+    assert "stopping after this step" in errors
+    assert load(tmp_path / "last.pt")["values"]["step"] >= 3
