@@ -25,8 +25,6 @@ from data.signals import STOP_SIGNALS
 _METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 _BASE: Any = multiprocessing.get_context(_METHOD)
 _BASE.set_forkserver_preload(["data.session"])
-
-
 # Processes are started by the main thread and by those that wait for PESQ workers.
 _starting = threading.Lock()
 
