@@ -1,22 +1,27 @@
 """Objective scores of one enhanced utterance against its clean one. Free of torch.
 
-All take 16-kHz signals (s,) of one length, of any real type. What cannot be scored raises
-`MetricError` with a reason; no score is ever replaced by a placeholder.
+All take 16-kHz signals (s,) of one length: real numbers at a full scale of 1, or signed whole
+numbers. What cannot be scored raises `MetricError` with a reason; no score is ever replaced by a
+placeholder. The measures themselves stand in `intelligibility`, `distortion` and `composite`.
 """
 
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import pesq
-import pystoi
 from numpy.typing import NDArray
 
-from data.audio import SAMPLE_RATE, SILENCE
+from data.audio import SAMPLE_RATE
+from evaluation import composite
+from evaluation.distortion import llr, segsnr, si_sdr, snr, wss
+from evaluation.intelligibility import estoi, stoi, stoi_pystoi
+from evaluation.signals import MetricError, Samples, checked
 
 # `pesq` has room for 50 stretches of speech and writes past its end when there are more: the score
 # is wrong, or the process dies. Half a minute of speech has fewer.
@@ -25,23 +30,35 @@ _PESQ_REASONS = {
     pesq.PesqError.BUFFER_TOO_SHORT: "too short for PESQ (a quarter of a second)",
     pesq.PesqError.NO_UTTERANCES_DETECTED: "PESQ finds no speech",
 }
-_STOI_SECONDS = 0.384
-# Of power: what is below this share of the rest is rounding in 64-bit arithmetic.
-_ROUNDING = 1e-24
-
-Signal = NDArray[np.float64]
-
-
-class MetricError(Exception):
-    """A score does not exist for this utterance; the message says why."""
+# Of what float samples are to Loizou's program (see `wss`).
+_FLOAT_SCALE = 1 / 32768
+# Raised when a score's definition changes: scores kept from before are then not taken.
+_DEFINITIONS = 1
 
 
-def pesq_wb(clean: NDArray[Any], enhanced: NDArray[Any]) -> float:
+@dataclass(frozen=True)
+class Metric:
+    """How a metric is shown, and which way is better.
+
+    tie: differences below this are none that anybody hears or a table shows.
+    """
+
+    heading: str
+    digits: int
+    tie: float
+    unit: str = ""
+    higher_is_better: bool = True
+
+    def show(self, value: float) -> str:
+        return f"{value:.{self.digits}f}"
+
+
+def pesq_wb(clean: Samples, enhanced: Samples) -> float:
     """PESQ, wideband, as MOS-LQO (about 1.04 to 4.64).
 
     ITU-T P.862.2 without Corrigendum 2, by the package `pesq` 0.0.4, the field's reference.
     """
-    clean, enhanced = _checked(clean, enhanced)
+    clean, enhanced = checked(clean, enhanced)
     if len(clean) > _PESQ_SECONDS * SAMPLE_RATE:
         raise MetricError(f"too long for PESQ ({_PESQ_SECONDS} s)")
     result = pesq.pesq(SAMPLE_RATE, clean, enhanced, "wb", pesq.PesqError.RETURN_VALUES)
@@ -51,96 +68,85 @@ def pesq_wb(clean: NDArray[Any], enhanced: NDArray[Any]) -> float:
     return float(result)
 
 
-def stoi(clean: NDArray[Any], enhanced: NDArray[Any]) -> float:
-    """Short-time objective intelligibility (at most 1), by `pystoi`.
+class _Utterance:
+    """A pair of signals, and what has been computed of it: PESQ, LLR and WSS serve several scores."""
 
-    Taal et al., IEEE TASLP 2011.
-    """
-    return _stoi(clean, enhanced, extended=False)
+    def __init__(self, clean: NDArray[Any], enhanced: NDArray[Any]) -> None:
+        self._signals = clean, enhanced
+        self._found: dict[str, float | MetricError] = {}
 
+    def __call__(self, name: str) -> float:
+        if name not in self._found:
+            try:
+                value = _SCORES[name](self)
+                if not math.isfinite(value):
+                    raise MetricError(f"{name} is no number")
+                self._found[name] = value
+            except MetricError as error:
+                self._found[name] = error
+        found = self._found[name]
+        if isinstance(found, MetricError):
+            raise found
+        return found
 
-def estoi(clean: NDArray[Any], enhanced: NDArray[Any]) -> float:
-    """Extended short-time objective intelligibility (at most 1), by `pystoi`.
-
-    Jensen and Taal, IEEE/ACM TASLP 2016.
-    """
-    return _stoi(clean, enhanced, extended=True)
-
-
-def si_sdr(clean: NDArray[Any], enhanced: NDArray[Any]) -> float:
-    """Scale-invariant signal-to-distortion ratio in dB, of the signals without their means.
-
-    Le Roux et al., "SDR - half-baked or well done?", ICASSP 2019, equation 3.
-    """
-    clean, enhanced = _checked(clean, enhanced)
-    reference = clean - clean.mean()
-    estimate = enhanced - enhanced.mean()
-    target = (estimate @ reference) / (reference @ reference) * reference
-    error = estimate - target
-    signal, noise = float(target @ target), float(error @ error)
-    if noise < _ROUNDING * signal:
-        raise MetricError("SI-SDR is infinite: the enhanced signal is the clean one, scaled")
-    if signal < _ROUNDING * noise:
-        raise MetricError("SI-SDR is minus infinity: nothing of the clean signal is left")
-    return 10 * float(np.log10(signal / noise))
+    def by(self, measure: Callable[..., float], **options: float) -> float:
+        return measure(*self._signals, **options)
 
 
-_FUNCTIONS: dict[str, Callable[[NDArray[Any], NDArray[Any]], float]] = {
-    "pesq_wb": pesq_wb,
-    "stoi": stoi,
-    "estoi": estoi,
-    "si_sdr": si_sdr,
+_SCORES: dict[str, Callable[[_Utterance], float]] = {
+    "pesq_wb": lambda of: of.by(pesq_wb),
+    "stoi": lambda of: of.by(stoi),
+    "estoi": lambda of: of.by(estoi),
+    "csig": lambda of: composite.csig(of("pesq_wb"), of("llr"), of("wss")),
+    "cbak": lambda of: composite.cbak(of("pesq_wb"), of("wss"), of("segsnr")),
+    "covl": lambda of: composite.covl(of("pesq_wb"), of("llr"), of("wss")),
+    "segsnr": lambda of: of.by(segsnr),
+    "si_sdr": lambda of: of.by(si_sdr),
+    "csig_float": lambda of: composite.csig(of("pesq_wb"), of("llr"), of("wss_float")),
+    "cbak_float": lambda of: composite.cbak(of("pesq_wb"), of("wss_float"), of("segsnr")),
+    "covl_float": lambda of: composite.covl(of("pesq_wb"), of("llr"), of("wss_float")),
+    "llr": lambda of: of.by(llr),
+    "wss": lambda of: of.by(wss),
+    "wss_float": lambda of: of.by(wss, full_scale=_FLOAT_SCALE),
+    "stoi_pystoi": lambda of: of.by(stoi_pystoi),
+    "snr": lambda of: of.by(snr),
 }
-METRICS = tuple(_FUNCTIONS)
+METRICS: dict[str, Metric] = {
+    "pesq_wb": Metric("PESQ-WB", 3, 0.01),
+    "stoi": Metric("STOI", 4, 0.001),
+    "estoi": Metric("ESTOI", 4, 0.001),
+    "csig": Metric("CSIG", 3, 0.01),
+    "cbak": Metric("CBAK", 3, 0.01),
+    "covl": Metric("COVL", 3, 0.01),
+    "segsnr": Metric("SegSNR", 2, 0.05, "dB"),
+    "si_sdr": Metric("SI-SDR", 2, 0.05, "dB"),
+    "csig_float": Metric("CSIG, float scale", 3, 0.01),
+    "cbak_float": Metric("CBAK, float scale", 3, 0.01),
+    "covl_float": Metric("COVL, float scale", 3, 0.01),
+    "llr": Metric("LLR", 3, 0.005, higher_is_better=False),
+    "wss": Metric("WSS", 2, 0.1, higher_is_better=False),
+    "wss_float": Metric("WSS, float scale", 2, 0.1, higher_is_better=False),
+    "stoi_pystoi": Metric("STOI by pystoi", 4, 0.001),
+    "snr": Metric("SNR", 2, 0.05, "dB"),
+}
+PACKAGES = ("pesq", "pystoi", "numpy", "scipy")
 
 
 def score(
-    clean: NDArray[Any], enhanced: NDArray[Any], names: tuple[str, ...] = METRICS
+    clean: NDArray[Any], enhanced: NDArray[Any], names: tuple[str, ...] = tuple(METRICS)
 ) -> dict[str, float | str]:
     """The named scores of one utterance; in the place of one that does not exist, the reason."""
+    utterance = _Utterance(clean, enhanced)
     scores: dict[str, float | str] = {}
     for name in names:
         try:
-            value = _FUNCTIONS[name](clean, enhanced)
-            scores[name] = value if math.isfinite(value) else f"{name} is no number"
+            scores[name] = utterance(name)
         except MetricError as error:
             scores[name] = str(error)
     return scores
 
 
-def _stoi(clean: NDArray[Any], enhanced: NDArray[Any], extended: bool) -> float:
-    clean, enhanced = _checked(clean, enhanced)
-    reason = f"too little speech for STOI ({1000 * _STOI_SECONDS:.0f} ms)"
-    if len(clean) < _STOI_SECONDS * SAMPLE_RATE:
-        raise MetricError(reason)
-    # pystoi dithers the extended form from numpy's global generator.
-    state = np.random.get_state()  # noqa: NPY002
-    np.random.seed(0)  # noqa: NPY002
-    try:
-        with warnings.catch_warnings(), np.errstate(all="ignore"):
-            # Too little speech is a warning and the placeholder 1e-5 in pystoi.
-            warnings.simplefilter("error", RuntimeWarning)
-            return float(pystoi.stoi(clean, enhanced, SAMPLE_RATE, extended=extended))
-    except RuntimeWarning:
-        raise MetricError(reason) from None
-    finally:
-        np.random.set_state(state)  # noqa: NPY002
-
-
-def _checked(clean: NDArray[Any], enhanced: NDArray[Any]) -> tuple[Signal, Signal]:
-    """Both signals in 64 bits.
-
-    Raises:
-        MetricError: no metric means anything on them.
-    """
-    if clean.ndim != 1 or clean.shape != enhanced.shape:
-        raise MetricError(f"lengths differ: clean {clean.shape}, enhanced {enhanced.shape}")
-    if not clean.size:
-        raise MetricError("there are no samples")
-    signals = clean.astype(np.float64), enhanced.astype(np.float64)
-    for name, x in zip(("clean", "enhanced"), signals, strict=True):
-        if not np.isfinite(x).all():
-            raise MetricError(f"the {name} signal has NaN or infinite samples")
-        if x.std() < 10 ** (SILENCE / 20):
-            raise MetricError(f"the {name} signal is silent or constant")
-    return signals
+def definition() -> str:
+    """What scores depend on beside the signals: kept ones are taken only where this is the same."""
+    packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    return f"definitions {_DEFINITIONS}, {packages}"
