@@ -1,8 +1,17 @@
-"""What a network costs: its parameters, and its multiply-accumulates for a second of audio."""
+"""What a network costs: its size, its multiply-accumulates, and the time and memory of its use."""
 
 from __future__ import annotations
 
 import copy
+import ctypes
+import gc
+import os
+import statistics
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -11,6 +20,32 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bandsplit.net import BandSplitNet
 from data.audio import SAMPLE_RATE
+
+# Linux: this process's memory, and where the mark that it came up to is set back.
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_WARM_UP = 0.25  # s
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What enhancing one recording costs on one device.
+
+    Attributes:
+        parameters: as `count_parameters`.
+        macs_per_second: as `count_macs`.
+        real_time_factor: seconds of processing for a second of audio.
+        peak_memory: bytes above those in use before, the network's own weights among the latter;
+            None where it cannot be measured.
+        device: the card's name, or how many threads of a CPU.
+        seconds: of the recording that time and memory are those of.
+    """
+
+    parameters: int
+    macs_per_second: float
+    real_time_factor: float
+    peak_memory: int | None
+    device: str
+    seconds: float
 
 
 def count_parameters(net: nn.Module) -> int:
@@ -31,6 +66,114 @@ def count_macs(net: BandSplitNet, seconds: int = 2) -> float:
     # The counter knows products and convolutions; the scan's operators have told it their own cost.
     formulas = {torch.ops.aten.mkldnn_rnn_layer: lstm}
     probe = copy.deepcopy(net).cpu().eval()
-    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=formulas) as counter:
+    with (
+        _without("BSBIMAMBA_SCAN"),
+        torch.no_grad(),
+        FlopCounterMode(display=False, custom_mapping=formulas) as counter,
+    ):
         probe(torch.zeros(1, seconds * SAMPLE_RATE))
     return counter.get_total_flops() / 2 / seconds
+
+
+def measure_cost(
+    net: BandSplitNet, device: torch.device | str, seconds: float = 4.0, repeats: int = 3
+) -> Cost:
+    """Measure the use of a network on one recording of noise, whole, with `net.enhance`.
+
+    Memory is that of the first pass over it, time the median of `repeats` more. A copy is measured:
+    the network stays on its device and in its mode, and no random state changes. Whatever else the
+    process allocates meanwhile counts too.
+
+    Raises:
+        ValueError: the recording would be empty, or `repeats` is below 1.
+    """
+    device = torch.device(device)
+    samples = round(seconds * SAMPLE_RATE)
+    if samples < 1 or repeats < 1:
+        raise ValueError(f"{repeats} repeats of {seconds} s: expected at least 1 of 1 sample")
+    macs = count_macs(net)
+    probe = copy.deepcopy(net).to(device).eval()
+    # Noise: of silence a processor may compute faster, or far slower.
+    noisy = 0.1 * torch.randn(1, samples, generator=torch.Generator().manual_seed(0)).to(device)
+
+    # What is loaded and compiled once does not count, and what the warm-up took is given back.
+    probe.enhance(noisy[:, : round(_WARM_UP * SAMPLE_RATE)])
+    peak_memory = _peak_memory(probe, noisy)
+    times = [_time(probe, noisy) for _ in range(repeats)]
+    return Cost(
+        parameters=count_parameters(net),
+        macs_per_second=macs,
+        real_time_factor=statistics.median(times) * SAMPLE_RATE / samples,
+        peak_memory=peak_memory,
+        device=_phrase(device),
+        seconds=samples / SAMPLE_RATE,
+    )
+
+
+def _time(net: BandSplitNet, noisy: torch.Tensor) -> float:
+    """Seconds that one pass takes."""
+    _synchronise(noisy.device)
+    start = perf_counter()
+    net.enhance(noisy)
+    _synchronise(noisy.device)
+    return perf_counter() - start
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _peak_memory(net: BandSplitNet, noisy: torch.Tensor) -> int | None:
+    """Bytes that one pass takes at its peak; the pass is made where that cannot be measured too."""
+    gc.collect()
+    if noisy.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(noisy.device)
+        before = torch.cuda.memory_allocated(noisy.device)
+        net.enhance(noisy)
+        return torch.cuda.max_memory_allocated(noisy.device) - before
+    # What the C library keeps of freed memory would be used again without being seen. Others than
+    # glibc have no such function.
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+    try:
+        # 5: the high-water mark becomes what is resident now (proc_pid_clear_refs(5)).
+        _CLEAR.write_text("5")
+        before, _ = _resident()
+    except (OSError, KeyError):
+        net.enhance(noisy)
+        return None
+    net.enhance(noisy)
+    return max(0, _resident()[1] - before)
+
+
+def _resident() -> tuple[int, int]:
+    """Bytes of this process in memory: now, and at most since the mark was set back.
+
+    Raises:
+        OSError, KeyError: this system does not tell.
+    """
+    fields = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines())
+    now, most = (int(fields[name].removesuffix("kB")) * 1024 for name in ("VmRSS", "VmHWM"))
+    return now, most
+
+
+def _phrase(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"{threads} thread{'s' * (threads > 1)} of a {device.type.upper()}"
+
+
+@contextmanager
+def _without(variable: str) -> Iterator[None]:
+    """Without an environment variable.
+
+    This one may name a backend that no CPU can run, or that does not say what it costs.
+    """
+    value = os.environ.pop(variable, None)
+    try:
+        yield
+    finally:
+        if value is not None:
+            os.environ[variable] = value

@@ -1,0 +1,216 @@
+"""What a network costs: counts against sums by hand, measurements against what must be so."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from test_networks import EVERYTHING, small
+
+from bandsplit import cost
+from bandsplit.bands import WIDTHS
+from bandsplit.cost import count_macs, count_parameters, measure_cost
+from bandsplit.net import BandSplitNet
+
+FRAMES, SECONDS = 251, 2
+PLACES = FRAMES * len(WIDTHS)  # in a sequence of features, for the two seconds
+
+
+# Counted by hand: multiply-accumulates of two seconds
+
+
+def ends(channels: int, hidden: list[int]) -> int:
+    """The split's Linears (real and imaginary part of each bin) and the decoders' two."""
+    split = sum(2 * width * channels for width in WIDTHS)
+    decoders = sum(
+        channels * h + h * 2 * 6 * w  # a gate and a value of 3 complex taps for each bin
+        for w, h in zip(WIDTHS, hidden, strict=True)
+    )
+    return FRAMES * (split + decoders)
+
+
+def lstm(channels: int, width: int, directions: int) -> int:
+    """Four gates of input and state, and the Linear back."""
+    return PLACES * directions * (4 * width * (channels + width) + width * channels)
+
+
+def swiglu(channels: int) -> int:
+    return PLACES * (channels * 4 * channels + 2 * channels * channels)
+
+
+def bimamba(channels: int, inner: int, states: int, rank: int, taps: int = 4) -> int:
+    """Gu and Dao's block, twice; the scan's three products in each state; the Linear that joins."""
+    projections = channels * 2 * inner + inner * (rank + 2 * states) + rank * inner
+    projections += inner * channels
+    one = projections + taps * inner + 3 * inner * states
+    return PLACES * (2 * one + 2 * channels * channels)
+
+
+MAMBA_PATH = bimamba(192, 384, 16, 12) + swiglu(192)
+BY_HAND = {
+    "bsrnn": ends(56, [224] * 31) + 5 * (lstm(56, 112, 1) + lstm(56, 112, 2)),
+    "bsrnn_public": ends(64, [256] * 31) + 5 * (lstm(64, 128, 1) + lstm(64, 128, 2)),
+    "bsrnn_bi": ends(56, [224] * 31) + 4 * 2 * lstm(56, 112, 2),
+    "lstm_dualpath": ends(192, [96] * 31) + 2 * (lstm(192, 174, 2) + swiglu(192)),
+    "abl1": ends(192, [96] * 31) + MAMBA_PATH,
+    "abl2": ends(192, [96] * 31) + 2 * MAMBA_PATH,
+    "abl3": ends(192, [24] * 11 + [32] * 12 + [36] * 8) + 2 * MAMBA_PATH,
+    "uniform31": ends(192, [31] * 31) + 2 * MAMBA_PATH,
+}
+
+
+def full(name: str) -> BandSplitNet:
+    network, config = EVERYTHING[name]
+    return network(**config.model)
+
+
+@pytest.mark.parametrize("name", EVERYTHING)
+def test_every_product_is_counted_once(name: str):
+    assert count_macs(full(name), SECONDS) * SECONDS == BY_HAND[name]
+
+
+@pytest.mark.filterwarnings("ignore:TF32 acceleration:UserWarning")
+def test_lstms_count_the_same_without_the_fused_kernel():
+    with torch.backends.mkldnn.flags(enabled=False):
+        assert count_macs(full("bsrnn"), SECONDS) * SECONDS == BY_HAND["bsrnn"]
+
+
+@pytest.mark.parametrize("backend", ["reference", "chunked", "cpu", "triton"])
+def test_the_count_does_not_depend_on_the_backend(monkeypatch: pytest.MonkeyPatch, backend: str):
+    """The counter sees nothing of "reference"; "triton" cannot run where it is counted."""
+    net = small("abl1")
+    expected = count_macs(net)
+    monkeypatch.setenv("BSBIMAMBA_SCAN", backend)
+    assert count_macs(net) == expected
+    assert os.environ["BSBIMAMBA_SCAN"] == backend
+
+
+def test_the_variable_is_back_after_a_failure(monkeypatch: pytest.MonkeyPatch):
+    net = small("abl1")
+    net.layers = torch.nn.Linear(1, 1)
+    monkeypatch.setenv("BSBIMAMBA_SCAN", "cpu")
+    with pytest.raises(RuntimeError):
+        count_macs(net)
+    assert os.environ["BSBIMAMBA_SCAN"] == "cpu"
+
+
+# Measured
+
+
+@pytest.mark.parametrize("name", ["bsrnn", "abl3"])
+def test_there_is_a_figure_for_everything(name: str):
+    net = small(name)
+    found = measure_cost(net, "cpu", seconds=1, repeats=1)
+    assert found.parameters == count_parameters(net)
+    assert found.macs_per_second == count_macs(net)
+    assert found.real_time_factor > 0
+    assert found.seconds == 1
+    threads = torch.get_num_threads()
+    assert found.device == ("1 thread of a CPU" if threads == 1 else f"{threads} threads of a CPU")
+    if found.peak_memory is None:
+        pytest.skip("this system does not tell how much memory was in use")
+    assert found.peak_memory > 0
+
+
+def test_a_longer_recording_takes_more_memory():
+    net = small("abl1", channels=48)
+    few, many = (measure_cost(net, "cpu", seconds, repeats=1).peak_memory for seconds in (0.5, 6))
+    if few is None or many is None:
+        pytest.skip("this system does not tell how much memory was in use")
+    # The features alone: 6 s of 31 bands × 48 channels of 4 bytes.
+    assert many > 31 * 48 * 751 * 4
+    assert many > 2 * few
+
+
+class Watched(BandSplitNet):
+    """Any network, with the lengths that it has enhanced: deep copies share the list."""
+
+    def __init__(self, net: BandSplitNet) -> None:
+        torch.nn.Module.__init__(self)
+        self.net, self.lengths = net, []
+
+    def __deepcopy__(self, memo: dict) -> Watched:
+        twin = Watched(copy.deepcopy(self.net, memo))
+        twin.lengths = self.lengths
+        return twin
+
+    def forward(self, noisy: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.net(noisy)
+
+    def enhance(self, noisy: torch.Tensor) -> torch.Tensor:
+        assert not self.training
+        self.lengths.append(noisy.shape[-1])
+        return self.net.enhance(noisy)
+
+
+def test_time_is_the_median_of_the_passes_after_the_first(monkeypatch: pytest.MonkeyPatch):
+    net = Watched(small("bsrnn"))
+    seconds = [0.5, 0.25, 0.5, 7.0, 0.125]
+    clock = iter(list(itertools.accumulate(x for each in seconds for x in (100.0, each))))
+    monkeypatch.setattr(cost, "perf_counter", lambda: next(clock))
+    found = measure_cost(net, "cpu", seconds=2, repeats=5)
+    assert found.real_time_factor == 0.25  # half a second for two
+    assert net.lengths == [4000] + 6 * [32000]
+    assert next(clock, None) is None
+
+
+def test_nothing_is_changed():
+    net = small("abl2").train()
+    weights = copy.deepcopy(net.state_dict())
+    state = torch.get_rng_state()
+    measure_cost(net, "cpu", seconds=0.1, repeats=1)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(module.training for module in net.modules())
+    assert all(torch.equal(x, weights[name]) for name, x in net.state_dict().items())
+    assert all(p.requires_grad and p.grad is None for p in net.parameters())
+
+
+@pytest.mark.parametrize("lacking", ["_CLEAR", "_STATUS", "VmHWM"])
+def test_memory_that_cannot_be_measured_is_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, lacking: str
+):
+    if lacking == "VmHWM":
+        monkeypatch.setattr(cost, "_CLEAR", tmp_path / "clear_refs")
+        monkeypatch.setattr(cost, "_STATUS", tmp_path / "status")
+        (tmp_path / "status").write_text("Name:\tpython\nVmRSS:\t  100 kB\n")
+    else:
+        monkeypatch.setattr(cost, lacking, tmp_path / "nothing" / "here")
+    net = Watched(small("bsrnn"))
+    found = measure_cost(net, "cpu", seconds=0.5, repeats=2)
+    assert found.peak_memory is None
+    assert found.real_time_factor > 0
+    assert net.lengths == [4000] + 3 * [8000]
+
+
+def test_memory_is_the_mark_above_what_was_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    status = tmp_path / "status"
+    monkeypatch.setattr(cost, "_CLEAR", tmp_path / "clear_refs")
+    monkeypatch.setattr(cost, "_STATUS", status)
+    status.write_text("VmHWM:\t  3000 kB\nVmRSS:\t  1000 kB\n")
+    assert measure_cost(small("bsrnn"), "cpu", 0.1, 1).peak_memory == 2000 * 1024
+    assert (tmp_path / "clear_refs").read_text() == "5"
+
+
+@pytest.mark.parametrize(("seconds", "repeats"), [(0, 1), (-1, 1), (1e-5, 1), (1, 0)])
+def test_nothing_to_measure_is_an_error(seconds: float, repeats: int):
+    with pytest.raises(ValueError, match="expected at least 1 of 1 sample"):
+        measure_cost(small("bsrnn"), "cpu", seconds, repeats)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no CUDA device here")
+@pytest.mark.parametrize("name", ["bsrnn", "abl3"])
+def test_on_a_gpu(name: str):
+    net = full(name)
+    few, many = (measure_cost(net, "cuda", seconds, repeats=2) for seconds in (1, 4))
+    assert many.device == torch.cuda.get_device_name()
+    assert 0 < many.real_time_factor < 1
+    assert few.macs_per_second == many.macs_per_second == BY_HAND[name] / SECONDS
+    assert few.peak_memory is not None
+    assert many.peak_memory is not None
+    assert many.peak_memory > 2 * few.peak_memory > 0
+    assert {p.device.type for p in net.parameters()} == {"cpu"}
