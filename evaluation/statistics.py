@@ -1,0 +1,279 @@
+"""What scores allow to be said: means with intervals, differences with tests. Free of torch.
+
+`scores` (r, n) are one metric of one model: r runs of it, which differ in their seed, on n files;
+NaN where a file has no score. A file counts where every run has its score, with its mean over the
+runs: otherwise the files that one run failed on would be those of the other runs.
+
+What is drawn anew in an interval, and what a p value treats as chance, are the files. How another
+training of the same model would have come out is not in them: `spread` says it, given several
+seeds. Nor is it in them that files are of few speakers: both are about more files of these.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+# What is drawn at once: files × resamples. A piece of the draws is of a byte each.
+_BATCH = 1 << 20
+# Scores that agree to so many decimals are equal: beyond is the rounding of means and differences.
+_DECIMALS = 9
+_ROUNDING = 10.0**-_DECIMALS
+# Differences that are not zero: with fewer, no outcome of a Wilcoxon test has p < 0.05.
+_FEWEST = 6
+
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with its confidence interval from `low` to `high`. count: files that it is over."""
+
+    mean: float
+    low: float
+    high: float
+    count: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One system against a baseline, on the files that both have; `other - baseline` throughout.
+
+    Attributes:
+        difference: the mean of the differences.
+        p: of the two-sided Wilcoxon signed-rank test that they lie symmetrically about 0; None
+            where fewer than 6 differ from 0, of which no outcome has p < 0.05.
+        rank_biserial: the matched-pairs rank-biserial correlation, in [-1, 1]: the share of the
+            ranks that is of positive differences less the share that is of negative ones.
+        cohen_d: Cohen's d_z, the mean of the differences in their standard deviations; None where
+            they have none.
+        wins, ties, losses: files on which the other one is better, as good, worse.
+        p_holm: p among those that it was tested together with (`with_holm`); None before that.
+    """
+
+    difference: Interval
+    p: float | None
+    rank_biserial: float
+    cohen_d: float | None
+    wins: int
+    ties: int
+    losses: int
+    p_holm: float | None = None
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Two standard deviations (n - 1 in the denominator) of different things.
+
+    Attributes:
+        runs: how many there are.
+        over_runs: of the runs' means: how much a seed decides. None for a single run.
+        over_files: of the files' means over the runs: how much the files differ. None for fewer
+            than two files.
+    """
+
+    runs: int
+    over_runs: float | None
+    over_files: float | None
+
+
+def mean_interval(
+    scores: ArrayLike, level: float = 0.95, resamples: int = 10_000, seed: int = 0
+) -> Interval | None:
+    """The mean of scores (r, n) and its bootstrap interval over the files; None without a file.
+
+    Bias-corrected and accelerated (BCa; Efron, "Better bootstrap confidence intervals", JASA 82,
+    1987). Where that does not exist or leaves the mean out, as it can for a few files, the
+    percentile interval stands in. Where all scores are the same, as that of a single file is,
+    `low` and `high` are the mean. Whenever as many files meet the same seed, the same are drawn.
+
+    Raises:
+        ValueError: scores is not (r, n), or the level not between 0 and 1.
+    """
+    return _interval(_file_means(scores), level, resamples, seed)
+
+
+def compare(
+    baseline: ArrayLike,
+    other: ArrayLike,
+    tie: float = 0.0,
+    higher_is_better: bool = True,
+    level: float = 0.95,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> Comparison | None:
+    """The system `other`, scores (r', n), against `baseline`, (r, n); None without a common file.
+
+    The test keeps the zeros among the differences while it ranks them (Pratt, "Remarks on zeros
+    and ties in the Wilcoxon signed rank procedures", JASA 54, 1959): leaving them out would hide
+    how many files did not change. So does the effect size (Kerby, "The simple difference formula",
+    Comprehensive Psychology 3, 2014), to which they add ranks of neither sign.
+
+    Args:
+        tie: a difference no larger than this is neither win nor loss; it counts in all else.
+        higher_is_better: False where a lower score is the better one; it decides what a win is.
+        level, resamples, seed: of the interval, as in `mean_interval`.
+
+    Raises:
+        ValueError: as `mean_interval`; or the files are not as many, or `tie` is negative.
+    """
+    if not tie >= 0:
+        raise ValueError(f"a tie is a difference of up to {tie}, expected at least 0")
+    ours, theirs = _file_means(other), _file_means(baseline)
+    if ours.shape != theirs.shape:
+        raise ValueError(f"{ours.size} files against {theirs.size}: they must be the same")
+    differences = np.round(ours - theirs, _DECIMALS)
+    interval = _interval(differences, level, resamples, seed)
+    if interval is None:
+        return None
+    differences = differences[np.isfinite(differences)]
+    ranks = np.sign(differences) * stats.rankdata(np.abs(differences))
+    deviation = float(differences.std(ddof=1)) if len(differences) > 1 else 0.0
+    better = differences if higher_is_better else -differences
+    wins, losses = (better > tie).sum(), (better < -tie).sum()
+    return Comparison(
+        difference=interval,
+        p=_wilcoxon(differences),
+        # All ranks sum to n (n + 1) / 2, those of zeros among them.
+        rank_biserial=float(ranks.sum() / (len(ranks) * (len(ranks) + 1) / 2)),
+        cohen_d=interval.mean / deviation if deviation > _ROUNDING else None,
+        wins=int(wins),
+        ties=int(len(better) - wins - losses),
+        losses=int(losses),
+    )
+
+
+def holm(ps: Sequence[float | None]) -> list[float | None]:
+    """p values adjusted for having been tested together, in their order; None stays None.
+
+    Below α after it as before, and the chance of any false rejection among them is at most α,
+    whatever their dependence. Holm, "A simple sequentially rejective multiple test procedure",
+    Scandinavian Journal of Statistics 6, 1979.
+
+    Raises:
+        ValueError: a p is not in [0, 1].
+    """
+    known = sorted((p, i) for i, p in enumerate(ps) if p is not None)
+    adjusted: list[float | None] = [None] * len(ps)
+    highest = 0.0
+    for place, (p, i) in enumerate(known):
+        if not 0 <= p <= 1:
+            raise ValueError(f"p is {p}, expected 0 to 1")
+        # A larger p must not come out below a smaller one.
+        highest = max(highest, min(1.0, (len(known) - place) * p))
+        adjusted[i] = highest
+    return adjusted
+
+
+def with_holm(comparisons: Sequence[Comparison | None]) -> list[Comparison | None]:
+    """The comparisons with their `p_holm`: one family, which should be all that one table tests."""
+    adjusted = holm([None if each is None else each.p for each in comparisons])
+    return [
+        None if each is None else replace(each, p_holm=p)
+        for each, p in zip(comparisons, adjusted, strict=True)
+    ]
+
+
+def spread(scores: ArrayLike) -> Spread:
+    """How much of scores (r, n) is of the runs, and how much of the files; over complete files.
+
+    A difference between two models that is not large against `over_runs` may be one of seeds, no
+    matter how small its interval and its p are.
+
+    Raises:
+        ValueError: scores is not (r, n).
+    """
+    table = _table(scores)
+    table = table[:, np.isfinite(table).all(axis=0)]
+    runs, files = table.shape
+    return Spread(
+        runs=runs,
+        over_runs=float(table.mean(axis=1).std(ddof=1)) if runs > 1 and files else None,
+        over_files=float(table.mean(axis=0).std(ddof=1)) if runs and files > 1 else None,
+    )
+
+
+def _table(scores: ArrayLike) -> Values:
+    table = np.asarray(scores, dtype=np.float64)
+    if table.ndim != 2:
+        raise ValueError(f"scores must be (runs, files), but the shape is {table.shape}")
+    return table
+
+
+def _file_means(scores: ArrayLike) -> Values:
+    """(r, n) to the means over the runs (n,), NaN where one has no score."""
+    table = _table(scores)
+    if not len(table):
+        return np.full(table.shape[1], np.nan)
+    return np.where(np.isfinite(table), table, np.nan).mean(axis=0)
+
+
+def _interval(values: Values, level: float, resamples: int, seed: int) -> Interval | None:
+    """Of values (n,), NaN among them left out."""
+    if not 0 < level < 1:
+        raise ValueError(f"the level is {level}, expected between 0 and 1")
+    x = values[np.isfinite(values)]
+    if not len(x):
+        return None
+    mean = math.fsum(x) / len(x)
+    if np.ptp(x) < _ROUNDING:
+        return Interval(mean, mean, mean, len(x))
+    drawn = SimpleNamespace(bootstrap_distribution=_resampled_means(x, resamples, seed))
+
+    def limits(method: str) -> tuple[float, float]:
+        # scipy makes limits of means that are there already. It would draw the files anew for each
+        # metric and system by itself, which takes ten times as long.
+        found: Any = stats.bootstrap(
+            (x,),
+            np.mean,
+            n_resamples=0,
+            bootstrap_result=drawn,
+            confidence_level=level,
+            method=method,
+            batch=max(1, _BATCH // len(x)),
+        )
+        low, high = found.confidence_interval
+        return float(low), float(high)
+
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+        low, high = limits("BCa")
+        if not low <= mean <= high:
+            low, high = limits("percentile")
+    return Interval(mean, low, high, len(x))
+
+
+def _resampled_means(x: Values, resamples: int, seed: int) -> Values:
+    """Means (resamples,) of as many files as x (n,) has, drawn from it with replacement."""
+    step = max(1, _BATCH // len(x))
+    parts = [
+        _draws(len(x), min(step, resamples - start), seed, start) @ x
+        for start in range(0, resamples, step)
+    ]
+    return np.concatenate(parts) / len(x)
+
+
+@lru_cache(maxsize=64)
+def _draws(files: int, count: int, seed: int, start: int) -> NDArray[np.uint8]:
+    """How often each file is in each of `count` resamples, (count, files)."""
+    rng = np.random.default_rng([seed, start])
+    drawn = rng.integers(files, size=(count, files)) + files * np.arange(count)[:, None]
+    # Of 255 files one can fill a byte; of more, none is ever drawn nearly as often.
+    counts = np.bincount(drawn.ravel(), minlength=count * files).astype(np.uint8)
+    return counts.reshape(count, files)
+
+
+def _wilcoxon(differences: Values) -> float | None:
+    """Exact for up to 50 differences (13, if two are equal or one is zero), else by the normal."""
+    if np.count_nonzero(differences) < _FEWEST:
+        return None
+    return float(stats.wilcoxon(differences, zero_method="pratt").pvalue)
