@@ -1,0 +1,226 @@
+"""Under which conditions each utterance of a test was recorded: what scores are broken down by.
+
+Input SNR, noise and speaker, each from the first that knows it: tables that came with the corpus,
+the files' names, measured SNRs. Free of torch.
+"""
+
+from __future__ import annotations
+
+import csv
+import logging
+import math
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path, PurePosixPath
+
+from data.corpus import find_recordings, pair_folders
+from data.errors import DataError
+from data.plan import from_csv
+from data.speakers import speakers_of
+
+log = logging.getLogger("evaluation")
+
+SNR, NOISE, SPEAKER = "input SNR (dB)", "noise", "speaker"
+LOG, PLAN, SPEAKERS = "log_testset.txt", "corpus.csv", "speakers.csv"
+
+# Nominal SNRs of more values than this go into bins, as measured ones do.
+_MOST_VALUES = 10
+_EDGES = (-5, 0, 5, 10, 15, 20)  # dB; a bin holds its lower edge
+_LISTED = 5  # malformed lines, before "and N more"
+
+_NAMES = [
+    re.compile(pattern)
+    for pattern in (
+        # VCTK and what is made of it, as VoiceBank-DEMAND: p232_001; the embedded corpus: f01_001.
+        r"(?P<speaker>[a-z]\d{1,3})_\d{3}(_mic\d)?",
+        # LibriSpeech: speaker, chapter, utterance.
+        r"(?P<speaker>\d+)-\d+-\d{4}",
+        # The DNS challenge's synthesizer; its names begin with the speech's and the noise's own.
+        r".*_snr(?P<snr>-?\d+(\.\d+)?)(_tl-?\d+(\.\d+)?)?_fileid_\d+",
+        # NOIZEUS: sentence, noise, SNR.
+        r"sp\d\d_(?P<noise>[a-z]+)_sn(?P<snr>-?\d+)",
+    )
+]
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Those of one utterance, as far as they are known. snr: in dB."""
+
+    snr: float | None = None
+    noise: str | None = None
+    speaker: str | None = None
+
+
+@dataclass(frozen=True)
+class Breakdown:
+    """The utterances of a test in groups.
+
+    axis: SNR, NOISE or SPEAKER. source: where that is from, as a phrase. groups: the utterances by
+    their group's label, numbers from low to high, words in alphabetical order; each in one group
+    at most, few in none.
+    """
+
+    axis: str
+    source: str
+    groups: dict[str, list[str]]
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The group's label of each utterance that has one."""
+        return {name: label for label, names in self.groups.items() for name in names}
+
+
+def find_conditions(
+    utterances: Sequence[str], snr: Mapping[str, float], root: Path | None
+) -> list[Breakdown]:
+    """What these utterances can be broken down by: nothing, or up to three breakdowns.
+
+    A breakdown is left out whose source does not know more than a tenth of the files, or which
+    has one group only. A table that cannot be read is one of nothing, with a warning.
+
+    Args:
+        utterances: names of files, below the folder of clean ones and without extension.
+        snr: measured, in dB, as far as there is one; what nothing else says is taken from here.
+        root: of the corpus, or the folder of its clean files; the tables lie there, in
+            `logfiles` below it, or beside the folders of clean and noisy files.
+    """
+    nominal = [
+        *(_tables(root) if root else ()),
+        ("the files' names", {name: _by_name(name) for name in utterances}),
+    ]
+    breakdowns = []
+    for axis, key in ((SNR, "snr"), (NOISE, "noise"), (SPEAKER, "speaker")):
+        sources = [
+            (source, {name: getattr(_look_up(table, name), key) for name in utterances})
+            for source, table in nominal
+        ]
+        if axis == SNR:
+            sources.append(("measured", {name: snr.get(name) for name in utterances}))
+        for source, values in sources:
+            known = {name: value for name, value in values.items() if _is_known(value)}
+            if not known or 10 * (len(values) - len(known)) > len(values):
+                continue
+            groups = _by_snr(known, source == "measured") if axis == SNR else _by_word(known)
+            if len(groups) > 1:
+                breakdowns.append(Breakdown(axis, source, groups))
+            break
+    return breakdowns
+
+
+def _is_known(value: float | str | None) -> bool:
+    return bool(value) if isinstance(value, str) else value is not None and not math.isnan(value)
+
+
+def _by_word(values: Mapping[str, str]) -> dict[str, list[str]]:
+    labels = sorted(set(values.values()))
+    return {label: [name for name in values if values[name] == label] for label in labels}
+
+
+def _by_snr(values: Mapping[str, float], measured: bool) -> dict[str, list[str]]:
+    """Groups of equal SNR; bins where it is measured or has many values, without the empty ones."""
+    distinct = sorted(set(values.values()))
+    if not measured and len(distinct) <= _MOST_VALUES:
+        return {f"{snr:g}": [name for name in values if values[name] == snr] for snr in distinct}
+    groups = {}
+    for low, high in pairwise((-math.inf, *_EDGES, math.inf)):
+        # The outermost bins are open: what is infinite is in them.
+        names = [x for x, snr in values.items() if low <= snr < high or snr == high == math.inf]
+        if names:
+            groups[_bin_label(low, high)] = names
+    return groups
+
+
+def _bin_label(low: float, high: float) -> str:
+    if low == -math.inf:
+        return f"below {high}"
+    return f"{low} and above" if high == math.inf else f"{low} to {high}"
+
+
+def _look_up(table: Mapping[str, Conditions], utterance: str) -> Conditions:
+    """A table names files by their path, or without the folders."""
+    found = table.get(utterance) or table.get(PurePosixPath(utterance).name)
+    return found or Conditions()
+
+
+def _by_name(utterance: str) -> Conditions:
+    for pattern in _NAMES:
+        if match := pattern.fullmatch(PurePosixPath(utterance).name):
+            found = match.groupdict()
+            snr = float(found["snr"]) if "snr" in found else None
+            return Conditions(snr, found.get("noise"), found.get("speaker"))
+    return Conditions()
+
+
+def _tables(root: Path) -> Iterator[tuple[str, dict[str, Conditions]]]:
+    """The tables of a corpus, each with its file's name."""
+    root = root.absolute()
+    folders = pair_folders(root, "test")
+    clean = folders[0] if folders else root
+    # A folder of clean files may be the corpus's own, or one of a split's (test/clean).
+    places = (root, clean.parent) if folders else (root, root.parent, root.parent.parent)
+    for place in dict.fromkeys(places):
+        for path in (place / LOG, place / "logfiles" / LOG):
+            yield LOG, _read_log(path)
+        yield PLAN, _read_plan(place / PLAN)
+    yield SPEAKERS, _read_speakers(clean)
+
+
+def _read_log(path: Path) -> dict[str, Conditions]:
+    """The log of VoiceBank-DEMAND: a file's name, its noise and its SNR a line."""
+    table: dict[str, Conditions] = {}
+    malformed = []
+    for number, line in enumerate(_read(path).splitlines(), start=1):
+        fields = line.split()
+        if not fields:
+            continue
+        try:
+            name, noise, snr = fields
+            if not math.isfinite(float(snr)):
+                raise ValueError
+        except ValueError:
+            malformed.append(str(number))
+        else:
+            table[name.removesuffix(".wav")] = Conditions(float(snr), noise)
+    if malformed:
+        more = f" and {len(malformed) - _LISTED} more" if len(malformed) > _LISTED else ""
+        lines = ("line " if len(malformed) == 1 else "lines ") + ", ".join(malformed[:_LISTED])
+        log.warning("%s: %s%s left out: expected NAME NOISE SNR", path, lines, more)
+    return table
+
+
+def _read_plan(path: Path) -> dict[str, Conditions]:
+    """The embedded corpus's own table."""
+    try:
+        rows = from_csv(_read(path))
+    except (DataError, csv.Error) as error:
+        log.warning("%s is left out: %s", path, error)
+        return {}
+    return {row.name: Conditions(row.snr_db, row.noise, row.speaker) for row in rows}
+
+
+def _read_speakers(clean: Path) -> dict[str, Conditions]:
+    """What `speakers.csv` beside the clean files says."""
+    if not os.path.isfile(clean / SPEAKERS):
+        return {}
+    try:
+        files = find_recordings(clean)
+        speakers = speakers_of(clean, files.values())
+    except DataError as error:
+        log.warning("%s is left out: %s", clean / SPEAKERS, error)
+        return {}
+    return {name: Conditions(speaker=speakers[path]) for name, path in files.items()}
+
+
+def _read(path: Path) -> str:
+    """A text, "" where there is none; bytes that are none become question marks."""
+    if not os.path.isfile(path):
+        return ""
+    try:
+        return path.read_bytes().decode("utf-8-sig", "replace")
+    except OSError as error:
+        log.warning("%s is left out: %s", path, error.strerror)
+        return ""
