@@ -12,7 +12,6 @@ seeds. Nor is it in them that files are of few speakers: both are about more fil
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -92,9 +91,8 @@ def mean_interval(
     """The mean of scores (r, n) and its bootstrap interval over the files; None without a file.
 
     Bias-corrected and accelerated (BCa; Efron, "Better bootstrap confidence intervals", JASA 82,
-    1987). Where that does not exist or leaves the mean out, as it can for a few files, the
-    percentile interval stands in. Where all scores are the same, as that of a single file is,
-    `low` and `high` are the mean. Whenever as many files meet the same seed, the same are drawn.
+    1987). Where all scores are the same, as that of a single file is, `low` and `high` are the
+    mean. Whenever as many files meet the same seed, the same are drawn.
 
     Raises:
         ValueError: scores is not (r, n), or the level not between 0 and 1.
@@ -227,29 +225,20 @@ def _interval(values: Values, level: float, resamples: int, seed: int) -> Interv
     mean = math.fsum(x) / len(x)
     if np.ptp(x) < _ROUNDING:
         return Interval(mean, mean, mean, len(x))
+    # scipy makes limits of means that are there already. It would draw the files anew for each
+    # metric and system by itself, which takes ten times as long.
     drawn = SimpleNamespace(bootstrap_distribution=_resampled_means(x, resamples, seed))
-
-    def limits(method: str) -> tuple[float, float]:
-        # scipy makes limits of means that are there already. It would draw the files anew for each
-        # metric and system by itself, which takes ten times as long.
-        found: Any = stats.bootstrap(
-            (x,),
-            np.mean,
-            n_resamples=0,
-            bootstrap_result=drawn,
-            confidence_level=level,
-            method=method,
-            batch=max(1, _BATCH // len(x)),
-        )
-        low, high = found.confidence_interval
-        return float(low), float(high)
-
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
-        low, high = limits("BCa")
-        if not low <= mean <= high:
-            low, high = limits("percentile")
-    return Interval(mean, low, high, len(x))
+    found: Any = stats.bootstrap(
+        (x,),
+        np.mean,
+        n_resamples=0,
+        bootstrap_result=drawn,
+        confidence_level=level,
+        method="BCa",
+        batch=max(1, _BATCH // len(x)),
+    )
+    low, high = found.confidence_interval
+    return Interval(mean, float(low), float(high), len(x))
 
 
 def _resampled_means(x: Values, resamples: int, seed: int) -> Values:
@@ -267,7 +256,7 @@ def _draws(files: int, count: int, seed: int, start: int) -> NDArray[np.uint8]:
     """How often each file is in each of `count` resamples, (count, files)."""
     rng = np.random.default_rng([seed, start])
     drawn = rng.integers(files, size=(count, files)) + files * np.arange(count)[:, None]
-    # Of 255 files one can fill a byte; of more, none is ever drawn nearly as often.
+    # A byte is enough: not even of thousands is one file ever drawn near 255 times.
     counts = np.bincount(drawn.ravel(), minlength=count * files).astype(np.uint8)
     return counts.reshape(count, files)
 
