@@ -1,11 +1,13 @@
-"""Score trained runs, or any system's files, against clean speech; compare them in a table.
+"""Score trained runs, or any system's files, against clean speech; compare them.
 
     python evaluate.py RUN... --data ROOT --out DIR
-    python evaluate.py --clean DIR --enhanced DIR [--noisy DIR] --out DIR
+    python evaluate.py --clean DIR --enhanced DIR... [--noisy DIR] --out DIR
 
-Writes DIR/per_file.csv, DIR/summary.json and DIR/table.md, and prints the table. A run's enhanced
-files are kept in DIR/enhanced/RUN. Status 0: done; 1: `--require-gain` is not met; 2: something is
-wrong with the command line or the data, as a message on stderr says; 130: interrupted.
+Writes DIR/per_file.csv, DIR/summary.json, DIR/table.md, DIR/table.tex and DIR/report.html, and
+prints the tables. A run's enhanced files are kept in DIR/enhanced/RUN; run again, only what is new
+or has changed is enhanced and scored. Status 0: done; 1: `--require-gain` or `--strict` is not met;
+2: something is wrong with the command line or the data, as a message on stderr says; 130:
+interrupted.
 """
 
 from __future__ import annotations
@@ -13,36 +15,53 @@ from __future__ import annotations
 import argparse
 import io
 import logging
-import math
 import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
-import torch
-from tqdm import tqdm
-
-from bandsplit.cost import count_macs, count_parameters
-from bandsplit.net import BandSplitNet
-from data.audio import AudioError, read, write
-from data.corpus import Pair, find_recordings, load_pairs
+from bandsplit.cost import measure_cost
+from bandsplit.enhancing import enhance_files
+from data.corpus import find_pairs, find_recordings
 from data.errors import DataError
+from data.files import write_text
 from data.workers import usable_cores
-from evaluation.report import System, write_report
-from evaluation.scoring import Task, score_files
+from evaluation.analysis import AnalysisError, analyse
+from evaluation.models import NOISY, System, names_of, without_gain
+from evaluation.notes import failed
+from evaluation.per_file import score_or_recall
+from evaluation.report import REPORT, report
+from evaluation.scoring import Task
+from evaluation.summary import SUMMARY, summary
+from evaluation.text import latex, markdown
 from training.checkpoint import CheckpointError
 from training.config import ConfigError
+from training.history import HistoryError, read
 from training.precision import Precision
-from training.settings import beside_recipe
-from training.trained import load_trained
+from training.settings import beside_recipe, method
+from training.trained import Trained, load_trained
 
 log = logging.getLogger("evaluate")
 
-NOISY = "noisy"
+
+@dataclass(frozen=True)
+class Compared:
+    """What is to be scored: each system's files by utterance, or why one is not there.
+
+    facts, runs: of trained systems, by name. root: where the tables of test conditions are.
+    """
+
+    data: str
+    root: Path
+    clean: Mapping[str, Path]
+    files: Mapping[str, Mapping[str, Path | str]]
+    facts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    runs: Mapping[str, Path] = field(default_factory=dict)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,9 +71,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     _check_usage(parser, options)
     try:
-        systems = _evaluate_runs(options) if options.runs else _evaluate_folders(options)
-        _show(write_report(options.out, systems, str(options.data or options.clean)))
-    except (DataError, CheckpointError, ConfigError) as error:
+        compared = _of_runs(options) if options.runs else _of_folders(options)
+        systems = _score(compared, options)
+        _write(compared, systems, options)
+    except (DataError, CheckpointError, ConfigError, AnalysisError) as error:
         message, status = str(error), 2
     except OSError as error:
         where = error.filename2 or error.filename or options.out
@@ -62,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         message, status = "interrupted", 130
     else:
-        return _check_gain(systems) if options.require_gain else 0
+        return _judge(systems, options)
     print(f"evaluate.py: {message}", file=sys.stderr)
     return status
 
@@ -82,119 +102,131 @@ def _check_usage(parser: argparse.ArgumentParser, options: argparse.Namespace) -
         parser.error("--require-gain needs --noisy")
     if options.workers < 1:
         parser.error(f"--workers is {options.workers}, expected at least 1")
+    if not 0 <= options.audio <= 2000:
+        parser.error(f"--audio is {options.audio:g}, expected 0 to 2000 MB")
 
 
-def _evaluate_runs(options: argparse.Namespace) -> list[System]:
-    """The noisy recordings first, then each run."""
+def _of_runs(options: argparse.Namespace) -> Compared:
+    """The noisy recordings of a corpus, and what each run makes of them."""
     # All that can be wrong is found before hours may be spent on the first run.
     device = Precision(options.device, "off").device
     loaded = [load_trained(run) for run in options.runs]
-    names = _names([run if run.is_dir() else run.parent for run in options.runs])
-    pairs = load_pairs(options.data, "test", options.skip_bad)
+    folders = [run if run.is_dir() else run.parent for run in options.runs]
+    names = names_of(folders)
+    _, clean, noisy = find_pairs(options.data, "test")
+    if not clean.keys() & noisy.keys():
+        raise DataError(f"{options.data}: no noisy file is named as a clean one is")
     _make_folder(options.out)
 
-    tasks = {NOISY: [Task(pair.name, pair.clean, pair.noisy) for pair in pairs]}
-    facts = {}
+    files: dict[str, Mapping[str, Path | str]] = {NOISY: noisy}
+    facts: dict[str, dict[str, Any]] = {}
+    costs: dict[str, dict[str, Any]] = {}
     for name, trained in zip(names, loaded, strict=True):
+        facts[name] = _facts(trained)
+        network = trained.network.to(device)
+        settings = facts[name]["method"]
+        if settings not in costs:  # seeds of one model cost the same
+            cost = measure_cost(network, device)
+            costs[settings] = {
+                "parameters": cost.parameters,
+                "macs_per_second": cost.macs_per_second,
+                "real_time_factor": cost.real_time_factor,
+                "peak_memory": cost.peak_memory,
+                "measured_on": f"{cost.device}, {cost.seconds:g} s at once",
+            }
+        facts[name] |= costs[settings]
         folder = options.out / "enhanced" / name
-        tasks[name] = _enhance(trained.network.to(device), pairs, folder, name)
-        facts[name] = {
-            "parameters": count_parameters(trained.network),
-            "macs_per_second": count_macs(trained.network),
-            "checkpoint": trained.checkpoint,
-            "step": trained.step,
-            "epochs": trained.epochs,
-            "seed": trained.config.seed,
-            "batch": f"{trained.config.data.batch_size} x {trained.config.data.crop_seconds:g} s",
-            "recipe": trained.config.recipe,
-            "beside_recipe": beside_recipe(trained.config),
-            "held_out": trained.held_out,
-        }
-    return _score(tasks, options.workers, facts)
+        paired = {key: path for key, path in noisy.items() if key in clean}
+        unpaired = dict.fromkeys(clean.keys() - noisy, "there is no noisy file of that name")
+        files[name] = unpaired | enhance_files(network, paired, folder, trained.digest, name)
+    runs = dict(zip(names, folders, strict=True))
+    return Compared(str(options.data), options.data, clean, files, facts, runs)
 
 
-def _evaluate_folders(options: argparse.Namespace) -> list[System]:
-    """The noisy recordings first if they are named, then the files of any other system."""
+def _of_folders(options: argparse.Namespace) -> Compared:
+    """The noisy recordings if they are named, and the files of any other systems."""
     folders = {NOISY: options.noisy} if options.noisy else {}
-    folders |= {_names([options.enhanced])[0]: options.enhanced}
+    folders |= dict(zip(names_of(options.enhanced), options.enhanced, strict=True))
     clean = find_recordings(options.clean)
-    tasks = {}
-    for name, folder in folders.items():
-        files = find_recordings(folder)
-        if not files.keys() & clean.keys():
-            raise DataError(f"{folder}: no file is named as one in {options.clean} is")
-        if extra := sorted(files.keys() - clean.keys()):
-            log.warning(
-                "%s: %d files are not scored, for want of a clean one of that name: %s",
-                folder,
-                len(extra),
-                ", ".join(extra[:3]) + (", ..." if extra[3:] else ""),
-            )
-        tasks[name] = [
-            Task(utterance, path, files.get(utterance)) for utterance, path in clean.items()
-        ]
+    files = {name: find_recordings(folder) for name, folder in folders.items()}
+    for name, found in files.items():
+        if not found.keys() & clean.keys():
+            raise DataError(f"{folders[name]}: no file is named as one in {options.clean} is")
     _make_folder(options.out)
-    return _score(tasks, options.workers, {})
+    return Compared(str(options.clean), options.clean, clean, files)
 
 
-def _score(
-    tasks: Mapping[str, Sequence[Task]], workers: int, facts: Mapping[str, dict[str, Any]]
-) -> list[System]:
+def _facts(trained: Trained) -> dict[str, Any]:
+    config = trained.config
+    return {
+        "model": config.name,
+        "method": method(type(trained.network), config),
+        "checkpoint": trained.checkpoint,
+        "step": trained.step,
+        "epochs": trained.epochs,
+        "seed": config.seed,
+        "batch": f"{config.data.batch_size} x {config.data.crop_seconds:g} s",
+        "recipe": config.recipe,
+        "beside_recipe": beside_recipe(config),
+        "held_out": trained.held_out,
+    }
+
+
+def _score(compared: Compared, options: argparse.Namespace) -> list[System]:
     """All systems at once, so that no process waits for the last file of one."""
-    rows = iter(score_files([task for each in tasks.values() for task in each], workers))
+    utterances = sorted(set(compared.clean).union(*compared.files.values()))
+    tasks = []
+    for name, files in compared.files.items():
+        for utterance in utterances:
+            found = files.get(utterance)
+            path = found if isinstance(found, Path) else None
+            reason = found if isinstance(found, str) else ""
+            tasks.append(Task(name, utterance, compared.clean.get(utterance), path, reason))
+    rows = iter(score_or_recall(tasks, options.workers, options.out))
     return [
-        System(name, list(islice(rows, len(each))), facts.get(name, {}))
-        for name, each in tasks.items()
+        System(
+            name,
+            list(islice(rows, len(utterances))),
+            compared.facts.get(name, {}),
+            {key: path for key, path in files.items() if isinstance(path, Path)},
+            compared.runs.get(name),
+        )
+        for name, files in compared.files.items()
     ]
 
 
-def _enhance(network: BandSplitNet, pairs: Sequence[Pair], folder: Path, title: str) -> list[Task]:
-    """Enhance every noisy file whole, into `folder` as 32-bit float wav."""
-    device = next(network.parameters()).device
-    tasks = []
-    for pair in tqdm(pairs, desc=f"enhancing by {title}", disable=None):
+def _write(compared: Compared, systems: list[System], options: argparse.Namespace) -> None:
+    """Write and show everything but `per_file.csv`, which is there already."""
+    analysis = analyse(systems, compared.data, compared.clean, compared.root, options.baseline)
+    for text in analysis.warnings:
+        log.warning("Warning: %s", text)
+    histories = {}
+    for name, run in compared.runs.items():
         try:
-            noisy = torch.from_numpy(read(pair.noisy)[: pair.frames])
-        except AudioError as error:
-            raise DataError(f"{pair.noisy}: {error}") from None
-        path = folder / f"{pair.name}.wav"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(path, network.enhance(noisy[None].to(device))[0].cpu().numpy(), "FLOAT")
-        tasks.append(Task(pair.name, pair.clean, path))
-    return tasks
+            histories[name] = read(run)[1]
+        except HistoryError:  # a checkpoint by itself
+            continue
+    table = markdown(analysis)
+    write_text(options.out / SUMMARY, summary(analysis))
+    write_text(options.out / "table.md", table)
+    write_text(options.out / "table.tex", latex(analysis))
+    page = report(analysis, histories, options.out, options.audio * 2**20)
+    write_text(options.out / REPORT, page)
+    _show(table)
 
 
-def _check_gain(systems: Sequence[System]) -> int:
-    """Status 0 if every system's PESQ is above that of the noisy recordings, else 1.
-
-    In the mean of the files for which the noisy side, which is the first system, has a score. A
-    system that has none for one of them is not above.
-    """
-    noisy, *others = systems
-    behind = []
-    for system in others:
-        gains = [
-            row.scores.get("pesq_wb", -math.inf) - before.scores["pesq_wb"]
-            for row, before in zip(system.rows, noisy.rows, strict=True)
-            if "pesq_wb" in before.scores
-        ]
-        if not sum(gains) > 0:
-            behind.append(system.name)
-    if behind:
+def _judge(systems: Sequence[System], options: argparse.Namespace) -> int:
+    """Status 0, or 1 where what was demanded is not so."""
+    status = 0
+    if options.require_gain and (behind := without_gain(systems)):
         print(f"not above the noisy PESQ: {', '.join(behind)}", file=sys.stderr)
-    return 1 if behind else 0
-
-
-def _names(folders: Sequence[Path]) -> list[str]:
-    """A name for each system: its folder's, with the folder above where that is not enough."""
-    folders = [folder.resolve() for folder in folders]
-    names = [folder.name for folder in folders]
-    if len(set(names)) < len(names) or NOISY in names:
-        names = [f"{folder.parent.name}-{folder.name}" for folder in folders]
-    for name in names:
-        if names.count(name) > 1:
-            raise DataError(f"two runs would be called {name}: name each once, or rename a folder")
-    return names
+        status = 1
+    lacking = {system.name: len(failed(system)) for system in systems if failed(system)}
+    if options.strict and lacking:
+        counts = ", ".join(f"{name} ({count})" for name, count in lacking.items())
+        print(f"files without all scores: {counts}", file=sys.stderr)
+        status = 1
+    return status
 
 
 def _make_folder(out: Path) -> None:
@@ -227,15 +259,23 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--data", type=Path, metavar="ROOT", help="a corpus with test pairs")
     parser.add_argument("--clean", type=Path, metavar="DIR")
-    parser.add_argument("--enhanced", type=Path, metavar="DIR", help="files named as in --clean")
+    parser.add_argument(
+        "--enhanced", type=Path, metavar="DIR", nargs="+", default=[], help="named as in --clean"
+    )
     parser.add_argument("--noisy", type=Path, metavar="DIR")
     parser.add_argument("--out", type=Path, metavar="DIR", required=True)
     parser.add_argument("--workers", type=int, metavar="N", default=usable_cores())
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--skip-bad", action="store_true", help="leave out files that are unusable")
+    parser.add_argument(
+        "--baseline", metavar="NAME", help="the system that the others are compared with"
+    )
+    parser.add_argument(
+        "--audio", type=float, metavar="MB", default=40.0, help="of audio in report.html, at most"
+    )
     parser.add_argument(
         "--require-gain", action="store_true", help="status 1 unless every PESQ is above the noisy"
     )
+    parser.add_argument("--strict", action="store_true", help="status 1 if any file has no score")
     return parser
 
 

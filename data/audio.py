@@ -154,23 +154,42 @@ def read(path: Path, start: int = 0, frames: int | None = None) -> Signal:
     return _to_16k(x, rate)[margin : margin + frames]
 
 
-def write(path: Path, x: NDArray, subtype: str | None = None) -> None:
+def described(path: Path) -> tuple[int, int, str]:
+    """Sampling rate and channels of a file as stored, and its comment (see `write`).
+
+    Raises:
+        AudioError: the file cannot be opened.
+    """
+    with _opened(path) as file:
+        return file.samplerate, file.channels, file.comment
+
+
+def encode(x: NDArray, extension: str, subtype: str | None = None, comment: str = "") -> bytes:
+    """A file's content for a mono signal (s,) at 16 kHz. Arguments: see `write`."""
+    kind, usual = _FORMATS[extension]
+    encoded = io.BytesIO()
+    with sf.SoundFile(encoded, "w", SAMPLE_RATE, 1, subtype or usual, format=kind) as file:
+        if comment:
+            file.comment = comment
+        # libsndfile crashes where it is given minutes of Vorbis at once.
+        for first in range(0, len(x), _WRITTEN_BLOCK):
+            file.write(x[first : first + _WRITTEN_BLOCK])
+    return encoded.getvalue()
+
+
+def write(path: Path, x: NDArray, subtype: str | None = None, comment: str = "") -> None:
     """Write a mono signal (s,) at 16 kHz; to a temporary name first, so that no torn file is left.
 
     subtype: of soundfile, "PCM_16" or "FLOAT"; the format's usual one where None.
+    comment: a line of text that the file carries beside its samples.
 
     Raises:
         DataError: it cannot be written; a file that was there before is untouched.
     """
-    kind, usual = _FORMATS[path.suffix.lower()]
-    encoded = io.BytesIO()
-    with sf.SoundFile(encoded, "w", SAMPLE_RATE, 1, subtype or usual, format=kind) as file:
-        # libsndfile crashes where it is given minutes of Vorbis at once.
-        for first in range(0, len(x), _WRITTEN_BLOCK):
-            file.write(x[first : first + _WRITTEN_BLOCK])
+    content = encode(x, path.suffix.lower(), subtype, comment)
     try:
         with replacing(path) as temporary:
-            temporary.write_bytes(encoded.getbuffer())
+            temporary.write_bytes(content)
     except OSError as error:
         raise DataError(f"{path} cannot be written ({error.strerror})") from None
 

@@ -79,11 +79,7 @@ def load_pairs(root: Path, split: str, skip_bad: bool = False) -> list[Pair]:
         DataError: there is no such split, nothing of it is usable, or a file is bad and `skip_bad`
             is not set.
     """
-    folders = pair_folders(root, split)
-    if folders is None:
-        known = ", ".join(f"{clean} + {noisy}" for clean, noisy in _LAYOUTS[split])
-        raise DataError(f"{root}: no {split} pairs. Known folders below it: {known}.")
-    clean, noisy = (find_recordings(folder) for folder in folders)
+    folders, clean, noisy = find_pairs(root, split)
     bad = {noisy[name]: "has no clean file of that name" for name in noisy.keys() - clean}
     bad |= {clean[name]: "has no noisy file of that name" for name in clean.keys() - noisy}
     names = sorted(clean.keys() & noisy.keys())
@@ -106,6 +102,22 @@ def load_pairs(root: Path, split: str, skip_bad: bool = False) -> list[Pair]:
             pairs.append(Pair(name, clean[name], noisy[name], speaker, frames))
     _report(root, found, bad, len(pairs), skip_bad)
     return pairs
+
+
+def find_pairs(
+    root: Path, split: str
+) -> tuple[tuple[Path, Path], dict[str, Path], dict[str, Path]]:
+    """The clean and the noisy folder of a split, and the files in each by name, not looked into.
+
+    Raises:
+        DataError: there is no such split, or a folder has no audio.
+    """
+    folders = pair_folders(root, split)
+    if folders is None:
+        known = ", ".join(f"{clean} + {noisy}" for clean, noisy in _LAYOUTS[split])
+        raise DataError(f"{root}: no {split} pairs. Known folders below it: {known}.")
+    clean, noisy = (find_recordings(folder) for folder in folders)
+    return folders, clean, noisy
 
 
 def load_recordings(folder: Path, skip_bad: bool = False, speech: bool = True) -> list[Recording]:

@@ -23,6 +23,12 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink()
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text in UTF-8; names that are no valid text, which disks may hold, with escapes."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
+
+
 def remove_partials(folder: Path) -> None:
     """Remove what `replacing` has left in a folder where its process was killed in the middle.
 

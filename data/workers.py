@@ -25,6 +25,8 @@ from data.signals import STOP_SIGNALS
 _METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 _BASE: Any = multiprocessing.get_context(_METHOD)
 _BASE.set_forkserver_preload(["data.session"])
+# Where the libraries that numpy may be built with look for their number of threads.
+_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 # Processes are started by the main thread and by those that wait for PESQ workers.
 _starting = threading.Lock()
 
@@ -79,8 +81,8 @@ def process_context() -> BaseContext:
 
 
 def process_pool(workers: int) -> ProcessPoolExecutor:
-    """A pool of `workers` processes that live as long as their parent and are ended by it alone."""
-    return ProcessPoolExecutor(workers, mp_context=process_context(), initializer=belong_to_parent)
+    """A pool of `workers` processes of one thread, that live as long as their parent."""
+    return ProcessPoolExecutor(workers, mp_context=process_context(), initializer=_begin)
 
 
 def usable_cores() -> int:
@@ -99,6 +101,14 @@ def belong_to_parent(worker: int = 0) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _begin() -> None:
+    """What a worker of a pool does first, before it imports numpy."""
+    belong_to_parent()
+    # As many threads for matrix products as there are cores, in as many processes, get in each
+    # other's way: two processes that score files on two cores took five times as long.
+    os.environ |= dict.fromkeys(_THREADS, "1")
 
 
 def _end_with_parent() -> None:

@@ -1,6 +1,7 @@
-"""How far an enhanced signal is from the clean one: ratios, and distances of spectra. Free of torch.
+"""How far an enhanced signal is from the clean one: ratios, and distances of spectra.
 
-All take a clean and an enhanced 16-kHz signal (s,) and raise `MetricError` where there is no score.
+Free of torch. All take a clean and an enhanced 16-kHz signal (s,) and raise `MetricError` where
+there is no score.
 The segmental ones follow the programs that come with Loizou, "Speech Enhancement: Theory and
 Practice" (2nd ed., CRC Press 2013, chapter 11), in the form in which the field's script has them
 (compute_metrics.py of CMGAN): frames of 30 ms every 7.5 ms, the last one left out.
@@ -70,9 +71,9 @@ def segsnr(clean: Samples, enhanced: Samples) -> float:
 def llr(clean: Samples, enhanced: Samples) -> float:
     """Log-likelihood ratio of linear prediction (0 and above, lower is better).
 
-    Quackenbush et al., "Objective Measures of Speech Quality" (1988); Loizou, equation 11.5: of each
-    frame the logarithm of the power that the enhanced frame's predictor leaves of the clean frame
-    over what its own leaves; the mean of the lower 95 %. Frames of digital silence have no
+    Quackenbush et al., "Objective Measures of Speech Quality" (1988); Loizou, equation 11.5: of
+    each frame the logarithm of the power that the enhanced frame's predictor leaves of the clean
+    frame over what its own leaves; the mean of the lower 95 %. Frames of digital silence have no
     predictor; they rank behind all others, as the script's NaN do.
     """
     clean, enhanced = checked(clean, enhanced)
@@ -95,13 +96,14 @@ def wss(clean: Samples, enhanced: Samples, full_scale: float = 1.0) -> float:
     Loizou, equation 11.20: differences of neighbouring bands' levels, compared where either
     spectrum is high; the mean of the lower 95 % of frames.
 
-    full_scale: what full scale is taken for. Levels have a floor, so that it matters: 1 is Loizou's;
-    1/32768 is what comes of giving his program, which divides by 32768, samples within [-1, 1].
+    full_scale: what full scale is taken for. Levels have a floor, so that it matters: 1 is
+    Loizou's; 1/32768 is what comes of giving his program, which divides by 32768, samples within
+    [-1, 1].
     """
     clean, enhanced = checked(clean, enhanced)
     levels = [_band_levels(windowed(side * full_scale)) for side in (clean, enhanced)]
     slopes = [np.diff(level, axis=1) for level in levels]
-    weight = sum(_weights(*pair) for pair in zip(levels, slopes, strict=True)) / 2
+    weight = (_weights(levels[0], slopes[0]) + _weights(levels[1], slopes[1])) / 2
     distances = (weight * np.square(slopes[0] - slopes[1])).sum(axis=1) / weight.sum(axis=1)
     return _mean_of_lower(distances, len(distances), "WSS")
 

@@ -29,9 +29,9 @@ def stoi(clean: Samples, enhanced: Samples) -> float:
     """Short-time objective intelligibility (at most 1), as VoiceBank-DEMAND's tables give it.
 
     Taal et al., IEEE TASLP 2011, equations 1 to 6, with two habits of the script that the field
-    scores this benchmark with (compute_metrics.py of CMGAN, as in MP-SENet and SEMamba): it resamples
-    by scipy's filter, and decides which frames are silent one sample early. In single files that
-    makes up to 0.015 against `stoi_pystoi`; in the mean of many 0.0001.
+    scores this benchmark with (compute_metrics.py of CMGAN, as in MP-SENet and SEMamba): it
+    resamples by scipy's filter, and decides which frames are silent one sample early. In single
+    files that makes up to 0.015 against `stoi_pystoi`; in the mean of many 0.0001.
     """
     clean, enhanced = checked(clean, enhanced)
     x, y = (resample_poly(side, _RATE, SAMPLE_RATE) for side in (clean, enhanced))

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-import numpy as np
 import pesq
 from numpy.typing import NDArray
 
@@ -69,7 +68,7 @@ def pesq_wb(clean: Samples, enhanced: Samples) -> float:
 
 
 class _Utterance:
-    """A pair of signals, and what has been computed of it: PESQ, LLR and WSS serve several scores."""
+    """A pair of signals, and what has been found of it: PESQ, LLR and WSS serve several scores."""
 
     def __init__(self, clean: NDArray[Any], enhanced: NDArray[Any]) -> None:
         self._signals = clean, enhanced

@@ -1,149 +1,104 @@
-"""The files that an evaluation leaves: `per_file.csv`, `summary.json`, `table.md`."""
+"""`report.html`: one page with the tables, the plots and the sounds, that needs nothing else.
+
+Free of torch.
+"""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from importlib.metadata import version
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from data.files import replacing
-from evaluation.metrics import METRICS
-from evaluation.scoring import Row
+import jinja2
 
-_HEADINGS = {
-    "pesq_wb": ("PESQ-WB", "{:.3f}"),
-    "stoi": ("STOI", "{:.4f}"),
-    "estoi": ("ESTOI", "{:.4f}"),
-    "si_sdr": ("SI-SDR (dB)", "{:.2f}"),
-}
+from evaluation import figures
+from evaluation.analysis import Analysis
+from evaluation.listening import Utterance, clean_name, listening
+from evaluation.notes import notes
+from evaluation.tables import tables
+from evaluation.text import TEMPLATES
 
-
-@dataclass(frozen=True)
-class System:
-    """Everything known of one system. facts: of its training, empty for a folder of files."""
-
-    name: str
-    rows: Sequence[Row]
-    facts: dict[str, Any] = field(default_factory=dict)
-
-    def values(self, metric: str) -> list[float]:
-        """The scores that there are, in the files' order."""
-        return [row.scores[metric] for row in self.rows if metric in row.scores]
-
-    def mean(self, metric: str) -> float | None:
-        """Over the files that have that score; None where none has."""
-        values = self.values(metric)
-        return math.fsum(values) / len(values) if values else None
+REPORT = "report.html"
 
 
-def write_report(out: Path, systems: Sequence[System], data: str) -> str:
-    """Write the three files into the folder `out` and return the table, in Markdown.
+def report(
+    analysis: Analysis,
+    histories: Mapping[str, Sequence[Mapping[str, Any]]],
+    out: Path,
+    budget: float,
+) -> str:
+    """The page. Names are escaped, whatever they are made of.
 
-    systems: of different names, each with a row for the same files.
-    data: what was scored, for the record.
+    Args:
+        histories: lines of the training logs, by system.
+        out: where the page will lie; files that are not in it are addressed from there.
+        budget: bytes of audio that may be in it, beside the files that it shows by themselves.
     """
-    table = _table(systems, data)
-    _write(out / "per_file.csv", _per_file(systems))
-    _write(out / "summary.json", json.dumps(_summary(systems, data), indent=1) + "\n")
-    _write(out / "table.md", table)
-    return table
-
-
-def _per_file(systems: Sequence[System]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["system", "utterance", *METRICS, "note"])
-    for system in systems:
-        for row in system.rows:
-            scores = [f"{row.scores[m]:.6f}" if m in row.scores else "" for m in METRICS]
-            writer.writerow([system.name, row.utterance, *scores, row.note])
-    # `csv` puts no quotes around a carriage return, which readers take for the end of a line.
-    return text.getvalue().replace("\r", "\\r")
-
-
-def _summary(systems: Sequence[System], data: str) -> dict[str, Any]:
-    return {
-        "data": data,
-        "versions": _versions(),
-        "systems": {
-            system.name: {
-                "files": len(system.rows),
-                "means": {m: system.mean(m) for m in METRICS},
-                "scored": {m: len(system.values(m)) for m in METRICS},
-                "notes": {row.utterance: row.note for row in system.rows if row.note},
-                "facts": system.facts,
-            }
-            for system in systems
-        },
-    }
-
-
-def _table(systems: Sequence[System], data: str) -> str:
-    lines = [
-        "| system | parameters | steps | " + " | ".join(h for h, _ in _HEADINGS.values()) + " |",
-        "|---|---:|---:|" + "---:|" * len(_HEADINGS),
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        undefined=jinja2.StrictUndefined,
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    utterances = listening(analysis, out, budget)
+    plots = [
+        ("Differences", figures.differences(analysis)),
+        *(
+            (f"PESQ by {breakdown.axis}", figures.by_group(analysis, number))
+            for number, (breakdown, _) in enumerate(analysis.breakdowns)
+        ),
+        ("PESQ and size", figures.against_cost(analysis, "parameters")),
+        ("PESQ and computation", figures.against_cost(analysis, "macs_per_second")),
+        ("Training", figures.training(analysis, histories)),
     ]
-    for system in systems:
-        cells = [
-            _escape(system.name),
-            f"{system.facts['parameters']:,}" if "parameters" in system.facts else "",
-            f"{system.facts['step']:,}" if "step" in system.facts else "",
-        ]
-        for metric, (_, form) in _HEADINGS.items():
-            mean = system.mean(metric)
-            cells.append("none" if mean is None else form.format(mean))
-        lines.append("| " + " | ".join(cells) + " |")
-    lines += ["", f"Means over the {len(systems[0].rows)} files of {_escape(data)}."]
-    for system in systems:
-        lacking = sum(len(row.scores) < len(METRICS) for row in system.rows)
-        if lacking:
-            lines.append(
-                f"{_escape(system.name)}: {lacking} without all scores, for reasons in "
-                "per_file.csv; a mean is over those that have the score."
-            )
-        noted = sum(bool(row.note) for row in system.rows) - lacking
-        if noted:
-            lines.append(f"{_escape(system.name)}: {noted} with a note in per_file.csv.")
-    trained = [system for system in systems if system.facts]
-    if trained:
-        lines += [_escape(f"{system.name}: {_training(system.facts)}") for system in trained]
-        lines.append(
-            "best.pt is chosen by PESQ on the held-out speakers, last.pt not at all; averaged "
-            "weights; one seed each; no PCS, no PESQ loss."
-        )
-    lines.append(", ".join(f"{name} {v}" for name, v in _versions().items()) + ".")
-    return "\n".join(lines) + "\n"
-
-
-def _training(facts: dict[str, Any]) -> str:
-    """How a network was trained, in one sentence."""
-    changes = [f"{name} {value}" for name, value in facts["beside_recipe"].items()]
-    held_out = facts["held_out"]
-    more = f" and {len(held_out) - 4} more" if len(held_out) > 4 else ""
-    return (
-        f"{facts['checkpoint']}, {facts['epochs']:.2f} epochs of batches of {facts['batch']}, "
-        f"seed {facts['seed']}, recipe {' with '.join([facts['recipe'], *changes])}, "
-        f"held out {', '.join(held_out[:4])}{more}."
+    return environment.get_template("report.html.j2").render(
+        analysis=analysis,
+        date=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
+        tables=tables(analysis),
+        plots=[(title, svg) for title, svg in plots if svg],
+        captions=_CAPTIONS,
+        notes=[line for line in notes(analysis) if not line.startswith("Warning: ")],
+        featured=[utterance for utterance in utterances if utterance.why],
+        utterances=utterances,
+        sources=_sources(analysis),
+        audio={
+            utterance.name: {
+                "seconds": utterance.seconds,
+                "sources": {name: source.audio for name, source in utterance.sources.items()},
+                "pesq": dict(utterance.pesq),
+            }
+            for utterance in utterances
+        },
+        linked=sum(map(_is_linked, utterances)),
+        script=TEMPLATES.joinpath("report.js").read_text(encoding="utf-8"),
+        style=TEMPLATES.joinpath("report.css").read_text(encoding="utf-8"),
     )
 
 
-def _versions() -> dict[str, str]:
-    return {name: version(name) for name in ("pesq", "pystoi", "numpy", "torch")}
+_CAPTIONS = {
+    "Differences": "Mean over the files of each one's difference, with its bootstrap interval.",
+    "PESQ and size": (
+        "Crosses are figures from papers, measured on VoiceBank-DEMAND's test set after training "
+        "on its training set: they compare with points here only where those were, too."
+    ),
+    "PESQ and computation": (
+        "Counted by one rule for all systems here. Papers count by others, or not at all: none of "
+        "theirs are shown."
+    ),
+    "Training": "As logged while training.",
+}
 
 
-def _escape(text: str) -> str:
-    """For a cell of a table in Markdown, on one line."""
-    return " ".join(text.replace("\\", "\\\\").replace("|", "\\|").splitlines())
+def _sources(analysis: Analysis) -> list[dict[str, Any]]:
+    """What can be listened to, in the order of the buttons, with the colours of the plots."""
+    found = [
+        {"name": model.name, "colour": figures.colour_of(analysis, model)}
+        for model in analysis.models
+    ]
+    return [*found, {"name": clean_name(analysis), "colour": None}]
 
 
-def _write(path: Path, text: str) -> None:
-    # Names that are no valid text, which a file system may hold, are written with escapes.
-    content = text.encode("utf-8", "backslashreplace")
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
+def _is_linked(utterance: Utterance) -> bool:
+    return any(not source.audio.startswith("data:") for source in utterance.sources.values())

@@ -5,90 +5,132 @@ Free of torch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
-from data.audio import AudioError, read
+from data.audio import SAMPLE_RATE, AudioError, described, read
 from data.workers import process_pool
-from evaluation.metrics import METRICS, score
+from evaluation.metrics import score
+
+COMMON_PART = "samples: the common part is scored"
+# A signal is clipped where so many of its samples, one in ten thousand, are at full scale.
+_FULL_SCALE, _CLIPPED = 32767 / 32768, 1e-4
 
 
 @dataclass(frozen=True)
 class Task:
-    """One enhanced file to be scored against its clean one; None where the file is missing."""
+    """One enhanced file to be scored against its clean one; None where that is missing.
 
+    system: whose file it is. reason: why there is no enhanced file, where that is known.
+    """
+
+    system: str
     utterance: str
-    clean: Path
+    clean: Path | None
     enhanced: Path | None
+    reason: str = ""
 
 
 @dataclass(frozen=True)
 class Row:
-    """The scores of one file. note: what is missing and why, or was done to it; else empty."""
+    """The scores of one file.
 
+    note: what is missing and why, or was done to it; else empty. key: of the files' contents
+    (`evaluation.per_file`); empty where the scores are not to be used again.
+    """
+
+    system: str
     utterance: str
     scores: Mapping[str, float]
     note: str = ""
+    key: str = ""
 
 
-def score_files(tasks: Sequence[Task], workers: int) -> list[Row]:
+def score_files(
+    tasks: Sequence[Task], workers: int, done: Callable[[int, Row], None] = lambda *_: None
+) -> list[Row]:
     """Score all tasks in `workers` processes, with a progress bar; rows in the tasks' order.
 
     Every task gets a row: with what scores there are, and a note where one is missing.
+
+    done: called with a task's number and its row as soon as that is there.
     """
     rows: dict[int, Row] = {}
     waiting = dict(enumerate(tasks))
-    with tqdm(total=len(tasks), desc="scoring", disable=None) as progress:
+    with tqdm(total=len(tasks), desc="scoring", unit="file", disable=None) as progress:
+
+        def finish(number: int, row: Row) -> None:
+            rows[number] = row
+            done(number, row)
+            progress.update()
+
         while waiting:
-            rows |= _score_some(waiting, workers, progress)
+            _score_some(waiting, workers, finish)
             left = [number for number in waiting if number not in rows]
             # A worker died. Files are taken in order, so that it was at one of the first of these.
             for number in left[:workers]:
-                died = Row(tasks[number].utterance, {}, "the process scoring it died")
-                alone = _score_some({number: tasks[number]}, 1, progress)
-                rows[number] = alone.get(number, died)
+                _score_some({number: tasks[number]}, 1, finish)
+                if number not in rows:
+                    task = tasks[number]
+                    finish(number, Row(task.system, task.utterance, {}, "its scoring process died"))
             waiting = {number: tasks[number] for number in left[workers:]}
     return [rows[number] for number in range(len(tasks))]
 
 
 def score_file(task: Task) -> Row:
-    """Score one file; of two lengths the common part, which the note says."""
+    """Score one file; of two lengths the common part. What was done to the files is noted."""
+    scores, notes = _scored(task)
+    return Row(task.system, task.utterance, scores, "; ".join(dict.fromkeys(notes)))
+
+
+def _scored(task: Task) -> tuple[dict[str, float], list[str]]:
+    if task.clean is None:
+        return {}, ["there is no clean file of that name"]
     if task.enhanced is None:
-        return Row(task.utterance, {}, "there is no enhanced file of that name")
-    notes, signals = [], []
-    for path in (task.clean, task.enhanced):
+        return {}, [task.reason or "there is no file of that name"]
+    notes: list[str] = []
+    signals = []
+    for path, side in ((task.clean, "clean: "), (task.enhanced, "")):
         try:
+            rate, channels, _ = described(path)
             signals.append(read(path))
         except AudioError as error:
-            return Row(task.utterance, {}, f"{path}: {error}")
+            return {}, [*notes, f"{path}: {error}"]
+        if rate != SAMPLE_RATE:
+            notes.append(f"{side}resampled from {rate} Hz")
+        if channels != 1:
+            notes.append(f"{side}the mean of {channels} channels")
+        share = np.mean(np.abs(signals[-1]) >= _FULL_SCALE) if signals[-1].size else 0.0
+        if share >= _CLIPPED:
+            notes.append(f"{side}clipped, {100 * share:.2g} % of its samples at full scale")
     clean, enhanced = signals
     if len(clean) != len(enhanced):
-        notes.append(f"{len(enhanced) - len(clean):+d} samples: the common part is scored")
+        notes.append(f"{len(enhanced) - len(clean):+d} {COMMON_PART}")
         common = min(len(clean), len(enhanced))
         clean, enhanced = clean[:common], enhanced[:common]
-    found = score(clean, enhanced, METRICS)
-    scores = {name: value for name, value in found.items() if isinstance(value, float)}
+    found = score(clean, enhanced)
+    # As many decimals as are written down: scores that are read back must make the same means.
+    scores = {name: round(value, 6) for name, value in found.items() if isinstance(value, float)}
     # One cause often fails several metrics: it is noted once.
-    notes += dict.fromkeys(value for value in found.values() if isinstance(value, str))
-    return Row(task.utterance, scores, "; ".join(notes))
+    return scores, [*notes, *(value for value in found.values() if isinstance(value, str))]
 
 
-def _score_some(tasks: Mapping[int, Task], workers: int, progress: tqdm) -> dict[int, Row]:
-    """Rows under their tasks' numbers; some are missing where a worker died."""
-    rows = {}
+def _score_some(
+    tasks: Mapping[int, Task], workers: int, finish: Callable[[int, Row], None]
+) -> None:
+    """Finish the tasks; some are left where a worker died."""
     pool = process_pool(min(workers, len(tasks)))
     try:
         futures = {pool.submit(score_file, task): number for number, task in tasks.items()}
         for future in as_completed(futures):
-            rows[futures[future]] = future.result()
-            progress.update()
+            finish(futures[future], future.result())
     except BrokenProcessPool:
         pass
     finally:
         pool.shutdown(cancel_futures=True)
-    return rows

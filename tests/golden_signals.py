@@ -1,4 +1,4 @@
-"""Pairs of signals (s,) at 16 kHz that are made of sines and seeded noise alone, with stored scores.
+"""Pairs of signals (s,) at 16 kHz, made of sines and seeded noise alone, with stored scores.
 
 `python tests/golden_signals.py` prints the scores of what the code computes now. If they move, no
 figure that this project has given before compares with one that it gives from then on.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import signal
 import subprocess
@@ -10,14 +11,15 @@ import time
 import uuid
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 from conftest import ROOT
 from saved_runs import save_run
 
 import evaluate
-from data.audio import AudioError, read
-from evaluation.scoring import Row
+from data.audio import read
+from evaluation.scoring import Row, Task
 
 RATE = 16000
 
@@ -43,6 +45,16 @@ def empty(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def apart(tmp_path_factory: pytest.TempPathFactory, clean: Path) -> Path:
+    """A corpus whose clean and noisy files have nothing to do with each other."""
+    folder = tmp_path_factory.mktemp("apart")
+    for side in ("clean", "noisy"):
+        (folder / side).mkdir()
+        (folder / side / f"{side}.wav").symlink_to(clean / "near.wav")
+    return folder
+
+
 # Refused with status 2 and a message, before anything is scored
 
 
@@ -51,7 +63,7 @@ def _nothing_is_scored(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: object) -> list[Row]:
         raise AssertionError("scoring has started")
 
-    monkeypatch.setattr(evaluate, "score_files", refuse)
+    monkeypatch.setattr(evaluate, "score_or_recall", refuse)
 
 
 @pytest.mark.parametrize(
@@ -67,6 +79,8 @@ def _nothing_is_scored(monkeypatch: pytest.MonkeyPatch) -> None:
         ("--clean c --enhanced e --require-gain", "--require-gain needs --noisy"),
         ("run --data d --workers 0", "--workers is 0, expected at least 1"),
         ("run --data d --workers many", "invalid int value: 'many'"),
+        ("run --data d --audio -1", "--audio is -1, expected 0 to 2000 MB"),
+        ("run --data d --audio nan", "--audio is nan, expected 0 to 2000 MB"),
         ("run --data d --dat e", "unrecognized arguments: --dat"),
     ],
 )
@@ -87,6 +101,7 @@ def test_wrong_usage(words: str, message: str, tmp_path: Path, capsys: pytest.Ca
         ("--clean {clean} --enhanced {empty}", "{empty}: no audio in it"),
         ("--clean {clean} --enhanced {clean} --noisy {empty}", "{empty}: no audio in it"),
         ("--clean {clean} --enhanced {corpus}", "{corpus}: no file is named as one in {clean} is"),
+        ("{run} --data {apart}", "{apart}: no noisy file is named as a clean one is"),
         ("{none} --data {corpus}", "{none}: no such checkpoint"),
         ("{none} {empty} --data {corpus}", "{none}: no such checkpoint"),
         ("{run} {empty} --data {corpus}", "{empty}/last.pt: no such checkpoint"),
@@ -103,12 +118,13 @@ def test_bad_input(
     tmp_path: Path,
     clean: Path,
     empty: Path,
+    apart: Path,
     run: Path,
     tiny_corpus: Path,
     capsys: pytest.CaptureFixture[str],
 ):
     known = {"none": tmp_path / "none", "file": clean / "near.wav"}
-    known |= {"clean": clean, "empty": empty, "run": run, "corpus": tiny_corpus}
+    known |= {"clean": clean, "empty": empty, "run": run, "corpus": tiny_corpus, "apart": apart}
     arguments = words.format(**known).split()
     if "--out" not in arguments:
         arguments += ["--out", str(tmp_path / "new")]
@@ -121,51 +137,69 @@ def test_bad_input(
     assert os.listdir(tmp_path) == ["empty"]
 
 
-@pytest.mark.usefixtures("_nothing_is_scored")
-def test_unusable_files_of_a_corpus_are_listed(
+def test_every_file_of_a_corpus_has_its_scores_or_a_reason(
     tmp_path: Path, clean: Path, run: Path, capsys: pytest.CaptureFixture[str]
 ):
     samples = read(clean / "near.wav")
+    good = samples + 0.01 * np.random.default_rng(0).standard_normal(len(samples))
+    content = {"good": good, "silent": 0 * samples, "extra": samples, "empty": samples[:0]}
     for side in ("clean", "noisy"):
         (tmp_path / side).mkdir()
-        soundfile.write(tmp_path / side / "good.wav", samples, RATE)
-    for name, bad in (("silent", 0 * samples), ("unpaired", samples)):
-        soundfile.write(tmp_path / "noisy" / f"{name}.wav", bad, RATE)
-    soundfile.write(tmp_path / "clean" / "silent.wav", samples, RATE)
-    assert evaluate.main([str(run), "--data", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+    for name, noisy in content.items():
+        soundfile.write(tmp_path / "noisy" / f"{name}.wav", noisy, RATE)
+        if name != "extra":
+            soundfile.write(tmp_path / "clean" / f"{name}.wav", samples, RATE)
+    soundfile.write(tmp_path / "clean" / "lost.wav", samples, RATE)
+    (tmp_path / "noisy" / "text.wav").write_text("no audio")
+    (tmp_path / "clean" / "text.wav").write_bytes((tmp_path / "clean" / "good.wav").read_bytes())
+    out = tmp_path / "out"
+    words = [str(run), "--data", str(tmp_path), "--out", str(out), "--strict", "--workers", "1"]
+    assert evaluate.main(words) == 1
+    assert capsys.readouterr().err.endswith("files without all scores: noisy (5), run (5)\n")
+    with (out / "per_file.csv").open(newline="") as file:
+        lines = {(line["system"], line["utterance"]): line for line in csv.DictReader(file)}
+    assert len(lines) == 12
+    noisy = tmp_path / "noisy"
+    reasons = {
+        "good": "",
+        "extra": "there is no clean file of that name",
+        "lost": "there is no noisy file of that name",
+        "silent": "the enhanced signal is silent or constant",
+        "empty": f"{noisy}/empty.wav: empty: no samples",
+        "text": f"{noisy}/text.wav: cannot be decoded",
+    }
+    for name, reason in reasons.items():
+        assert lines["run", name]["note"].startswith(reason)
+        assert bool(lines["run", name]["pesq_wb"]) == (name == "good")
+        assert bool(lines["noisy", name]["note"]) == (name != "good")
+
+
+def test_strict_minds_nothing_else(tmp_path: Path, clean: Path, tiny_corpus: Path):
+    other = tmp_path / "other"
+    other.mkdir()
+    noisy = read(min((tiny_corpus / "test" / "noisy").iterdir()))[:20000]
+    soundfile.write(other / "near.wav", noisy, RATE)
+    words = ["--clean", str(clean), "--enhanced", str(other), "--out", str(tmp_path / "out")]
+    assert evaluate.main([*words, "--strict", "--workers", "1"]) == 0
+
+
+def test_a_baseline_that_is_not_there_is_named(
+    tmp_path: Path, clean: Path, capsys: pytest.CaptureFixture[str]
+):
+    words = ["--clean", str(clean), "--enhanced", str(clean), "--out", str(tmp_path)]
+    assert evaluate.main([*words, "--baseline", "abl9"]) == 2
     message = capsys.readouterr().err
-    assert f"{tmp_path}: 2 files cannot be used:" in message
-    assert f"{tmp_path}/noisy/silent.wav: silent" in message
-    assert f"{tmp_path}/noisy/unpaired.wav: has no clean file of that name" in message
-    assert not (tmp_path / "out").exists()
+    assert message == f"evaluate.py: there is no abl9 to compare with; there are: {clean.name}\n"
 
 
 # Failures on the way
 
 
-def score_nothing(tasks: list[object], workers: int) -> list[Row]:
-    return [Row("near", {}) for _ in tasks]
+def score_nothing(tasks: list[Task], workers: int, out: Path) -> list[Row]:
+    return [Row(task.system, task.utterance, {}) for task in tasks]
 
 
-def test_a_file_that_becomes_unreadable_is_named(
-    tmp_path: Path,
-    tiny_corpus: Path,
-    run: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-):
-    def failing(path: Path) -> None:
-        raise AudioError("the disk has gone")
-
-    monkeypatch.setattr(evaluate, "score_files", score_nothing)
-    monkeypatch.setattr(evaluate, "read", failing)
-    assert evaluate.main([str(run), "--data", str(tiny_corpus), "--out", str(tmp_path)]) == 2
-    noisy = min((tiny_corpus / "test" / "noisy").iterdir())
-    assert capsys.readouterr().err.endswith(f"evaluate.py: {noisy}: the disk has gone\n")
-    assert not list(tmp_path.rglob("*.*"))
-
-
-@pytest.mark.parametrize("name", ["per_file.csv", "summary.json", "table.md"])
+@pytest.mark.parametrize("name", ["summary.json", "table.md", "table.tex", "report.html"])
 def test_a_report_that_cannot_be_written_is_named(
     name: str,
     tmp_path: Path,
@@ -173,13 +207,23 @@ def test_a_report_that_cannot_be_written_is_named(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ):
-    monkeypatch.setattr(evaluate, "score_files", score_nothing)
+    monkeypatch.setattr(evaluate, "score_or_recall", score_nothing)
     (tmp_path / name).mkdir()
     arguments = ["--clean", str(clean), "--enhanced", str(clean), "--out", str(tmp_path)]
     assert evaluate.main(arguments) == 2
     captured = capsys.readouterr()
     assert captured.err == f"evaluate.py: {tmp_path / name}: Is a directory\n"
     assert captured.out == ""
+
+
+def test_scores_that_cannot_be_kept_are_named(
+    tmp_path: Path, clean: Path, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "per_file.csv").mkdir()
+    arguments = ["--clean", str(clean), "--enhanced", str(clean), "--out", str(tmp_path)]
+    assert evaluate.main([*arguments, "--workers", "1"]) == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert message.endswith(f"evaluate.py: {tmp_path / 'per_file.csv'}: Is a directory")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
@@ -189,7 +233,7 @@ def test_a_table_that_cannot_be_printed_is_a_fault(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ):
-    monkeypatch.setattr(evaluate, "score_files", score_nothing)
+    monkeypatch.setattr(evaluate, "score_or_recall", score_nothing)
     with open("/dev/full", "w") as full:
         monkeypatch.setattr(sys, "stdout", full)
         arguments = ["--clean", str(clean), "--enhanced", str(clean), "--out", str(tmp_path)]
@@ -251,7 +295,7 @@ def test_interrupted_scoring_ends_at_once_and_leaves_nothing(
             process.terminate()
         output, message = process.communicate(timeout=60)
     assert (process.returncode, output, message) == (130, "", "evaluate.py: interrupted\n")
-    assert os.listdir(tmp_path / "out") == []
+    assert os.listdir(tmp_path / "out") == ["per_file.csv"]  # what has been scored is kept
     for _ in range(100):  # the server that starts workers ends a moment later than its client
         if not alive(mark):
             break

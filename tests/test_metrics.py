@@ -59,7 +59,7 @@ P232 = Path("voicebank_demand_p232")
 
 
 def test_p232_scores_as_the_reference_script_scores_it(shared_data: Path):
-    """All 393 files, all nine columns. If this moves, no figure here compares with published ones."""
+    """All 393 files, all nine columns: if this moves, no figure compares with published ones."""
     with (shared_data / P232 / "reference_scores.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
     columns = lines[0].keys() - {"utterance"}

@@ -7,33 +7,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from bandsplit.stft import stft
 from data.audio import SAMPLE_RATE
+from evaluation.spectrogram import FLOOR_DB, levels
 
 PLOT = "history.png"
-_FLOOR_DB = -80.0  # below the loudest bin of all pictures
 
 
 def spectrograms(recordings: Mapping[str, NDArray]) -> NDArray[np.uint8]:
     """A picture (height, width, 3) of recordings (s,) by name, above one another, on one scale."""
-    powers = {
-        name: stft(torch.from_numpy(x).float()[None])[0].abs().square().numpy()
-        for name, x in recordings.items()
-    }
-    loudest = max((p.max() for p in powers.values()), default=0.0)
-    figure = Figure((8, 2 * len(powers) + 0.6), dpi=90)
+    figure = Figure((8, 2 * len(recordings) + 0.6), dpi=90)
     figure.subplots_adjust(0.08, 0.09, 0.99, 0.98, hspace=0.1)
-    axes = np.atleast_1d(figure.subplots(len(powers), 1, sharex=True))
-    for axis, (name, power) in zip(axes, powers.items(), strict=True):
-        level = 10 * np.log10(power / max(loudest, 1e-12) + 10 ** (_FLOOR_DB / 10))
+    axes = np.atleast_1d(figure.subplots(len(recordings), 1, sharex=True))
+    for axis, (name, level) in zip(axes, levels(recordings).items(), strict=True):
         seconds = len(recordings[name]) / SAMPLE_RATE
         picture = axis.imshow(
-            level, origin="lower", aspect="auto", cmap="magma", vmin=_FLOOR_DB, vmax=0,
+            level, origin="lower", aspect="auto", cmap="magma", vmin=FLOOR_DB, vmax=0,
             extent=(0, seconds, 0, SAMPLE_RATE / 2000),
         )  # fmt: skip
         axis.set_ylabel(f"{name}\nkHz")

@@ -53,6 +53,16 @@ def beside_recipe(config: Config) -> dict[str, Any]:
     return {name: new for name, (_, new) in changed if name.startswith(("loss.", "optim."))}
 
 
+def method(network: type, config: Config) -> str:
+    """What a run's outcome follows from, but for the seed and where data lie, as one text."""
+    kept = {
+        name: value
+        for name, value in flatten(config).items()
+        if name not in ("seed", *PLACES) and not name.startswith("run.")
+    }
+    return json.dumps([network.__module__, network.__qualname__, kept])
+
+
 def override(config: Config, changes: Mapping[str, Any]) -> Config:
     """A copy with some settings changed, by dotted name.
 

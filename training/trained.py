@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +20,14 @@ _ROOT = Path(__file__).resolve().parents[1]
 class Trained:
     """A network with a run's averaged weights, in evaluation mode on the CPU, and where it is from.
 
-    checkpoint: the file's name. step, epochs: how long it was trained. held_out: the speakers whose
-    PESQ chose the best checkpoint.
+    checkpoint: the file's name. digest: its content, hashed. step, epochs: how long it was trained.
+    held_out: the speakers whose PESQ chose the best checkpoint.
     """
 
     network: BandSplitNet
     config: Config
     checkpoint: str
+    digest: str
     step: int
     epochs: float
     held_out: list[str]
@@ -40,7 +42,8 @@ def load_trained(run: Path) -> Trained:
     path = run
     if run.is_dir():
         path = run / BEST if (run / BEST).is_file() else run / LAST
-    state = unpack(read(path), path)
+    content = read(path)
+    state = unpack(content, path)
     config = config_of(state, path)
     with understood(path):
         network = _network_class(state["network"])
@@ -50,7 +53,8 @@ def load_trained(run: Path) -> Trained:
         net.eval().requires_grad_(False)
         values = state["values"]
         step, epochs, held_out = int(values["step"]), float(values["epochs"]), values["held_out"]
-        return Trained(net, config, path.name, step, epochs, list(map(str, held_out)))
+        digest = hashlib.sha256(content).hexdigest()
+        return Trained(net, config, path.name, digest, step, epochs, list(map(str, held_out)))
 
 
 def name_of(network: type) -> str:

@@ -1,0 +1,79 @@
+"""Enhancing files, each whole, and keeping what was made before."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from bandsplit.net import BandSplitNet
+from data.audio import AudioError, described, read, write
+
+
+def enhance_files(
+    network: BandSplitNet,
+    noisy: Mapping[str, Path],
+    folder: Path,
+    made_by: str,
+    title: str,
+) -> dict[str, Path | str]:
+    """Enhance files into `folder`, as 32-bit float wav by name; of one that cannot be, the reason.
+
+    Each carries in its comment what it was made from: one that is there already, of the same noisy
+    file and the same network, is not made again.
+
+    Args:
+        network: on the device to use.
+        made_by: what the network's weights are known by.
+        title: of the progress bar.
+
+    Raises:
+        DataError: a file cannot be written.
+    """
+    device = next(network.parameters()).device
+    made: dict[str, Path | str] = {}
+    for name, source in tqdm(
+        noisy.items(), desc=f"enhancing by {title}", unit="file", disable=None
+    ):
+        target = folder / f"{name}.wav"
+        try:
+            origin = _origin(source, made_by, device)
+            if _is_made(target, origin):
+                made[name] = target
+                continue
+            signal = torch.from_numpy(read(source))
+            if not len(signal):
+                raise AudioError("empty: no samples")
+            enhanced = network.enhance(signal[None].to(device))[0].cpu().numpy()
+        except AudioError as error:
+            made[name] = f"{source}: {error}"
+            continue
+        except RuntimeError as error:
+            if "memory" not in str(error):
+                raise
+            made[name] = f"{source}: too long for the memory of {device}"
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write(target, enhanced, "FLOAT", origin)
+        made[name] = target
+    return made
+
+
+def _origin(source: Path, made_by: str, device: torch.device) -> str:
+    try:
+        with source.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise AudioError(f"cannot be opened ({error.strerror})") from None
+    parts = (made_by, content, torch.__version__, device.type)
+    return f"made from {hashlib.sha256(' '.join(parts).encode()).hexdigest()}"
+
+
+def _is_made(target: Path, origin: str) -> bool:
+    try:
+        return target.is_file() and described(target)[2] == origin
+    except AudioError:
+        return False

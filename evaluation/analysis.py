@@ -1,0 +1,195 @@
+"""What the scores of several systems say: means, differences, conditions, doubts. Free of torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from evaluation.conditions import Breakdown, find_conditions
+from evaluation.metrics import METRICS
+from evaluation.models import NOISY, Model, System, models_of
+from evaluation.published import BENCHMARK, Benchmark
+from evaluation.statistics import (
+    Comparison,
+    Interval,
+    Spread,
+    compare,
+    mean_interval,
+    spread,
+    with_holm,
+)
+
+# A configuration of this name is what others are compared with, if nobody says otherwise.
+_BASELINES = ("bsrnn", "baseline")
+
+
+class AnalysisError(ValueError):
+    """What was asked for cannot be compared; the message says why."""
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """All that a report shows of scores.
+
+    Attributes:
+        data: what was scored, for the record.
+        clean: the clean files by utterance.
+        models: noisy recordings first, if there are any.
+        means, spreads: by model and metric; no mean where no file has a score.
+        baseline: what the others are compared with.
+        comparisons: by model and metric, without the baseline's; p corrected over the models.
+        breakdowns: with the means by model, metric and group.
+        warnings: reasons to doubt the scores, each a sentence.
+    """
+
+    data: str
+    utterances: Sequence[str]
+    clean: Mapping[str, Path]
+    models: Sequence[Model]
+    means: Mapping[str, Mapping[str, Interval | None]]
+    spreads: Mapping[str, Mapping[str, Spread]]
+    baseline: Model
+    comparisons: Mapping[str, Mapping[str, Comparison | None]]
+    breakdowns: Sequence[
+        tuple[Breakdown, Mapping[str, Mapping[str, Mapping[str, Interval | None]]]]
+    ]
+    warnings: Sequence[str]
+    whole_benchmark: bool
+
+    @property
+    def systems(self) -> list[System]:
+        return [system for model in self.models for system in model.systems]
+
+    @property
+    def noisy(self) -> Model | None:
+        return next((model for model in self.models if model.name == NOISY), None)
+
+    @property
+    def enhancing(self) -> list[Model]:
+        """All models but the noisy recordings."""
+        return [model for model in self.models if model.name != NOISY]
+
+
+def analyse(
+    systems: Sequence[System],
+    data: str,
+    clean: Mapping[str, Path],
+    root: Path | None = None,
+    baseline: str | None = None,
+    benchmark: Benchmark = BENCHMARK,
+) -> Analysis:
+    """Analyse systems that have rows for the same files.
+
+    root: of the corpus, whose tables say under which conditions its files were recorded.
+    baseline: the name of a model or of one of its runs; where None, the model called bsrnn or
+        baseline, else the noisy recordings, else the first.
+
+    Raises:
+        AnalysisError: there is no baseline of that name.
+    """
+    models = models_of(systems)
+    utterances = [row.utterance for row in systems[0].rows]
+    chosen = choose_baseline(models, baseline)
+    means = {model.name: {m: mean_interval(model.scores(m)) for m in METRICS} for model in models}
+    others = [model for model in models if model is not chosen]
+    comparisons: dict[str, dict[str, Comparison | None]] = {model.name: {} for model in others}
+    for name, metric in METRICS.items():
+        found = with_holm([
+            compare(
+                chosen.scores(name), model.scores(name), metric.tie, metric.higher_is_better
+            )
+            for model in others
+        ])  # fmt: skip
+        for model, comparison in zip(others, found, strict=True):
+            comparisons[model.name][name] = comparison
+    noisy = next((model for model in models if model.name == NOISY), None)
+    snrs = {}
+    if noisy:
+        known = zip(utterances, noisy.row_scores("snr"), strict=True)
+        snrs = {name: snr for name, snr in known if not math.isnan(snr)}
+    return Analysis(
+        data=data,
+        utterances=utterances,
+        clean=clean,
+        models=models,
+        means=means,
+        spreads={model.name: {m: spread(model.scores(m)) for m in METRICS} for model in models},
+        baseline=chosen,
+        comparisons=comparisons,
+        breakdowns=[
+            (breakdown, _broken_down(breakdown, models, utterances))
+            for breakdown in find_conditions(utterances, snrs, root)
+        ],
+        warnings=_doubts(noisy, utterances, means, benchmark),
+        whole_benchmark=benchmark.is_whole(utterances),
+    )
+
+
+def choose_baseline(models: Sequence[Model], name: str | None) -> Model:
+    """The model that others are compared with; see `analyse`.
+
+    Raises:
+        AnalysisError: there is none of that name.
+    """
+    if name is not None:
+        for model in models:
+            if name == model.name or name in [system.name for system in model.systems]:
+                return model
+        known = ", ".join(model.name for model in models)
+        raise AnalysisError(f"there is no {name} to compare with; there are: {known}")
+    for wanted in _BASELINES:
+        for model in models:
+            if wanted in (model.name, model.facts.get("model")):
+                return model
+    return next((model for model in models if model.name == NOISY), models[0])
+
+
+def _broken_down(
+    breakdown: Breakdown, models: Sequence[Model], utterances: Sequence[str]
+) -> dict[str, dict[str, dict[str, Interval | None]]]:
+    """Means by model, metric and group."""
+    place = {name: number for number, name in enumerate(utterances)}
+    groups = {
+        label: np.array([place[name] for name in names])
+        for label, names in breakdown.groups.items()
+    }
+    return {
+        model.name: {
+            metric: {
+                label: mean_interval(model.scores(metric)[:, members])
+                for label, members in groups.items()
+            }
+            for metric in METRICS
+        }
+        for model in models
+    }
+
+
+def _doubts(
+    noisy: Model | None,
+    utterances: Sequence[str],
+    means: Mapping[str, Mapping[str, Interval | None]],
+    benchmark: Benchmark,
+) -> list[str]:
+    """Whether the noisy side of the benchmark's test set scores as it is known to."""
+    if noisy is None or not benchmark.is_whole(utterances):
+        return []
+    found = means[noisy.name]["pesq_wb"]
+    expected = f"{benchmark.noisy_pesq:.2f} ± {benchmark.tolerance:.2f}"
+    if found is None or found.count < len(utterances):
+        count = found.count if found else 0
+        return [
+            f"The noisy files are those of {benchmark.name}, but only {count} of {len(utterances)} "
+            f"have a PESQ, whose mean should be {expected}: something is wrong with the files."
+        ]
+    if abs(found.mean - benchmark.noisy_pesq) > benchmark.tolerance:
+        return [
+            f"The noisy files are those of {benchmark.name}, but their PESQ is {found.mean:.3f} "
+            f"instead of {expected}. Clean and noisy files are paired wrongly, resampled badly, of "
+            "another rate than their headers say, or cut: no score of this table can be trusted."
+        ]
+    return []

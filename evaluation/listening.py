@@ -1,0 +1,185 @@
+"""What the page lets one hear and see: files, their audio, their spectrograms. Free of torch."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import quote
+
+import matplotlib.image
+import numpy as np
+from numpy.typing import NDArray
+
+from data.audio import SAMPLE_RATE, AudioError, encode, read
+from evaluation.analysis import Analysis
+from evaluation.metrics import METRICS
+from evaluation.models import Model
+from evaluation.spectrogram import FLOOR_DB, levels
+
+CLEAN = "clean"
+
+
+@dataclass
+class Source:
+    """One system's version of an utterance. audio, picture: addresses, of data or a file beside."""
+
+    audio: str
+    picture: str = ""
+
+
+@dataclass
+class Utterance:
+    """One utterance as it can be listened to.
+
+    why: what is special about it, for those that the page shows; empty for all others.
+    pesq: by source, as shown.
+    """
+
+    name: str
+    seconds: float
+    why: str = ""
+    pesq: Mapping[str, str] = field(default_factory=dict)
+    sources: dict[str, Source] = field(default_factory=dict)
+
+
+def listening(analysis: Analysis, out: Path, budget: float) -> list[Utterance]:
+    """All utterances that have audio, those with something special about them first.
+
+    Those have spectrograms and their audio in the page. Of the others the audio is in the page as
+    long as all of it takes no more than `budget` bytes, as lossless FLAC; beyond that, the page in
+    the folder `out` plays the files where they lie.
+    """
+    special = featured(analysis)
+    names = [*special, *(name for name in analysis.utterances if name not in special)]
+    found, used = [], 0.0
+    for name in names:
+        files = _files(analysis, name)
+        if not files:
+            continue
+        utterance = Utterance(name, 0.0, special.get(name, ""), _pesq(analysis, name))
+        if name in special or used < budget:
+            signals = _signals(files)
+            utterance.seconds = max((len(x) for x in signals.values()), default=0) / SAMPLE_RATE
+            for source, signal in signals.items():
+                utterance.sources[source] = Source(_data("audio/flac", encode(signal, ".flac")))
+            if name in special:
+                for source, picture in pictures(signals).items():
+                    utterance.sources[source].picture = _data("image/png", picture)
+            used += sum(len(each.audio) for each in utterance.sources.values())
+        else:
+            for source, path in files.items():
+                utterance.sources[source] = Source(_address(path, out))
+        if utterance.sources:
+            found.append(utterance)
+    return found
+
+
+def leader(analysis: Analysis) -> Model | None:
+    """The enhancing model of the highest mean PESQ."""
+    means = {
+        model.name: mean.mean
+        for model in analysis.enhancing
+        if (mean := analysis.means[model.name]["pesq_wb"]) is not None
+    }
+    return max(
+        (model for model in analysis.enhancing if model.name in means),
+        key=lambda model: means[model.name],
+        default=None,
+    )
+
+
+def featured(analysis: Analysis) -> dict[str, str]:
+    """The utterances that gain most, as much as half of them, and least, with words for it.
+
+    By the PESQ of the leading model above the noisy recording's; without one, by its PESQ.
+    """
+    model, noisy = leader(analysis), analysis.noisy
+    if model is None:
+        return {}
+    values = model.row_scores("pesq_wb")
+    what, sign = f"PESQ of {model.name}", ""
+    if noisy is not None:
+        values = values - noisy.row_scores("pesq_wb")
+        what, sign = f"PESQ of {model.name} against noisy", "+"
+    known = [place for place in np.argsort(values, kind="stable") if np.isfinite(values[place])]
+    if not known:
+        return {}
+    places = {"Best": known[-1], "Median": known[len(known) // 2], "Worst": known[0]}
+    chosen: dict[str, str] = {}
+    for word, place in places.items():
+        name = analysis.utterances[place]
+        chosen.setdefault(name, f"{word} file: {what} {values[place]:{sign}.2f}")
+    return chosen
+
+
+def pictures(signals: Mapping[str, NDArray]) -> dict[str, bytes]:
+    """PNG images of spectrograms by name, without axes, on one scale."""
+    images = {}
+    for name, level in levels(signals).items():
+        content = io.BytesIO()
+        matplotlib.image.imsave(
+            content, level, vmin=FLOOR_DB, vmax=0, cmap="magma", format="png", origin="lower"
+        )
+        images[name] = content.getvalue()
+    return images
+
+
+def _files(analysis: Analysis, utterance: str) -> dict[str, Path]:
+    """Noisy first, then each model's first run, then clean."""
+    found = {
+        model.name: path
+        for model in analysis.models
+        if (path := model.systems[0].files.get(utterance)) is not None
+    }
+    if utterance in analysis.clean:
+        # A system may be called clean, too.
+        found[clean_name(analysis)] = analysis.clean[utterance]
+    return found
+
+
+def clean_name(analysis: Analysis) -> str:
+    """What the clean recordings are called beside the systems."""
+    name = CLEAN
+    while any(model.name == name for model in analysis.models):
+        name += "'"
+    return name
+
+
+def _pesq(analysis: Analysis, utterance: str) -> dict[str, str]:
+    place = analysis.utterances.index(utterance)
+    shown = {}
+    for model in analysis.models:
+        score = model.systems[0].rows[place].scores.get("pesq_wb")
+        shown[model.name] = "" if score is None else METRICS["pesq_wb"].show(score)
+    return shown
+
+
+def _signals(files: Mapping[str, Path]) -> dict[str, NDArray]:
+    """What can be read, finite; all made softer alike where one would be clipped."""
+    signals = {}
+    for name, path in files.items():
+        try:
+            signal = np.nan_to_num(read(path), posinf=0.0, neginf=0.0)
+        except AudioError:
+            continue
+        if signal.size:
+            signals[name] = signal
+    peak = max((float(np.abs(x).max()) for x in signals.values()), default=0.0)
+    return {name: x / max(1.0, peak) for name, x in signals.items()}
+
+
+def _address(path: Path, out: Path) -> str:
+    """Of a file, from a page in `out`."""
+    try:
+        relative = os.path.relpath(path, out)
+    except ValueError:  # on another drive
+        return path.absolute().as_uri()
+    return quote(os.fsencode(Path(relative).as_posix()))
+
+
+def _data(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

@@ -1,0 +1,91 @@
+"""What a table of scores rests on, in sentences. Free of torch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from evaluation.analysis import Analysis
+from evaluation.metrics import METRICS, PACKAGES
+from evaluation.models import System
+from evaluation.scoring import COMMON_PART
+
+_LISTED = 4
+
+
+def notes(analysis: Analysis) -> list[str]:
+    """Doubts come first, then files without a score, then how the networks were trained."""
+    lines = [f"Warning: {text}" for text in analysis.warnings]
+    for system in analysis.systems:
+        lines += _files(system)
+    trained = [system for system in analysis.systems if system.facts]
+    lines += [f"{system.name}: {_training(system.facts)}" for system in trained]
+    if trained:
+        lines.append(
+            "best.pt is chosen by PESQ on the held-out speakers, last.pt not at all; averaged "
+            "weights; no PCS, no PESQ loss."
+        )
+    speeds = Counter(s.facts["measured_on"] for s in trained if "measured_on" in s.facts)
+    lines += [f"RTF (seconds for a second of audio) and memory: measured on {on}." for on in speeds]
+    lines.append(
+        "CSIG, CBAK and COVL are on Loizou's scale; many papers give the float scale, which is "
+        "about 0.1 higher and stands in the second table. STOI is that of the script which "
+        "VoiceBank-DEMAND is scored with."
+    )
+    lines.append(", ".join(f"{name} {v}" for name, v in versions().items()) + ".")
+    return lines
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that the scores come from."""
+    found = {}
+    for name in (*PACKAGES, "torch"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def failed(system: System) -> list[str]:
+    """The utterances that lack a score."""
+    return [row.utterance for row in system.rows if len(row.scores) < len(METRICS)]
+
+
+def _files(system: System) -> list[str]:
+    lines = []
+    lacking = failed(system)
+    if lacking:
+        lines.append(
+            f"{system.name}: {len(lacking)} of {len(system.rows)} files without all scores "
+            f"({_listed(lacking)}), for reasons in per_file.csv; a mean is over those that have "
+            "the score."
+        )
+    cut = [row.utterance for row in system.rows if COMMON_PART in row.note]
+    if cut:
+        lines.append(
+            f"{system.name}: {len(cut)} files are not as long as the clean ones ({_listed(cut)}); "
+            "the common part is scored."
+        )
+    others = [row for row in system.rows if row.note and COMMON_PART not in row.note]
+    noted = [row.utterance for row in others if len(row.scores) == len(METRICS)]
+    if noted:
+        lines.append(f"{system.name}: {len(noted)} with a note in per_file.csv ({_listed(noted)}).")
+    return lines
+
+
+def _training(facts: Mapping[str, Any]) -> str:
+    """How a network was trained, in one sentence."""
+    changes = [f"{name} {value}" for name, value in facts["beside_recipe"].items()]
+    return (
+        f"{facts['checkpoint']}, {facts['epochs']:.2f} epochs of batches of {facts['batch']}, "
+        f"seed {facts['seed']}, recipe {' with '.join([facts['recipe'], *changes])}, "
+        f"held out {_listed(facts['held_out'])}."
+    )
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + more

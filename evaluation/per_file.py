@@ -1,0 +1,109 @@
+"""`per_file.csv`: every file's scores, and the memory of an evaluation that is run again.
+
+A row carries a key made of what its scores depend on: the contents of its two files and the
+metrics' definitions. Free of torch.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import math
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from data.files import write_text
+from evaluation.metrics import METRICS, definition
+from evaluation.scoring import Row, Task, score_files
+
+PER_FILE = "per_file.csv"
+_COLUMNS = ("system", "utterance", *METRICS, "note", "key")
+_SECONDS = 5.0  # between two times that the rows so far are written down
+
+
+def score_or_recall(tasks: Sequence[Task], workers: int, out: Path) -> list[Row]:
+    """Rows for all tasks, in their order: those known from `out/per_file.csv`, the others scored.
+
+    Rows are written there as they come, so that after an interruption only the rest is scored.
+
+    Raises:
+        OSError: they cannot be written.
+    """
+    path = out / PER_FILE
+    known = _known(path)
+    digests: dict[Path, str] = {}  # a clean file is that of many systems
+    keys = [key_of(task, digests) for task in tasks]
+    rows: dict[int, Row] = {}
+    for number, (task, key) in enumerate(zip(tasks, keys, strict=True)):
+        if key in known:
+            rows[number] = replace(known[key], system=task.system, utterance=task.utterance)
+    new = [number for number in range(len(tasks)) if number not in rows]
+    written = time.monotonic()
+
+    def keep(number: int, row: Row) -> None:
+        nonlocal written
+        rows[new[number]] = replace(row, key=keys[new[number]] if row.scores else "")
+        if time.monotonic() - written > _SECONDS:
+            write_rows(path, (rows[n] for n in sorted(rows)))
+            written = time.monotonic()
+
+    try:
+        score_files([tasks[number] for number in new], workers, keep)
+    finally:
+        write_rows(path, (rows[n] for n in sorted(rows)))
+    return [rows[number] for number in range(len(tasks))]
+
+
+def key_of(task: Task, digests: dict[Path, str]) -> str:
+    """What the scores of a task depend on, hashed; empty where a file cannot be read.
+
+    digests: of files that have been read already; more are put there.
+    """
+    if task.clean is None or task.enhanced is None:
+        return ""
+    try:
+        contents = [_digest(path, digests) for path in (task.clean, task.enhanced)]
+    except OSError:
+        return ""
+    return hashlib.sha256("\n".join([definition(), *contents]).encode()).hexdigest()
+
+
+def write_rows(path: Path, rows: Iterable[Row]) -> None:
+    """Write the file whole; whoever reads it meanwhile finds the one before."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    for row in rows:
+        scores = [f"{row.scores[m]:.6f}" if m in row.scores else "" for m in METRICS]
+        writer.writerow([row.system, row.utterance, *scores, row.note, row.key])
+    # `csv` puts no quotes around a carriage return, which readers take for the end of a line.
+    write_text(path, text.getvalue().replace("\r", "\\r"))
+
+
+def _known(path: Path) -> Mapping[str, Row]:
+    """The rows of an earlier evaluation by their keys; what is not as written here is left out."""
+    found: dict[str, Row] = {}
+    try:
+        with path.open(newline="", encoding="utf-8", errors="replace") as file:
+            for line in csv.DictReader(file):
+                if line.get("key") and len(line) == len(_COLUMNS):
+                    try:
+                        scores = {m: float(line[m]) for m in METRICS if line[m]}
+                    except (KeyError, TypeError, ValueError):
+                        continue
+                    if all(map(math.isfinite, scores.values())):
+                        row = Row("", "", scores, line["note"] or "", line["key"])
+                        found[row.key] = row
+    except (OSError, csv.Error):
+        return {}
+    return found
+
+
+def _digest(path: Path, digests: dict[Path, str]) -> str:
+    if path not in digests:
+        with path.open("rb") as file:
+            digests[path] = hashlib.file_digest(file, "sha256").hexdigest()
+    return digests[path]

@@ -1,0 +1,72 @@
+"""Figures that are not measured here: of other systems, of the benchmark, and what is hoped for.
+
+Nothing of this is ever shown as a result.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Published:
+    """A system on VoiceBank-DEMAND's test set as its authors report it; None: not known.
+
+    parameters: in millions. csig, cbak, covl: of either scale, whichever the authors used.
+    """
+
+    name: str
+    parameters: float | None
+    pesq: float
+    csig: float | None = None
+    cbak: float | None = None
+    covl: float | None = None
+    stoi: float | None = None
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """How the test set of a benchmark is known.
+
+    files: by speaker. noisy_pesq: PESQ-WB of the noisy side, which any right copy has within
+    `tolerance`.
+    """
+
+    name: str
+    files: Mapping[str, int]
+    noisy_pesq: float
+    tolerance: float
+
+    def is_whole(self, utterances: Sequence[str]) -> bool:
+        """Whether these are the names of the whole test set, and no others."""
+        names = [re.fullmatch(r"(p\d+)_\d{3}", name) for name in utterances]
+        return Counter(match[1] if match else None for match in names) == Counter(self.files)
+
+
+# Valentini-Botinhao, doi 10.7488/ds/2117. All papers that give a noisy PESQ give 1.97.
+BENCHMARK = Benchmark("VoiceBank-DEMAND's test set", {"p232": 393, "p257": 431}, 1.97, 0.02)
+
+# What the configurations of these names were made in the hope of: PESQ-WB on that test set after a
+# whole training on that training set, from and to.
+EXPECTED = {
+    "bsrnn": (3.23, 3.23),
+    "abl1": (3.20, 3.30),
+    "abl2": (3.25, 3.35),
+    "abl3": (3.30, 3.40),
+}
+
+PUBLISHED = (
+    Published("BSRNN (public re-implementation)", 2.96, 3.10, stoi=0.95),
+    Published("BSDB-Net", 9.8, 3.11, 4.33, 3.58, 3.73, 0.95),
+    Published("CMGAN", 1.83, 3.41, 4.63, 3.94, 4.12, 0.96),
+    Published("MP-SENet", 2.05, 3.50, 4.73, 3.95, 4.22, 0.96),
+    Published("xLSTM-SENet2", 2.27, 3.53, 4.78, 3.98, 4.27, 0.96),
+    Published("SEMamba", 2.25, 3.55, 4.77, 3.95, 4.29, 0.96),
+    Published("BASENet", 0.83, 3.55, stoi=0.96),
+    Published("Mamba-SEUNet", 6.2, 3.59, 4.80, 4.02, 4.32, 0.96),
+    Published("PrimeK-Net", 1.41, 3.61, 4.81, 3.98, 4.35),
+    Published("ZipEnhancer-S", 2.04, 3.63),
+)

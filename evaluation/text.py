@@ -1,0 +1,92 @@
+"""The comparison as Markdown and as LaTeX. Free of torch."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from evaluation.analysis import Analysis
+from evaluation.notes import notes
+from evaluation.tables import MAIN, Cell, scores, tables
+
+TEMPLATES = Path(__file__).with_name("templates")
+_TEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
+    "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "↓": r"$\downarrow$", "±": r"$\pm$", "<": r"$<$", ">": r"$>$", "|": r"$|$",
+}  # fmt: skip
+# What a paper's table has of the cost.
+_COSTS = {"parameters": "params (M)", "GMAC/s": "GMAC/s"}
+
+
+def markdown(analysis: Analysis) -> str:
+    """All tables, with notes."""
+    environment = _environment()
+    environment.filters["md"] = escape_markdown
+    template = environment.get_template("table.md.j2")
+    return template.render(tables=tables(analysis), notes=notes(analysis)).lstrip("\n") + "\n"
+
+
+def latex(analysis: Analysis) -> str:
+    """The main table, for `booktabs`; what it rests on stands below it, as comments."""
+    environment = _environment(
+        block_start_string="((*",
+        block_end_string="*))",
+        variable_start_string="((",
+        variable_end_string="))",
+        comment_start_string="((#",
+        comment_end_string="#))",
+    )
+    environment.filters |= {"tex": escape_latex, "comment": _one_line}
+    table = scores(analysis, MAIN)
+    kept = [i for i, name in enumerate(table.columns) if _is_printed(name, i)]
+    rows = [[_for_paper(table.columns[i], row[i]) for i in kept] for row in table.rows]
+    text = environment.get_template("table.tex.j2").render(
+        warnings=analysis.warnings,
+        data=analysis.data,
+        files=len(analysis.utterances),
+        baseline=analysis.baseline.name,
+        columns=[_COSTS.get(table.columns[i], table.columns[i]) for i in kept],
+        rows=rows,
+        notes=notes(analysis),
+    )
+    return text + "\n"
+
+
+def escape_markdown(text: str) -> str:
+    """For a cell of a table, or a line: no name may look like markup.
+
+    An underscore inside a word is none, nor is a sign that no name follows.
+    """
+    escaped = re.sub(r"[\\|`*\[\]]|<(?=[a-zA-Z/!?])|(?<!\w)_|_(?!\w)", r"\\\g<0>", text)
+    return _one_line(escaped)
+
+
+def escape_latex(text: str) -> str:
+    return _one_line("".join(_TEX.get(character, character) for character in text))
+
+
+def _is_printed(name: str, place: int) -> bool:
+    return place == 0 or name in _COSTS or name not in ("RTF", "memory (MB)", "steps")
+
+
+def _for_paper(column: str, cell: Cell) -> Cell:
+    if column == "parameters" and isinstance(cell.sort, int):
+        return Cell(f"{cell.sort / 1e6:.2f}")
+    return Cell("--") if not cell.text else cell
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _environment(**syntax: Any) -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        undefined=jinja2.StrictUndefined,
+        autoescape=False,
+        **syntax,
+    )
