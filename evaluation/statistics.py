@@ -226,7 +226,7 @@ def _interval(values: Values, level: float, resamples: int, seed: int) -> Interv
     if np.ptp(x) < _ROUNDING:
         return Interval(mean, mean, mean, len(x))
     # scipy makes limits of means that are there already. It would draw the files anew for each
-    # metric and system by itself, which takes ten times as long.
+    # metric and system by itself, which takes six times as long.
     drawn = SimpleNamespace(bootstrap_distribution=_resampled_means(x, resamples, seed))
     found: Any = stats.bootstrap(
         (x,),
