@@ -32,13 +32,14 @@ test-slow: .venv/development
 test-gpu: .venv/development
 	$(BIN)/python -m pytest -m gpu
 
-# The scan against the best others, with the sequential loop, and what PESQ labels cost: some 15
-# minutes on 2 cores.
+# The scan against the best others, with the sequential loop, what PESQ labels cost, how fast files
+# are scored: some 20 minutes on 2 cores.
 bench: .venv/development
 	$(BIN)/python -m benchmarks.scan --loop
 	$(BIN)/python -m benchmarks.scan --crossovers
 	$(BIN)/python -m benchmarks.convolution
 	$(BIN)/python -m benchmarks.pesq_pool
+	$(BIN)/python -m benchmarks.evaluation
 
 # All that can only be known on a GPU: the kernels' correctness, their times and memory, and which
 # block sizes are best. Meant to take 8 minutes at most; not yet run on a card.

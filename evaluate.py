@@ -270,7 +270,7 @@ def _parser() -> argparse.ArgumentParser:
         "--baseline", metavar="NAME", help="the system that the others are compared with"
     )
     parser.add_argument(
-        "--audio", type=float, metavar="MB", default=40.0, help="of audio in report.html, at most"
+        "--audio", type=float, metavar="MB", default=32.0, help="of audio in report.html, at most"
     )
     parser.add_argument(
         "--require-gain", action="store_true", help="status 1 unless every PESQ is above the noisy"

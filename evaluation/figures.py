@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -46,6 +47,7 @@ _STYLE: Any = {  # matplotlib types it by a list of all the names there are
     "text.parse_math": False,
 }
 _MARKERS = "osD^vPX*"
+_METADATA = ("Date", "Creator", "Format", "Type")  # of which a page's plot needs none
 
 
 def colour_of(analysis: Analysis, model: Model) -> int:
@@ -246,9 +248,10 @@ def _svg(name: str, size: tuple[float, float], draw: Callable[..., None], panels
             axis.patch.set_visible(False)
         draw(*axes)
         text = io.StringIO()
-        FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None})
+        FigureCanvasSVG(figure).print_svg(text, metadata=dict.fromkeys(_METADATA))
     svg = text.getvalue()
-    svg = svg[svg.index("<svg") :]
+    # Without its style, which would be that of the whole page (the page has it for its plots).
+    svg = re.sub(r"<style.*?</style>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     for colour, variable in _VARIABLES.items():
         svg = svg.replace(colour, f"var({variable})")
     return svg

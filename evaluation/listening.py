@@ -50,7 +50,7 @@ def listening(analysis: Analysis, out: Path, budget: float) -> list[Utterance]:
     """All utterances that have audio, those with something special about them first.
 
     Those have spectrograms and their audio in the page. Of the others the audio is in the page as
-    long as all of it takes no more than `budget` bytes, as lossless FLAC; beyond that, the page in
+    long as all of it takes no more than `budget` bytes, as 16-bit wav; beyond that, the page in
     the folder `out` plays the files where they lie.
     """
     special = featured(analysis)
@@ -65,7 +65,8 @@ def listening(analysis: Analysis, out: Path, budget: float) -> list[Utterance]:
             signals = _signals(files)
             utterance.seconds = max((len(x) for x in signals.values()), default=0) / SAMPLE_RATE
             for source, signal in signals.items():
-                utterance.sources[source] = Source(_data("audio/flac", encode(signal, ".flac")))
+                # Not FLAC, half as large: Chromium can hang in a jump to near the end of one.
+                utterance.sources[source] = Source(_data("audio/wav", encode(signal, ".wav")))
             if name in special:
                 for source, picture in pictures(signals).items():
                     utterance.sources[source].picture = _data("image/png", picture)

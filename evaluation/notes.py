@@ -30,6 +30,10 @@ def notes(analysis: Analysis) -> list[str]:
     speeds = Counter(s.facts["measured_on"] for s in trained if "measured_on" in s.facts)
     lines += [f"RTF (seconds for a second of audio) and memory: measured on {on}." for on in speeds]
     lines.append(
+        "Intervals and tests draw on the files: they are about more files like these, not about "
+        "other speakers, and not about other seeds."
+    )
+    lines.append(
         "CSIG, CBAK and COVL are on Loizou's scale; many papers give the float scale, which is "
         "about 0.1 higher and stands in the second table. STOI is that of the script which "
         "VoiceBank-DEMAND is scored with."

@@ -20,6 +20,14 @@ BESIDE = (
     "csig_float", "cbak_float", "covl_float", "wss_float", "wss", "llr", "stoi_pystoi", "snr",
 )  # fmt: skip
 NONE = "none"
+# Of a network's use: which fact it is, in which unit, how it is written.
+_COSTS = {
+    "parameters (M)": ("parameters", 1e6, "{:.3f}"),
+    "GMAC/s": ("macs_per_second", 1e9, "{:.2f}"),
+    "RTF": ("real_time_factor", 1, "{:.3f}"),
+    "memory (MB)": ("peak_memory", 1e6, "{:,.0f}"),
+    "steps": ("step", 1, "{:,.0f}"),
+}
 _SMALLEST_P = 1e-4
 
 
@@ -53,16 +61,15 @@ def tables(analysis: Analysis) -> list[Table]:
 
 
 def scores(analysis: Analysis, metrics: Sequence[str]) -> Table:
-    """The means of each model, with its cost where these are the main metrics."""
+    """The means of each model; where these are the main metrics, also what is known of its cost."""
     main = metrics is MAIN
+    costs = _costs(analysis.models) if main else {}
     rows = []
-    for model in analysis.models:
+    for place, model in enumerate(analysis.models):
         cells = [Cell(model.name, model.name)]
-        if main:
-            cells += _cost(model)
+        cells += [column[place] for column in costs.values()]
         cells += [_mean(analysis, model, metric) for metric in metrics]
         rows.append(cells)
-    costs = ["parameters", "GMAC/s", "RTF", "memory (MB)", "steps"] if main else []
     directions = [_heading(metric) for metric in metrics]
     caption = f"Means over the {len(analysis.utterances)} files of {analysis.data}."
     if not main:
@@ -210,18 +217,16 @@ def _interval(metric: str, mean: Interval | None, files: int) -> Cell:
     return Cell(show(mean.mean), mean.mean, detail)
 
 
-def _cost(model: Model) -> list[Cell]:
-    facts = model.facts
-    speed = facts.get("real_time_factor")
-    memory = facts.get("peak_memory")
-    forms: list[tuple[float | None, str]] = [
-        (facts.get("parameters"), "{:,}"),
-        (facts["macs_per_second"] / 1e9 if "macs_per_second" in facts else None, "{:.2f}"),
-        (speed, "{:.3f}"),
-        (memory / 1e6 if memory is not None else None, "{:,.0f}"),
-        (facts.get("step"), "{:,}"),
-    ]
-    return [Cell("" if value is None else form.format(value), value) for value, form in forms]
+def _costs(models: Sequence[Model]) -> dict[str, list[Cell]]:
+    """Columns, without those that nothing is known for."""
+    columns = {
+        heading: [
+            Cell("") if value is None else Cell(form.format(value / unit), value / unit)
+            for value in (model.facts.get(fact) for model in models)
+        ]
+        for heading, (fact, unit, form) in _COSTS.items()
+    }
+    return {name: cells for name, cells in columns.items() if any(cell.text for cell in cells)}
 
 
 def _heading(metric: str) -> str:

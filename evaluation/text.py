@@ -18,8 +18,8 @@ _TEX = {
     "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     "↓": r"$\downarrow$", "±": r"$\pm$", "<": r"$<$", ">": r"$>$", "|": r"$|$",
 }  # fmt: skip
-# What a paper's table has of the cost.
-_COSTS = {"parameters": "params (M)", "GMAC/s": "GMAC/s"}
+# What a paper's table does not have of the cost.
+_LEFT_OUT = ("RTF", "memory (MB)", "steps")
 
 
 def markdown(analysis: Analysis) -> str:
@@ -42,14 +42,14 @@ def latex(analysis: Analysis) -> str:
     )
     environment.filters |= {"tex": escape_latex, "comment": _one_line}
     table = scores(analysis, MAIN)
-    kept = [i for i, name in enumerate(table.columns) if _is_printed(name, i)]
-    rows = [[_for_paper(table.columns[i], row[i]) for i in kept] for row in table.rows]
+    kept = [i for i, name in enumerate(table.columns) if name not in _LEFT_OUT]
+    rows = [[row[i] if row[i].text else Cell("--") for i in kept] for row in table.rows]
     text = environment.get_template("table.tex.j2").render(
         warnings=analysis.warnings,
         data=analysis.data,
         files=len(analysis.utterances),
         baseline=analysis.baseline.name,
-        columns=[_COSTS.get(table.columns[i], table.columns[i]) for i in kept],
+        columns=[table.columns[i] for i in kept],
         rows=rows,
         notes=notes(analysis),
     )
@@ -67,16 +67,6 @@ def escape_markdown(text: str) -> str:
 
 def escape_latex(text: str) -> str:
     return _one_line("".join(_TEX.get(character, character) for character in text))
-
-
-def _is_printed(name: str, place: int) -> bool:
-    return place == 0 or name in _COSTS or name not in ("RTF", "memory (MB)", "steps")
-
-
-def _for_paper(column: str, cell: Cell) -> Cell:
-    if column == "parameters" and isinstance(cell.sort, int):
-        return Cell(f"{cell.sort / 1e6:.2f}")
-    return Cell("--") if not cell.text else cell
 
 
 def _one_line(text: str) -> str:

@@ -89,13 +89,13 @@ def test_means_are_over_the_files_that_have_the_score():
 
 def test_the_main_table_has_a_line_for_each_system_in_their_order():
     lines = markdown(analysed(NOISY, PARTLY, NOTHING)).splitlines()
-    costs = ["parameters", "GMAC/s", "RTF", "memory (MB)", "steps"]
+    costs = ["parameters (M)", "GMAC/s", "RTF", "memory (MB)", "steps"]
     headings = ["PESQ-WB", "CSIG", "CBAK", "COVL", "STOI", "ESTOI", "SegSNR (dB)", "SI-SDR (dB)"]
     assert cells(lines[0]) == ["system", *costs, *headings]
     assert len({line.count("|") for line in lines[:5]}) == 1
     assert cells(lines[2])[:7] == ["noisy", "", "", "", "", "", "1.500"]
     assert cells(lines[3])[:7] == [
-        *("abl3", "2,012,345", "6.25", "0.312", "123", "12,000", "2.500"),
+        *("abl3", "2.012", "6.25", "0.312", "123", "12,000", "2.500"),
     ]
     assert cells(lines[4]) == ["broken", *5 * [""], *8 * ["none"]]
     assert "Means over the 3 files of corpus." in lines
@@ -214,7 +214,7 @@ def test_latex_is_what_booktabs_wants():
     assert columns
     assert {len(re.findall(r"(?<!\\)&", row)) + 1 for row in rows} == {len(columns[1])}
     assert r"50 \% \& \$x\_1\$ \#\{\}\textasciitilde{}\textasciicircum{}\textbackslash{} &" in text
-    assert "2.01 & 6.25 &" in rows[2]
+    assert "2.012 & 6.25 &" in rows[2]
     assert "$^{*}$" in rows[2]
     assert "-- & --" in rows[1]
     below = text[text.index(r"\end{table}") :].splitlines()[1:]

@@ -27,7 +27,7 @@ document.querySelectorAll("table.sortable").forEach((table) => {
 
 // Players: all versions of a file run in step, and all but one are mute.
 const FILES = JSON.parse(document.getElementById("audio").textContent);
-const DRIFT = 0.03; // seconds that versions may be apart
+const DRIFT = 0.03; // seconds that versions may be apart when one takes over from another
 let current = null; // the player that keys go to
 
 class Player {
@@ -141,7 +141,7 @@ class Player {
       if (Math.abs(next.currentTime - before.currentTime) > DRIFT) next.currentTime = before.currentTime;
       if (next.paused) next.play().catch(() => {});
     }
-    this.voices.forEach((voice, other) => { voice.muted = other !== name; });
+    this.voices.forEach((voice, other) => { voice.muted = other !== name; voice.playbackRate = 1; });
   }
 
   seek(seconds) {
@@ -152,7 +152,14 @@ class Player {
 
   follow() {
     if (!this.playing) return;
-    this.position = this.voice(this.heard).currentTime;
+    const heard = this.voice(this.heard);
+    this.position = heard.currentTime;
+    // Versions start some hundredths of a second apart. Those that nobody hears run a little faster
+    // or slower until they are in step: a jump at the change would be heard.
+    this.voices.forEach((voice) => {
+      const behind = voice === heard ? 0 : heard.currentTime - voice.currentTime;
+      voice.playbackRate = 1 + Math.min(Math.max(2 * behind, -0.2), 0.2);
+    });
     this.show();
     requestAnimationFrame(() => this.follow());
   }

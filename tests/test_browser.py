@@ -1,0 +1,283 @@
+"""The page in a real browser: it asks the network for nothing, sorts, plays, switches in step."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from systems import FACTS
+
+from data.audio import SAMPLE_RATE, write
+from evaluation.analysis import analyse
+from evaluation.models import System
+from evaluation.report import report
+from evaluation.scoring import Row
+
+pytestmark = pytest.mark.browser
+
+NAMES = ("noisy", "abl3", "<script>evil()</script>")
+SECONDS = 3.0
+# Chromium by its Debian and its other names.
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
+)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if not CHROMIUM:
+        pytest.skip("there is no Chromium (Debian's package chromium)")
+    with playwright.sync_playwright() as started:
+        # The sandbox is none for root; sound goes nowhere, but at its own speed.
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page of three systems on twelve files, the audio of some of which lies beside it."""
+    folder = tmp_path_factory.mktemp("page")
+    rng = np.random.default_rng(0)
+    names = [f"file {n}" for n in range(11)] + ['"><img src=x onerror=evil()>']
+    tone = 0.1 * np.sin(2 * np.pi * 440 * np.arange(round(SECONDS * SAMPLE_RATE)) / SAMPLE_RATE)
+    files: dict[str, dict[str, Path]] = {}
+    for place, system in enumerate(("clean", *NAMES)):
+        files[system] = {}
+        for number, name in enumerate(names):
+            path = folder / "audio" / str(place) / f"{number} #?%.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write(path, (tone + 0.02 * rng.standard_normal(len(tone))).astype(np.float32))
+            files[system][name] = path
+    systems = []
+    for place, system in enumerate(NAMES):
+        rows = [
+            Row(system, name, {} if number == 3 else {"pesq_wb": 1 + place + number / 10, "snr": 5})
+            for number, name in enumerate(names)
+        ]
+        facts = {**FACTS, "method": system} if place else {}
+        systems.append(System(system, rows, facts, files[system]))
+    histories = {
+        "abl3": [{"step": s, "epoch": 0, "train": {"loss": 1 / s}} for s in range(1, 9)],
+    }
+    out = folder / "report.html"
+    analysis = analyse(systems, "a corpus & <more>", files["clean"])
+    out.write_text(report(analysis, histories, folder, 0.5e6), encoding="utf-8")
+    return out
+
+
+@pytest.fixture
+def page(browser: Any, page_file: Path) -> Iterator[Any]:
+    """The page, open; at the end nothing may have been asked for but itself and files beside it."""
+    context = browser.new_context(viewport={"width": 1200, "height": 900}, offline=True)
+    page = context.new_page()
+    asked: list[str] = []
+    faults: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("console", lambda message: faults.append(message.text))
+    expected = "ERR_FILE_NOT_FOUND"  # one test takes a file away
+    page.on("dialog", lambda dialog: faults.append(dialog.message))
+    page.goto(page_file.as_uri())
+    yield page
+    beside = page_file.parent.as_uri()
+    assert not [url for url in asked if not url.startswith(("data:", beside))]
+    assert not [fault for fault in faults if expected not in fault]
+    context.close()
+
+
+def heard(page: Any, player: str) -> list[tuple[str, float, bool, bool]]:
+    """Of each voice of a player: its name, where it is, whether it is mute, and paused."""
+    script = """selector => {
+        const player = players.find(each => each.root.matches(selector));
+        return [...player.voices].map(([name, v]) => [name, v.currentTime, v.muted, v.paused]);
+    }"""
+    return [tuple(voice) for voice in page.evaluate(script, player)]
+
+
+def until(page: Any, condition: str) -> None:
+    """Wait for it. (Playwright's own way has the page evaluate text, which it does not allow.)"""
+    for _ in range(200):
+        if page.evaluate(condition):
+            return
+        page.wait_for_timeout(25)
+    raise AssertionError(f"never: {condition}")
+
+
+FIRST = "#featured article:first-of-type .player"
+PANEL = "#listen .player"
+
+
+def test_everything_is_there_and_nothing_is_executed(page: Any):
+    assert page.title() == "Comparison on a corpus & <more>"
+    assert page.locator("#tables tbody").first.locator("tr").count() == 3
+    assert "<script>evil()</script>" in page.locator("#tables").inner_text()
+    assert page.locator("#plots svg").count() >= 4
+    assert page.locator("#featured article").count() == 3
+    assert page.locator(".picture img").count() == 12
+    sizes = page.evaluate("[...document.images].map(image => image.naturalWidth)")
+    assert min(sizes) > 100
+    assert not page.evaluate("Boolean(document.querySelector('img[src=x]'))")
+    # Fewer than all files are in the page; the others are played from where they lie.
+    sources = page.evaluate("Object.values(FILES).flatMap(file => Object.values(file.sources))")
+    assert len(sources) == 48
+    assert 12 <= sum(source.startswith("data:audio/wav") for source in sources) < 48
+
+
+def column(page: Any, table: str, number: int) -> list[str]:
+    cells = page.locator(f"{table} tbody tr > :nth-child({number})")
+    return [text.split("\n")[0] for text in cells.all_inner_texts()]
+
+
+def test_tables_sort_both_ways_with_what_is_missing_last(page: Any):
+    files = "table.files"
+    noisy = page.locator(f"{files} thead button", has_text="noisy")
+    noisy.click()
+    values = column(page, files, 2)
+    assert values[-1] == ""
+    assert values[:-1] == sorted(values[:-1], reverse=True)
+    noisy.press("Enter")
+    values = column(page, files, 2)
+    assert values[-1] == ""
+    assert values[:-1] == sorted(values[:-1])
+    assert page.locator(f"{files} th[aria-sort]").get_attribute("aria-sort") == "ascending"
+    page.locator(f"{files} thead button", has_text="file").click()
+    names = column(page, files, 1)
+    assert names.index("file 2") < names.index("file 10")  # as numbers, not as text
+
+
+def test_switching_while_playing_goes_on_at_the_same_place(page: Any):
+    page.locator(f"{FIRST} .play").click()
+    until(page, "players[0].position > 0.4")
+    before = {name: (at, mute, paused) for name, at, mute, paused in heard(page, FIRST)}
+    assert before.keys() == {*NAMES, "clean"}
+    assert [name for name, (_, mute, _) in before.items() if not mute] == ["noisy"]
+    assert not any(paused for _, _, paused in before.values())
+    page.locator(f"{FIRST} .source", has_text="clean").click()
+    voices = heard(page, FIRST)
+    assert [name for name, _, mute, _ in voices if not mute] == ["clean"]
+    places = [at for _, at, _, _ in voices]
+    assert max(places) - min(places) < 0.1
+    assert min(places) > 0.4
+    page.locator(f"{FIRST} .play").click()
+    assert all(paused for _, _, _, paused in heard(page, FIRST))
+    stopped = page.evaluate("players[0].position")
+    page.locator(f"{FIRST} .play").click()
+    assert abs(heard(page, FIRST)[0][1] - stopped) < 0.3
+
+
+def test_only_one_player_plays(page: Any):
+    buttons = page.locator("#featured .play")
+    buttons.nth(0).click()
+    until(page, "players[0].position > 0.1")
+    buttons.nth(1).click()
+    until(page, "players[1].position > 0.1")
+    assert page.evaluate("players.map(each => each.playing)") == [False, True, False, False]
+    assert buttons.nth(0).get_attribute("aria-pressed") == "false"
+    assert buttons.nth(1).get_attribute("aria-pressed") == "true"
+
+
+def test_the_end_is_the_beginning_again(page: Any):
+    page.evaluate("players[0].seek(2.8)")
+    page.locator(f"{FIRST} .play").click()
+    until(page, "!players[0].playing")
+    assert page.evaluate("players[0].position") == 0
+    page.locator(f"{FIRST} .loop input").check()
+    page.evaluate("players[0].seek(2.8)")
+    page.locator(f"{FIRST} .play").click()
+    until(page, "players[0].playing && players[0].position < 1")
+    until(page, "players[0].position > 0.1")
+
+
+def test_by_keyboard(page: Any):
+    page.keyboard.press("2")
+    assert page.evaluate("players[0].heard") == "abl3"
+    page.keyboard.press(" ")
+    until(page, "players[0].position > 0.1")
+    page.keyboard.press("1")
+    assert [name for name, _, mute, _ in heard(page, FIRST) if not mute] == ["noisy"]
+    page.keyboard.press(" ")
+    assert not page.evaluate("players[0].playing")
+    before = page.evaluate("players[0].position")
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("players[0].position") == pytest.approx(before + 1, abs=0.01)
+    # A button that has the focus is pressed by the space bar, once.
+    page.locator("#featured .play").nth(1).focus()
+    page.keyboard.press(" ")
+    assert page.evaluate("players.map(each => each.playing)") == [False, True, False, False]
+    # And digits typed into the search field choose nothing.
+    page.locator(".filter input").press_sequentially("file 2")
+    assert page.evaluate("players[1].heard") == "noisy"
+
+
+def test_a_click_into_a_spectrogram_goes_there(page: Any):
+    picture = page.locator(f"{FIRST} .picture").first
+    picture.scroll_into_view_if_needed()
+    picture.click()  # in its middle
+    assert page.evaluate("players[0].position") == pytest.approx(SECONDS / 2, abs=0.1)
+    page.locator(f"{FIRST} .seek").fill("0.25")
+    assert page.evaluate("players[0].position") == pytest.approx(SECONDS / 4, abs=0.01)
+
+
+@pytest.mark.parametrize("name", ["file 4", '"><img src=x onerror=evil()>'])
+def test_any_file_can_be_heard(page: Any, name: str):
+    """Also one that is not in the page, with signs in its name that addresses have a use for."""
+    page.locator(".filter input").fill(name.upper())
+    (shown,) = [row for row in page.locator(".files tbody tr").all() if row.is_visible()]
+    shown.locator(".choose").click()
+    assert page.locator("#listen .now").inner_text() == name
+    assert page.locator(f"{PANEL} .source:visible").count() == 4
+    until(page, "players.at(-1).position > 0.2")
+    assert len(heard(page, PANEL)) == 4
+    assert page.evaluate("players.at(-1).seconds") == pytest.approx(SECONDS, abs=0.01)
+    assert page.locator(f"{PANEL} .fault").is_hidden()
+
+
+def test_a_file_that_has_gone_is_said_to_be(page: Any, page_file: Path):
+    linked = page.evaluate(
+        "Object.keys(FILES).find(name => !FILES[name].sources.abl3.startsWith('data:'))"
+    )
+    page.evaluate("name => { FILES[name].sources.abl3 = 'audio/nowhere.wav'; }", linked)
+    page.locator(f'.files tbody tr[data-file="{linked}"] .choose').click()
+    page.wait_for_selector(f"{PANEL} .fault:not([hidden])")
+    assert "abl3 cannot be played" in page.locator(f"{PANEL} .fault").inner_text()
+
+
+@pytest.mark.parametrize("width", [360, 390, 768, 1200])
+def test_a_page_is_as_wide_as_the_screen(page: Any, width: int):
+    page.set_viewport_size({"width": width, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
+def luminance(colour: str) -> float:
+    channels = [int(c) / 255 for c in colour[colour.index("(") + 1 : -1].split(",")[:3]]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_can_be_read_by_day_and_by_night(page: Any, scheme: str):
+    """Contrast of at least 4.5 to 1 (WCAG 2.2, 1.4.3), in text and in the plots' series."""
+    page.emulate_media(color_scheme=scheme)
+    colour = "selector => getComputedStyle(document.querySelector(selector)).color"
+    paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    dark = scheme == "dark"
+    assert (luminance(paper) < 0.1) == dark
+    found = [page.evaluate(colour, selector) for selector in ("h1", ".caption", "nav a", "td")]
+    found += page.evaluate(
+        """[...Array(8).keys()].map(number => {
+            const probe = document.body.appendChild(document.createElement("i"));
+            probe.style.color = `var(--series-${number})`;
+            return getComputedStyle(probe).color;
+        })"""
+    )
+    for each in found:
+        light, deep = sorted([luminance(each), luminance(paper)], reverse=True)
+        assert (light + 0.05) / (deep + 0.05) >= 4.5, each
+    fill = "getComputedStyle(document.querySelector('#plots svg text')).fill"
+    assert abs(luminance(page.evaluate(fill)) - luminance(found[0])) < 0.01

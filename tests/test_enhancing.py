@@ -1,0 +1,99 @@
+"""Enhancing files: what comes out, what is kept, what is said of those that cannot be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from recordings import put
+from torch import Tensor
+
+from abl3.mbs_net import MBSNet
+from bandsplit.enhancing import enhance_files
+from data.audio import described, read
+from data.errors import DataError
+
+
+@pytest.fixture
+def network() -> MBSNet:
+    return MBSNet(channels=8).eval()
+
+
+class Counted(MBSNet):
+    """Counts what it enhances."""
+
+    count = 0
+
+    def enhance(self, noisy: Tensor) -> Tensor:
+        self.count += 1
+        return super().enhance(noisy)
+
+
+def test_files_are_enhanced_whole_into_the_same_folders(tmp_path: Path, network: MBSNet):
+    noisy = {name: put(tmp_path / "noisy" / f"{name}.flac") for name in ("a", "sub/b")}
+    made = enhance_files(network, noisy, tmp_path / "out", "weights", "network")
+    assert made == {name: tmp_path / "out" / f"{name}.wav" for name in noisy}
+    expected = network.enhance(torch.from_numpy(read(noisy["sub/b"]))[None])[0]
+    assert read(tmp_path / "out" / "sub" / "b.wav") == pytest.approx(expected.numpy(), abs=1e-6)
+
+
+def test_what_is_there_is_not_made_again(tmp_path: Path):
+    torch.manual_seed(0)
+    network = Counted(channels=8).eval()
+    noisy = {name: put(tmp_path / "noisy" / f"{name}.wav", seed=n) for n, name in enumerate("abc")}
+
+    def again(made_by: str = "weights") -> int:
+        before = network.count
+        enhance_files(network, noisy, tmp_path / "out", made_by, "network")
+        return network.count - before
+
+    assert again() == 3
+    assert again() == 0
+    put(noisy["a"], seed=9)
+    assert again() == 1
+    (tmp_path / "out" / "b.wav").unlink()
+    (tmp_path / "out" / "c.wav").write_bytes((tmp_path / "out" / "c.wav").read_bytes()[:60])
+    assert again() == 2
+    put(tmp_path / "out" / "b.wav")  # somebody else's
+    assert again() == 1
+    assert again("other weights") == 3
+    assert again("other weights") == 0
+
+
+def test_a_file_that_cannot_be_read_has_a_reason(tmp_path: Path, network: MBSNet):
+    noisy = {name: tmp_path / f"{name}.wav" for name in ("empty", "none", "text")}
+    put(noisy["empty"], seconds=0)
+    noisy["text"].write_text("no audio")
+    made = enhance_files(network, noisy, tmp_path / "out", "weights", "network")
+    assert made["empty"] == f"{noisy['empty']}: empty: no samples"
+    assert made["none"] == f"{noisy['none']}: cannot be opened (No such file or directory)"
+    assert str(made["text"]).startswith(f"{noisy['text']}: cannot be decoded")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_that_memory_does_not_hold_has_a_reason(
+    tmp_path: Path, network: MBSNet, monkeypatch: pytest.MonkeyPatch
+):
+    def full(noisy: Tensor) -> Tensor:
+        raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 1 TB")
+
+    monkeypatch.setattr(network, "enhance", full)
+    path = put(tmp_path / "long.wav")
+    made = enhance_files(network, {"long": path}, tmp_path / "out", "weights", "network")
+    assert made == {"long": f"{path}: too long for the memory of cpu"}
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(tmp_path: Path, network: MBSNet):
+    (tmp_path / "out" / "a.wav").mkdir(parents=True)
+    path = put(tmp_path / "a.flac")
+    with pytest.raises(DataError, match=r"out/a.wav cannot be written"):
+        enhance_files(network, {"a": path}, tmp_path / "out", "weights", "network")
+
+
+def test_a_file_says_what_it_was_made_from_and_nothing_about_where(tmp_path: Path, network: MBSNet):
+    enhance_files(network, {"a": put(tmp_path / "a.flac")}, tmp_path / "out", "weights", "network")
+    rate, channels, comment = described(tmp_path / "out" / "a.wav")
+    assert (rate, channels) == (16000, 1)
+    assert comment.startswith("made from ")
+    assert len(comment) == len("made from ") + 64
