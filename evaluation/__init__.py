@@ -1,1 +1,1 @@
-"""Scores of enhanced speech, and tables of them. Knows no network by name."""
+"""Scores of enhanced speech, and what they allow to be said."""
