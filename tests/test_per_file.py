@@ -181,6 +181,20 @@ def test_other_definitions_are_scored_anew(
     assert scored.names == ["a", "b", "c", "d"]
 
 
+def test_what_failed_for_another_reason_than_its_content_is_tried_again(
+    tmp_path: Path, tasks: list[Task], scored: Scored, monkeypatch: pytest.MonkeyPatch
+):
+    rows = [Row("x", task.utterance, {}, "its scoring process died") for task in tasks]
+    monkeypatch.setattr(
+        per_file,
+        "score_files",
+        lambda tasks, workers, done: list(map(done, *zip(*enumerate(rows)))),
+    )
+    score_or_recall(tasks, 2, tmp_path)
+    monkeypatch.setattr(per_file, "score_files", scored)
+    assert all(row.scores for row in score_or_recall(tasks[:3], 2, tmp_path))
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
