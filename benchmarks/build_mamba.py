@@ -16,6 +16,8 @@ import subprocess
 import sys
 import tarfile
 from functools import cache
+from importlib.machinery import ExtensionFileLoader, ModuleSpec
+from importlib.util import module_from_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,29 +30,36 @@ FLAGS += ["--use_fast_math", *(f"-U__CUDA_NO_{kind}__" for kind in (
 ))]  # fmt: skip
 
 
+BUILT = FOLDER / "build" / "selective_scan_cuda.so"
+
+
 def built() -> bool:
-    return (FOLDER / "build" / "selective_scan_cuda.so").exists()
+    return BUILT.exists()
 
 
 @cache
 def load() -> Any:
-    """The compiled module, with `fwd` and `bwd`."""
+    """The compiled module, with `fwd` and `bwd`; compiles it where that has not been done."""
     import torch
     from torch.utils.cpp_extension import load as compile_and_load
 
+    if built():
+        loader = ExtensionFileLoader("selective_scan_cuda", str(BUILT))
+        module = module_from_spec(ModuleSpec(loader.name, loader, origin=str(BUILT)))
+        loader.exec_module(module)
+        return module
     major, minor = torch.cuda.get_device_capability()
     os.environ["TORCH_CUDA_ARCH_LIST"] = f"{major}.{minor}"
     os.environ.setdefault("MAX_JOBS", str(os.cpu_count()))
     sources = FOLDER / f"mamba_ssm-{VERSION}" / "csrc" / "selective_scan"
-    build = FOLDER / "build"
-    build.mkdir(parents=True, exist_ok=True)
+    BUILT.parent.mkdir(parents=True, exist_ok=True)
     return compile_and_load(
         name="selective_scan_cuda",
         sources=[str(x) for x in sorted([*sources.glob("*.cpp"), *sources.glob("*.cu")])],
         extra_include_paths=[str(sources)],
         extra_cflags=["-O3", "-std=c++17"],
         extra_cuda_cflags=FLAGS,
-        build_directory=str(build),
+        build_directory=str(BUILT.parent),
         verbose=True,
     )
 

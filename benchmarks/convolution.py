@@ -1,6 +1,6 @@
-"""The short convolution with its SiLU, as PyTorch has it and fused, side by side on a CPU.
+"""The short convolution with its SiLU, as PyTorch has it and fused, side by side.
 
-python -m benchmarks.convolution [--rounds N]
+python -m benchmarks.convolution [--device cuda] [--rounds N]
 """
 
 from __future__ import annotations
@@ -11,11 +11,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from benchmarks.scan import SHAPES, timed
+from benchmarks.scan import SHAPES
+from benchmarks.side_by_side import timed
 from scan import causal_conv_silu
 
+BACKENDS = {"cpu": ("torch", "cpu"), "cuda": ("torch", "triton")}
 
-def passes(backend: str, leaves: tuple[Tensor, Tensor, Tensor], probe: Tensor | None) -> None:
+
+def passes(backend: str, leaves: tuple[Tensor, ...], probe: Tensor | None) -> None:
     """Forward, and backward where there is a gradient for the output."""
     u, weight, bias = leaves
     if probe is None:
@@ -27,22 +30,29 @@ def passes(backend: str, leaves: tuple[Tensor, Tensor, Tensor], probe: Tensor | 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--device", choices=tuple(BACKENDS), default="cpu")
     parser.add_argument("--rounds", type=int, default=15, help="timed rounds (default: 15)")
-    rounds = parser.parse_args().rounds
+    options = parser.parse_args()
+    device, rounds = options.device, options.rounds
     if rounds < 1:
         parser.error("--rounds must be at least 1")
+    if device == "cuda" and not torch.cuda.is_available():
+        parser.error("PyTorch sees no CUDA device here")
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
-    for name, (b, length, d, _) in SHAPES["cpu"].items():
+    # As the networks call it: on a GPU in bfloat16 and in both directions at once.
+    dtype, directions = (torch.bfloat16, 2) if device == "cuda" else (torch.float32, 1)
+    for name, (b, length, d, _) in SHAPES[device].items():
         # Half of a projection's output, as the networks have it.
-        u = torch.randn(b, length, 2, d)[:, :, 0]
-        weight, bias = torch.randn(d, 4, requires_grad=True), torch.randn(d, requires_grad=True)
-        leaves = (u.requires_grad_(), weight, bias)
+        u = torch.randn(b, length, directions, 2, d, device=device).to(dtype)[..., 0, :]
+        weight, bias = (torch.randn(directions, *x, device=device) for x in ((d, 4), (d,)))
+        leaves = tuple(x.requires_grad_() for x in (u.permute(2, 0, 1, 3), weight, bias))
+        probe = torch.randn(directions, b, length, d, device=device).to(dtype)
         runs: dict[str, Callable] = {}
-        for backend in ("torch", "cpu"):
-            for label, probe in (("forward", None), ("both", torch.randn(b, length, d))):
-                runs[f"{backend} {label}"] = lambda x=backend, y=leaves, g=probe: passes(x, y, g)
-        found = timed(runs, rounds, "cpu")
-        print(f"{name}: " + ", ".join(f"{k} {1e3 * v:.1f} ms" for k, v in found.items()))
+        for backend in BACKENDS[device]:
+            for label, g in (("forward", None), ("both", probe)):
+                runs[f"{backend} {label}"] = lambda x=backend, y=leaves, g=g: passes(x, y, g)
+        found = timed(runs, rounds, device)
+        print(f"{name}: " + ", ".join(f"{k} {1e3 * v:.2f} ms" for k, v in found.items()))
 
 
 if __name__ == "__main__":

@@ -33,10 +33,10 @@ def compile_kernel(name: str, dtype: str, capability: int, **changes: Any) -> An
     fixed: dict[str, Any] = {
         "CHUNK": 64, "REVERSE": False, "SOFTPLUS": True, "HAS_D": True, "HAS_Z": True,
         "HAS_BIAS": True, "HAS_INITIAL": False, "HAS_LAST": False, "WANT_LAST": False, "N": 16,
-        "BLOCK": gpu.BLOCK, "TILE": gpu.TILE,
+        **(gpu.FORWARD if name == "scan_forward" else gpu.BACKWARD), **changes,
     }  # fmt: skip
-    warps = changes.pop("num_warps", gpu.WARPS)
-    fixed.update(changes)
+    fixed["LEVELS"] = fixed.get("TILE", 8).bit_length()
+    launch = {key: fixed.pop(key) for key in ("num_warps", "maxnreg")}
     sequences = ("u", "delta", "z", "out", "grad_out", "du", "ddelta", "dz")
     signature: dict[str, Any] = {}
     constants: dict[Any, Any] = {}
@@ -56,13 +56,14 @@ def compile_kernel(name: str, dtype: str, capability: int, **changes: Any) -> An
             signature[argument] = "*" + (dtype if argument in sequences else "fp32")
             aligned[(place,)] = [["tt.divisibility", 16]]
     source = ASTSource(kernel, signature, constants, aligned)
-    options = {"num_warps": warps, "enable_fp_fusion": True}
+    options = {key: value for key, value in launch.items() if value is not None}
+    options["enable_fp_fusion"] = True
     return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
 
 
 def resources(compiled: Any) -> dict[str, Any]:
     """Registers, spills and instruction counts of a compiled kernel: in all, and in the innermost
-    loop with most fused multiply-adds."""
+    loop with most fused multiply-adds, of those that sum over lanes if there are any."""
     import triton
 
     tools = Path(triton.__file__).parent / "backends/nvidia/bin"
@@ -77,7 +78,8 @@ def resources(compiled: Any) -> dict[str, Any]:
         usage, code = read("-res-usage"), read("-sass")
     found = {key: int(value) for key, value in re.findall(r"(REG|STACK|SHARED|LOCAL):(\d+)", usage)}
     lines = [(int(at, 16), text) for at, text in re.findall(r"/\*([0-9a-f]{4,})\*/ +(.*?);", code)]
-    loop = max((_kinds(body) for body in _innermost_loops(lines)), key=lambda x: x["FFMA"])
+    loops = [_kinds(body) for body in _innermost_loops(lines)]
+    loop = max(loops, key=lambda x: (x["SHFL"] > 0, x["FFMA"]))
     return {
         "registers": found["REG"],
         "stack": found["STACK"],

@@ -34,6 +34,10 @@ class Case(NamedTuple):
     z: Tensor
     delta_bias: Tensor
 
+    def directions(self) -> list[Case]:
+        """Those of each direction, without that dimension."""
+        return [Case(*(x[r] for x in self)) for r in range(len(self.u))]
+
 
 def make_case(
     shape: tuple[int, int, int, int], directions: int, device: str, dtype: torch.dtype
@@ -59,18 +63,26 @@ def ours(backend: str) -> Callable[[Case], Tensor]:
     return lambda case: scan_directions(**case._asdict(), delta_softplus=True, backend=backend)
 
 
-def _each_direction(scan: Callable) -> Callable[[Case], Tensor]:
-    """A scan from left to right for a case of one or two directions: the second is flipped."""
+class EachDirection:
+    """A scan from left to right, of one direction at a time; for the second one it is flipped.
 
-    def run(case: Case) -> Tensor:
+    What is put together for it or taken apart would not be its own cost: it is given each direction
+    by itself, and gives the output (b, l, d) of each.
+    """
+
+    def __init__(self, scan: Callable[..., Tensor]) -> None:
+        self._scan = scan
+
+    def __call__(self, cases: list[Case]) -> list[Tensor]:
         outputs = []
-        for r in range(len(case.u)):
-            one = [x[r].flip(1) if r == 1 and x.dim() == 4 else x[r] for x in case]
-            y = scan(*one)
+        for r, case in enumerate(cases):
+            one = [x.flip(1) if r == 1 and x.dim() == 3 else x for x in case]
+            y = self._scan(*one)
             outputs.append(y.flip(1) if r == 1 else y)
-        return torch.stack(outputs)
+        return outputs
 
-    return run
+
+Scan = Callable[[Case], Tensor] | EachDirection
 
 
 def _pscan(
@@ -82,7 +94,7 @@ def _pscan(
     step = F.softplus(delta + bias)
     decay = torch.exp(step[..., None] * A)
     states = pscan(decay, (step[..., None] * B[:, :, None]) * u[..., None])
-    return ((states @ C[..., None]).squeeze(-1) + D * u) * F.silu(z)
+    return ((states @ C[..., None].to(states.dtype)).squeeze(-1) + D * u) * F.silu(z)
 
 
 @cache
@@ -145,22 +157,22 @@ def _mamba(
     return _MambaKernel.apply(u, delta, A, B, C, D, z, bias).transpose(1, 2)
 
 
-def rivals(device: str) -> dict[str, Callable[[Case], Tensor] | str]:
+def rivals(device: str) -> dict[str, Scan | str]:
     """By name, slowest first; a text instead of a function says why one is not measured."""
     if device == "cpu":
         loop = "no C compiler" if _compiled() is None else _avx2
         return {
             "sequential loop": ours("reference"),
-            "mambapy pscan": _each_direction(_pscan),
+            "mambapy pscan": EachDirection(_pscan),
             "chunked": ours("chunked"),
             "AVX2 loop in C": loop,
             "cpu": ours("cpu"),
         }
     from benchmarks.build_mamba import built
 
-    kernel = _each_direction(_mamba) if built() else "make bench-gpu-build has not been run"
+    kernel = EachDirection(_mamba) if built() else "make bench-gpu-build has not been run"
     return {
-        "mambapy pscan": _each_direction(_pscan),
+        "mambapy pscan": EachDirection(_pscan),
         "chunked": ours("chunked"),
         "mamba-ssm with flips": kernel,
         "triton": ours("triton"),

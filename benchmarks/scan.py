@@ -1,6 +1,7 @@
 """The selective scan side by side: our backends, the sequential loop, and the best public ones.
 
-    python -m benchmarks.scan [--device cuda] [--rounds N] [--loop] [--crossovers]
+    python -m benchmarks.scan [--device cuda] [--rounds N] [--loop] [--without NAME ...]
+    python -m benchmarks.scan --crossovers
 
 First every backend is compared with the oracle in float64 on a small case, output and gradients;
 what is wrong is not timed. Then all are timed in turn, round by round, so that a drift of the
@@ -12,11 +13,10 @@ from __future__ import annotations
 
 import argparse
 import math
-import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -28,6 +28,7 @@ from benchmarks.ceilings import (
     cpu_products_per_second,
 )
 from benchmarks.rivals import Case, as_mamba_lays_it_out, make_case, ours, rivals
+from benchmarks.side_by_side import parity, passes, timed
 
 # (sequences, length, width, states): one utterance of two seconds on a CPU, a batch of six on a
 # GPU; 31 bands and 251 frames.
@@ -36,48 +37,6 @@ SHAPES = {
     "cuda": {"time path": (186, 251, 384, 16), "band path": (1506, 31, 384, 16)},
 }
 OURS = {"cpu": "cpu", "cuda": "triton"}
-
-
-def passes(scan: Callable, case: Case, backward: bool, probe: torch.Tensor | None) -> list:
-    """The output, and the gradients where `backward`."""
-    if not backward:
-        with torch.no_grad():
-            return [scan(case)]
-    leaves = Case(*(x.detach().requires_grad_() for x in case))
-    out = scan(leaves)
-    return [out, *torch.autograd.grad(out, list(leaves), probe)]
-
-
-def parity(name: str, scan: Callable, device: str, directions: int, backward: bool) -> bool:
-    """Whether a scan agrees with the oracle in float64 on a small case; prints where not."""
-    case = make_case((2, 70, 64, 16), directions, device, torch.float32)
-    exact = Case(*(x.double() for x in case))
-    probe = torch.randn(exact.u.shape, dtype=torch.float64, device=device)
-    expected = passes(ours("reference"), exact, backward, probe)
-    got = passes(scan, case, backward, probe.float())
-    for label, x, y in zip(("output", *Case._fields), got, expected, strict=False):
-        error = ((x - y).abs().max() / y.abs().max()).item()
-        if not error < 1e-4:
-            print(f"{name}: relative error {error:.1e} in {label}: not timed")
-            return False
-    return True
-
-
-def timed(runs: dict[str, Callable], rounds: int, device: str) -> dict[str, float]:
-    """Median seconds of each, taken in turn."""
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(rounds + 1):
-        for name, run in runs.items():
-            # Threads of OpenMP spin for some milliseconds after each loop: those of one candidate
-            # must not take the processors of the next.
-            time.sleep(0.02)
-            start = time.perf_counter()
-            run()
-            if device == "cuda":
-                torch.cuda.synchronize()
-            if turn > 0:
-                times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in times.items()}
 
 
 def case_of(name: str, device: str, shape: str) -> Case:
@@ -102,19 +61,19 @@ def peak_bytes(name: str, shape: str, device: str) -> float:
     probe = torch.randn_like(case.u)
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
-    passes(scan, case, True, probe)  # type: ignore[arg-type]
+    passes(scan, case, probe)  # type: ignore[arg-type]
     return torch.cuda.max_memory_allocated() - before
 
 
 def print_cpu_peak(name: str, shape: str) -> None:
     scan = rivals("cpu")[name]
     small = make_case((1, 9, 64, 16), 1, "cpu", torch.float32)
-    passes(scan, small, True, torch.ones_like(small.u))  # type: ignore[arg-type]  # compiles
+    passes(scan, small, torch.ones_like(small.u))  # type: ignore[arg-type]  # compiles
     case = case_of(name, "cpu", shape)
     probe = torch.randn_like(case.u)
     _CLEAR.write_text("5")
     before = resident("VmRSS")
-    passes(scan, case, True, probe)  # type: ignore[arg-type]
+    passes(scan, case, probe)  # type: ignore[arg-type]
     print(resident("VmHWM") - before)
 
 
@@ -125,31 +84,38 @@ def resident(field: str) -> int:
 
 
 def measure(
-    device: str, shape: str, rounds: int, with_loop: bool, backward: bool
+    device: str, shape: str, rounds: int, left_out: list[str], backward: bool
 ) -> dict[str, float]:
     """Median seconds of all candidates that can run and agree with the oracle."""
     runs: dict[str, Callable] = {}
     for name, scan in rivals(device).items():
         if isinstance(scan, str) or (backward and name == "AVX2 loop in C"):
             continue
-        if name == "sequential loop" and not with_loop:
+        if name in left_out:
             continue
         case = case_of(name, device, shape)
         if parity(name, scan, device, len(case.u), backward):
-            probe = torch.randn_like(case.u)
-            runs[name] = lambda scan=scan, x=case, g=probe: passes(scan, x, backward, g)
+            probe = torch.randn_like(case.u) if backward else None
+            run = partial(passes, scan, case, probe)
+            try:
+                run()
+            except torch.OutOfMemoryError:
+                print(f"{name}: more memory than there is")
+                continue
+            runs[name] = run
     return timed(runs, rounds, device)
 
 
-def compare(device: str, shape: str, rounds: int, with_loop: bool) -> None:
+def compare(device: str, shape: str, rounds: int, left_out: list[str]) -> None:
     case = case_of(OURS[device], device, shape)
     size = "x".join(map(str, SHAPES[device][shape]))
     print(f"\n{shape}, {size}, {len(case.u)} direction(s), {case.u.dtype}")
-    forward, both = (measure(device, shape, rounds, with_loop, back) for back in (False, True))
+    forward, both = (measure(device, shape, rounds, left_out, back) for back in (False, True))
     print(f"{'':22}{'forward':>12}{'ratio':>8}{'forward+backward':>19}{'ratio':>8}{'peak':>11}")
     for name, scan in rivals(device).items():
         if isinstance(scan, str):
             print(f"{name:22}not measured: {scan}")
+        if isinstance(scan, str) or name in left_out:
             continue
         row = f"{name:22}"
         for results, places in ((forward, 12), (both, 19)):
@@ -194,8 +160,7 @@ def crossovers() -> None:
             probe = torch.ones_like(case.u)
             names = ["chunked", "cpu"] if b * length > 500 else ["reference", "chunked", "cpu"]
             runs = {
-                name: lambda name=name, x=case, g=probe: passes(ours(name), x, True, g)
-                for name in names
+                name: lambda name=name, x=case, g=probe: passes(ours(name), x, g) for name in names
             }
             found = timed(runs, 3, "cpu")
             cells = (
@@ -210,9 +175,11 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--rounds", type=int, default=7, help="timed rounds (default: 7)")
     parser.add_argument("--loop", action="store_true", help="time the sequential loop too")
+    parser.add_argument("--without", nargs="+", default=[], metavar="NAME", help="leave out")
     parser.add_argument("--crossovers", action="store_true", help="compare by length instead")
     parser.add_argument("--memory-of", nargs=2, metavar=("NAME", "SHAPE"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    left_out = arguments.without + ([] if arguments.loop else ["sequential loop"])
     if arguments.rounds < 1:
         parser.error("--rounds must be at least 1")
     if arguments.device == "cuda" and not torch.cuda.is_available():
@@ -226,7 +193,7 @@ def main() -> None:
         if arguments.device == "cuda":
             print(torch.cuda.get_device_name(), torch.cuda.get_device_capability())
         for shape in SHAPES[arguments.device]:
-            compare(arguments.device, shape, arguments.rounds, arguments.loop)
+            compare(arguments.device, shape, arguments.rounds, left_out)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ a CPU, slowly.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -13,13 +15,12 @@ from scan.arrays import current_device, row_major, strides
 from scan.interface import Inputs, Options, absent_as_empty, borders
 
 # A warp and two channels a lane: B and C, which all channels of a step share, are loaded once for
-# both, and half as many exchanges between lanes sum their gradients. Chosen from registers and
-# instruction counts (`benchmarks/gpu_resources.py`); not yet timed.
-BLOCK = 64
-TILE = 8
-WARPS = 1
-# Enough programs to fill a large GPU; more only cost memory for partial sums.
-_PROGRAMS = 4096
+# both. maxnreg: registers that a thread may have.
+FORWARD: dict[str, Any] = {"BLOCK": 64, "num_warps": 1, "maxnreg": None}
+BACKWARD: dict[str, Any] = {"BLOCK": 64, "TILE": 8, "num_warps": 1, "maxnreg": None}
+# At most so many programs of the backward pass: enough to fill a large GPU; more only cost memory
+# for partial sums.
+PROGRAMS = 4096
 
 
 def forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:
@@ -35,7 +36,7 @@ def forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:
     last = _new(u, *((r, b, n, d) if options.want_last else (0,)))
     kept = borders(inputs, options)
     with current_device(u):
-        scan_forward[(r * b * -(-d // BLOCK),)](
+        scan_forward[(r * b * -(-d // FORWARD["BLOCK"]),)](
             *(u if x is None else x for x in arrays),
             out,
             last,
@@ -46,6 +47,7 @@ def forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:
             d,
             WANT_LAST=options.want_last,
             **_settings(prepared, options),
+            **FORWARD,
         )
     return out, last.transpose(2, 3).contiguous() if options.want_last else last, kept
 
@@ -63,9 +65,9 @@ def backward(
     grad_out = row_major(grad_out)
     if grad_last is not None:
         grad_last = grad_last.float().transpose(2, 3).contiguous()
-    blocks = -(-d // BLOCK)
-    groups = min(b, max(1, _PROGRAMS // (r * blocks)))
-    tiles = -(-min(length, options.chunk_size) // TILE)
+    blocks = -(-d // BACKWARD["BLOCK"])
+    groups = min(b, max(1, PROGRAMS // (r * blocks)))
+    tiles = -(-min(length, options.chunk_size) // BACKWARD["TILE"])
     du, ddelta = (torch.empty(u.shape, dtype=x.dtype, device=u.device) for x in (u, delta))
     dz = None if z is None else torch.empty(z.shape, dtype=z.dtype, device=u.device)
     dA = torch.zeros(r, groups, n, d, device=u.device)
@@ -88,8 +90,9 @@ def backward(
             d,
             groups,
             HAS_LAST=grad_last is not None,
-            TILE=TILE,
+            LEVELS=BACKWARD["TILE"].bit_length(),
             **_settings(prepared, options),
+            **BACKWARD,
         )
     dB, dC = (_turned(x, options) for x in dBC.sum(0).unbind(3))
     gradients = [
@@ -136,7 +139,7 @@ def _turned(x: Tensor, options: Options) -> Tensor:
     return torch.cat([first, second]) if len(x) > 1 else first
 
 
-def _settings(inputs: Inputs, options: Options) -> dict[str, object]:
+def _settings(inputs: Inputs, options: Options) -> dict[str, Any]:
     return {
         "CHUNK": options.chunk_size,
         "REVERSE": options.reverse,
@@ -146,8 +149,6 @@ def _settings(inputs: Inputs, options: Options) -> dict[str, object]:
         "HAS_BIAS": inputs.delta_bias is not None,
         "HAS_INITIAL": inputs.initial_state is not None,
         "N": inputs.A.shape[1],
-        "BLOCK": BLOCK,
-        "num_warps": WARPS,
         "enable_fp_fusion": True,
     }
 

@@ -78,6 +78,29 @@ def _rates(A, width, mask, N: tl.constexpr):
 
 
 @triton.jit
+def _sum_over_lanes(values, lanes, COUNT: tl.constexpr, LEVELS: tl.constexpr):
+    """The sums of COUNT = 2**LEVELS vectors of channels, as one vector over the 32 lanes.
+
+    Lane l holds the sum of vector l * COUNT // 32. In each level a lane gives away one half of what
+    it has and is given its share of the other: 31 exchanges at most, where to sum each vector for
+    itself would take five a vector.
+    """
+    for level in tl.static_range(5):
+        partner = lanes ^ (16 >> level)
+        if level < LEVELS:
+            upper = lanes > partner
+            folded = ()
+            for i in tl.static_range(COUNT >> (level + 1)):
+                low, high = values[i], values[i + (COUNT >> (level + 1))]
+                given = tl.gather(tl.where(upper, low, high), partner, 0)
+                folded = folded + (tl.where(upper, high, low) + given,)
+            values = folded
+        else:
+            values = (values[0] + tl.gather(values[0], partner, 0),)
+    return values[0]
+
+
+@triton.jit
 def scan_forward(
     u, delta, A, BC, D, z, bias, initial, out, last, borders,
     of_u, of_delta, of_z, batch, length, width,
@@ -135,6 +158,7 @@ def scan_backward(
     CHUNK: tl.constexpr, REVERSE: tl.constexpr, SOFTPLUS: tl.constexpr,
     HAS_D: tl.constexpr, HAS_Z: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_INITIAL: tl.constexpr,
     HAS_LAST: tl.constexpr, N: tl.constexpr, BLOCK: tl.constexpr, TILE: tl.constexpr,
+    LEVELS: tl.constexpr,
 ):  # fmt: skip
     """Program = direction x group of sequences x channel block.
 
@@ -167,6 +191,11 @@ def scan_backward(
         shift = tl.load(bias + r * width + d, mask=mask, other=0.0)
     d_skip = tl.zeros([BLOCK], tl.float32)
     d_shift = tl.zeros([BLOCK], tl.float32)
+    # Which gradient of B or C a lane stores, see `_sum_over_lanes`.
+    lanes = tl.arange(0, 32)
+    number = lanes * (2 * TILE) // 32
+    step_of_sum = number % TILE
+    place_of_sum = step_of_sum * 2 * N + number // TILE * N
     for i in range(group * batch // groups, (group + 1) * batch // groups):
         row = r * batch + i
         u_i, delta_i = _start(u, of_u, r, i), _start(delta, of_delta, r, i)
@@ -241,6 +270,7 @@ def scan_backward(
                         after = decay * after + drivens[j] * b
                         decays, hs = decays + (decay,), hs + (after,)
                     new_dxs, new_dsteps, new_ys = (), (), ()
+                    dbs, dcs = (), ()
                     for j in tl.static_range(TILE - 1, -1, -1):
                         b = tl.load(bc + j * 2 * N, j < inside, 0.0)
                         c = tl.load(bc + j * 2 * N + N, j < inside, 0.0)
@@ -251,12 +281,12 @@ def scan_backward(
                         new_dxs = (dxs[j] + grad * b,) + new_dxs
                         new_dsteps = (dsteps[j] + through * a,) + new_dsteps
                         new_ys = (ys[j] + hs[j + 1] * c,) + new_ys
-                        db = tl.sum(grad * drivens[j])
-                        dc = tl.sum(gys[j] * hs[j + 1])
-                        if j < inside:
-                            tl.store(dbc + j * 2 * N, db)
-                            tl.store(dbc + j * 2 * N + N, dc)
+                        db, dc = grad * drivens[j], gys[j] * hs[j + 1]
+                        dbs = (tl.sum(tl.reshape(db, [32, BLOCK // 32]), 1),) + dbs
+                        dcs = (tl.sum(tl.reshape(dc, [32, BLOCK // 32]), 1),) + dcs
                     dxs, dsteps, ys = new_dxs, new_dsteps, new_ys
+                    both = _sum_over_lanes(dbs + dcs, lanes, 2 * TILE, LEVELS)
+                    tl.store(dbc + place_of_sum, both, mask=step_of_sum < inside)
                     tl.store(carry + m * width, g, mask=mask)
                     tl.store(dA + m * width, da, mask=mask)
                     bc += 1

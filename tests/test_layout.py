@@ -36,7 +36,7 @@ ALLOWED = {
     "abl2": {"bandsplit", "real_mamba_optimized", "training"},
     "abl3": {"bandsplit", "real_mamba_optimized", "training"},
     "evaluate": {"bandsplit", "data", "evaluation", "training"},
-    "benchmarks": {"data", "scan", "training"},
+    "benchmarks": {"bandsplit", "baseline", "data", "evaluation", "scan", "training"},
 }
 
 
