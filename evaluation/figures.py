@@ -26,6 +26,9 @@ _VARIABLES = {_INK: "--ink", _MUTED: "--muted", _GRID: "--line"} | {
 }
 _STYLE: Any = {  # matplotlib types it by a list of all the names there are
     "svg.fonttype": "none",
+    # Identifiers are hashes of what they stand for: the same in every run, and two that are the
+    # same on one page stand for the same.
+    "svg.hashsalt": "plots",
     "font.family": ["sans-serif"],
     "font.size": 10,
     "text.color": _INK,
@@ -77,7 +80,7 @@ def differences(analysis: Analysis, metric: str = "pesq_wb") -> str | None:
         heading = METRICS[metric].heading
         axis.set_xlabel(f"difference of {heading} to {analysis.baseline.name}, 95 % interval")
 
-    return _svg("differences", (7, 1.1 + 0.36 * len(found)), draw)
+    return _svg((7, 1.1 + 0.36 * len(found)), draw)
 
 
 def by_group(analysis: Analysis, number: int, metric: str = "pesq_wb") -> str:
@@ -117,7 +120,7 @@ def by_group(analysis: Analysis, number: int, metric: str = "pesq_wb") -> str:
         axis.grid(axis="x", visible=False)
         _legend(axis)
 
-    return _svg(f"group-{number}", (7, 3.6), draw)
+    return _svg((7, 3.6), draw)
 
 
 def against_cost(analysis: Analysis, fact: str) -> str | None:
@@ -147,7 +150,7 @@ def against_cost(analysis: Analysis, fact: str) -> str | None:
         axis.set_ylabel(METRICS["pesq_wb"].heading)
         _legend(axis)
 
-    return _svg(f"cost-{fact}", (7, 4.4 if fact == "parameters" else 3.2), draw)
+    return _svg((7, 4.4 if fact == "parameters" else 3.2), draw)
 
 
 def _published(axis: Axes) -> None:
@@ -202,7 +205,7 @@ def training(
             axis.set_xlabel("step")
         _legend(axes[0])
 
-    return _svg("training", (7, 3.3), draw, len(panels))
+    return _svg((7, 3.3), draw, len(panels))
 
 
 def _curves(
@@ -235,12 +238,9 @@ def _legend(axis: Axes) -> None:
         axis.legend(unique.values(), unique.keys(), loc="best")
 
 
-def _svg(name: str, size: tuple[float, float], draw: Callable[..., None], panels: int = 1) -> str:
-    """An SVG element for a page: its colours are the page's variables, its text is text.
-
-    name: makes the identifiers in it differ from those of other plots.
-    """
-    with mpl.rc_context(_STYLE | {"svg.hashsalt": name}):
+def _svg(size: tuple[float, float], draw: Callable[..., None], panels: int = 1) -> str:
+    """An SVG element for a page: its colours are the page's variables, its text is text."""
+    with mpl.rc_context(_STYLE):
         figure = Figure(size, layout="constrained")
         figure.patch.set_visible(False)
         axes = figure.subplots(1, panels, squeeze=False)[0]

@@ -171,6 +171,14 @@ def test_switching_while_playing_goes_on_at_the_same_place(page: Any):
     assert abs(heard(page, FIRST)[0][1] - stopped) < 0.3
 
 
+def test_a_version_that_lags_is_fetched_when_it_is_chosen(page: Any):
+    page.locator(f"{FIRST} .play").click()
+    until(page, "players[0].position > 0.6")
+    page.evaluate("players[0].voices.get('clean').currentTime = 0; players[0].choose('clean')")
+    places = {name: at for name, at, _, _ in heard(page, FIRST)}
+    assert places["clean"] == pytest.approx(places["noisy"], abs=0.1)
+
+
 def test_only_one_player_plays(page: Any):
     buttons = page.locator("#featured .play")
     buttons.nth(0).click()

@@ -188,7 +188,7 @@ def test_what_failed_for_another_reason_than_its_content_is_tried_again(
     monkeypatch.setattr(
         per_file,
         "score_files",
-        lambda tasks, workers, done: list(map(done, *zip(*enumerate(rows)))),
+        lambda tasks, workers, done: list(map(done, range(4), rows)),
     )
     score_or_recall(tasks, 2, tmp_path)
     monkeypatch.setattr(per_file, "score_files", scored)

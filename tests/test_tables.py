@@ -115,6 +115,8 @@ def test_the_best_of_a_column_is_marked_in_its_direction_and_never_the_noisy():
     beside = {cells[0].text: cells for cells in scores(analysis, BESIDE).rows}
     column = 1 + BESIDE.index("wss")
     assert [beside[name][column].best for name in ("noisy", "one", "other")] == [False, True, False]
+    same = {cells[0].text: cells for cells in scores(analysed(other, one, noisy), MAIN).rows}
+    assert same["noisy"][6].best is False  # wherever it stands
     alone = {cells[0].text: cells for cells in scores(analysed(noisy, one), MAIN).rows}
     assert not alone["one"][6].best
 
