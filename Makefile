@@ -41,11 +41,13 @@ bench: .venv/development
 	$(BIN)/python -m benchmarks.pesq_pool
 	$(BIN)/python -m benchmarks.evaluation
 
-# All that can only be known on a GPU: the kernels' correctness, their times and memory, and which
-# block sizes are best. Meant to take 8 minutes at most; not yet run on a card.
+# All that can only be known on a GPU: the kernels' correctness, their times and memory, what a training
+# step takes, and which block sizes are best. Most of its time goes into compiling.
 bench-gpu: .venv/development
 	$(BIN)/python -m pytest -m gpu
 	$(BIN)/python -m benchmarks.scan --device cuda
+	$(BIN)/python -m benchmarks.training --device cuda
+	$(BIN)/python -m benchmarks.convolution --device cuda
 	$(BIN)/python -W ignore -m benchmarks.gpu_resources
 	$(BIN)/python -m benchmarks.gpu_tune
 	$(BIN)/python -m benchmarks.pesq_pool --device cuda --rounds 10

@@ -26,9 +26,12 @@ from scan import gpu
 # Channels of a program, whose lanes are one warp; steps whose loads are under way at once;
 # registers that a thread may have, None for what it asks for; how many programs at most.
 FORWARD = [
-    {"BLOCK": block, "maxnreg": most}
-    for block, most in ((32, None), (32, 64), (64, None), (64, 96), (128, None))
-]
+    {"BLOCK": block, "TILE": tile, "maxnreg": most}
+    for block, tile, most in (
+        (32, 4, None), (32, 8, None), (32, 8, 96), (64, 1, None), (64, 2, None), (64, 4, 128),
+        (64, 4, None),
+    )
+]  # fmt: skip
 BACKWARD = [
     {"BLOCK": block, "TILE": tile, "maxnreg": most, "programs": programs}
     for block, tile, most in (

@@ -15,11 +15,12 @@ from scan.arrays import current_device, row_major, strides
 from scan.interface import Inputs, Options, absent_as_empty, borders
 
 # A warp and two channels a lane: B and C, which all channels of a step share, are loaded once for
-# both. maxnreg: registers that a thread may have.
-FORWARD: dict[str, Any] = {"BLOCK": 64, "num_warps": 1, "maxnreg": None}
+# both. What TILE steps need is loaded at once: as many as leave as many warps on a multiprocessor
+# as one step does (`benchmarks/gpu_resources.py`). maxnreg: registers that a thread may have.
+FORWARD: dict[str, Any] = {"BLOCK": 64, "TILE": 2, "num_warps": 1, "maxnreg": None}
 BACKWARD: dict[str, Any] = {"BLOCK": 64, "TILE": 8, "num_warps": 1, "maxnreg": None}
-# At most so many programs of the backward pass: enough to fill a large GPU; more only cost memory
-# for partial sums.
+# At most so many programs of the backward pass, with equal shares of the sequences: enough to fill
+# a large GPU; more only cost memory for partial sums.
 PROGRAMS = 4096
 
 
@@ -67,6 +68,7 @@ def backward(
         grad_last = grad_last.float().transpose(2, 3).contiguous()
     blocks = -(-d // BACKWARD["BLOCK"])
     groups = min(b, max(1, PROGRAMS // (r * blocks)))
+    groups = -(-b // -(-b // groups))
     tiles = -(-min(length, options.chunk_size) // BACKWARD["TILE"])
     du, ddelta = (torch.empty(u.shape, dtype=x.dtype, device=u.device) for x in (u, delta))
     dz = None if z is None else torch.empty(z.shape, dtype=z.dtype, device=u.device)
@@ -94,6 +96,7 @@ def backward(
             **_settings(prepared, options),
             **BACKWARD,
         )
+    del arrays, scratch, carry
     dB, dC = (_turned(x, options) for x in dBC.sum(0).unbind(3))
     gradients = [
         du,

@@ -15,89 +15,19 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from scan.gpu_math import LOG2_E, sigmoid, sigmoid_from_softplus, softplus
-
-
-@triton.jit
-def _start(array, strides, r, i):
-    """Where sequence i of direction r begins."""
-    return array + r * strides[0] + i * strides[1]
-
-
-@triton.jit
-def _step_size(delta, bias, d, mask, SOFTPLUS: tl.constexpr):
-    step = tl.load(delta + d, mask=mask, other=0.0).to(tl.float32) + bias
-    if SOFTPLUS:
-        step = softplus(step)
-    return step
-
-
-@triton.jit
-def _load_state(pointer, width, mask, PRESENT: tl.constexpr, N: tl.constexpr, BLOCK: tl.constexpr):
-    """A state (n, width) as N vectors of channels; zeros where it is absent."""
-    h = ()
-    for s in tl.static_range(N):
-        if PRESENT:
-            h = h + (tl.load(pointer + s * width, mask=mask, other=0.0),)
-        else:
-            h = h + (tl.zeros([BLOCK], tl.float32),)
-    return h
-
-
-@triton.jit
-def _store_state(pointer, width, mask, h, N: tl.constexpr):
-    for s in tl.static_range(N):
-        tl.store(pointer + s * width, h[s], mask=mask)
-
-
-@triton.jit
-def _decay(exponent, SOFTPLUS: tl.constexpr):
-    """2**exponent. Where it can overflow, only so much that a state of zero stays at zero; a NaN
-    fails the comparison and is passed on."""
-    if not SOFTPLUS:
-        exponent = tl.where(exponent > 127.0, 127.0, exponent)
-    return tl.exp2(exponent)
-
-
-@triton.jit
-def _advance(h, a2, step, driven, bc, SOFTPLUS: tl.constexpr, N: tl.constexpr):
-    """The state one step later; bc points to B and C of the step."""
-    later = ()
-    for s in tl.static_range(N):
-        later = later + (_decay(step * a2[s], SOFTPLUS) * h[s] + driven * tl.load(bc + s),)
-    return later
-
-
-@triton.jit
-def _rates(A, width, mask, N: tl.constexpr):
-    """A to the base of exp2."""
-    a2 = ()
-    for s in tl.static_range(N):
-        a2 = a2 + (tl.load(A + s * width, mask=mask, other=0.0) * LOG2_E,)
-    return a2
-
-
-@triton.jit
-def _sum_over_lanes(values, lanes, COUNT: tl.constexpr, LEVELS: tl.constexpr):
-    """The sums of COUNT = 2**LEVELS vectors of channels, as one vector over the 32 lanes.
-
-    Lane l holds the sum of vector l * COUNT // 32. In each level a lane gives away one half of what
-    it has and is given its share of the other: 31 exchanges at most, where to sum each vector for
-    itself would take five a vector.
-    """
-    for level in tl.static_range(5):
-        partner = lanes ^ (16 >> level)
-        if level < LEVELS:
-            upper = lanes > partner
-            folded = ()
-            for i in tl.static_range(COUNT >> (level + 1)):
-                low, high = values[i], values[i + (COUNT >> (level + 1))]
-                given = tl.gather(tl.where(upper, low, high), partner, 0)
-                folded = folded + (tl.where(upper, high, low) + given,)
-            values = folded
-        else:
-            values = (values[0] + tl.gather(values[0], partner, 0),)
-    return values[0]
+from scan.gpu_math import LOG2_E, sigmoid, sigmoid_from_softplus
+from scan.gpu_step_kernels import (
+    advance,
+    decay_of,
+    load_state,
+    rates_of,
+    start_of,
+    step_size,
+    store_state,
+    sum_over_lanes,
+    time_of,
+    walk,
+)
 
 
 @triton.jit
@@ -106,7 +36,7 @@ def scan_forward(
     of_u, of_delta, of_z, batch, length, width,
     CHUNK: tl.constexpr, REVERSE: tl.constexpr, SOFTPLUS: tl.constexpr,
     HAS_D: tl.constexpr, HAS_Z: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_INITIAL: tl.constexpr,
-    WANT_LAST: tl.constexpr, N: tl.constexpr, BLOCK: tl.constexpr,
+    WANT_LAST: tl.constexpr, N: tl.constexpr, BLOCK: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     """Program = direction x sequence x channel block. BC (r, b, l, 2, n) is in scanning order.
     Outputs as in `scan.interface`, but for the last state, (r, b, n, d)."""
@@ -118,36 +48,38 @@ def scan_forward(
     r = row // batch
     i = row % batch
     backwards = (r == 1) != REVERSE
-    u, delta, z = _start(u, of_u, r, i), _start(delta, of_delta, r, i), _start(z, of_z, r, i)
+    u, delta, z = start_of(u, of_u, r, i), start_of(delta, of_delta, r, i), start_of(z, of_z, r, i)
     bc = BC + row * length * 2 * N
     out += row * length * width
     borders += row * ((length - 1) // CHUNK) * N * width + d
-    a2 = _rates(A + r * N * width + d, width, mask, N)
-    h = _load_state(initial + row * N * width + d, width, mask, HAS_INITIAL, N, BLOCK)
+    a2 = rates_of(A + r * N * width + d, width, mask, N)
+    h = load_state(initial + row * N * width + d, width, mask, HAS_INITIAL, N, BLOCK)
     skip = tl.zeros([BLOCK], tl.float32)
     shift = tl.zeros([BLOCK], tl.float32)
     if HAS_D:
         skip = tl.load(D + r * width + d, mask=mask, other=0.0)
     if HAS_BIAS:
         shift = tl.load(bias + r * width + d, mask=mask, other=0.0)
-    for k in range(length):
-        t = tl.where(backwards, length - 1 - k, k).to(tl.int64)
-        if (k > 0) & (k % CHUNK == 0):
-            _store_state(borders, width, mask, h, N)
+    for part in range((length - 1) // CHUNK + 1):
+        if part > 0:
+            store_state(borders, width, mask, h, N)
             borders += N * width
-        step = _step_size(delta + t * of_delta[2], shift, d, mask, SOFTPLUS)
-        x = tl.load(u + t * of_u[2] + d, mask=mask, other=0.0).to(tl.float32)
-        h = _advance(h, a2, step, step * x, bc, SOFTPLUS, N)
-        y = skip * x
-        for s in tl.static_range(N):
-            y += h[s] * tl.load(bc + N + s)
-        if HAS_Z:
-            gate = tl.load(z + t * of_z[2] + d, mask=mask, other=0.0).to(tl.float32)
-            y *= gate * sigmoid(gate)
-        tl.store(out + t * width + d, y, mask=mask)
-        bc += 2 * N
+        stop = tl.minimum((part + 1) * CHUNK, length)
+        whole = stop - (stop - part * CHUNK) % TILE
+        for first in range(part * CHUNK, whole, TILE):
+            h = walk(
+                h, a2, u, delta, z, out, bc, of_u, of_delta, of_z,
+                first, length, width, backwards, shift, skip, d, mask, SOFTPLUS, HAS_Z, N, TILE,
+            )  # fmt: skip
+            bc += TILE * 2 * N
+        for first in range(whole, stop):
+            h = walk(
+                h, a2, u, delta, z, out, bc, of_u, of_delta, of_z,
+                first, length, width, backwards, shift, skip, d, mask, SOFTPLUS, HAS_Z, N, 1,
+            )  # fmt: skip
+            bc += 2 * N
     if WANT_LAST:
-        _store_state(last + row * N * width + d, width, mask, h, N)
+        store_state(last + row * N * width + d, width, mask, h, N)
 
 
 @triton.jit
@@ -191,15 +123,15 @@ def scan_backward(
         shift = tl.load(bias + r * width + d, mask=mask, other=0.0)
     d_skip = tl.zeros([BLOCK], tl.float32)
     d_shift = tl.zeros([BLOCK], tl.float32)
-    # Which gradient of B or C a lane stores, see `_sum_over_lanes`.
+    # Which gradient of B or C a lane stores, see `sum_over_lanes`.
     lanes = tl.arange(0, 32)
     number = lanes * (2 * TILE) // 32
     step_of_sum = number % TILE
     place_of_sum = step_of_sum * 2 * N + number // TILE * N
     for i in range(group * batch // groups, (group + 1) * batch // groups):
         row = r * batch + i
-        u_i, delta_i = _start(u, of_u, r, i), _start(delta, of_delta, r, i)
-        z_i, grad_i = _start(z, of_z, r, i), _start(grad_out, of_out, r, i)
+        u_i, delta_i = start_of(u, of_u, r, i), start_of(delta, of_delta, r, i)
+        z_i, grad_i = start_of(z, of_z, r, i), start_of(grad_out, of_out, r, i)
         zero = row * 0  # what is added to it is 64-bit
         bc_i = BC + row * length * 2 * N
         dbc_i = dBC + (block.to(tl.int64) * directions * batch + row) * length * 2 * N
@@ -216,21 +148,21 @@ def scan_backward(
             count = tl.minimum(CHUNK, length - start)
             tiles = tl.cdiv(count, TILE)
             # Loaded anew in every chunk, or they would fill the registers of the tiles below.
-            a2 = _rates(A, width, mask, N)
-            h = _load_state(initial + states, width, mask, HAS_INITIAL, N, BLOCK)
+            a2 = rates_of(A, width, mask, N)
+            h = load_state(initial + states, width, mask, HAS_INITIAL, N, BLOCK)
             if part > 0:
                 at = (row * inner + part - 1) * N * width + d
-                h = _load_state(borders + at, width, mask, True, N, BLOCK)
+                h = load_state(borders + at, width, mask, True, N, BLOCK)
             # The barriers keep writing and reading of scratch and carry apart between lanes.
             tl.debug_barrier()
-            for tile in range(tiles):
-                _store_state(scratch + (zero + tile) * N * width, width, mask, h, N)
+            for tile in range(tiles - 1):
+                store_state(scratch + (zero + tile) * N * width, width, mask, h, N)
                 first = start + tile * TILE
-                for k in range(first, tl.minimum(first + TILE, start + (tiles - 1) * TILE)):
-                    t = tl.where(backwards, length - 1 - k, k).to(tl.int64)
-                    step = _step_size(delta_i + t * of_delta[2], shift, d, mask, SOFTPLUS)
-                    x = tl.load(u_i + t * of_u[2] + d, mask=mask, other=0.0).to(tl.float32)
-                    h = _advance(h, a2, step, step * x, bc_i + (zero + k) * 2 * N, SOFTPLUS, N)
+                h = advance(
+                    h, a2, u_i, delta_i, bc_i + (zero + first) * 2 * N, of_u, of_delta,
+                    first, length, backwards, shift, d, mask, SOFTPLUS, N, TILE,
+                )  # fmt: skip
+            store_state(scratch + (zero + tiles - 1) * N * width, width, mask, h, N)
             for down in range(tiles):
                 tl.debug_barrier()
                 tile = tiles - 1 - down
@@ -242,9 +174,9 @@ def scan_backward(
                 dxs, dsteps, ys = (), (), ()
                 for j in tl.static_range(TILE):
                     k = tl.minimum(first + j, length - 1)
-                    t = tl.where(backwards, length - 1 - k, k).to(tl.int64)
+                    t = time_of(k, length, backwards)
                     here = mask & (tl.zeros_like(d) + j < inside)
-                    step = _step_size(delta_i + t * of_delta[2], shift, d, here, SOFTPLUS)
+                    step = step_size(delta_i + t * of_delta[2], shift, d, here, SOFTPLUS)
                     step = tl.where(here, step, 0.0)
                     x = tl.load(u_i + t * of_u[2] + d, mask=here, other=0.0).to(tl.float32)
                     gy = tl.load(grad_i + t * of_out[2] + d, mask=here, other=0.0).to(tl.float32)
@@ -265,7 +197,7 @@ def scan_backward(
                     a_log2 = a * LOG2_E
                     decays, hs = (), (after,)
                     for j in tl.static_range(TILE):
-                        decay = _decay(steps[j] * a_log2, SOFTPLUS)
+                        decay = decay_of(steps[j] * a_log2, SOFTPLUS)
                         b = tl.load(bc + j * 2 * N, j < inside, 0.0)
                         after = decay * after + drivens[j] * b
                         decays, hs = decays + (decay,), hs + (after,)
@@ -285,7 +217,7 @@ def scan_backward(
                         dbs = (tl.sum(tl.reshape(db, [32, BLOCK // 32]), 1),) + dbs
                         dcs = (tl.sum(tl.reshape(dc, [32, BLOCK // 32]), 1),) + dcs
                     dxs, dsteps, ys = new_dxs, new_dsteps, new_ys
-                    both = _sum_over_lanes(dbs + dcs, lanes, 2 * TILE, LEVELS)
+                    both = sum_over_lanes(dbs + dcs, lanes, 2 * TILE, LEVELS)
                     tl.store(dbc + place_of_sum, both, mask=step_of_sum < inside)
                     tl.store(carry + m * width, g, mask=mask)
                     tl.store(dA + m * width, da, mask=mask)
@@ -293,7 +225,7 @@ def scan_backward(
                     dbc += 1
                 for j in tl.static_range(TILE):
                     k = tl.minimum(first + j, length - 1)
-                    t = tl.where(backwards, length - 1 - k, k).to(tl.int64)
+                    t = time_of(k, length, backwards)
                     here = mask & (tl.zeros_like(d) + j < inside)
                     x = tl.load(u_i + t * of_u[2] + d, mask=here, other=0.0).to(tl.float32)
                     at = (row * length + t) * width + d

@@ -125,6 +125,20 @@ def test_groups_of_sequences_sum_as_single_ones(monkeypatch: pytest.MonkeyPatch)
 
 
 @interpreted
+@pytest.mark.parametrize(("block", "tile"), [(32, 16), (32, 4), (64, 1)])
+def test_other_sizes_give_the_same(block: int, tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that `benchmarks/gpu_tune.py` tries, and a length and chunks that tiles do not fill."""
+    from scan import gpu
+
+    for sizes in (gpu.FORWARD, gpu.BACKWARD):
+        monkeypatch.setitem(sizes, "BLOCK", block)
+        monkeypatch.setitem(sizes, "TILE", tile)
+    arguments = make_arguments(1, 23, 70, 2)
+    expected = run(arguments, torch.float64, "reference")
+    assert_close(run(arguments, torch.float32, "triton", chunk_size=9), expected, torch.float32)
+
+
+@interpreted
 def test_every_entry_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = make_arguments(2, 19, 66, 2)
     expected = run(arguments, torch.float32, "triton", chunk_size=16)

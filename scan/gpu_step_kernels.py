@@ -1,0 +1,147 @@
+"""What the scan's Triton kernels do at every step: load, advance a state, sum over channels.
+
+The state of a block of channels is a tuple of N vectors, one for each state index. Offsets of
+sequences and steps are 64-bit. Notation as in `scan.cpu_kernels`; everything in float32.
+"""
+
+# mypy: disable-error-code="no-untyped-def, index, assignment"
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from scan.gpu_math import LOG2_E, sigmoid, softplus
+
+
+@triton.jit
+def start_of(array, strides, r, i):
+    """Where sequence i of direction r begins."""
+    return array + r * strides[0] + i * strides[1]
+
+
+@triton.jit
+def step_size(delta, bias, d, mask, SOFTPLUS: tl.constexpr):
+    step = tl.load(delta + d, mask=mask, other=0.0).to(tl.float32) + bias
+    if SOFTPLUS:
+        step = softplus(step)
+    return step
+
+
+@triton.jit
+def load_state(pointer, width, mask, PRESENT: tl.constexpr, N: tl.constexpr, BLOCK: tl.constexpr):
+    """A state (n, width) as N vectors of channels; zeros where it is absent."""
+    h = ()
+    for s in tl.static_range(N):
+        if PRESENT:
+            h = h + (tl.load(pointer + s * width, mask=mask, other=0.0),)
+        else:
+            h = h + (tl.zeros([BLOCK], tl.float32),)
+    return h
+
+
+@triton.jit
+def store_state(pointer, width, mask, h, N: tl.constexpr):
+    for s in tl.static_range(N):
+        tl.store(pointer + s * width, h[s], mask=mask)
+
+
+@triton.jit
+def decay_of(exponent, SOFTPLUS: tl.constexpr):
+    """2**exponent. Where it can overflow, only so much that a state of zero stays at zero; a NaN
+    fails the comparison and is passed on."""
+    if not SOFTPLUS:
+        exponent = tl.where(exponent > 127.0, 127.0, exponent)
+    return tl.exp2(exponent)
+
+
+@triton.jit
+def rates_of(A, width, mask, N: tl.constexpr):
+    """A to the base of exp2."""
+    a2 = ()
+    for s in tl.static_range(N):
+        a2 = a2 + (tl.load(A + s * width, mask=mask, other=0.0) * LOG2_E,)
+    return a2
+
+
+@triton.jit
+def time_of(k, length, backwards):
+    """Which step is the k-th in scanning order."""
+    return tl.where(backwards, length - 1 - k, k).to(tl.int64)
+
+
+@triton.jit
+def one_step(h, a2, step, driven, bc, SOFTPLUS: tl.constexpr, N: tl.constexpr):
+    """The state one step later; bc points to B and C of the step."""
+    later = ()
+    for s in tl.static_range(N):
+        later = later + (decay_of(step * a2[s], SOFTPLUS) * h[s] + driven * tl.load(bc + s),)
+    return later
+
+
+@triton.jit
+def advance(
+    h, a2, u, delta, bc, of_u, of_delta, first, length, backwards, shift, d, mask,
+    SOFTPLUS: tl.constexpr, N: tl.constexpr, COUNT: tl.constexpr,
+):  # fmt: skip
+    """The state COUNT steps later. What they need is loaded for all of them at once."""
+    steps, drivens = (), ()
+    for j in tl.static_range(COUNT):
+        t = time_of(first + j, length, backwards)
+        step = step_size(delta + t * of_delta[2], shift, d, mask, SOFTPLUS)
+        x = tl.load(u + t * of_u[2] + d, mask=mask, other=0.0).to(tl.float32)
+        steps, drivens = steps + (step,), drivens + (step * x,)
+    for j in tl.static_range(COUNT):
+        h = one_step(h, a2, steps[j], drivens[j], bc + j * 2 * N, SOFTPLUS, N)
+    return h
+
+
+@triton.jit
+def walk(
+    h, a2, u, delta, z, out, bc, of_u, of_delta, of_z,
+    first, length, width, backwards, shift, skip, d, mask,
+    SOFTPLUS: tl.constexpr, HAS_Z: tl.constexpr, N: tl.constexpr, COUNT: tl.constexpr,
+):  # fmt: skip
+    """As `advance`, and the outputs of the steps stored: behind all loads, because no load may
+    overtake a store, and a warp would wait for memory at every step."""
+    steps, xs, gates, ys = (), (), (), ()
+    for j in tl.static_range(COUNT):
+        t = time_of(first + j, length, backwards)
+        steps = steps + (step_size(delta + t * of_delta[2], shift, d, mask, SOFTPLUS),)
+        xs = xs + (tl.load(u + t * of_u[2] + d, mask=mask, other=0.0).to(tl.float32),)
+        if HAS_Z:
+            gates = gates + (tl.load(z + t * of_z[2] + d, mask=mask, other=0.0).to(tl.float32),)
+    for j in tl.static_range(COUNT):
+        here = bc + j * 2 * N
+        h = one_step(h, a2, steps[j], steps[j] * xs[j], here, SOFTPLUS, N)
+        y = skip * xs[j]
+        for s in tl.static_range(N):
+            y += h[s] * tl.load(here + N + s)
+        if HAS_Z:
+            y *= gates[j] * sigmoid(gates[j])
+        ys = ys + (y,)
+    for j in tl.static_range(COUNT):
+        tl.store(out + time_of(first + j, length, backwards) * width + d, ys[j], mask=mask)
+    return h
+
+
+@triton.jit
+def sum_over_lanes(values, lanes, COUNT: tl.constexpr, LEVELS: tl.constexpr):
+    """The sums of COUNT = 2**LEVELS vectors of channels, as one vector over the 32 lanes.
+
+    Lane l holds the sum of vector l * COUNT // 32. In each level a lane gives away one half of what
+    it has and is given its share of the other: 31 exchanges at most, where to sum each vector for
+    itself would take five a vector.
+    """
+    for level in tl.static_range(5):
+        partner = lanes ^ (16 >> level)
+        if level < LEVELS:
+            upper = lanes > partner
+            folded = ()
+            for i in tl.static_range(COUNT >> (level + 1)):
+                low, high = values[i], values[i + (COUNT >> (level + 1))]
+                given = tl.gather(tl.where(upper, low, high), partner, 0)
+                folded = folded + (tl.where(upper, high, low) + given,)
+            values = folded
+        else:
+            values = (values[0] + tl.gather(values[0], partner, 0),)
+    return values[0]
