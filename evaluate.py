@@ -44,7 +44,7 @@ from training.config import ConfigError
 from training.history import HistoryError, read
 from training.precision import Precision
 from training.settings import beside_recipe, method
-from training.trained import Trained, load_trained
+from training.trained import Trained, load_trained, name_of
 
 log = logging.getLogger("evaluate")
 
@@ -53,7 +53,8 @@ log = logging.getLogger("evaluate")
 class Compared:
     """What is to be scored: each system's files by utterance, or why one is not there.
 
-    facts, runs: of trained systems, by name. root: where the tables of test conditions are.
+    facts, histories: of trained systems, by name; the latter are lines of their training's log.
+    root: where the tables of test conditions are.
     """
 
     data: str
@@ -61,7 +62,7 @@ class Compared:
     clean: Mapping[str, Path]
     files: Mapping[str, Mapping[str, Path | str]]
     facts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    runs: Mapping[str, Path] = field(default_factory=dict)
+    histories: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -112,7 +113,7 @@ def _of_runs(options: argparse.Namespace) -> Compared:
     device = Precision(options.device, "off").device
     loaded = [load_trained(run) for run in options.runs]
     folders = [run if run.is_dir() else run.parent for run in options.runs]
-    names = names_of(folders)
+    names = names_of(options.runs)
     _, clean, noisy = find_pairs(options.data, "test")
     if not clean.keys() & noisy.keys():
         raise DataError(f"{options.data}: no noisy file is named as a clean one is")
@@ -121,26 +122,26 @@ def _of_runs(options: argparse.Namespace) -> Compared:
     files: dict[str, Mapping[str, Path | str]] = {NOISY: noisy}
     facts: dict[str, dict[str, Any]] = {}
     costs: dict[str, dict[str, Any]] = {}
+    histories = {name: _history(folder) for name, folder in zip(names, folders, strict=True)}
     for name, trained in zip(names, loaded, strict=True):
-        facts[name] = _facts(trained)
+        facts[name] = _facts(trained, histories[name])
         network = trained.network.to(device)
-        settings = facts[name]["method"]
-        if settings not in costs:  # seeds of one model cost the same
+        kind = f"{type(network)} {dict(trained.config.model)}"
+        if kind not in costs:  # seeds of one model cost the same
             cost = measure_cost(network, device)
-            costs[settings] = {
+            costs[kind] = {
                 "parameters": cost.parameters,
                 "macs_per_second": cost.macs_per_second,
                 "real_time_factor": cost.real_time_factor,
                 "peak_memory": cost.peak_memory,
                 "measured_on": f"{cost.device}, {cost.seconds:g} s at once",
             }
-        facts[name] |= costs[settings]
+        facts[name] |= costs[kind]
         folder = options.out / "enhanced" / name
         paired = {key: path for key, path in noisy.items() if key in clean}
         unpaired = dict.fromkeys(clean.keys() - noisy, "there is no noisy file of that name")
         files[name] = unpaired | enhance_files(network, paired, folder, trained.digest, name)
-    runs = dict(zip(names, folders, strict=True))
-    return Compared(str(options.data), options.data, clean, files, facts, runs)
+    return Compared(str(options.data), options.data, clean, files, facts, histories)
 
 
 def _of_folders(options: argparse.Namespace) -> Compared:
@@ -156,11 +157,25 @@ def _of_folders(options: argparse.Namespace) -> Compared:
     return Compared(str(options.clean), options.clean, clean, files)
 
 
-def _facts(trained: Trained) -> dict[str, Any]:
+def _history(run: Path) -> list[Mapping[str, Any]]:
+    try:
+        return read(run)[1]
+    except HistoryError:  # a checkpoint by itself
+        return []
+
+
+def _facts(trained: Trained, history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     config = trained.config
     return {
         "model": config.name,
-        "method": method(type(trained.network), config),
+        "family": {
+            **method(config),
+            "network": name_of(type(trained.network)),
+            "training data": trained.data,
+            "checkpoint": trained.checkpoint,
+            # Of the run, not of its best checkpoint, which is another step's for every seed.
+            "steps": history[-1]["step"] if history else trained.step,
+        },
         "checkpoint": trained.checkpoint,
         "step": trained.step,
         "epochs": trained.epochs,
@@ -174,22 +189,23 @@ def _facts(trained: Trained) -> dict[str, Any]:
 
 def _score(compared: Compared, options: argparse.Namespace) -> list[System]:
     """All systems at once, so that no process waits for the last file of one."""
-    utterances = sorted(set(compared.clean).union(*compared.files.values()))
+    clean = compared.clean
     tasks = []
     for name, files in compared.files.items():
-        for utterance in utterances:
+        # What has no clean file is noted for the system that has it, and counts for no other.
+        for utterance in [*sorted(clean), *sorted(files.keys() - clean)]:
             found = files.get(utterance)
             path = found if isinstance(found, Path) else None
             reason = found if isinstance(found, str) else ""
-            tasks.append(Task(name, utterance, compared.clean.get(utterance), path, reason))
+            tasks.append(Task(name, utterance, clean.get(utterance), path, reason))
     rows = iter(score_or_recall(tasks, options.workers, options.out))
     return [
         System(
             name,
-            list(islice(rows, len(utterances))),
+            list(islice(rows, len(clean))),
             compared.facts.get(name, {}),
             {key: path for key, path in files.items() if isinstance(path, Path)},
-            compared.runs.get(name),
+            list(islice(rows, len(files.keys() - clean))),
         )
         for name, files in compared.files.items()
     ]
@@ -200,17 +216,11 @@ def _write(compared: Compared, systems: list[System], options: argparse.Namespac
     analysis = analyse(systems, compared.data, compared.clean, compared.root, options.baseline)
     for text in analysis.warnings:
         log.warning("Warning: %s", text)
-    histories = {}
-    for name, run in compared.runs.items():
-        try:
-            histories[name] = read(run)[1]
-        except HistoryError:  # a checkpoint by itself
-            continue
     table = markdown(analysis)
     write_text(options.out / SUMMARY, summary(analysis))
     write_text(options.out / "table.md", table)
     write_text(options.out / "table.tex", latex(analysis))
-    page = report(analysis, histories, options.out, options.audio * 2**20)
+    page = report(analysis, compared.histories, options.out, options.audio * 2**20)
     write_text(options.out / REPORT, page)
     _show(table)
 
@@ -275,7 +285,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--require-gain", action="store_true", help="status 1 unless every PESQ is above the noisy"
     )
-    parser.add_argument("--strict", action="store_true", help="status 1 if any file has no score")
+    parser.add_argument("--strict", action="store_true", help="status 1 if any file lacks a score")
     return parser
 
 

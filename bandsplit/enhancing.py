@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
+import soxr
 import torch
 from tqdm import tqdm
 
+import data.audio
 from bandsplit.net import BandSplitNet
 from data.audio import AudioError, described, read, write
+from data.files import digest_of
+
+_ROOT = Path(__file__).resolve().parents[1]
 
 
 def enhance_files(
@@ -23,7 +30,7 @@ def enhance_files(
     """Enhance files into `folder`, as 32-bit float wav by name; of one that cannot be, the reason.
 
     Each carries in its comment what it was made from: one that is there already, of the same noisy
-    file and the same network, is not made again.
+    file by the same weights, code, packages and kind of device, is not made again.
 
     Args:
         network: on the device to use.
@@ -64,12 +71,21 @@ def enhance_files(
 
 def _origin(source: Path, made_by: str, device: torch.device) -> str:
     try:
-        with source.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
+        content = digest_of([source])
     except OSError as error:
         raise AudioError(f"cannot be opened ({error.strerror})") from None
-    parts = (made_by, content, torch.__version__, device.type)
+    backend = os.environ.get("BSBIMAMBA_SCAN", "")
+    parts = (made_by, content, torch.__version__, soxr.__version__, device.type, backend, _code())
     return f"made from {hashlib.sha256(' '.join(parts).encode()).hexdigest()}"
+
+
+@cache
+def _code() -> str:
+    """The networks' code: a change of it may change what they do with the same weights."""
+    paths = [_ROOT / "real_mamba_optimized.py", Path(data.audio.__file__)]
+    for package in ("abl1", "abl2", "abl3", "bandsplit", "baseline", "scan"):
+        paths += sorted((_ROOT / package).glob("*.py"))
+    return digest_of(paths)
 
 
 def _is_made(target: Path, origin: str) -> bool:

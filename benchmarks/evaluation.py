@@ -41,8 +41,8 @@ def main() -> None:
         for workers, seconds in pair.items():
             times[workers].append(seconds)
         ratios.append(pair[1] / pair[cores])
-    for workers, seconds in times.items():
-        median = statistics.median(seconds)
+    for workers, taken in times.items():
+        median = statistics.median(taken)
         print(f"{workers:3} processes: {median:7.1f} s, {len(tasks) / median:6.1f} files a second")
     ratio = statistics.median(ratios)
     print(
@@ -67,12 +67,12 @@ def _show_each(task: Task) -> None:
     if task.clean is None or task.enhanced is None:
         return
     clean, enhanced = read(task.clean), read(task.enhanced)
-    times = {}
+    each = {}
     for name in (*METRICS, *METRICS):  # the first round warms up
         begin = time.perf_counter()
         score(clean, enhanced, (name,))
-        times[name] = time.perf_counter() - begin
-    listed = ", ".join(f"{name} {1000 * seconds:.1f}" for name, seconds in times.items())
+        each[name] = time.perf_counter() - begin
+    listed = ", ".join(f"{name} {1000 * seconds:.1f}" for name, seconds in each.items())
     print(f"ms for {len(clean) / 16000:.1f} s of audio: {listed}")
 
 

@@ -25,6 +25,7 @@ from evaluation.statistics import (
 
 # A configuration of this name is what others are compared with, if nobody says otherwise.
 _BASELINES = ("bsrnn", "baseline")
+BROKEN_DOWN = ("pesq_wb", "csig", "cbak", "covl", "stoi", "si_sdr")
 
 
 class AnalysisError(ValueError):
@@ -43,7 +44,9 @@ class Analysis:
         baseline: what the others are compared with.
         comparisons: by model and metric, without the baseline's; p corrected over the models.
         breakdowns: with the means by model, metric and group.
+            Of some metrics only (`BROKEN_DOWN`).
         warnings: reasons to doubt the scores, each a sentence.
+        benchmark: the places of VoiceBank-DEMAND's whole test set among the utterances, or none.
     """
 
     data: str
@@ -58,7 +61,7 @@ class Analysis:
         tuple[Breakdown, Mapping[str, Mapping[str, Mapping[str, Interval | None]]]]
     ]
     warnings: Sequence[str]
-    whole_benchmark: bool
+    benchmark: Sequence[int]
 
     @property
     def systems(self) -> list[System]:
@@ -107,6 +110,7 @@ def analyse(
         for model, comparison in zip(others, found, strict=True):
             comparisons[model.name][name] = comparison
     noisy = next((model for model in models if model.name == NOISY), None)
+    places = benchmark.members(utterances)
     snrs = {}
     if noisy:
         known = zip(utterances, noisy.row_scores("snr"), strict=True)
@@ -124,8 +128,8 @@ def analyse(
             (breakdown, _broken_down(breakdown, models, utterances))
             for breakdown in find_conditions(utterances, snrs, root)
         ],
-        warnings=_doubts(noisy, utterances, means, benchmark),
-        whole_benchmark=benchmark.is_whole(utterances),
+        warnings=_doubts(noisy, places, benchmark),
+        benchmark=places,
     )
 
 
@@ -163,32 +167,27 @@ def _broken_down(
                 label: mean_interval(model.scores(metric)[:, members])
                 for label, members in groups.items()
             }
-            for metric in METRICS
+            for metric in BROKEN_DOWN
         }
         for model in models
     }
 
 
-def _doubts(
-    noisy: Model | None,
-    utterances: Sequence[str],
-    means: Mapping[str, Mapping[str, Interval | None]],
-    benchmark: Benchmark,
-) -> list[str]:
+def _doubts(noisy: Model | None, places: Sequence[int], benchmark: Benchmark) -> list[str]:
     """Whether the noisy side of the benchmark's test set scores as it is known to."""
-    if noisy is None or not benchmark.is_whole(utterances):
+    if noisy is None or not places:
         return []
-    found = means[noisy.name]["pesq_wb"]
+    found = noisy.row_scores("pesq_wb")[places]
+    count = np.isfinite(found).sum()
     expected = f"{benchmark.noisy_pesq:.2f} ± {benchmark.tolerance:.2f}"
-    if found is None or found.count < len(utterances):
-        count = found.count if found else 0
+    if count < len(places):
         return [
-            f"The noisy files are those of {benchmark.name}, but only {count} of {len(utterances)} "
+            f"The noisy files are those of {benchmark.name}, but only {count} of {len(places)} "
             f"have a PESQ, whose mean should be {expected}: something is wrong with the files."
         ]
-    if abs(found.mean - benchmark.noisy_pesq) > benchmark.tolerance:
+    if abs(found.mean() - benchmark.noisy_pesq) > benchmark.tolerance:
         return [
-            f"The noisy files are those of {benchmark.name}, but their PESQ is {found.mean:.3f} "
+            f"The noisy files are those of {benchmark.name}, but their PESQ is {found.mean():.3f} "
             f"instead of {expected}. Clean and noisy files are paired wrongly, resampled badly, of "
             "another rate than their headers say, or cut: no score of this table can be trusted."
         ]

@@ -17,6 +17,7 @@ from evaluation.conditions import SNR
 from evaluation.metrics import METRICS
 from evaluation.models import NOISY, Model
 from evaluation.published import PUBLISHED
+from evaluation.statistics import Interval
 
 # Colours that stand for the page's own, which differ by day and by night.
 _INK, _MUTED, _GRID = "#010101", "#020202", "#030303"
@@ -54,8 +55,13 @@ _METADATA = ("Date", "Creator", "Format", "Type")  # of which a page's plot need
 
 
 def colour_of(analysis: Analysis, model: Model) -> int:
-    """The number of a model's colour, the same in all plots and in the player."""
-    return analysis.models.index(model) % len(_SERIES)
+    """The number of a model's colour, the same in all plots and in the player.
+
+    0, a grey, is that of the noisy recordings alone.
+    """
+    if model.name == NOISY:
+        return 0
+    return 1 + analysis.enhancing.index(model) % (len(_SERIES) - 1)
 
 
 def differences(analysis: Analysis, metric: str = "pesq_wb") -> str | None:
@@ -70,8 +76,8 @@ def differences(analysis: Analysis, metric: str = "pesq_wb") -> str | None:
 
     def draw(axis: Axes) -> None:
         for place, (model, difference) in enumerate(reversed(found)):
-            error = [[difference.mean - difference.low], [difference.high - difference.mean]]
             style = _style(analysis, model)
+            error = _error([difference])
             axis.errorbar([difference.mean], [place], xerr=error, capsize=3, linewidth=1.8, **style)
         axis.axvline(0, color=_INK, linewidth=1)
         axis.set_yticks(range(len(found)), [model.name for model, _ in reversed(found)])
@@ -97,14 +103,10 @@ def by_group(analysis: Analysis, number: int, metric: str = "pesq_wb") -> str:
                 continue
             shift = (place - (len(analysis.models) - 1) / 2) * step
             heights = [mean.mean for _, mean in points]
-            error = [
-                [mean.mean - mean.low for _, mean in points],
-                [mean.high - mean.mean for _, mean in points],
-            ]
             axis.errorbar(
                 [x + shift for x, _ in points],
                 heights,
-                yerr=error,
+                yerr=_error([mean for _, mean in points]),
                 linestyle="-" if breakdown.axis == SNR else "none",
                 linewidth=1.4,
                 elinewidth=1.2,
@@ -118,9 +120,8 @@ def by_group(analysis: Analysis, number: int, metric: str = "pesq_wb") -> str:
         axis.set_xlabel(breakdown.axis)
         axis.set_ylabel(METRICS[metric].heading)
         axis.grid(axis="x", visible=False)
-        _legend(axis)
 
-    return _svg((7, 3.6), draw)
+    return _svg((7, 3.8), draw)
 
 
 def against_cost(analysis: Analysis, fact: str) -> str | None:
@@ -139,16 +140,15 @@ def against_cost(analysis: Analysis, fact: str) -> str | None:
 
     def draw(axis: Axes) -> None:
         for model, cost, mean in found:
-            error = [[mean.mean - mean.low], [mean.high - mean.mean]]
             style = _style(analysis, model)
+            error = _error([mean])
             axis.errorbar([cost / scale], [mean.mean], yerr=error, label=model.name, **style)
         if fact == "parameters":
             _published(axis)
-            smallest = min(cost / scale for _, cost, _ in found)
-            axis.set_xlim(min(0.5, 0.7 * smallest), 16)
+            sizes = [cost / scale for _, cost, _ in found]
+            axis.set_xlim(min(0.5, 0.7 * min(sizes)), max(16, 1.4 * max(sizes)))
         axis.set_xlabel(label)
         axis.set_ylabel(METRICS["pesq_wb"].heading)
-        _legend(axis)
 
     return _svg((7, 4.4 if fact == "parameters" else 3.2), draw)
 
@@ -171,7 +171,8 @@ def _published(axis: Axes) -> None:
             annotation_clip=False,
         )  # fmt: skip
     axis.set_xscale("log")
-    axis.set_xticks([0.5, 1, 2, 4, 8, 16], ["0.5", "1", "2", "4", "8", "16"])
+    ticks = [2.0**power for power in range(-8, 9)]
+    axis.set_xticks(ticks, [f"{tick:.3g}" for tick in ticks])
     axis.minorticks_off()
 
 
@@ -203,7 +204,6 @@ def training(
                 axis.plot(steps, values, linewidth=1.4, label=model.name, **marked)
             axis.set_title(title, fontsize=10, loc="left")
             axis.set_xlabel("step")
-        _legend(axes[0])
 
     return _svg((7, 3.3), draw, len(panels))
 
@@ -226,16 +226,25 @@ def _curves(
 
 def _style(analysis: Analysis, model: Model) -> dict[str, Any]:
     number = colour_of(analysis, model)
-    marker = _MARKERS[number]
-    colour = _MUTED if model.name == NOISY else _SERIES[number]
-    return {"color": colour, "marker": marker, "markersize": 5}
+    return {"color": _SERIES[number], "marker": _MARKERS[number], "markersize": 5}
 
 
-def _legend(axis: Axes) -> None:
-    handles, labels = axis.get_legend_handles_labels()
-    unique = dict(zip(labels, handles, strict=True))  # seeds of one model have one name
-    if unique:
-        axis.legend(unique.values(), unique.keys(), loc="best")
+def _error(means: Sequence[Interval]) -> list[list[float]]:
+    """The lengths of error bars, down and up; none where an interval says nothing."""
+    return [
+        [mean.mean - mean.low if mean.is_sound else 0.0 for mean in means],
+        [mean.high - mean.mean if mean.is_sound else 0.0 for mean in means],
+    ]
+
+
+def _legend(figure: Figure) -> None:
+    """One for all panels, below them: inside, it would cover points."""
+    named: dict[str, Any] = {}
+    for axis in figure.axes:
+        handles, labels = axis.get_legend_handles_labels()
+        named |= dict(zip(labels, handles, strict=True))  # seeds of one model have one name
+    if named:
+        figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=4)
 
 
 def _svg(size: tuple[float, float], draw: Callable[..., None], panels: int = 1) -> str:
@@ -247,11 +256,13 @@ def _svg(size: tuple[float, float], draw: Callable[..., None], panels: int = 1) 
         for axis in axes:
             axis.patch.set_visible(False)
         draw(*axes)
+        _legend(figure)
         text = io.StringIO()
         FigureCanvasSVG(figure).print_svg(text, metadata=dict.fromkeys(_METADATA))
     svg = text.getvalue()
     # Without its style, which would be that of the whole page (the page has it for its plots).
     svg = re.sub(r"<style.*?</style>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # names that every plot would have
     for colour, variable in _VARIABLES.items():
         svg = svg.replace(colour, f"var({variable})")
     return svg

@@ -36,22 +36,23 @@ class Utterance:
     """One utterance as it can be listened to.
 
     why: what is special about it, for those that the page shows; empty for all others.
-    pesq: by source, as shown.
+    pesq: by source, as shown. means: by model, over its runs.
     """
 
     name: str
     seconds: float
     why: str = ""
     pesq: Mapping[str, str] = field(default_factory=dict)
+    means: Mapping[str, str] = field(default_factory=dict)
     sources: dict[str, Source] = field(default_factory=dict)
 
 
 def listening(analysis: Analysis, out: Path, budget: float) -> list[Utterance]:
     """All utterances that have audio, those with something special about them first.
 
-    Those have spectrograms and their audio in the page. Of the others the audio is in the page as
-    long as all of it takes no more than `budget` bytes, as 16-bit wav; beyond that, the page in
-    the folder `out` plays the files where they lie.
+    Those have spectrograms and their audio in the page, as 16-bit wav. So have the others, until
+    all audio takes `budget` bytes; beyond that, the page in the folder `out` plays the files where
+    they lie. Of a model with several seeds the first run is heard.
     """
     special = featured(analysis)
     names = [*special, *(name for name in analysis.utterances if name not in special)]
@@ -60,7 +61,8 @@ def listening(analysis: Analysis, out: Path, budget: float) -> list[Utterance]:
         files = _files(analysis, name)
         if not files:
             continue
-        utterance = Utterance(name, 0.0, special.get(name, ""), _pesq(analysis, name))
+        pesq, means = _pesq(analysis, name)
+        utterance = Utterance(name, 0.0, special.get(name, ""), pesq, means)
         if name in special or used < budget:
             signals = _signals(files)
             utterance.seconds = max((len(x) for x in signals.values()), default=0) / SAMPLE_RATE
@@ -130,33 +132,42 @@ def pictures(signals: Mapping[str, NDArray]) -> dict[str, bytes]:
 
 
 def _files(analysis: Analysis, utterance: str) -> dict[str, Path]:
-    """Noisy first, then each model's first run, then clean."""
+    """By what they are called: noisy first, then each model's first run, then clean."""
     found = {
-        model.name: path
+        voice(model): path
         for model in analysis.models
         if (path := model.systems[0].files.get(utterance)) is not None
     }
     if utterance in analysis.clean:
-        # A system may be called clean, too.
         found[clean_name(analysis)] = analysis.clean[utterance]
     return found
 
 
+def voice(model: Model) -> str:
+    """What the sound of a model is called: it is that of one run."""
+    if len(model.systems) == 1:
+        return model.name
+    return f"{model.systems[0].name}, of {model.name}"
+
+
 def clean_name(analysis: Analysis) -> str:
-    """What the clean recordings are called beside the systems."""
+    """What the clean recordings are called beside the systems, one of which may be called clean."""
     name = CLEAN
-    while any(model.name == name for model in analysis.models):
+    while any(voice(model) == name for model in analysis.models):
         name += "'"
     return name
 
 
-def _pesq(analysis: Analysis, utterance: str) -> dict[str, str]:
+def _pesq(analysis: Analysis, utterance: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Of what is heard, and means over a model's runs."""
     place = analysis.utterances.index(utterance)
-    shown = {}
+    show = METRICS["pesq_wb"].show
+    heard, means = {}, {}
     for model in analysis.models:
-        score = model.systems[0].rows[place].scores.get("pesq_wb")
-        shown[model.name] = "" if score is None else METRICS["pesq_wb"].show(score)
-    return shown
+        scores = model.scores("pesq_wb")[:, place]
+        heard[voice(model)] = show(scores[0]) if np.isfinite(scores[0]) else ""
+        means[model.name] = show(scores.mean()) if np.isfinite(scores).all() else ""
+    return heard, means
 
 
 def _signals(files: Mapping[str, Path]) -> dict[str, NDArray]:

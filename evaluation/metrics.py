@@ -10,29 +10,41 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import pesq
+import soundfile
 from numpy.typing import NDArray
 
+import data.audio
 from data.audio import SAMPLE_RATE
+from data.files import digest_of
 from evaluation import composite
 from evaluation.distortion import llr, segsnr, si_sdr, snr, wss
 from evaluation.intelligibility import estoi, stoi, stoi_pystoi
 from evaluation.signals import MetricError, Samples, checked
 
 # `pesq` has room for 50 stretches of speech and writes past its end when there are more: the score
-# is wrong, or the process dies. Half a minute of speech has fewer.
-_PESQ_SECONDS = 30
+# is wrong, or the process dies. It joins what is less than 0.2 s apart and leaves out what is
+# shorter than that, so that 20 s have 50 at most.
+_PESQ_SECONDS = 20
 _PESQ_REASONS = {
     pesq.PesqError.BUFFER_TOO_SHORT: "too short for PESQ (a quarter of a second)",
     pesq.PesqError.NO_UTTERANCES_DETECTED: "PESQ finds no speech",
 }
 # Of what float samples are to Loizou's program (see `wss`).
 _FLOAT_SCALE = 1 / 32768
-# Raised when a score's definition changes: scores kept from before are then not taken.
-_DEFINITIONS = 1
+# What scores depend on beside the files: the code that makes them and reads the files.
+_PACKAGES_READING = ("soundfile", "soxr")
+_SOURCES = (
+    *(Path(__file__).with_name(f"{name}.py") for name in (
+        "composite", "distortion", "intelligibility", "metrics", "scoring", "signals",
+    )),
+    Path(data.audio.__file__),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -145,7 +157,8 @@ def score(
     return scores
 
 
+@cache
 def definition() -> str:
-    """What scores depend on beside the signals: kept ones are taken only where this is the same."""
-    packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
-    return f"definitions {_DEFINITIONS}, {packages}"
+    """What scores depend on beside the files: kept ones are taken only where this is the same."""
+    packages = [f"{name} {version(name)}" for name in (*PACKAGES, *_PACKAGES_READING)]
+    return ", ".join([*packages, soundfile.__libsndfile_version__, digest_of(_SOURCES)])

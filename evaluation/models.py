@@ -23,17 +23,17 @@ class System:
 
     Attributes:
         rows: one for every utterance, in the same order for all systems.
+        extra: those of its files that have no clean one.
         facts: of the network and its training; empty for a folder of files. `model` is the name of
-            its configuration, `method` all settings but the seed, as one text.
+            its configuration, `family` all that runs of one model have in common.
         files: its audio by utterance.
-        run: the folder that it was trained in.
     """
 
     name: str
     rows: Sequence[Row]
     facts: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, Path] = field(default_factory=dict)
-    run: Path | None = None
+    extra: Sequence[Row] = ()
 
     def values(self, metric: str) -> NDArray[np.float64]:
         """Scores (n,), NaN where a file has none."""
@@ -65,10 +65,10 @@ def models_of(systems: Sequence[System]) -> list[Model]:
     """Systems by model, in the order of each one's first. A seed that comes twice is no second."""
     families: list[list[System]] = []
     for system in systems:
-        method, seed = system.facts.get("method"), system.facts.get("seed")
+        common, seed = system.facts.get("family"), system.facts.get("seed")
         for family in families:
             seeds = [other.facts.get("seed") for other in family]
-            if method and method == family[0].facts.get("method") and seed not in seeds:
+            if common and common == family[0].facts.get("family") and seed not in seeds:
                 family.append(system)
                 break
         else:
@@ -86,16 +86,42 @@ def models_of(systems: Sequence[System]) -> list[Model]:
     return models
 
 
-def names_of(folders: Sequence[Path]) -> list[str]:
-    """A name for each system: its folder's, with the folder above where that is not enough.
+def kept_apart(systems: Sequence[System]) -> list[tuple[str, str, list[str]]]:
+    """Runs of one configuration and of different seeds that are no two seeds of one model.
+
+    Each with the run that it is not pooled with, and what they differ in.
+    """
+    found = []
+    for place, system in enumerate(systems):
+        for other in systems[:place]:
+            one, two = other.facts, system.facts
+            if one.get("model") == two.get("model") and one.get("seed") != two.get("seed"):
+                a, b = one["family"], two["family"]
+                differing = sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))
+                if differing:
+                    found.append((system.name, other.name, differing))
+                    break
+    return found
+
+
+def names_of(paths: Sequence[Path]) -> list[str]:
+    """A name for each system: its folder's; where that is not enough, with the folder above.
+
+    paths: of folders, or of files in them, whose name is added where the folder's is not enough.
 
     Raises:
         DataError: two would have the same.
     """
-    folders = [folder.resolve() for folder in folders]
+    paths = [path.resolve() for path in paths]
+    folders = [path.parent if path.is_file() else path for path in paths]
     names = [folder.name for folder in folders]
     if len(set(names)) < len(names) or NOISY in names:
         names = [f"{folder.parent.name}-{folder.name}" for folder in folders]
+    if len(set(names)) < len(names):
+        names = [
+            f"{name}-{path.stem}" if path.is_file() else name
+            for name, path in zip(names, paths, strict=True)
+        ]
     for name in names:
         if names.count(name) > 1:
             raise DataError(f"two runs would be called {name}: name each once, or rename a folder")

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from data.audio import SAMPLE_RATE
 from evaluation.analysis import Analysis
 from evaluation.metrics import METRICS, PACKAGES
-from evaluation.models import System
-from evaluation.scoring import COMMON_PART
+from evaluation.models import System, kept_apart
+from evaluation.scoring import COMMON_PART, samples_cut
 
 _LISTED = 4
 
@@ -20,6 +21,11 @@ def notes(analysis: Analysis) -> list[str]:
     lines = [f"Warning: {text}" for text in analysis.warnings]
     for system in analysis.systems:
         lines += _files(system)
+    for name, other, settings in kept_apart(analysis.systems):
+        lines.append(
+            f"{name} and {other} are no two seeds of one model, as they differ in "
+            f"{_listed(settings)}."
+        )
     trained = [system for system in analysis.systems if system.facts]
     lines += [f"{system.name}: {_training(system.facts)}" for system in trained]
     if trained:
@@ -35,8 +41,8 @@ def notes(analysis: Analysis) -> list[str]:
     )
     lines.append(
         "CSIG, CBAK and COVL are on Loizou's scale; many papers give the float scale, which is "
-        "about 0.1 higher and stands in the second table. STOI is that of the script which "
-        "VoiceBank-DEMAND is scored with."
+        "about 0.1 higher for noisy speech, up to 0.5 for enhanced speech, and stands beside. STOI "
+        "is that of the script which VoiceBank-DEMAND is scored with."
     )
     lines.append(", ".join(f"{name} {v}" for name, v in versions().items()) + ".")
     return lines
@@ -54,8 +60,9 @@ def versions() -> dict[str, str]:
 
 
 def failed(system: System) -> list[str]:
-    """The utterances that lack a score."""
-    return [row.utterance for row in system.rows if len(row.scores) < len(METRICS)]
+    """The utterances that lack a score, files without a clean one among them."""
+    rows = [*system.rows, *system.extra]
+    return [row.utterance for row in rows if len(row.scores) < len(METRICS)]
 
 
 def _files(system: System) -> list[str]:
@@ -63,15 +70,17 @@ def _files(system: System) -> list[str]:
     lacking = failed(system)
     if lacking:
         lines.append(
-            f"{system.name}: {len(lacking)} of {len(system.rows)} files without all scores "
-            f"({_listed(lacking)}), for reasons in per_file.csv; a mean is over those that have "
-            "the score."
+            f"{system.name}: {len(lacking)} of {len(system.rows) + len(system.extra)} files "
+            f"without all scores ({_listed(lacking)}), for reasons in per_file.csv; a mean is over "
+            "those that have the score."
         )
-    cut = [row.utterance for row in system.rows if COMMON_PART in row.note]
+    cut = {row.utterance: samples_cut(row.note) for row in system.rows if COMMON_PART in row.note}
     if cut:
+        most = max(cut.values()) / SAMPLE_RATE
         lines.append(
-            f"{system.name}: {len(cut)} files are not as long as the clean ones ({_listed(cut)}); "
-            "the common part is scored."
+            f"{system.name}: {len(cut)} files are not as long as the clean ones, by up to "
+            f"{most:.3f} s ({_listed(list(cut))}); the common part is scored, which is not what is "
+            "scored of others."
         )
     others = [row for row in system.rows if row.note and COMMON_PART not in row.note]
     noted = [row.utterance for row in others if len(row.scores) == len(METRICS)]

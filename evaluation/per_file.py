@@ -1,7 +1,8 @@
 """`per_file.csv`: every file's scores, and the memory of an evaluation that is run again.
 
-A row carries a key made of what its scores depend on: the contents of its two files and the
-metrics' definitions. Free of torch.
+A row carries a key made of what its scores depend on (the contents of its two files, and the
+metrics' definitions) and of the scores themselves: those that somebody has changed are not taken.
+Free of torch.
 """
 
 from __future__ import annotations
@@ -9,18 +10,18 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from data.files import write_text
+from data.files import digest_of, write_text
 from evaluation.metrics import METRICS, definition
 from evaluation.scoring import Row, Task, score_files
 
 PER_FILE = "per_file.csv"
 _COLUMNS = ("system", "utterance", *METRICS, "note", "key")
+_CHECK = 16  # characters of a key that its scores decide
 _SECONDS = 5.0  # between two times that the rows so far are written down
 
 
@@ -78,7 +79,8 @@ def write_rows(path: Path, rows: Iterable[Row]) -> None:
     writer.writerow(_COLUMNS)
     for row in rows:
         scores = [f"{row.scores[m]:.6f}" if m in row.scores else "" for m in METRICS]
-        writer.writerow([row.system, row.utterance, *scores, row.note, row.key])
+        key = f"{row.key}{_check(row.key, scores)}" if row.key else ""
+        writer.writerow([row.system, row.utterance, *scores, row.note, key])
     # `csv` puts no quotes around a carriage return, which readers take for the end of a line.
     write_text(path, text.getvalue().replace("\r", "\\r"))
 
@@ -89,21 +91,26 @@ def _known(path: Path) -> Mapping[str, Row]:
     try:
         with path.open(newline="", encoding="utf-8", errors="replace") as file:
             for line in csv.DictReader(file):
-                if line.get("key") and len(line) == len(_COLUMNS):
-                    try:
-                        scores = {m: float(line[m]) for m in METRICS if line[m]}
-                    except (KeyError, TypeError, ValueError):
-                        continue
-                    if all(map(math.isfinite, scores.values())):
-                        row = Row("", "", scores, line["note"] or "", line["key"])
-                        found[row.key] = row
+                if tuple(line) != _COLUMNS or None in line.values():
+                    continue
+                texts = [line[metric] for metric in METRICS]
+                key = line["key"][:-_CHECK]
+                if key and line["key"] == key + _check(key, texts):
+                    scores = {
+                        m: float(text) for m, text in zip(METRICS, texts, strict=True) if text
+                    }
+                    found[key] = Row("", "", scores, line["note"], key)
     except (OSError, csv.Error):
         return {}
     return found
 
 
+def _check(key: str, scores: Sequence[str]) -> str:
+    """What the scores are known by to be those that were written with the key."""
+    return hashlib.sha256(" ".join([key, *scores]).encode()).hexdigest()[:_CHECK]
+
+
 def _digest(path: Path, digests: dict[Path, str]) -> str:
     if path not in digests:
-        with path.open("rb") as file:
-            digests[path] = hashlib.file_digest(file, "sha256").hexdigest()
+        digests[path] = digest_of([path])
     return digests[path]

@@ -40,10 +40,15 @@ class Benchmark:
     noisy_pesq: float
     tolerance: float
 
-    def is_whole(self, utterances: Sequence[str]) -> bool:
-        """Whether these are the names of the whole test set, and no others."""
-        names = [re.fullmatch(r"(p\d+)_\d{3}", name) for name in utterances]
-        return Counter(match[1] if match else None for match in names) == Counter(self.files)
+    def members(self, utterances: Sequence[str]) -> list[int]:
+        """The places of the test set among these names, whatever folders and others there are.
+
+        Empty where it is not whole: known by how many files of each speaker there are.
+        """
+        names = [re.fullmatch(r"(?:.*/)?(p\d+)_\d{3}", name) for name in utterances]
+        places = [place for place, name in enumerate(names) if name and name[1] in self.files]
+        found = Counter(match[1] for match in names if match and match[1] in self.files)
+        return places if found == Counter(self.files) else []
 
 
 # Valentini-Botinhao, doi 10.7488/ds/2117. All papers that give a noisy PESQ give 1.97.

@@ -5,6 +5,8 @@ Free of torch.
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -14,10 +16,10 @@ import jinja2
 
 from evaluation import figures
 from evaluation.analysis import Analysis
-from evaluation.listening import Utterance, clean_name, listening
+from evaluation.listening import Utterance, clean_name, listening, voice
 from evaluation.notes import notes
-from evaluation.tables import tables
-from evaluation.text import TEMPLATES
+from evaluation.tables import published, tables
+from evaluation.text import MARKS, TEMPLATES
 
 REPORT = "report.html"
 
@@ -33,7 +35,7 @@ def report(
     Args:
         histories: lines of the training logs, by system.
         out: where the page will lie; files that are not in it are addressed from there.
-        budget: bytes of audio that may be in it, beside the files that it shows by themselves.
+        budget: bytes of audio after which no more goes into it (see `listening`).
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
@@ -43,6 +45,8 @@ def report(
         lstrip_blocks=True,
     )
     utterances = listening(analysis, out, budget)
+    script = TEMPLATES.joinpath("report.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     plots = [
         ("Differences", figures.differences(analysis)),
         *(
@@ -56,7 +60,8 @@ def report(
     return environment.get_template("report.html.j2").render(
         analysis=analysis,
         date=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
-        tables=tables(analysis),
+        tables=[*tables(analysis), published()],
+        marks=MARKS,
         plots=[(title, svg) for title, svg in plots if svg],
         captions=_CAPTIONS,
         notes=[line for line in notes(analysis) if not line.startswith("Warning: ")],
@@ -72,7 +77,8 @@ def report(
             for utterance in utterances
         },
         linked=sum(map(_is_linked, utterances)),
-        script=TEMPLATES.joinpath("report.js").read_text(encoding="utf-8"),
+        script=script,
+        script_digest=f"sha256-{digest}",
         style=TEMPLATES.joinpath("report.css").read_text(encoding="utf-8"),
     )
 
@@ -94,7 +100,7 @@ _CAPTIONS = {
 def _sources(analysis: Analysis) -> list[dict[str, Any]]:
     """What can be listened to, in the order of the buttons, with the colours of the plots."""
     found = [
-        {"name": model.name, "colour": figures.colour_of(analysis, model)}
+        {"name": voice(model), "colour": figures.colour_of(analysis, model)}
         for model in analysis.models
     ]
     return [*found, {"name": clean_name(analysis), "colour": None}]

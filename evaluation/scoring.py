@@ -5,6 +5,7 @@ Free of torch.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -119,6 +120,12 @@ def _scored(task: Task) -> tuple[dict[str, float], list[str]]:
     scores = {name: round(value, 6) for name, value in found.items() if isinstance(value, float)}
     # One cause often fails several metrics: it is noted once.
     return scores, [*notes, *(value for value in found.values() if isinstance(value, str))]
+
+
+def samples_cut(note: str) -> int:
+    """By how many samples the two files of a row differ, as its note says; 0 where it does not."""
+    found = re.search(rf"([+-]\d+) {COMMON_PART}", note)
+    return abs(int(found[1])) if found else 0
 
 
 def _score_some(

@@ -42,6 +42,11 @@ class Interval:
     high: float
     count: int
 
+    @property
+    def is_sound(self) -> bool:
+        """Whether the interval says anything: draws from fewer than five files hardly differ."""
+        return self.count >= 5
+
 
 @dataclass(frozen=True)
 class Comparison:

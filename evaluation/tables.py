@@ -5,14 +5,16 @@ Free of torch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from evaluation.analysis import Analysis
 from evaluation.metrics import METRICS
 from evaluation.models import Model
-from evaluation.published import EXPECTED
-from evaluation.statistics import Interval
+from evaluation.published import EXPECTED, PUBLISHED
+from evaluation.statistics import Interval, holm
 
 # What a paper's table has; then what stands beside it, to compare with tables of the other scale.
 MAIN = ("pesq_wb", "csig", "cbak", "covl", "stoi", "estoi", "segsnr", "si_sdr")
@@ -33,13 +35,21 @@ _SMALLEST_P = 1e-4
 
 @dataclass(frozen=True)
 class Cell:
-    """text: as shown. sort: what it is sorted by. detail: an interval, say. best: of its column."""
+    """One number or name of a table.
+
+    Attributes:
+        text: as shown. sort: what it is sorted by.
+        detail: its interval. files: how many it is over, where these are not all.
+        best: of its column. mark: "better" or "worse" than the baseline, where that is more than
+            chance.
+    """
 
     text: str
     sort: float | str | None = None
     detail: str = ""
+    files: str = ""
     best: bool = False
-    significant: bool = False
+    mark: str = ""
 
 
 @dataclass(frozen=True)
@@ -64,18 +74,19 @@ def scores(analysis: Analysis, metrics: Sequence[str]) -> Table:
     """The means of each model; where these are the main metrics, also what is known of its cost."""
     main = metrics is MAIN
     costs = _costs(analysis.models) if main else {}
+    marks = _marks(analysis, metrics)
     rows = []
     for place, model in enumerate(analysis.models):
         cells = [Cell(model.name, model.name)]
+        cells += [_mean(analysis, model, metric, marks) for metric in metrics]
         cells += [column[place] for column in costs.values()]
-        cells += [_mean(analysis, model, metric) for metric in metrics]
         rows.append(cells)
-    directions = [_heading(metric) for metric in metrics]
-    caption = f"Means over the {len(analysis.utterances)} files of {analysis.data}."
+    caption = f"Means over the files of {analysis.data} that have the score"
+    caption += f", {len(analysis.utterances)} unless said otherwise."
     if not main:
-        caption = "The other scale of the composite scores, and what they are made of."
-    name = "Scores" if main else "Beside them"
-    return Table(name, caption, ["system", *costs, *directions], rows)
+        caption = "The composite scores of the other scale, and what they are made of."
+    name = "Scores" if main else "The other scale, and parts"
+    return Table(name, caption, ["system", *map(_heading, metrics), *costs], rows)
 
 
 def against_baseline(analysis: Analysis, metric: str = "pesq_wb") -> Table:
@@ -90,8 +101,8 @@ def against_baseline(analysis: Analysis, metric: str = "pesq_wb") -> Table:
         difference = comparison.difference
         rows.append([
             Cell(model.name, model.name),
-            Cell(f"{show(mean.mean)} ({show(mean.low)} to {show(mean.high)})", mean.mean),
-            Cell(_signed(metric, difference), difference.mean),
+            Cell(_with_interval(show, mean), mean.mean),
+            Cell(_with_interval(lambda x: _signed(metric, x), difference), difference.mean),
             Cell(_p(comparison.p), comparison.p),
             Cell(_p(comparison.p_holm), comparison.p_holm),
             Cell(f"{comparison.rank_biserial:+.2f}", comparison.rank_biserial),
@@ -101,11 +112,11 @@ def against_baseline(analysis: Analysis, metric: str = "pesq_wb") -> Table:
     heading = METRICS[metric].heading
     caption = (
         f"{heading} file by file against {analysis.baseline.name}: Wilcoxon signed-rank test, p "
-        f"by itself and corrected by Holm over the {len(rows)} systems of this table; effect: "
-        f"rank-biserial correlation; a difference up to {METRICS[metric].tie:g} is a tie."
+        f"by itself and corrected by Holm over this table ({len(rows)}); r: matched-pairs "
+        f"rank-biserial correlation; a difference of up to {METRICS[metric].tie:g} is a tie."
     )
     columns = [
-        *("system", f"{heading} (95 %)", "difference (95 %)", "p", "p (Holm)", "effect"),
+        *("system", f"{heading} (95 %)", "difference (95 %)", "p", "p (Holm)", "r"),
         *("better / tie / worse", "files"),
     ]
     return Table(f"Against {analysis.baseline.name}", caption, columns, rows)
@@ -139,7 +150,9 @@ def seeds(analysis: Analysis, metric: str = "pesq_wb") -> Table:
         if found.runs < 2 or found.over_runs is None or found.over_files is None:
             continue
         runs = sorted(model.systems, key=lambda system: system.facts["seed"])
-        each = [mean_text(metric, Model(run.name, [run])) for run in runs]
+        # Over the files that all of them have, as the deviations are.
+        complete = np.isfinite(model.row_scores(metric))
+        each = [METRICS[metric].show(run.values(metric)[complete].mean()) for run in runs]
         rows.append([
             Cell(model.name, model.name),
             Cell(", ".join(each)),
@@ -162,14 +175,14 @@ def expected(analysis: Analysis) -> Table:
         if hoped is None:
             continue
         low, high = (f"{value:.2f}" for value in hoped)
-        mean = analysis.means[model.name]["pesq_wb"]
-        measured = "not measured"
-        if analysis.whole_benchmark and mean is not None:
-            measured = METRICS["pesq_wb"].show(mean.mean)
+        measured = model.row_scores("pesq_wb")[analysis.benchmark]
+        there = len(measured) > 0 and bool(np.isfinite(measured).all())
         rows.append([
             Cell(model.name, model.name),
             Cell(low if low == high else f"{low} to {high}", hoped[0]),
-            Cell(measured, mean.mean if mean and analysis.whole_benchmark else None),
+            Cell(METRICS["pesq_wb"].show(measured.mean()), measured.mean())
+            if there
+            else Cell("not measured"),
         ])  # fmt: skip
     caption = (
         "No results: what the networks were made in the hope of, after a whole training on "
@@ -178,32 +191,57 @@ def expected(analysis: Analysis) -> Table:
     return Table("Expected", caption, ["system", "hoped for", "measured on that set"], rows)
 
 
-def mean_text(metric: str, model: Model) -> str:
-    """A model's mean over the files that have a score, as shown in a table."""
-    values = model.row_scores(metric)
-    values = values[values == values]
-    return METRICS[metric].show(float(values.mean())) if len(values) else NONE
+def published() -> Table:
+    """What papers report, for the page."""
+    rows = []
+    for each in PUBLISHED:
+        figures = [each.parameters, each.pesq, each.csig, each.cbak, each.covl, each.stoi]
+        cells = [Cell("" if x is None else f"{x:.2f}", x) for x in figures]
+        rows.append([Cell(each.name, each.name), *cells])
+    caption = (
+        "No results of this comparison: VoiceBank-DEMAND's test set as the authors report it, the "
+        "composite scores on either scale. Empty: not known."
+    )
+    columns = ["system", "parameters (M)", "PESQ-WB", "CSIG", "CBAK", "COVL", "STOI"]
+    return Table("Published", caption, columns, rows)
 
 
-def _mean(analysis: Analysis, model: Model, metric: str) -> Cell:
+def _marks(analysis: Analysis, metrics: Sequence[str]) -> dict[tuple[str, str], str]:
+    """By model and metric: better or worse than the baseline, at 5 % over the whole table."""
+    tested = [
+        (name, metric, comparison)
+        for name, each in analysis.comparisons.items()
+        for metric in metrics
+        if (comparison := each[metric]) is not None
+    ]
+    marks = {}
+    corrected = holm([comparison.p for _, _, comparison in tested])
+    for (name, metric, comparison), p in zip(tested, corrected, strict=True):
+        if p is not None and p < 0.05:
+            gain = comparison.rank_biserial > 0
+            up = gain == METRICS[metric].higher_is_better
+            marks[name, metric] = "better" if up else "worse"
+    return marks
+
+
+def _mean(
+    analysis: Analysis, model: Model, metric: str, marks: Mapping[tuple[str, str], str]
+) -> Cell:
     cell = _interval(metric, analysis.means[model.name][metric], len(analysis.utterances))
     rivals = [
-        mean.mean
+        mean
         for other in analysis.enhancing
         if (mean := analysis.means[other.name][metric]) is not None
     ]
-    best = (
-        max(rivals, default=None) if METRICS[metric].higher_is_better else min(rivals, default=None)
-    )
-    comparison = analysis.comparisons.get(model.name, {}).get(metric)
-    p = comparison.p_holm if comparison else None
-    return Cell(
-        cell.text,
-        cell.sort,
-        cell.detail,
-        best=len(rivals) > 1 and model in analysis.enhancing and cell.sort == best,
-        significant=p is not None and p < 0.05,
-    )
+    # What is over fewer files may be over easier ones.
+    most = max((mean.count for mean in rivals), default=0)
+    means = [mean.mean for mean in rivals if mean.count == most]
+    choose = max if METRICS[metric].higher_is_better else min
+    own = analysis.means[model.name][metric]
+    best = False
+    if own is not None and model in analysis.enhancing and len(means) > 1:
+        best = own.count == most and own.mean == choose(means)
+    return replace(cell, best=best, mark=marks.get((model.name, metric), ""))
 
 
 def _interval(metric: str, mean: Interval | None, files: int) -> Cell:
@@ -211,10 +249,15 @@ def _interval(metric: str, mean: Interval | None, files: int) -> Cell:
     if mean is None:
         return Cell(NONE)
     show = METRICS[metric].show
-    detail = f"{show(mean.low)} – {show(mean.high)}"
-    if mean.count < files:
-        detail += f", {mean.count} files"
-    return Cell(show(mean.mean), mean.mean, detail)
+    detail = f"{show(mean.low)} – {show(mean.high)}" if mean.is_sound else ""
+    fewer = f"{mean.count} file{'s' * (mean.count != 1)}" if mean.count < files else ""
+    return Cell(show(mean.mean), mean.mean, detail, fewer)
+
+
+def _with_interval(show: Callable[[float], str], mean: Interval) -> str:
+    if not mean.is_sound:
+        return show(mean.mean)
+    return f"{show(mean.mean)} ({show(mean.low)} to {show(mean.high)})"
 
 
 def _costs(models: Sequence[Model]) -> dict[str, list[Cell]]:
@@ -235,12 +278,9 @@ def _heading(metric: str) -> str:
     return f"{shown.heading}{unit}{'' if shown.higher_is_better else ' ↓'}"
 
 
-def _signed(metric: str, difference: Interval) -> str:
-    digits = METRICS[metric].digits
-    mean, low, high = (
-        f"{value:+.{digits}f}" for value in (difference.mean, difference.low, difference.high)
-    )
-    return f"{mean} ({low} to {high})"
+def _signed(metric: str, difference: float) -> str:
+    text = f"{difference:+.{METRICS[metric].digits}f}"
+    return text.replace("-", "+") if not float(text) else text  # there is no -0.000
 
 
 def _p(p: float | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ TEMPLATES = Path(__file__).with_name("templates")
 _TEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
     "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-    "↓": r"$\downarrow$", "±": r"$\pm$", "<": r"$<$", ">": r"$>$", "|": r"$|$",
+    "↓": r"$\downarrow$", "–": "--", "±": r"$\pm$", "<": r"$<$", ">": r"$>$", "|": r"$|$",
 }  # fmt: skip
+MARKS = {"better": "▲", "worse": "▼", "": ""}
 # What a paper's table does not have of the cost.
 _LEFT_OUT = ("RTF", "memory (MB)", "steps")
 
@@ -25,9 +27,11 @@ _LEFT_OUT = ("RTF", "memory (MB)", "steps")
 def markdown(analysis: Analysis) -> str:
     """All tables, with notes."""
     environment = _environment()
-    environment.filters["md"] = escape_markdown
-    template = environment.get_template("table.md.j2")
-    return template.render(tables=tables(analysis), notes=notes(analysis)).lstrip("\n") + "\n"
+    environment.filters |= {"md": escape_markdown, "cell": _markdown_cell}
+    text = environment.get_template("table.md.j2").render(
+        tables=tables(analysis), notes=notes(analysis), baseline=analysis.baseline.name
+    )
+    return text.lstrip("\n") + "\n"
 
 
 def latex(analysis: Analysis) -> str:
@@ -43,7 +47,7 @@ def latex(analysis: Analysis) -> str:
     environment.filters |= {"tex": escape_latex, "comment": _one_line}
     table = scores(analysis, MAIN)
     kept = [i for i, name in enumerate(table.columns) if name not in _LEFT_OUT]
-    rows = [[row[i] if row[i].text else Cell("--") for i in kept] for row in table.rows]
+    rows = [[_paper_cell(row[i]) for i in kept] for row in table.rows]
     text = environment.get_template("table.tex.j2").render(
         warnings=analysis.warnings,
         data=analysis.data,
@@ -51,6 +55,7 @@ def latex(analysis: Analysis) -> str:
         baseline=analysis.baseline.name,
         columns=[table.columns[i] for i in kept],
         rows=rows,
+        arrows={"better": r"\uparrow", "worse": r"\downarrow"},
         notes=notes(analysis),
     )
     return text + "\n"
@@ -66,7 +71,19 @@ def escape_markdown(text: str) -> str:
 
 
 def escape_latex(text: str) -> str:
-    return _one_line("".join(_TEX.get(character, character) for character in text))
+    """In braces where it would be taken for an option of the line's end before it."""
+    escaped = _one_line("".join(_TEX.get(character, character) for character in text))
+    return f"{{{escaped}}}" if escaped.startswith(("[", "*")) else escaped
+
+
+def _paper_cell(cell: Cell) -> Cell:
+    return replace(cell, files=f"({cell.files})" if cell.files else "") if cell.text else Cell("--")
+
+
+def _markdown_cell(cell: Cell) -> str:
+    text = escape_markdown(cell.text)
+    text = f"**{text}**" if cell.best else text
+    return " ".join(filter(None, [text, f"({cell.files})" if cell.files else "", MARKS[cell.mark]]))
 
 
 def _one_line(text: str) -> str:

@@ -12,7 +12,7 @@ from evaluation.scoring import Row
 
 FACTS = {
     "model": "abl3",
-    "method": "that of abl3",
+    "family": {"network": "abl3.mbs_net:MBSNet"},
     "parameters": 2_012_345,
     "macs_per_second": 6.25e9,
     "real_time_factor": 0.3125,

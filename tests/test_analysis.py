@@ -12,9 +12,11 @@ from systems import FACTS, numbered, system
 
 from data.errors import DataError
 from evaluation.analysis import Analysis, AnalysisError, analyse
-from evaluation.models import Model, System, models_of, names_of, without_gain
+from evaluation.models import Model, System, kept_apart, models_of, names_of, without_gain
 from evaluation.published import BENCHMARK, PUBLISHED, Benchmark
 from evaluation.statistics import compare, mean_interval, with_holm
+
+OTHER = {"is": "another"}
 
 
 def run(name: str, **facts: Any) -> System:
@@ -25,11 +27,26 @@ def run(name: str, **facts: Any) -> System:
 
 
 def test_runs_that_differ_in_their_seed_alone_are_one_model():
-    runs = [run("x", seed=0), run("y", seed=1, method="another"), run("z", seed=1, step=9)]
+    runs = [run("x", seed=0), run("y", seed=1, family=OTHER), run("z", seed=1, step=9)]
+    # The best checkpoint of another seed is another step's.
     models = models_of([numbered("noisy", 0), *runs])
     assert [model.name for model in models] == ["noisy", "abl3 (2 seeds)", "y"]
     assert models[1].systems == [runs[0], runs[2]]
     assert models[1].scores("pesq_wb").shape == (2, 30)
+
+
+def test_runs_that_are_not_pooled_say_why():
+    """As are those of other data, another length, or another kind of checkpoint."""
+    family = {"network": "n", "steps": 9, "checkpoint": "best.pt", "training data": "a"}
+    runs = [run("x", seed=0, family=family)]
+    for seed, (key, value) in enumerate(
+        {"steps": 8, "checkpoint": "last.pt", "training data": "b"}.items(), start=1
+    ):
+        runs.append(run(key, seed=seed, family={**family, key: value}))
+    assert len(models_of(runs)) == 4
+    assert kept_apart(runs)[0] == ("steps", "x", ["steps"])
+    assert not kept_apart([run("x", seed=0), run("y", seed=1)])
+    assert not kept_apart([run("x", seed=0), run("y", seed=1, model="another", family=OTHER)])
 
 
 def test_the_same_seed_twice_is_no_second_seed():
@@ -75,6 +92,17 @@ def test_a_system_is_called_as_its_folder(folders: list[str], names: list[str]):
     assert names_of([Path(folder) for folder in folders]) == names
 
 
+def test_two_checkpoints_of_a_run_are_called_as_their_files(tmp_path: Path):
+    for name in ("best.pt", "last.pt"):
+        (tmp_path / name).touch()
+    above = tmp_path.parent.name
+    assert names_of([tmp_path / "best.pt"]) == [tmp_path.name]
+    assert names_of([tmp_path / "best.pt", tmp_path / "last.pt"]) == [
+        f"{above}-{tmp_path.name}-best",
+        f"{above}-{tmp_path.name}-last",
+    ]
+
+
 def test_two_systems_of_one_name_are_refused():
     with pytest.raises(DataError, match="two runs would be called runs-abl3"):
         names_of([Path("a/runs/abl3"), Path("b/runs/abl3")])
@@ -117,9 +145,9 @@ def test_nothing_is_a_gain_over_recordings_without_a_score():
 @pytest.mark.parametrize(
     ("systems", "chosen"),
     [
-        ([numbered("noisy", 0), run("first", model="abl1", method="1")], "noisy"),
-        ([numbered("noisy", 0), run("x"), run("base", model="bsrnn", method="2")], "base"),
-        ([numbered("noisy", 0), run("x"), run("baseline", model="other", method="2")], "baseline"),
+        ([numbered("noisy", 0), run("first", model="abl1", family=OTHER)], "noisy"),
+        ([numbered("noisy", 0), run("x"), run("base", model="bsrnn", family=OTHER)], "base"),
+        ([numbered("noisy", 0), run("x"), run("baseline", model="m", family=OTHER)], "baseline"),
         ([numbered("one", 0), numbered("two", 0)], "one"),
     ],
 )
@@ -189,7 +217,7 @@ def scored(names: list[str], *values: float | None) -> Analysis:
 @pytest.mark.parametrize("values", [(1.97, 1.97, 1.97), (1.0, 1.0, 3.96), (1.0, 1.0, 3.86)])
 def test_a_right_noisy_side_is_not_doubted(values: tuple[float, ...]):
     analysis = scored(WHOLE, *values)
-    assert analysis.whole_benchmark
+    assert analysis.benchmark == [0, 1, 2]
     assert not analysis.warnings
 
 
@@ -205,6 +233,14 @@ def test_a_noisy_side_without_all_scores_is_doubted():
     assert "only 2 of 3 have a PESQ" in text
 
 
+def test_other_files_beside_the_benchmark_do_not_hide_it():
+    names = ["another", "wav/p232_001", "wav/p232_002", "p226_001", "wav/p257_009"]
+    assert not scored(names, 4.5, 1.97, 1.97, 4.5, 1.97).warnings
+    analysis = scored(names, 1.97, 1.97, 1.97, 1.97, 4.5)
+    assert analysis.benchmark == [1, 2, 4]
+    assert "their PESQ is 2.813 instead of" in analysis.warnings[0]
+
+
 @pytest.mark.parametrize(
     "names",
     [
@@ -212,23 +248,24 @@ def test_a_noisy_side_without_all_scores_is_doubted():
         ["p232_001", "p232_002", "p257_009", "p257_010"],
         ["p232_001", "p232_002", "p226_001"],
         ["p232_001", "p232_002", "other"],
+        ["p232_001", "p232_002", "p257_009_mic1"],
     ],
 )
 def test_another_set_of_files_is_not_judged(names: list[str]):
     analysis = scored(names, *[3.0] * len(names))
-    assert not analysis.whole_benchmark
+    assert not analysis.benchmark
     assert not analysis.warnings
 
 
 def test_the_benchmark_is_the_one_that_is_known():
     assert sum(BENCHMARK.files.values()) == 824
     names = [f"p232_{n:03}" for n in range(393)] + [f"p257_{n:03}" for n in range(431)]
-    assert BENCHMARK.is_whole(names)
-    assert not BENCHMARK.is_whole(names[1:])
+    assert len(BENCHMARK.members(names)) == 824
+    assert not BENCHMARK.members(names[1:])
     assert all(3 < each.pesq < 3.7 for each in PUBLISHED)
 
 
 def test_p232_alone_is_not_the_benchmark(shared_data: Path):
     names = [path.stem for path in (shared_data / "voicebank_demand_p232" / "noisy").iterdir()]
     assert len(names) == BENCHMARK.files["p232"]
-    assert not BENCHMARK.is_whole(names)
+    assert not BENCHMARK.members(names)

@@ -60,7 +60,7 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
             Row(system, name, {} if number == 3 else {"pesq_wb": 1 + place + number / 10, "snr": 5})
             for number, name in enumerate(names)
         ]
-        facts = {**FACTS, "method": system} if place else {}
+        facts = {**FACTS, "family": {"is": system}} if place else {}
         systems.append(System(system, rows, facts, files[system]))
     histories = {
         "abl3": [{"step": s, "epoch": 0, "train": {"loss": 1 / s}} for s in range(1, 9)],
@@ -186,8 +186,7 @@ def test_only_one_player_plays(page: Any):
     buttons.nth(1).click()
     until(page, "players[1].position > 0.1")
     assert page.evaluate("players.map(each => each.playing)") == [False, True, False, False]
-    assert buttons.nth(0).get_attribute("aria-pressed") == "false"
-    assert buttons.nth(1).get_attribute("aria-pressed") == "true"
+    assert [buttons.nth(n).inner_text().strip() for n in (0, 1)] == ["Play", "Pause"]
 
 
 def test_the_end_is_the_beginning_again(page: Any):
@@ -203,24 +202,66 @@ def test_the_end_is_the_beginning_again(page: Any):
 
 
 def test_by_keyboard(page: Any):
+    # Outside of a player, keys are the browser's.
     page.keyboard.press("2")
-    assert page.evaluate("players[0].heard") == "abl3"
+    page.keyboard.press(" ")
+    assert page.evaluate("players.map(each => each.playing)") == [False] * 4
+    assert page.evaluate("players[0].heard") == "noisy"
+    page.wait_for_timeout(300)  # it scrolls
+    assert page.evaluate("scrollY") > 100
+    # All that a player has can be reached and used.
+    page.locator(f"{FIRST} .play").focus()
     page.keyboard.press(" ")
     until(page, "players[0].position > 0.1")
-    page.keyboard.press("1")
-    assert [name for name, _, mute, _ in heard(page, FIRST) if not mute] == ["noisy"]
+    page.keyboard.press("2")
+    assert [name for name, _, mute, _ in heard(page, FIRST) if not mute] == ["abl3"]
+    page.keyboard.press("Tab")
     page.keyboard.press(" ")
     assert not page.evaluate("players[0].playing")
     before = page.evaluate("players[0].position")
     page.keyboard.press("ArrowRight")
     assert page.evaluate("players[0].position") == pytest.approx(before + 1, abs=0.01)
-    # A button that has the focus is pressed by the space bar, once.
-    page.locator("#featured .play").nth(1).focus()
-    page.keyboard.press(" ")
-    assert page.evaluate("players.map(each => each.playing)") == [False, True, False, False]
-    # And digits typed into the search field choose nothing.
-    page.locator(".filter input").press_sequentially("file 2")
-    assert page.evaluate("players[1].heard") == "noisy"
+    page.keyboard.press("ArrowLeft")
+    assert page.evaluate("players[0].position") == pytest.approx(before, abs=0.01)
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    page.keyboard.press("ArrowDown")
+    assert page.evaluate("players[0].heard") == NAMES[2]
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.closest('.player') === players[1].root")
+
+
+def test_an_empty_player_plays_nothing(page: Any):
+    page.locator(f"{PANEL} .loop input").focus()
+    page.keyboard.press("1")
+    page.evaluate("players.at(-1).toggle()")
+    assert not page.evaluate("players.at(-1).playing")
+    assert page.locator(f"{PANEL} .fault").is_hidden()
+
+
+def test_a_shorter_version_is_silent_at_its_end(page: Any):
+    """It is not begun again, and playing goes on by the others."""
+    page.evaluate("players[0].play()")
+    until(page, "[...players[0].voices.values()].every(voice => voice.duration > 0)")
+    page.evaluate("""Object.defineProperty(
+        players[0].voices.get('clean'), 'duration', { get: () => 1.0 })""")
+    page.evaluate("players[0].seek(1.5); players[0].voices.get('clean').pause()")
+    page.evaluate("players[0].choose('clean')")
+    until(page, "players[0].position > 1.8")
+    places = {name: (at, paused) for name, at, _, paused in heard(page, FIRST)}
+    assert places["clean"][1]
+    assert places["noisy"][0] > 1.7
+    page.evaluate("players[0].choose('noisy')")
+    assert [name for name, _, mute, _ in heard(page, FIRST) if not mute] == ["noisy"]
+
+
+def test_versions_come_into_step(page: Any):
+    page.evaluate("players[0].play()")
+    until(page, "players[0].position > 0.3")
+    page.evaluate("players[0].voices.get('clean').currentTime -= 0.1")
+    until(page, "players[0].position > 1.8")
+    places = {name: at for name, at, _, _ in heard(page, FIRST)}
+    assert abs(places["clean"] - places["noisy"]) < 0.05
 
 
 def test_a_click_into_a_spectrogram_goes_there(page: Any):

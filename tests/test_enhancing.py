@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import ROOT
 from recordings import put
 from torch import Tensor
 
 from abl3.mbs_net import MBSNet
+from bandsplit import enhancing
 from bandsplit.enhancing import enhance_files
 from data.audio import described, read
 from data.errors import DataError
@@ -59,6 +61,24 @@ def test_what_is_there_is_not_made_again(tmp_path: Path):
     assert again() == 1
     assert again("other weights") == 3
     assert again("other weights") == 0
+    for change in ("code", "package", "backend"):
+        with pytest.MonkeyPatch.context() as patch:
+            if change == "code":
+                patch.setattr(enhancing, "_code", lambda: "other code")
+            elif change == "package":
+                patch.setattr(torch, "__version__", "2.14.0")
+            else:
+                patch.setenv("BSBIMAMBA_SCAN", "reference")
+            assert again() == 3, change
+
+
+def test_the_code_that_counts_is_that_of_the_networks(monkeypatch: pytest.MonkeyPatch):
+    seen: list[Path] = []
+    monkeypatch.setattr(enhancing, "digest_of", lambda paths: seen.extend(paths) or "x")
+    enhancing._code.__wrapped__()
+    names = {path.relative_to(ROOT).as_posix() for path in seen}
+    assert {"real_mamba_optimized.py", "abl3/mamba.py", "baseline/bsrnn.py", "bandsplit/stft.py",
+            "scan/cpu_kernels.py", "data/audio.py"} <= names  # fmt: skip
 
 
 def test_a_file_that_cannot_be_read_has_a_reason(tmp_path: Path, network: MBSNet):

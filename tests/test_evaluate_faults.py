@@ -106,7 +106,7 @@ def test_wrong_usage(words: str, message: str, tmp_path: Path, capsys: pytest.Ca
         ("{none} {empty} --data {corpus}", "{none}: no such checkpoint"),
         ("{run} {empty} --data {corpus}", "{empty}/last.pt: no such checkpoint"),
         ("{run} --data {none}", "{none}: no test pairs."),
-        ("{run} {run}/best.pt --data {corpus}", "two runs would be called "),
+        ("{run} {run} --data {corpus}", "two runs would be called "),
         ("--clean {clean} --enhanced {clean} --out {file}", "{file}: File exists"),
         ("--clean {clean} --enhanced {clean} --out {file}/x", "{file}/x: Not a directory"),
         ("{run} --data {corpus} --out {file}/x", "{file}/x: Not a directory"),

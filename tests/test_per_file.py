@@ -13,8 +13,8 @@ import soundfile
 from recordings import voiced
 from systems import row
 
-from evaluation import per_file
-from evaluation.metrics import METRICS
+from evaluation import metrics, per_file
+from evaluation.metrics import METRICS, definition
 from evaluation.per_file import PER_FILE, key_of, score_or_recall, write_rows
 from evaluation.scoring import Row, Task, score_file
 
@@ -193,6 +193,27 @@ def test_what_failed_for_another_reason_than_its_content_is_tried_again(
     score_or_recall(tasks, 2, tmp_path)
     monkeypatch.setattr(per_file, "score_files", scored)
     assert all(row.scores for row in score_or_recall(tasks[:3], 2, tmp_path))
+
+
+def test_scores_that_somebody_has_changed_are_not_taken(
+    tmp_path: Path, tasks: list[Task], scored: Scored
+):
+    rows = score_or_recall(tasks, 2, tmp_path)
+    path = tmp_path / PER_FILE
+    value = f"{rows[1].scores['pesq_wb']:.6f}"
+    for changed in ("4.500000", ""):
+        path.write_text(path.read_text().replace(value, changed))
+        scored.names.clear()
+        assert score_or_recall(tasks, 2, tmp_path) == rows
+        assert scored.names == ["b", "d"]
+
+
+def test_definitions_are_the_code_and_the_packages(monkeypatch: pytest.MonkeyPatch):
+    before = definition.__wrapped__()
+    assert {"pesq 0.0.4", "pystoi 0.4.1"} <= set(before.split(", "))
+    assert "soxr " in before
+    monkeypatch.setattr(metrics, "_SOURCES", metrics._SOURCES[1:])
+    assert definition.__wrapped__() != before
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,9 @@ from evaluation.analysis import Analysis, analyse
 from evaluation.metrics import METRICS
 from evaluation.models import System
 from evaluation.notes import notes
+from evaluation.report import report
 from evaluation.scoring import Row
+from evaluation.statistics import mean_interval
 from evaluation.summary import summary
 from evaluation.tables import BESIDE, MAIN, scores, tables
 from evaluation.text import latex, markdown
@@ -91,34 +94,62 @@ def test_the_main_table_has_a_line_for_each_system_in_their_order():
     lines = markdown(analysed(NOISY, PARTLY, NOTHING)).splitlines()
     costs = ["parameters (M)", "GMAC/s", "RTF", "memory (MB)", "steps"]
     headings = ["PESQ-WB", "CSIG", "CBAK", "COVL", "STOI", "ESTOI", "SegSNR (dB)", "SI-SDR (dB)"]
-    assert cells(lines[0]) == ["system", *costs, *headings]
+    assert cells(lines[0]) == ["system", *headings, *costs]
     assert len({line.count("|") for line in lines[:5]}) == 1
-    assert cells(lines[2])[:7] == ["noisy", "", "", "", "", "", "1.500"]
-    assert cells(lines[3])[:7] == [
-        *("abl3", "2.012", "6.25", "0.312", "123", "12,000", "2.500"),
-    ]
-    assert cells(lines[4]) == ["broken", *5 * [""], *8 * ["none"]]
-    assert "Means over the 3 files of corpus." in lines
+    assert cells(lines[2])[:2] == ["noisy", "1.500"]
+    assert cells(lines[2])[-5:] == ["", "", "", "", ""]
+    assert cells(lines[3])[:2] == ["abl3", "2.500 (2 files)"]
+    assert cells(lines[3])[-5:] == ["2.012", "6.25", "0.312", "123", "12,000"]
+    assert cells(lines[4]) == ["broken", *8 * ["none"], *5 * [""]]
+    assert lines[6].startswith("Means over the files of corpus that have the score, 3 unless said")
+
+
+def test_intervals_stand_below_the_means():
+    analysis = analysed(numbered("noisy", 0), numbered("one", 0.5))
+    lines = markdown(analysis).splitlines()
+    place = lines.index("**95 % intervals**")
+    interval = mean_interval(numbered("one", 0.5).values("pesq_wb")[None])
+    assert interval
+    assert cells(lines[place + 2])[:2] == ["system", "PESQ-WB"]
+    assert cells(lines[place + 5])[:2] == ["one", f"{interval.low:.3f} – {interval.high:.3f}"]
+    assert f"{{\\scriptsize {interval.low:.3f} -- {interval.high:.3f}}}" in latex(analysis)
+
+
+def test_of_a_few_files_there_is_no_interval():
+    """One of no width would look like certainty."""
+    (noisy,) = scores(analysed(NOISY), MAIN).rows
+    assert {cell.detail for cell in noisy} == {""}
+    (line,) = table(analysed(NOISY, system("one", {"a": 2.0, "b": 2.5, "c": 3})), "Against noisy")
+    assert line["difference (95 %)"] == "+1.000"
 
 
 def test_a_mean_over_fewer_files_says_so():
     (_, abl3) = scores(analysed(NOISY, PARTLY), MAIN).rows
-    assert abl3[6].detail == "2.000 – 3.000, 2 files"
-    assert "files" not in abl3[10].detail  # STOI
+    assert abl3[1].files == "2 files"
+    assert abl3[5].files == ""  # STOI
+    assert "2.500 (2 files)" in latex(analysed(NOISY, PARTLY))
+
+
+def test_a_mean_over_fewer_files_is_never_the_best():
+    """They may be the easier ones."""
+    full = system("full", {"a": 2.0, "b": 2.0, "c": 2.0})
+    other = system("other", {"a": 1.9, "b": 1.9, "c": 1.9})
+    (full_row, other_row, partly) = scores(analysed(full, other, PARTLY), MAIN).rows
+    assert [row[1].best for row in (full_row, other_row, partly)] == [True, False, False]
 
 
 def test_the_best_of_a_column_is_marked_in_its_direction_and_never_the_noisy():
     noisy, one, other = numbered("noisy", 3), numbered("one", 0.2), numbered("other", 0.3)
     analysis = analysed(noisy, one, other)
     main = {cells[0].text: cells for cells in scores(analysis, MAIN).rows}
-    assert [main[name][6].best for name in ("noisy", "one", "other")] == [False, False, True]
+    assert [main[name][1].best for name in ("noisy", "one", "other")] == [False, False, True]
     beside = {cells[0].text: cells for cells in scores(analysis, BESIDE).rows}
     column = 1 + BESIDE.index("wss")
     assert [beside[name][column].best for name in ("noisy", "one", "other")] == [False, True, False]
     same = {cells[0].text: cells for cells in scores(analysed(other, one, noisy), MAIN).rows}
-    assert same["noisy"][6].best is False  # wherever it stands
+    assert same["noisy"][1].best is False  # wherever it stands
     alone = {cells[0].text: cells for cells in scores(analysed(noisy, one), MAIN).rows}
-    assert not alone["one"][6].best
+    assert not alone["one"][1].best
 
 
 def test_the_comparison_says_what_it_rests_on():
@@ -128,9 +159,63 @@ def test_the_comparison_says_what_it_rests_on():
     assert re.fullmatch(r"\+0\.[45]\d\d \(\+0\.4\d\d to \+0\.5\d\d\)", one["difference (95 %)"])
     assert one["p"] == one["p (Holm)"] == "< 0.0001"
     assert one["better / tie / worse"] == "30 / 0 / 0"
-    assert one["effect"] == "+1.00"
+    assert one["r"] == "+1.00"
     assert two["p"] == two["p (Holm)"] == "too few"
     assert two["better / tie / worse"] == "0 / 30 / 0"
+
+
+def test_marks_are_corrected_over_the_whole_table():
+    """Not over a column: of eight metrics, one would often be below 5 % by chance."""
+    analysis = analysed(numbered("noisy", 0), numbered("one", 0.5), numbered("two", -0.5))
+    rows = {cells[0].text: cells for cells in scores(analysis, MAIN).rows}
+    assert {cell.mark for cell in rows["one"][1:9]} == {"better"}
+    assert {cell.mark for cell in rows["two"][1:9]} == {"worse"}
+    assert {cell.mark for cell in rows["noisy"][1:9]} == {""}
+    beside = {cells[0].text: cells for cells in scores(analysis, BESIDE).rows}
+    assert beside["one"][1 + BESIDE.index("wss")].mark == "worse"
+    # Six files that all gain have p = 2 / 2^6, which is below 5 % alone, and not among eight.
+    names = [f"a{n}" for n in range(6)]
+    before = system("noisy", dict.fromkeys(names, 1.0))
+    after = system("one", {name: 1.1 + n / 10 for n, name in enumerate(names)})
+    few = analysed(before, after)
+    comparison = few.comparisons["one"]["pesq_wb"]
+    assert comparison
+    assert comparison.p_holm == pytest.approx(2 / 64)
+    assert {cell.mark for cell in scores(few, MAIN).rows[1]} == {""}
+
+
+def test_best_and_marks_are_written(tmp_path: Path):
+    analysis = analysed(numbered("noisy", 0), numbered("one", 0.5), numbered("two", 0.4, seed=1))
+    line = markdown(analysis).splitlines()[3]
+    assert re.match(r"\| one \| \*\*2\.\d+\*\* ▲ \|", line)
+    text = latex(analysis)
+    assert re.search(r"one & \\textbf\{2\.\d+\}\$\^\{\\uparrow\}\$", text)
+    page = report(analysis, {}, tmp_path, 0)
+    assert (
+        len(re.findall(r'<td data-sort="[^"]+" class="best"><span class="mark better"', page)) == 13
+    )
+
+
+def test_a_doubt_is_told_everywhere(tmp_path: Path):
+    """Of the 824 names, with a noisy side that scores 2.6."""
+    names = [f"p232_{n:03}" for n in range(393)] + [f"p257_{n:03}" for n in range(431)]
+    analysis = analysed(
+        system("noisy", dict.fromkeys(names, 2.6)), system("x", dict.fromkeys(names, 3))
+    )
+    told = "their PESQ is 2.600 instead of 1.97 ± 0.02"
+    assert told in notes(analysis)[0]
+    assert told in markdown(analysis)
+    assert "their PESQ is 2.600" in latex(analysis).splitlines()[1]
+    assert told in loaded(analysis)["warnings"][0]
+    page = report(analysis, {}, tmp_path, 0)
+    assert told in page[page.index('<p class="warning" role="alert">') :][:600]
+
+
+def test_what_was_measured_stands_beside_what_was_hoped_for():
+    names = [f"p232_{n:03}" for n in range(393)] + [f"p257_{n:03}" for n in range(431)] + ["more"]
+    made = system("run", dict.fromkeys(names[:-1], 3.312) | {"more": 1.0}, seed=0)
+    (line,) = table(analysed(system("noisy", dict.fromkeys(names, 1.97)), made), "Expected")
+    assert list(line.values()) == ["run", "3.30 to 3.40", "3.312"]
 
 
 def test_the_baseline_can_be_chosen():
@@ -142,13 +227,13 @@ def test_the_baseline_can_be_chosen():
 
 def test_seeds_are_shown_apart_from_files():
     runs = [numbered(f"r{seed}", 0.1 * seed, seed=seed + 1) for seed in range(2)]
-    facts = [{**FACTS, "seed": seed} for seed in range(2)]
+    facts = [{**FACTS, "seed": seed} for seed in (1, 0)]
     runs = [System(r.name, r.rows, f) for r, f in zip(runs, facts, strict=True)]
     analysis = analysed(numbered("noisy", 0), *runs)
     (line,) = table(analysis, "Seeds, PESQ-WB")
     assert line["system"] == "abl3 (2 seeds)"
     means = [float(np.mean(run.values("pesq_wb"))) for run in runs]
-    assert line["each seed's mean"] == f"{means[0]:.3f}, {means[1]:.3f}"
+    assert line["each seed's mean"] == f"{means[1]:.3f}, {means[0]:.3f}"
     assert float(line["deviation over seeds"]) == pytest.approx(
         abs(means[1] - means[0]) / 2**0.5, abs=1e-4
     )
@@ -174,7 +259,8 @@ def test_notes_say_what_a_table_rests_on():
         "those that have the score." in lines
     )
     assert (
-        "abl3: 1 files are not as long as the clean ones (c); the common part is scored." in lines
+        "abl3: 1 files are not as long as the clean ones, by up to 0.001 s (c); the common part is "
+        "scored, which is not what is scored of others." in lines
     )
     assert any(line.startswith("broken: 3 of 3 files without") for line in lines)
     assert not any(line.startswith(("noisy:", "broken: 0")) for line in lines)
@@ -204,7 +290,7 @@ def test_no_name_is_taken_for_markup():
     assert main[1].startswith("| a\\|b |")
     assert main[2].startswith("| a b |")
     assert main[4].startswith("| \\<b>x\\</b> |")
-    assert "Means over the 30 files of corpus \\| of mine." in lines
+    assert any(line.startswith("Means over the files of corpus \\| of mine that") for line in lines)
 
 
 def test_latex_is_what_booktabs_wants():
@@ -212,13 +298,15 @@ def test_latex_is_what_booktabs_wants():
     text = latex(analysed(*systems))
     body = text[text.index(r"\toprule") : text.index(r"\bottomrule")]
     rows = [line for line in body.splitlines() if line.endswith(r"\\")]
+    assert len(rows) == 5  # the heading, and below each system's line its intervals
+    rows = [rows[0], rows[1], rows[3]]
     columns = re.search(r"\{tabular\}\{(\w+)\}", text)
     assert columns
     assert {len(re.findall(r"(?<!\\)&", row)) + 1 for row in rows} == {len(columns[1])}
     assert r"50 \% \& \$x\_1\$ \#\{\}\textasciitilde{}\textasciicircum{}\textbackslash{} &" in text
-    assert "2.012 & 6.25 &" in rows[2]
-    assert "$^{*}$" in rows[2]
-    assert "-- & --" in rows[1]
+    assert "2.012 & 6.25" in rows[2]
+    assert "$^{\\uparrow}$" in rows[2]
+    assert rows[1].endswith("-- & -- \\\\")
     below = text[text.index(r"\end{table}") :].splitlines()[1:]
     assert below
     assert all(line.startswith("% ") for line in below)

@@ -53,14 +53,14 @@ def beside_recipe(config: Config) -> dict[str, Any]:
     return {name: new for name, (_, new) in changed if name.startswith(("loss.", "optim."))}
 
 
-def method(network: type, config: Config) -> str:
-    """What a run's outcome follows from, but for the seed and where data lie, as one text."""
-    kept = {
+def method(config: Config) -> dict[str, Any]:
+    """The settings that a run's outcome follows from, but for the seed and where data lie."""
+    return {
         name: value
         for name, value in flatten(config).items()
-        if name not in ("seed", *PLACES) and not name.startswith("run.")
+        if name not in ("seed", *PLACES)
+        and (not name.startswith("run.") or name in ("run.epochs", "run.amp"))
     }
-    return json.dumps([network.__module__, network.__qualname__, kept])
 
 
 def override(config: Config, changes: Mapping[str, Any]) -> Config:

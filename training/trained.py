@@ -20,14 +20,16 @@ _ROOT = Path(__file__).resolve().parents[1]
 class Trained:
     """A network with a run's averaged weights, in evaluation mode on the CPU, and where it is from.
 
-    checkpoint: the file's name. digest: its content, hashed. step, epochs: how long it was trained.
-    held_out: the speakers whose PESQ chose the best checkpoint.
+    checkpoint: the file's name. digest: its content, hashed. data: the fingerprint of what it was
+    trained on. step, epochs: for how long. held_out: the speakers whose PESQ chose the best
+    checkpoint.
     """
 
     network: BandSplitNet
     config: Config
     checkpoint: str
     digest: str
+    data: str
     step: int
     epochs: float
     held_out: list[str]
@@ -54,7 +56,8 @@ def load_trained(run: Path) -> Trained:
         values = state["values"]
         step, epochs, held_out = int(values["step"]), float(values["epochs"]), values["held_out"]
         digest = hashlib.sha256(content).hexdigest()
-        return Trained(net, config, path.name, digest, step, epochs, list(map(str, held_out)))
+        data, speakers = str(state["data"]), list(map(str, held_out))
+        return Trained(net, config, path.name, digest, data, step, epochs, speakers)
 
 
 def name_of(network: type) -> str:

@@ -28,7 +28,6 @@ document.querySelectorAll("table.sortable").forEach((table) => {
 // Players: all versions of a file run in step, and all but one are mute.
 const FILES = JSON.parse(document.getElementById("audio").textContent);
 const DRIFT = 0.03; // seconds that versions may be apart when one takes over from another
-let current = null; // the player that keys go to
 
 class Player {
   constructor(root) {
@@ -52,8 +51,7 @@ class Player {
         this.seek(((event.clientX - box.left) / box.width) * this.seconds);
       });
     });
-    root.addEventListener("pointerdown", () => { current = this; });
-    root.addEventListener("focusin", () => { current = this; });
+    root.addEventListener("keydown", (event) => this.key(event));
     this.load(root.dataset.file);
   }
 
@@ -91,7 +89,6 @@ class Player {
         this.seconds = Math.max(this.seconds, voice.duration || 0);
         this.show();
       });
-      voice.addEventListener("ended", () => { if (name === this.heard) this.end(); });
       voice.addEventListener("error", () => {
         this.fault.textContent = `${name} cannot be played: is its file still there?`;
         this.fault.hidden = false;
@@ -105,23 +102,25 @@ class Player {
   toggle() { this.playing ? this.pause() : this.play(); }
 
   play() {
+    if (!this.heard) return;
     players.forEach((other) => { if (other !== this) other.pause(); });
-    current = this;
     this.playing = true;
-    for (const name of Object.keys(this.addresses)) {
-      const voice = this.voice(name);
-      voice.currentTime = this.position;
-      voice.play().catch(() => {});
-    }
-    this.button.setAttribute("aria-pressed", "true");
+    Object.keys(this.addresses).forEach((name) => this.start(this.voice(name)));
+    this.button.classList.add("playing");
     this.button.querySelector(".word").textContent = "Pause";
     requestAnimationFrame(() => this.follow());
+  }
+
+  // A version that is shorter than others stays silent at its end: played, it would begin again.
+  start(voice) {
+    voice.currentTime = this.position;
+    if (!(this.position >= voice.duration)) voice.play().catch(() => {});
   }
 
   pause() {
     this.playing = false;
     this.voices.forEach((voice) => voice.pause());
-    this.button.setAttribute("aria-pressed", "false");
+    this.button.classList.remove("playing");
     this.button.querySelector(".word").textContent = "Play";
   }
 
@@ -133,31 +132,42 @@ class Player {
 
   choose(name) {
     if (!Object.hasOwn(this.addresses, name)) return;
-    const before = this.playing ? this.voice(this.heard) : null;
+    const lead = this.playing ? this.lead() : null;
     this.heard = name;
     this.labels.find((label) => label.dataset.source === name).querySelector("input").checked = true;
-    if (before) {
+    if (lead) {
       const next = this.voice(name);
-      if (Math.abs(next.currentTime - before.currentTime) > DRIFT) next.currentTime = before.currentTime;
-      if (next.paused) next.play().catch(() => {});
+      this.position = lead.currentTime;
+      if (Math.abs(next.currentTime - this.position) > DRIFT) this.start(next);
     }
     this.voices.forEach((voice, other) => { voice.muted = other !== name; voice.playbackRate = 1; });
   }
 
   seek(seconds) {
     this.position = Math.min(Math.max(seconds, 0), this.seconds);
-    this.voices.forEach((voice) => { voice.currentTime = this.position; });
+    this.voices.forEach((voice) => {
+      if (this.playing) this.start(voice);
+      else voice.currentTime = this.position;
+    });
     this.show();
+  }
+
+  // The version that tells where playing is: the one that is heard, or another once that has ended.
+  lead() {
+    const heard = this.voice(this.heard);
+    const going = (voice) => !voice.ended && !voice.error && !voice.paused;
+    return going(heard) ? heard : [...this.voices.values()].find(going);
   }
 
   follow() {
     if (!this.playing) return;
-    const heard = this.voice(this.heard);
-    this.position = heard.currentTime;
+    const lead = this.lead();
+    if (!lead) return this.end();
+    this.position = lead.currentTime;
     // Versions start some hundredths of a second apart. Those that nobody hears run a little faster
     // or slower until they are in step: a jump at the change would be heard.
     this.voices.forEach((voice) => {
-      const behind = voice === heard ? 0 : heard.currentTime - voice.currentTime;
+      const behind = voice === lead ? 0 : lead.currentTime - voice.currentTime;
       voice.playbackRate = 1 + Math.min(Math.max(2 * behind, -0.2), 0.2);
     });
     this.show();
@@ -170,6 +180,20 @@ class Player {
     this.clock.textContent = `${this.position.toFixed(1)} of ${this.seconds.toFixed(1)} s`;
     this.seeker.setAttribute("aria-valuetext", this.clock.textContent);
     this.root.querySelectorAll(".head").forEach((head) => { head.style.left = `${100 * share}%`; });
+  }
+
+  // Keys that are pressed inside a player.
+  key(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const shown = this.labels.filter((label) => !label.hidden);
+    if (/^[1-9]$/.test(event.key) && shown[event.key - 1]) {
+      this.choose(shown[event.key - 1].dataset.source);
+    } else if (event.key === " " && !event.target.matches("button, [type=checkbox]")) {
+      this.toggle();
+    } else if (/^Arrow(Left|Right)$/.test(event.key) && event.target === this.seeker) {
+      this.seek(this.position + (event.key === "ArrowLeft" ? -1 : 1));
+    } else return;
+    event.preventDefault();
   }
 }
 
@@ -193,19 +217,3 @@ if (panel) {
     rows.forEach((row) => { row.hidden = !row.dataset.file.toLowerCase().includes(wanted); });
   });
 }
-
-// Keys, wherever the focus is but where they mean something else.
-document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey) return;
-  const player = current || players[0];
-  if (!player || event.target.matches("input[type=search]")) return;
-  const shown = player.labels.filter((label) => !label.hidden);
-  if (/^[1-9]$/.test(event.key) && shown[event.key - 1]) {
-    player.choose(shown[event.key - 1].dataset.source);
-  } else if (event.key === " " && !event.target.closest("button, a, input[type=checkbox]")) {
-    player.toggle();
-  } else if (/^Arrow(Left|Right)$/.test(event.key) && !event.target.closest("input, .scroll")) {
-    player.seek(player.position + (event.key === "ArrowLeft" ? -1 : 1));
-  } else return;
-  event.preventDefault();
-});
