@@ -13,12 +13,10 @@ interrupted.
 from __future__ import annotations
 
 import argparse
-import io
 import logging
 import os
-import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -29,10 +27,10 @@ from bandsplit.cost import measure_cost
 from bandsplit.enhancing import enhance_files
 from data.corpus import find_pairs, find_recordings
 from data.errors import DataError
-from data.files import write_text
-from data.workers import usable_cores
-from evaluation.analysis import AnalysisError, analyse
-from evaluation.models import NOISY, System, names_of, without_gain
+from data.files import is_within, remove_partials, write_text
+from evaluation.analysis import AnalysisError, analyse, choose_baseline
+from evaluation.command import check_usage, parser, say, show, stop_by_signals
+from evaluation.models import NOISY, System, models_of, names_of, without_gain
 from evaluation.notes import failed
 from evaluation.per_file import score_or_recall
 from evaluation.report import REPORT, report
@@ -67,10 +65,12 @@ class Compared:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
+    if sys.stderr is None:  # closed
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    parser = _parser()
-    options = parser.parse_args(arguments)
-    _check_usage(parser, options)
+    command = parser()
+    options = command.parse_args(arguments)
+    check_usage(command, options)
     try:
         compared = _of_runs(options) if options.runs else _of_folders(options)
         systems = _score(compared, options)
@@ -78,33 +78,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (DataError, CheckpointError, ConfigError, AnalysisError) as error:
         message, status = str(error), 2
     except OSError as error:
-        where = error.filename2 or error.filename or options.out
-        message, status = f"{where}: {error.strerror or error}", 2
+        where = error.filename2 or error.filename
+        reason = error.strerror or str(error)
+        message = f"{where}: {reason}" if where else f"the system refuses: {reason}"
+        status = 2
     except KeyboardInterrupt:
         message, status = "interrupted", 130
     else:
         return _judge(systems, options)
-    print(f"evaluate.py: {message}", file=sys.stderr)
+    say(f"evaluate.py: {message}")
     return status
-
-
-def _check_usage(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    if bool(options.runs) == bool(options.enhanced):
-        parser.error("name runs and --data, or --clean and --enhanced")
-    if options.runs and not options.data:
-        parser.error("runs are scored on a corpus: --data ROOT")
-    if options.runs and (options.clean or options.noisy):
-        parser.error("--clean and --noisy go with --enhanced; of runs, --data names both")
-    if options.enhanced and not options.clean:
-        parser.error("--enhanced needs --clean")
-    if options.enhanced and options.data:
-        parser.error("--data goes with runs; --enhanced is scored against --clean")
-    if options.require_gain and not (options.runs or options.noisy):
-        parser.error("--require-gain needs --noisy")
-    if options.workers < 1:
-        parser.error(f"--workers is {options.workers}, expected at least 1")
-    if not 0 <= options.audio <= 2000:
-        parser.error(f"--audio is {options.audio:g}, expected 0 to 2000 MB")
 
 
 def _of_runs(options: argparse.Namespace) -> Compared:
@@ -114,17 +97,22 @@ def _of_runs(options: argparse.Namespace) -> Compared:
     loaded = [load_trained(run) for run in options.runs]
     folders = [run if run.is_dir() else run.parent for run in options.runs]
     names = names_of(options.runs)
-    _, clean, noisy = find_pairs(options.data, "test")
+    inputs, clean, noisy = find_pairs(options.data, "test")
     if not clean.keys() & noisy.keys():
         raise DataError(f"{options.data}: no noisy file is named as a clean one is")
+    histories = {name: _history(folder) for name, folder in zip(names, folders, strict=True)}
+    facts = {
+        name: _facts(trained, histories[name]) for name, trained in zip(names, loaded, strict=True)
+    }
+    _check_baseline(options, [NOISY, *names], facts)
+    for folder in inputs:
+        if is_within(options.out, folder) or is_within(folder, options.out / "enhanced"):
+            raise DataError(f"--out {options.out} would put enhanced files among those of {folder}")
     _make_folder(options.out)
 
     files: dict[str, Mapping[str, Path | str]] = {NOISY: noisy}
-    facts: dict[str, dict[str, Any]] = {}
     costs: dict[str, dict[str, Any]] = {}
-    histories = {name: _history(folder) for name, folder in zip(names, folders, strict=True)}
     for name, trained in zip(names, loaded, strict=True):
-        facts[name] = _facts(trained, histories[name])
         network = trained.network.to(device)
         kind = f"{type(network)} {dict(trained.config.model)}"
         if kind not in costs:  # seeds of one model cost the same
@@ -153,8 +141,18 @@ def _of_folders(options: argparse.Namespace) -> Compared:
     for name, found in files.items():
         if not found.keys() & clean.keys():
             raise DataError(f"{folders[name]}: no file is named as one in {options.clean} is")
+    _check_baseline(options, folders, {})
     _make_folder(options.out)
     return Compared(str(options.clean), options.clean, clean, files)
+
+
+def _check_baseline(
+    options: argparse.Namespace, names: Iterable[str], facts: Mapping[str, dict[str, Any]]
+) -> None:
+    """Before hours are spent: whether there will be a system of the name asked for."""
+    choose_baseline(
+        models_of([System(name, [], facts.get(name, {})) for name in names]), options.baseline
+    )
 
 
 def _history(run: Path) -> list[Mapping[str, Any]]:
@@ -222,19 +220,19 @@ def _write(compared: Compared, systems: list[System], options: argparse.Namespac
     write_text(options.out / "table.tex", latex(analysis))
     page = report(analysis, compared.histories, options.out, options.audio * 2**20)
     write_text(options.out / REPORT, page)
-    _show(table)
+    show(table)
 
 
 def _judge(systems: Sequence[System], options: argparse.Namespace) -> int:
     """Status 0, or 1 where what was demanded is not so."""
     status = 0
     if options.require_gain and (behind := without_gain(systems)):
-        print(f"not above the noisy PESQ: {', '.join(behind)}", file=sys.stderr)
+        say(f"not above the noisy PESQ: {', '.join(behind)}")
         status = 1
     lacking = {system.name: len(failed(system)) for system in systems if failed(system)}
     if options.strict and lacking:
         counts = ", ".join(f"{name} ({count})" for name, count in lacking.items())
-        print(f"files without all scores: {counts}", file=sys.stderr)
+        say(f"files without all scores: {counts}")
         status = 1
     return status
 
@@ -242,54 +240,11 @@ def _judge(systems: Sequence[System], options: argparse.Namespace) -> int:
 def _make_folder(out: Path) -> None:
     """Make the output folder and see that it can be written to."""
     out.mkdir(parents=True, exist_ok=True)
+    remove_partials(out, older_than=3600)
     with TemporaryFile(dir=out):
         pass
 
 
-def _show(table: str) -> None:
-    """Print the table to whatever standard output is, also to a pipe that nobody reads."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
-    try:
-        print(table, end="", flush=True)
-    except OSError as error:
-        # Python tries to write the rest once more on exit; that must not fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if not isinstance(error, BrokenPipeError):
-            raise DataError(f"the table cannot be printed: {error.strerror}") from None
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description="Score trained runs, or any system's files, and compare them.",
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "runs", nargs="*", type=Path, metavar="RUN", help="run folders, checkpoints"
-    )
-    parser.add_argument("--data", type=Path, metavar="ROOT", help="a corpus with test pairs")
-    parser.add_argument("--clean", type=Path, metavar="DIR")
-    parser.add_argument(
-        "--enhanced", type=Path, metavar="DIR", nargs="+", default=[], help="named as in --clean"
-    )
-    parser.add_argument("--noisy", type=Path, metavar="DIR")
-    parser.add_argument("--out", type=Path, metavar="DIR", required=True)
-    parser.add_argument("--workers", type=int, metavar="N", default=usable_cores())
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument(
-        "--baseline", metavar="NAME", help="the system that the others are compared with"
-    )
-    parser.add_argument(
-        "--audio", type=float, metavar="MB", default=32.0, help="of audio in report.html, at most"
-    )
-    parser.add_argument(
-        "--require-gain", action="store_true", help="status 1 unless every PESQ is above the noisy"
-    )
-    parser.add_argument("--strict", action="store_true", help="status 1 if any file lacks a score")
-    return parser
-
-
 if __name__ == "__main__":
-    # Stopped like this, too, it ends its worker processes.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    stop_by_signals()
     raise SystemExit(main())

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import soxr
 import torch
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 import data.audio
 from bandsplit.net import BandSplitNet
 from data.audio import AudioError, described, read, write
+from data.errors import DataError
 from data.files import digest_of
 
+_MARK = "made from "
 _ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -38,7 +43,7 @@ def enhance_files(
         title: of the progress bar.
 
     Raises:
-        DataError: a file cannot be written.
+        DataError: a file cannot be written, or another program's is where it should be.
     """
     device = next(network.parameters()).device
     made: dict[str, Path | str] = {}
@@ -48,24 +53,22 @@ def enhance_files(
         target = folder / f"{name}.wav"
         try:
             origin = _origin(source, made_by, device)
-            if _is_made(target, origin):
-                made[name] = target
-                continue
-            signal = torch.from_numpy(read(source))
-            if not len(signal):
-                raise AudioError("empty: no samples")
-            enhanced = network.enhance(signal[None].to(device))[0].cpu().numpy()
+            if not _is_made(target, origin):
+                signal = torch.from_numpy(read(source))
+                if not len(signal):
+                    raise AudioError("empty: no samples")
+                enhanced = network.enhance(signal[None].to(device))[0].cpu().numpy()
+                target.parent.mkdir(parents=True, exist_ok=True)
+                write(target, enhanced, "FLOAT", f"{origin}{_digest(enhanced)}")
+            made[name] = target
         except AudioError as error:
             made[name] = f"{source}: {error}"
-            continue
+        except (FileExistsError, NotADirectoryError) as error:  # x.wav beside x.wav/y.wav
+            made[name] = f"{error.filename}: {error.strerror}"
         except RuntimeError as error:
             if "memory" not in str(error):
                 raise
             made[name] = f"{source}: too long for the memory of {device}"
-            continue
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write(target, enhanced, "FLOAT", origin)
-        made[name] = target
     return made
 
 
@@ -76,7 +79,11 @@ def _origin(source: Path, made_by: str, device: torch.device) -> str:
         raise AudioError(f"cannot be opened ({error.strerror})") from None
     backend = os.environ.get("BSBIMAMBA_SCAN", "")
     parts = (made_by, content, torch.__version__, soxr.__version__, device.type, backend, _code())
-    return f"made from {hashlib.sha256(' '.join(parts).encode()).hexdigest()}"
+    return f"{_MARK}{hashlib.sha256(' '.join(parts).encode()).hexdigest()}, samples "
+
+
+def _digest(samples: NDArray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(samples, np.float32).tobytes()).hexdigest()
 
 
 @cache
@@ -89,7 +96,19 @@ def _code() -> str:
 
 
 def _is_made(target: Path, origin: str) -> bool:
+    """Whether the file is there, made from that, and as it was written.
+
+    Raises:
+        DataError: there is a file that was not written here; it may be dear to somebody.
+    """
+    if target.is_dir():
+        raise FileExistsError(errno.EEXIST, "a folder is where a file should be", str(target))
     try:
-        return target.is_file() and described(target)[2] == origin
-    except AudioError:
+        if not target.is_file():
+            return False
+        comment = described(target)[2]
+        if not comment.startswith(_MARK):
+            raise DataError(f"{target} is in the way: it was not made here. Name another --out.")
+        return comment == f"{origin}{_digest(read(target))}"
+    except AudioError:  # a damaged one is made anew
         return False

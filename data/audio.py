@@ -86,6 +86,8 @@ def find_audio(folder: Path) -> dict[str, Path]:
         paths = sorted(_walk(folder))
     except OSError as error:
         raise AudioError(f"{error.filename} cannot be listed ({error.strerror})") from None
+    except RecursionError:
+        raise AudioError("its folders are nested too deeply") from None
     for path in paths:
         relative = path.relative_to(folder).with_suffix("").as_posix()
         name = unicodedata.normalize("NFC", relative)

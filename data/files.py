@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import stat
+import time
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -30,6 +33,14 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
 
 
+def is_within(path: Path, folder: Path) -> bool:
+    """Whether a path is a folder or lies below it, links followed."""
+    try:
+        return path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError):  # a loop of links
+        return False
+
+
 def digest_of(paths: Iterable[Path]) -> str:
     """The contents of files, hashed (SHA-256, hexadecimal).
 
@@ -38,15 +49,19 @@ def digest_of(paths: Iterable[Path]) -> str:
     """
     whole = hashlib.sha256()
     for path in paths:
+        if not stat.S_ISREG(path.stat().st_mode):  # a named pipe would wait for ever
+            raise OSError(errno.EINVAL, "not a file", str(path))
         with path.open("rb") as file:
             whole.update(hashlib.file_digest(file, "sha256").digest())
     return whole.hexdigest()
 
 
-def remove_partials(folder: Path) -> None:
+def remove_partials(folder: Path, older_than: float = 0.0) -> None:
     """Remove what `replacing` has left in a folder where its process was killed in the middle.
 
-    Only for a folder in which nobody else is writing.
+    Without an age in seconds, only for a folder in which nobody else is writing.
     """
     for path in folder.glob(".*.partial"):
-        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime >= older_than:
+                path.unlink()

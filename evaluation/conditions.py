@@ -28,6 +28,7 @@ LOG, PLAN, SPEAKERS = "log_testset.txt", "corpus.csv", "speakers.csv"
 
 # Nominal SNRs of more values than this go into bins, as measured ones do.
 _MOST_VALUES = 10
+_MOST_GROUPS = 40  # a table of more columns is none
 _EDGES = (-5, 0, 5, 10, 15, 20)  # dB; a bin holds its lower edge
 _LISTED = 5  # malformed lines, before "and N more"
 
@@ -80,7 +81,8 @@ def find_conditions(
     """What these utterances can be broken down by: nothing, or up to three breakdowns.
 
     A breakdown is left out whose source does not know more than a tenth of the files, or which
-    has one group only. A table that cannot be read is one of nothing, with a warning.
+    has one group only, or more than a table can show. A table that cannot be read is one of
+    nothing, with a warning.
 
     Args:
         utterances: names of files, below the folder of clean ones and without extension.
@@ -105,7 +107,7 @@ def find_conditions(
             if not known or 10 * (len(values) - len(known)) > len(values):
                 continue
             groups = _by_snr(known, source == "measured") if axis == SNR else _by_word(known)
-            if len(groups) > 1:
+            if 1 < len(groups) <= _MOST_GROUPS:
                 breakdowns.append(Breakdown(axis, source, groups))
             break
     return breakdowns
@@ -124,7 +126,8 @@ def _by_snr(values: Mapping[str, float], measured: bool) -> dict[str, list[str]]
     """Groups of equal SNR; bins where it is measured or has many values, without the empty ones."""
     distinct = sorted(set(values.values()))
     if not measured and len(distinct) <= _MOST_VALUES:
-        return {f"{snr:g}": [name for name in values if values[name] == snr] for snr in distinct}
+        labels = dict.fromkeys(f"{snr:g}" for snr in distinct)
+        return {label: [n for n, snr in values.items() if f"{snr:g}" == label] for label in labels}
     groups = {}
     for low, high in pairwise((-math.inf, *_EDGES, math.inf)):
         # The outermost bins are open: what is infinite is in them.

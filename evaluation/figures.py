@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -51,6 +52,7 @@ _STYLE: Any = {  # matplotlib types it by a list of all the names there are
     "text.parse_math": False,
 }
 _MARKERS = "osD^vPX*"
+_LONGEST_NAME = 40
 _METADATA = ("Date", "Creator", "Format", "Type")  # of which a page's plot needs none
 
 
@@ -80,11 +82,13 @@ def differences(analysis: Analysis, metric: str = "pesq_wb") -> str | None:
             error = _error([difference])
             axis.errorbar([difference.mean], [place], xerr=error, capsize=3, linewidth=1.8, **style)
         axis.axvline(0, color=_INK, linewidth=1)
-        axis.set_yticks(range(len(found)), [model.name for model, _ in reversed(found)])
+        axis.set_yticks(range(len(found)), [_label(model.name) for model, _ in reversed(found)])
         axis.set_ylim(-0.6, len(found) - 0.4)
         axis.grid(axis="y", visible=False)
         heading = METRICS[metric].heading
-        axis.set_xlabel(f"difference of {heading} to {analysis.baseline.name}, 95 % interval")
+        axis.set_xlabel(
+            f"difference of {heading} to {_label(analysis.baseline.name)}, 95 % interval"
+        )
 
     return _svg((7, 1.1 + 0.36 * len(found)), draw)
 
@@ -111,12 +115,12 @@ def by_group(analysis: Analysis, number: int, metric: str = "pesq_wb") -> str:
                 linewidth=1.4,
                 elinewidth=1.2,
                 capsize=2,
-                label=model.name,
+                label=_label(model.name),
                 **_style(analysis, model),
             )
         tilted = sum(map(len, labels)) > 50
         rotation: dict[str, Any] = {"rotation": 30, "ha": "right"} if tilted else {}
-        axis.set_xticks(range(len(labels)), labels, **rotation)
+        axis.set_xticks(range(len(labels)), [_label(label) for label in labels], **rotation)
         axis.set_xlabel(breakdown.axis)
         axis.set_ylabel(METRICS[metric].heading)
         axis.grid(axis="x", visible=False)
@@ -142,7 +146,9 @@ def against_cost(analysis: Analysis, fact: str) -> str | None:
         for model, cost, mean in found:
             style = _style(analysis, model)
             error = _error([mean])
-            axis.errorbar([cost / scale], [mean.mean], yerr=error, label=model.name, **style)
+            axis.errorbar(
+                [cost / scale], [mean.mean], yerr=error, label=_label(model.name), **style
+            )
         if fact == "parameters":
             _published(axis)
             sizes = [cost / scale for _, cost, _ in found]
@@ -201,7 +207,7 @@ def training(
         for axis, (title, curves) in zip(axes, panels, strict=True):
             for model, steps, values in curves:
                 marked = _style(analysis, model) | {"marker": "o" if len(steps) < 40 else ""}
-                axis.plot(steps, values, linewidth=1.4, label=model.name, **marked)
+                axis.plot(steps, values, linewidth=1.4, label=_label(model.name), **marked)
             axis.set_title(title, fontsize=10, loc="left")
             axis.set_xlabel("step")
 
@@ -229,6 +235,14 @@ def _style(analysis: Analysis, model: Model) -> dict[str, Any]:
     return {"color": _SERIES[number], "marker": _MARKERS[number], "markersize": 5}
 
 
+def _label(name: str) -> str:
+    """A name as a plot can show it: of valid text, on one line, not of a page's length."""
+    text = name.encode("utf-8", "backslashreplace").decode()
+    text = "".join(character if character.isprintable() else " " for character in text)
+    text = text if len(text) <= _LONGEST_NAME else text[: _LONGEST_NAME - 1] + "…"
+    return f" {text}" if text.startswith("_") else text  # matplotlib lists no "_name"
+
+
 def _error(means: Sequence[Interval]) -> list[list[float]]:
     """The lengths of error bars, down and up; none where an interval says nothing."""
     return [
@@ -244,12 +258,15 @@ def _legend(figure: Figure) -> None:
         handles, labels = axis.get_legend_handles_labels()
         named |= dict(zip(labels, handles, strict=True))  # seeds of one model have one name
     if named:
-        figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=4)
+        columns = max(1, 90 // (8 + max(map(len, named))))
+        figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=columns)
 
 
 def _svg(size: tuple[float, float], draw: Callable[..., None], panels: int = 1) -> str:
     """An SVG element for a page: its colours are the page's variables, its text is text."""
-    with mpl.rc_context(_STYLE):
+    # What a name is written in may be missing in the font that the widths are taken from.
+    with warnings.catch_warnings(), mpl.rc_context(_STYLE):
+        warnings.simplefilter("ignore", UserWarning)
         figure = Figure(size, layout="constrained")
         figure.patch.set_visible(False)
         axes = figure.subplots(1, panels, squeeze=False)[0]
@@ -264,5 +281,5 @@ def _svg(size: tuple[float, float], draw: Callable[..., None], panels: int = 1) 
     svg = re.sub(r"<style.*?</style>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # names that every plot would have
     for colour, variable in _VARIABLES.items():
-        svg = svg.replace(colour, f"var({variable})")
+        svg = re.sub(rf"(fill|stroke): {colour}", rf"\1: var({variable})", svg)
     return svg

@@ -14,7 +14,7 @@ from pystoi.utils import thirdoct
 from scipy.signal import resample_poly
 
 from data.audio import SAMPLE_RATE
-from evaluation.signals import MetricError, Samples, Signal, checked
+from evaluation.signals import LONGEST, MetricError, Samples, Signal, checked
 
 # Taal et al., section II: rate, frame and FFT in samples, bands, lowest centre in Hz, frames of a
 # segment, bound of the signal-to-distortion ratio in dB, dynamic range in dB.
@@ -34,22 +34,21 @@ def stoi(clean: Samples, enhanced: Samples) -> float:
     files that makes up to 0.015 against `stoi_pystoi`; in the mean of many 0.0001.
     """
     clean, enhanced = checked(clean, enhanced)
+    _check_length(clean)
     x, y = (resample_poly(side, _RATE, SAMPLE_RATE) for side in (clean, enhanced))
-    if len(x) <= _FRAME:
-        raise MetricError(_TOO_LITTLE)
     x, y = _without_silence(x, y)
-    x_bands, y_bands = _bands(x), _bands(y)
-    if x_bands.shape[1] < _SEGMENT:
+    if len(x) <= _FRAME + (_SEGMENT - 1) * _HOP:
         raise MetricError(_TOO_LITTLE)
+    x_bands, y_bands = _bands(x), _bands(y)
     x_part, y_part = (sliding_window_view(side, _SEGMENT, axis=1) for side in (x_bands, y_bands))
-    # Equations 2 and 3: each band of a segment as loud as the clean one, clipped.
-    tiny = np.finfo(np.float64).tiny
-    gain = np.linalg.norm(x_part, axis=2) / (np.linalg.norm(y_part, axis=2) + tiny)
+    # Equations 2 and 3: each band of a segment as loud as the clean one, clipped. One that is empty
+    # has no correlation with anything.
+    gain = _ratio(np.linalg.norm(x_part, axis=2), np.linalg.norm(y_part, axis=2))
     y_part = np.minimum(gain[..., None] * y_part, (1 + 10 ** (-_BOUND / 20)) * x_part)
     # Equations 5 and 6: the mean of their correlations.
     x_part, y_part = (side - side.mean(axis=2, keepdims=True) for side in (x_part, y_part))
     norms = np.linalg.norm(x_part, axis=2) * np.linalg.norm(y_part, axis=2)
-    return float(np.mean((x_part * y_part).sum(axis=2) / (norms + tiny)))
+    return float(np.mean(_ratio((x_part * y_part).sum(axis=2), norms)))
 
 
 def stoi_pystoi(clean: Samples, enhanced: Samples) -> float:
@@ -68,6 +67,20 @@ def estoi(clean: Samples, enhanced: Samples) -> float:
     return _by_pystoi(clean, enhanced, extended=True)
 
 
+def _check_length(x: Signal) -> None:
+    seconds = len(x) / SAMPLE_RATE
+    if seconds < _SECONDS:
+        raise MetricError(_TOO_LITTLE)
+    if seconds > LONGEST:
+        raise MetricError(f"too long for STOI ({LONGEST} s)")
+
+
+def _ratio(over: Signal, under: Signal) -> Signal:
+    """0 where there is nothing below: less than what 64 bits tell from rounding."""
+    there = under > np.finfo(np.float64).eps
+    return np.divide(over, under, out=np.zeros_like(over), where=there)
+
+
 def _without_silence(x: Signal, y: Signal) -> tuple[Signal, Signal]:
     """Both without the frames in which the clean one is 40 dB below its loudest frame."""
     window = np.hanning(_FRAME + 2)[1:-1]
@@ -75,6 +88,8 @@ def _without_silence(x: Signal, y: Signal) -> tuple[Signal, Signal]:
     early = sliding_window_view(np.roll(x, 1), _FRAME)[: len(x) - _FRAME : _HOP]
     energy = np.linalg.norm(early * window, axis=1)
     kept = energy > energy.max() * 10 ** (-_RANGE / 20)
+    if not kept.any():
+        raise MetricError(_TOO_LITTLE)
     joined = []
     for side in (x, y):
         frames = window * sliding_window_view(side, _FRAME)[: len(x) - _FRAME : _HOP][kept]
@@ -96,8 +111,7 @@ def _bands(x: Signal) -> Signal:
 
 def _by_pystoi(clean: Samples, enhanced: Samples, extended: bool) -> float:
     clean, enhanced = checked(clean, enhanced)
-    if len(clean) < _SECONDS * SAMPLE_RATE:
-        raise MetricError(_TOO_LITTLE)
+    _check_length(clean)
     # pystoi dithers the extended form from numpy's global generator.
     state = np.random.get_state()  # noqa: NPY002
     np.random.seed(0)  # noqa: NPY002

@@ -154,6 +154,8 @@ def score(
             scores[name] = utterance(name)
         except MetricError as error:
             scores[name] = str(error)
+        except Exception as error:  # a fault in one metric must not cost the others, or other files
+            scores[name] = f"{name} fails ({type(error).__name__}: {error})"
     return scores
 
 

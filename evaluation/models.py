@@ -112,7 +112,7 @@ def names_of(paths: Sequence[Path]) -> list[str]:
     Raises:
         DataError: two would have the same.
     """
-    paths = [path.resolve() for path in paths]
+    paths = [_resolved(path) for path in paths]
     folders = [path.parent if path.is_file() else path for path in paths]
     names = [folder.name for folder in folders]
     if len(set(names)) < len(names) or NOISY in names:
@@ -126,6 +126,13 @@ def names_of(paths: Sequence[Path]) -> list[str]:
         if names.count(name) > 1:
             raise DataError(f"two runs would be called {name}: name each once, or rename a folder")
     return names
+
+
+def _resolved(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError):  # a loop of links: whoever reads it says so
+        return path.absolute()
 
 
 def without_gain(systems: Sequence[System]) -> list[str]:

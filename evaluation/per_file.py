@@ -46,7 +46,10 @@ def score_or_recall(tasks: Sequence[Task], workers: int, out: Path) -> list[Row]
 
     def keep(number: int, row: Row) -> None:
         nonlocal written
-        rows[new[number]] = replace(row, key=keys[new[number]] if row.scores else "")
+        place = new[number]
+        # A file that was replaced meanwhile: nobody knows which of the two was scored.
+        same = bool(row.scores) and key_of(tasks[place], {}) == keys[place]
+        rows[place] = replace(row, key=keys[place] if same else "")
         if time.monotonic() - written > _SECONDS:
             write_rows(path, (rows[n] for n in sorted(rows)))
             written = time.monotonic()
@@ -79,7 +82,7 @@ def write_rows(path: Path, rows: Iterable[Row]) -> None:
     writer.writerow(_COLUMNS)
     for row in rows:
         scores = [f"{row.scores[m]:.6f}" if m in row.scores else "" for m in METRICS]
-        key = f"{row.key}{_check(row.key, scores)}" if row.key else ""
+        key = f"{row.key}{_check(row.key, [*scores, row.note])}" if row.key else ""
         writer.writerow([row.system, row.utterance, *scores, row.note, key])
     # `csv` puts no quotes around a carriage return, which readers take for the end of a line.
     write_text(path, text.getvalue().replace("\r", "\\r"))
@@ -88,6 +91,8 @@ def write_rows(path: Path, rows: Iterable[Row]) -> None:
 def _known(path: Path) -> Mapping[str, Row]:
     """The rows of an earlier evaluation by their keys; what is not as written here is left out."""
     found: dict[str, Row] = {}
+    if not path.is_file():  # also what is no regular file, as a pipe
+        return found
     try:
         with path.open(newline="", encoding="utf-8", errors="replace") as file:
             for line in csv.DictReader(file):
@@ -95,7 +100,7 @@ def _known(path: Path) -> Mapping[str, Row]:
                     continue
                 texts = [line[metric] for metric in METRICS]
                 key = line["key"][:-_CHECK]
-                if key and line["key"] == key + _check(key, texts):
+                if key and line["key"] == key + _check(key, [*texts, line["note"]]):
                     scores = {
                         m: float(text) for m, text in zip(METRICS, texts, strict=True) if text
                     }
@@ -105,9 +110,10 @@ def _known(path: Path) -> Mapping[str, Row]:
     return found
 
 
-def _check(key: str, scores: Sequence[str]) -> str:
-    """What the scores are known by to be those that were written with the key."""
-    return hashlib.sha256(" ".join([key, *scores]).encode()).hexdigest()[:_CHECK]
+def _check(key: str, texts: Sequence[str]) -> str:
+    """What a row's texts are known by to be those that were written with the key."""
+    whole = "\n".join([key, *texts]).encode("utf-8", "backslashreplace")
+    return hashlib.sha256(whole).hexdigest()[:_CHECK]
 
 
 def _digest(path: Path, digests: dict[Path, str]) -> str:

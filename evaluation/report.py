@@ -45,6 +45,7 @@ def report(
         lstrip_blocks=True,
     )
     utterances = listening(analysis, out, budget)
+    sources = _sources(analysis)
     script = TEMPLATES.joinpath("report.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     plots = [
@@ -67,15 +68,9 @@ def report(
         notes=[line for line in notes(analysis) if not line.startswith("Warning: ")],
         featured=[utterance for utterance in utterances if utterance.why],
         utterances=utterances,
-        sources=_sources(analysis),
-        audio={
-            utterance.name: {
-                "seconds": utterance.seconds,
-                "sources": {name: source.audio for name, source in utterance.sources.items()},
-                "pesq": dict(utterance.pesq),
-            }
-            for utterance in utterances
-        },
+        by_name=sorted(enumerate(utterances), key=lambda each: each[1].name),
+        sources=sources,
+        audio=[_audio(utterance, sources) for utterance in utterances],
         linked=sum(map(_is_linked, utterances)),
         script=script,
         script_digest=f"sha256-{digest}",
@@ -104,6 +99,19 @@ def _sources(analysis: Analysis) -> list[dict[str, Any]]:
         for model in analysis.models
     ]
     return [*found, {"name": clean_name(analysis), "colour": None}]
+
+
+def _audio(utterance: Utterance, sources: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the script knows of an utterance: names are numbers there, as not every one is text."""
+    return {
+        "seconds": utterance.seconds,
+        "sources": {
+            str(number): utterance.sources[source["name"]].audio
+            for number, source in enumerate(sources)
+            if source["name"] in utterance.sources
+        },
+        "pesq": {str(n): utterance.pesq.get(s["name"], "") for n, s in enumerate(sources)},
+    }
 
 
 def _is_linked(utterance: Utterance) -> bool:

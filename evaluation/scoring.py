@@ -109,7 +109,7 @@ def _scored(task: Task) -> tuple[dict[str, float], list[str]]:
             notes.append(f"{side}the mean of {channels} channels")
         share = np.mean(np.abs(signals[-1]) >= _FULL_SCALE) if signals[-1].size else 0.0
         if share >= _CLIPPED:
-            notes.append(f"{side}clipped, {100 * share:.2g} % of its samples at full scale")
+            notes.append(f"{side}clipped, {100 * share:.2f} % of its samples at full scale")
     clean, enhanced = signals
     if len(clean) != len(enhanced):
         notes.append(f"{len(enhanced) - len(clean):+d} {COMMON_PART}")

@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data.audio import SILENCE
+from data.audio import SAMPLE_RATE, SILENCE
 
 # 30 ms every 7.5 ms at 16 kHz: the frames of Loizou's segmental measures.
 FRAME, HOP = 480, 120
+# Seconds: what is cut into frames takes some 3 MB of memory a second, in as many processes.
+LONGEST = 300
 
 Signal = NDArray[np.float64]
 Samples = NDArray[Any]
@@ -45,12 +47,14 @@ def windowed(x: Signal) -> Signal:
     One frame fewer than there is room for, as in his programs (see `distortion`).
 
     Raises:
-        MetricError: there is no room for one.
+        MetricError: there is no room for one, or for far too many.
     """
     count = (len(x) - FRAME) // HOP
     if count < 1:
-        milliseconds = 1000 * (FRAME + HOP) / 16_000
+        milliseconds = 1000 * (FRAME + HOP) / SAMPLE_RATE
         raise MetricError(f"too short for frames ({milliseconds:.1f} ms)")
+    if len(x) > LONGEST * SAMPLE_RATE:
+        raise MetricError(f"too long for frames ({LONGEST} s)")
     frames = np.lib.stride_tricks.sliding_window_view(x, FRAME)[::HOP][:count]
     return frames * np.hanning(FRAME + 2)[1:-1]
 

@@ -228,20 +228,22 @@ def _mean(
     analysis: Analysis, model: Model, metric: str, marks: Mapping[tuple[str, str], str]
 ) -> Cell:
     cell = _interval(metric, analysis.means[model.name][metric], len(analysis.utterances))
-    rivals = [
-        mean
-        for other in analysis.enhancing
-        if (mean := analysis.means[other.name][metric]) is not None
-    ]
-    # What is over fewer files may be over easier ones.
-    most = max((mean.count for mean in rivals), default=0)
-    means = [mean.mean for mean in rivals if mean.count == most]
-    choose = max if METRICS[metric].higher_is_better else min
-    own = analysis.means[model.name][metric]
-    best = False
-    if own is not None and model in analysis.enhancing and len(means) > 1:
-        best = own.count == most and own.mean == choose(means)
+    best = model.name in _best(analysis, metric)
     return replace(cell, best=best, mark=marks.get((model.name, metric), ""))
+
+
+def _best(analysis: Analysis, metric: str) -> list[str]:
+    """Whose mean is the best of those over the same files: others may be over easier ones."""
+    scored = {each.name: np.isfinite(each.row_scores(metric)) for each in analysis.enhancing}
+    most = max(scored.values(), key=np.count_nonzero, default=np.zeros(0, bool))
+    means = {
+        name: mean.mean
+        for name, there in scored.items()
+        if np.array_equal(there, most) and (mean := analysis.means[name][metric]) is not None
+    }
+    choose = max if METRICS[metric].higher_is_better else min
+    best = choose(means.values(), default=None)
+    return [name for name, mean in means.items() if mean == best] if len(means) > 1 else []
 
 
 def _interval(metric: str, mean: Interval | None, files: int) -> Cell:

@@ -28,8 +28,13 @@ def markdown(analysis: Analysis) -> str:
     """All tables, with notes."""
     environment = _environment()
     environment.filters |= {"md": escape_markdown, "cell": _markdown_cell}
+    found = tables(analysis)
     text = environment.get_template("table.md.j2").render(
-        tables=tables(analysis), notes=notes(analysis), baseline=analysis.baseline.name
+        tables=found,
+        intervals=any(cell.detail for row in found[0].rows for cell in row),
+        notes=notes(analysis),
+        baseline=analysis.baseline.name,
+        shown=1 + len(MAIN),  # columns that have intervals
     )
     return text.lstrip("\n") + "\n"
 

@@ -79,6 +79,11 @@ def test_a_file_that_one_seed_lacks_is_no_files_mean():
 # Names
 
 
+def test_a_loop_of_links_has_a_name(tmp_path: Path):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    assert names_of([tmp_path / "loop"]) == ["loop"]
+
+
 @pytest.mark.parametrize(
     ("folders", "names"),
     [

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import ROOT
@@ -13,7 +16,7 @@ from torch import Tensor
 from abl3.mbs_net import MBSNet
 from bandsplit import enhancing
 from bandsplit.enhancing import enhance_files
-from data.audio import described, read
+from data.audio import described, read, write
 from data.errors import DataError
 
 
@@ -57,8 +60,11 @@ def test_what_is_there_is_not_made_again(tmp_path: Path):
     (tmp_path / "out" / "b.wav").unlink()
     (tmp_path / "out" / "c.wav").write_bytes((tmp_path / "out" / "c.wav").read_bytes()[:60])
     assert again() == 2
-    put(tmp_path / "out" / "b.wav")  # somebody else's
+    cut = tmp_path / "out" / "b.wav"
+    samples = read(cut)
+    write(cut, samples[:-100], "FLOAT", described(cut)[2])
     assert again() == 1
+    assert np.array_equal(read(cut), samples)
     assert again("other weights") == 3
     assert again("other weights") == 0
     for change in ("code", "package", "backend"):
@@ -104,16 +110,34 @@ def test_a_file_that_memory_does_not_hold_has_a_reason(
     assert made == {"long": f"{path}: too long for the memory of cpu"}
 
 
-def test_a_folder_that_cannot_be_written_to_is_named(tmp_path: Path, network: MBSNet):
-    (tmp_path / "out" / "a.wav").mkdir(parents=True)
-    path = put(tmp_path / "a.flac")
-    with pytest.raises(DataError, match=r"out/a.wav cannot be written"):
-        enhance_files(network, {"a": path}, tmp_path / "out", "weights", "network")
+def test_files_of_somebody_else_are_left_alone(tmp_path: Path, network: MBSNet):
+    path = put(tmp_path / "a.wav")
+    before = path.read_bytes()
+    with pytest.raises(DataError, match=r"a.wav is in the way: it was not made here"):
+        enhance_files(network, {"a": path}, tmp_path, "weights", "network")
+    assert path.read_bytes() == before
+
+
+def test_a_name_that_is_a_file_and_a_folder_has_a_reason(tmp_path: Path, network: MBSNet):
+    out = tmp_path / "out"
+    (out / "a.wav").mkdir(parents=True)
+    (out / "b").write_text("a file")
+    noisy = {name: put(tmp_path / "noisy" / f"{name}.flac") for name in ("a", "b/c", "d")}
+    made = enhance_files(network, noisy, out, "weights", "network")
+    assert made["a"] == f"{out / 'a.wav'}: a folder is where a file should be"
+    assert made["b/c"] == f"{out / 'b'}: File exists"
+    assert made["d"] == out / "d.wav"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_is_not_waited_for(tmp_path: Path, network: MBSNet):
+    os.mkfifo(tmp_path / "a.wav")
+    made = enhance_files(network, {"a": tmp_path / "a.wav"}, tmp_path / "o", "weights", "network")
+    assert made == {"a": f"{tmp_path / 'a.wav'}: cannot be opened (not a file)"}
 
 
 def test_a_file_says_what_it_was_made_from_and_nothing_about_where(tmp_path: Path, network: MBSNet):
     enhance_files(network, {"a": put(tmp_path / "a.flac")}, tmp_path / "out", "weights", "network")
     rate, channels, comment = described(tmp_path / "out" / "a.wav")
     assert (rate, channels) == (16000, 1)
-    assert comment.startswith("made from ")
-    assert len(comment) == len("made from ") + 64
+    assert re.fullmatch(r"made from [0-9a-f]{64}, samples [0-9a-f]{64}", comment)

@@ -18,8 +18,8 @@ from conftest import ROOT
 from numpy.typing import NDArray
 from saved_runs import save_run
 
-import evaluate
 from data.audio import read, write
+from evaluation import command
 from evaluation.metrics import score
 from training.trained import load_trained
 
@@ -161,11 +161,11 @@ def test_a_pipe_that_nobody_reads_is_no_fault(monkeypatch: pytest.MonkeyPatch):
     os.close(reader)
     with open(writer, "w") as pipe:
         monkeypatch.setattr(sys, "stdout", pipe)
-        evaluate._show("a table\n")
+        command.show("a table\n")
 
 
 def test_a_name_that_standard_output_cannot_show_is_escaped(monkeypatch: pytest.MonkeyPatch):
     shown = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding="ascii"))
-    evaluate._show("ü \udcff\n")
+    command.show("ü \udcff\n")
     assert shown.getvalue() == b"\\xfc \\udcff\n"

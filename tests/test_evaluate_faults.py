@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import uuid
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,8 @@ from saved_runs import save_run
 
 import evaluate
 from data.audio import read
+from evaluation.analysis import analyse
+from evaluation.published import Benchmark
 from evaluation.scoring import Row, Task
 
 RATE = 16000
@@ -77,7 +80,8 @@ def _nothing_is_scored(monkeypatch: pytest.MonkeyPatch) -> None:
         ("--enhanced e", "--enhanced needs --clean"),
         ("--clean c --enhanced e --data d", "--data goes with runs"),
         ("--clean c --enhanced e --require-gain", "--require-gain needs --noisy"),
-        ("run --data d --workers 0", "--workers is 0, expected at least 1"),
+        ("run --data d --workers 0", "--workers is 0, expected 1 to "),
+        ("run --data d --workers 1000", "--workers is 1000, expected 1 to "),
         ("run --data d --workers many", "invalid int value: 'many'"),
         ("run --data d --audio -1", "--audio is -1, expected 0 to 2000 MB"),
         ("run --data d --audio nan", "--audio is nan, expected 0 to 2000 MB"),
@@ -110,6 +114,12 @@ def test_wrong_usage(words: str, message: str, tmp_path: Path, capsys: pytest.Ca
         ("--clean {clean} --enhanced {clean} --out {file}", "{file}: File exists"),
         ("--clean {clean} --enhanced {clean} --out {file}/x", "{file}/x: Not a directory"),
         ("{run} --data {corpus} --out {file}/x", "{file}/x: Not a directory"),
+        ("--clean {clean} --enhanced {loop}", "{loop}: no such folder"),
+        ("{run} --data {corpus} --baseline x", "there is no x to compare with; there are: noisy, "),
+        (
+            "{run} --data {corpus} --out {corpus}/test/noisy/new",
+            "--out {corpus}/test/noisy/new would put enhanced files among those of ",
+        ),
     ],
 )
 def test_bad_input(
@@ -125,6 +135,8 @@ def test_bad_input(
 ):
     known = {"none": tmp_path / "none", "file": clean / "near.wav"}
     known |= {"clean": clean, "empty": empty, "run": run, "corpus": tiny_corpus, "apart": apart}
+    known["loop"] = empty / "loop"
+    known["loop"].symlink_to(known["loop"])
     arguments = words.format(**known).split()
     if "--out" not in arguments:
         arguments += ["--out", str(tmp_path / "new")]
@@ -155,14 +167,14 @@ def test_every_file_of_a_corpus_has_its_scores_or_a_reason(
     out = tmp_path / "out"
     words = [str(run), "--data", str(tmp_path), "--out", str(out), "--strict", "--workers", "1"]
     assert evaluate.main(words) == 1
-    assert capsys.readouterr().err.endswith("files without all scores: noisy (5), run (5)\n")
+    assert capsys.readouterr().err.endswith("files without all scores: noisy (5), run (4)\n")
     with (out / "per_file.csv").open(newline="") as file:
         lines = {(line["system"], line["utterance"]): line for line in csv.DictReader(file)}
-    assert len(lines) == 12
+    assert len(lines) == 11  # a file without a clean one is of the system alone that has it
+    assert lines.pop(("noisy", "extra"))["note"] == "there is no clean file of that name"
     noisy = tmp_path / "noisy"
     reasons = {
         "good": "",
-        "extra": "there is no clean file of that name",
         "lost": "there is no noisy file of that name",
         "silent": "the enhanced signal is silent or constant",
         "empty": f"{noisy}/empty.wav: empty: no samples",
@@ -190,6 +202,28 @@ def test_a_baseline_that_is_not_there_is_named(
     assert evaluate.main([*words, "--baseline", "abl9"]) == 2
     message = capsys.readouterr().err
     assert message == f"evaluate.py: there is no abl9 to compare with; there are: {clean.name}\n"
+
+
+def test_a_wrong_benchmark_is_told_on_stderr(
+    tmp_path: Path,
+    clean: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+):
+    """Two files stand for the 824 here."""
+    samples = read(clean / "near.wav")
+    rng = np.random.default_rng(0)
+    for name in ("p232_001", "p257_001"):
+        for side, noise in (("clean", 0.0), ("noisy", 0.0001)):
+            (tmp_path / side).mkdir(exist_ok=True)
+            signal = samples + noise * rng.standard_normal(len(samples))
+            soundfile.write(tmp_path / side / f"{name}.wav", signal, RATE)
+    small = Benchmark("the benchmark", {"p232": 1, "p257": 1}, 1.97, 0.02)
+    monkeypatch.setattr(evaluate, "analyse", partial(analyse, benchmark=small))
+    noisy = tmp_path / "noisy"
+    words = ["--clean", tmp_path / "clean", "--noisy", noisy, "--enhanced", noisy]
+    assert evaluate.main([*map(str, words), "--out", str(tmp_path / "o"), "--workers", "1"]) == 0
+    assert "Warning: The noisy files are those of the benchmark, but their PESQ is" in caplog.text
 
 
 # Failures on the way
@@ -264,7 +298,7 @@ def is_scoring(process: int) -> bool:
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="looks at processes in /proc")
-@pytest.mark.parametrize("how", ["ctrl-c", "terminate"])
+@pytest.mark.parametrize("how", ["ctrl-c", "ctrl-c twice", "terminate"])
 def test_interrupted_scoring_ends_at_once_and_leaves_nothing(
     how: str, tmp_path: Path, tiny_corpus: Path
 ):
@@ -289,13 +323,18 @@ def test_interrupted_scoring_ends_at_once_and_leaves_nothing(
         while not any(is_scoring(each) for each in alive(mark) - {process.pid}):
             assert process.poll() is None
             time.sleep(0.05)
-        if how == "ctrl-c":
-            os.killpg(process.pid, signal.SIGINT)
-        else:
+        if how == "terminate":
             process.terminate()
+        else:
+            os.killpg(process.pid, signal.SIGINT)
+        if how == "ctrl-c twice":
+            time.sleep(0.1)
+            os.killpg(process.pid, signal.SIGINT)
         output, message = process.communicate(timeout=60)
-    assert (process.returncode, output, message) == (130, "", "evaluate.py: interrupted\n")
-    assert os.listdir(tmp_path / "out") == ["per_file.csv"]  # what has been scored is kept
+    assert (process.returncode, output) == (130, "")
+    if how != "ctrl-c twice":
+        assert message == "evaluate.py: interrupted\n"
+        assert os.listdir(tmp_path / "out") == ["per_file.csv"]  # what has been scored is kept
     for _ in range(100):  # the server that starts workers ends a moment later than its client
         if not alive(mark):
             break

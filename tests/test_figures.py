@@ -141,6 +141,24 @@ def test_colours_are_the_pages_and_grey_is_the_noisy_ones(analysis: Analysis):
         assert not re.search(r"<style|<metadata|<script|<g id=", svg)
 
 
+@pytest.mark.parametrize("name", ["bad\udcff", "_under", "#010101", "a\rb\x01", "ü" * 300, "漢字"])
+def test_any_name_can_be_drawn(name: str):
+    """Without a warning, all of which are faults in tests."""
+    noisy, other = numbered("noisy", 0), numbered(name, 0.5)
+    svg = figures.differences(analyse([noisy, other], "", {}))
+    assert svg
+    svg.encode()
+    shown = name.encode("utf-8", "backslashreplace").decode()[:20].strip()
+    if shown.isprintable():
+        assert shown in svg
+
+
+def test_a_legend_has_everybody(analysis: Analysis):
+    under = system("_under", dict.fromkeys(analysis.utterances, 2.0))
+    svg = figures.by_group(analyse([*analysis.systems, under], "", {}), 0)
+    assert all(f"{name}</text>" in svg for name in ("noisy", "one", "two", "_under"))
+
+
 def test_what_is_not_there_is_not_drawn():
     alone = analyse([numbered("noisy", 0)], "", {})
     assert figures.differences(alone) is None

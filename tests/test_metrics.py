@@ -312,6 +312,40 @@ def test_snr_of_the_clean_signal_itself_is_no_number(speech: Pair):
     assert snr(clean, 1.1 * clean) == pytest.approx(20, abs=1e-9)
 
 
+def test_clean_silence_but_for_a_click_at_the_end_is_too_little_speech(speech: Pair):
+    clean = np.zeros(16179)
+    clean[-40] = 0.9
+    found = score(clean, speech[1][:16179])
+    assert found["stoi"] == "too little speech for STOI (384 ms)"
+    assert isinstance(found["si_sdr"], float)
+
+
+def test_digital_silence_in_an_enhanced_file_has_its_stoi(speech: Pair):
+    """A gate, or a gap: left out, the mean of such a system would rise."""
+    clean, noisy = speech
+    gap = noisy.copy()
+    gap[RATE : 2 * RATE] = 0
+    assert stoi(clean, gap) == pytest.approx(stoi_pystoi(clean, gap), abs=0.02)
+    assert 0.1 < stoi(clean, gap) < stoi(clean, noisy)
+
+
+@pytest.mark.parametrize("name", ["stoi", "stoi_pystoi", "estoi", "segsnr", "llr", "wss"])
+def test_what_would_take_gigabytes_is_not_tried(name: str):
+    long = np.tile(A, 301)
+    with pytest.raises(MetricError, match=r"too long for (STOI|frames) \(300 s\)"):
+        getattr(metrics, name)(long, long[::-1])
+
+
+def test_a_fault_in_one_metric_costs_no_other(monkeypatch: pytest.MonkeyPatch):
+    def fail(utterance: object) -> float:
+        raise ValueError("window shape")
+
+    monkeypatch.setitem(metrics._SCORES, "stoi", fail)
+    found = score(A, B, ("stoi", "snr"))
+    assert found["stoi"] == "stoi fails (ValueError: window shape)"
+    assert isinstance(found["snr"], float)
+
+
 def test_score_gives_the_reason_in_the_place_of_the_number():
     found = score(BURST, B, ("si_sdr", "pesq_wb"))
     assert list(found) == ["si_sdr", "pesq_wb"]

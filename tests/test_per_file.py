@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +77,7 @@ class Scored:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.names: list[str] = []
         self.stop_at = ""
+        self.at: Callable[[Task], object] = lambda task: None
         monkeypatch.setattr(per_file, "score_files", self)
 
     def __call__(self, tasks: Sequence[Task], workers: int, done) -> None:
@@ -84,6 +85,7 @@ class Scored:
             if task.utterance == self.stop_at:
                 raise KeyboardInterrupt
             self.names.append(task.utterance)
+            self.at(task)
             done(number, score_file(task))
 
 
@@ -233,6 +235,48 @@ def test_a_damaged_memory_is_no_memory(tmp_path: Path, tasks: list[Task], scored
     rows = score_or_recall(tasks, 2, tmp_path)
     path = tmp_path / PER_FILE
     path.write_bytes(spoil(path.read_bytes()))
+    assert score_or_recall(tasks, 2, tmp_path) == rows
+
+
+def test_a_file_that_was_replaced_meanwhile_is_not_remembered(
+    tmp_path: Path, tasks: list[Task], scored: Scored
+):
+    """Neither under what it was before, nor under what it is now."""
+    path = tasks[1].enhanced
+    assert path
+    before, others = path.read_bytes(), tasks[2].enhanced
+    assert others
+
+    scored.at = lambda task: path.write_bytes(others.read_bytes()) if task is tasks[1] else None
+    score_or_recall(tasks[:2], 2, tmp_path)
+    path.write_bytes(before)
+    scored.at = lambda task: None
+    scored.names.clear()
+    rows = score_or_recall(tasks[:3], 2, tmp_path)
+    assert scored.names == ["b", "c"]
+    assert rows[1].scores == score_file(tasks[1]).scores != rows[2].scores
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_pipes_are_not_waited_for(tmp_path: Path, tasks: list[Task], scored: Scored):
+    pipe = tmp_path / "pipe.wav"
+    os.mkfifo(pipe)
+    os.mkfifo(tmp_path / PER_FILE)
+    assert key_of(Task("x", "a", tasks[0].clean, pipe), {}) == ""
+    (row,) = score_or_recall([Task("x", "a", tasks[0].clean, pipe)], 1, tmp_path)
+    assert row.note == f"{pipe}: not a file"
+    assert (tmp_path / PER_FILE).is_file()
+
+
+def test_a_note_that_somebody_has_changed_is_not_taken(
+    tmp_path: Path, tasks: list[Task], scored: Scored
+):
+    signal, rate = soundfile.read(tasks[0].enhanced)
+    soundfile.write(tasks[0].enhanced, signal[:-100], rate, "FLOAT")
+    rows = score_or_recall(tasks, 2, tmp_path)
+    assert rows[0].note.startswith("-100 samples")
+    path = tmp_path / PER_FILE
+    path.write_text(path.read_text().replace("-100 samples", "-1 samples"))
     assert score_or_recall(tasks, 2, tmp_path) == rows
 
 

@@ -104,6 +104,13 @@ def test_the_main_table_has_a_line_for_each_system_in_their_order():
     assert lines[6].startswith("Means over the files of corpus that have the score, 3 unless said")
 
 
+def test_a_mean_over_other_files_is_never_the_best():
+    one = system("one", {"a": 3.0, "b": 3.0, "c": None, "d": None})
+    two = system("two", {"a": None, "b": None, "c": 1.0, "d": 1.0})
+    found = scores(analysed(one, two), MAIN).rows
+    assert not any(cell.best for row in found for cell in row)
+
+
 def test_intervals_stand_below_the_means():
     analysis = analysed(numbered("noisy", 0), numbered("one", 0.5))
     lines = markdown(analysis).splitlines()
@@ -121,6 +128,7 @@ def test_of_a_few_files_there_is_no_interval():
     assert {cell.detail for cell in noisy} == {""}
     (line,) = table(analysed(NOISY, system("one", {"a": 2.0, "b": 2.5, "c": 3})), "Against noisy")
     assert line["difference (95 %)"] == "+1.000"
+    assert "95 % intervals" not in markdown(analysed(NOISY))
 
 
 def test_a_mean_over_fewer_files_says_so():

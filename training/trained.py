@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,8 @@ def load_trained(run: Path) -> Trained:
         values = state["values"]
         step, epochs, held_out = int(values["step"]), float(values["epochs"]), values["held_out"]
         digest = hashlib.sha256(content).hexdigest()
+        if not math.isfinite(epochs):
+            raise ConfigError(f"{epochs} epochs")
         data, speakers = str(state["data"]), list(map(str, held_out))
         return Trained(net, config, path.name, digest, data, step, epochs, speakers)
 

@@ -55,10 +55,10 @@ class Player {
     this.load(root.dataset.file);
   }
 
-  load(name) {
+  load(number) {
     this.pause();
     this.voices.clear();
-    const file = Object.hasOwn(FILES, name) ? FILES[name] : null;
+    const file = FILES[number] || null;
     this.addresses = file ? file.sources : {};
     this.seconds = file ? file.seconds : 0;
     this.position = 0;
@@ -90,7 +90,9 @@ class Player {
         this.show();
       });
       voice.addEventListener("error", () => {
-        this.fault.textContent = `${name} cannot be played: is its file still there?`;
+        const label = this.labels.find((each) => each.dataset.source === name);
+        const called = label.querySelector(".name").textContent.trim();
+        this.fault.textContent = `${called} cannot be played: is its file still there?`;
         this.fault.hidden = false;
       });
       voice.src = this.addresses[name];
@@ -205,15 +207,16 @@ const panel = document.querySelector("#listen .player");
 if (panel) {
   const player = players.find((each) => each.root === panel);
   const rows = [...document.querySelectorAll(".files tbody tr")];
+  const name = (row) => row.querySelector(".choose").textContent;
   const open = (row, play) => {
     rows.forEach((other) => other.classList.toggle("chosen", other === row));
-    document.querySelector("#listen .now").textContent = row.dataset.file;
+    document.querySelector("#listen .now").textContent = name(row);
     player.load(row.dataset.file);
     if (play) player.play();
   };
   rows.forEach((row) => row.addEventListener("click", () => open(row, true)));
   document.querySelector(".filter input").addEventListener("input", (event) => {
     const wanted = event.target.value.toLowerCase();
-    rows.forEach((row) => { row.hidden = !row.dataset.file.toLowerCase().includes(wanted); });
+    rows.forEach((row) => { row.hidden = !name(row).toLowerCase().includes(wanted); });
   });
 }
