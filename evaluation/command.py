@@ -36,7 +36,11 @@ def parser() -> argparse.ArgumentParser:
         "--baseline", metavar="NAME", help="the system that the others are compared with"
     )
     parser.add_argument(
-        "--audio", type=float, metavar="MB", default=16.0, help="of audio in report.html; the rest is played from its files"
+        "--audio",
+        type=float,
+        metavar="MB",
+        default=16.0,
+        help="of sound in report.html, before the rest is played from its files",
     )
     parser.add_argument(
         "--require-gain", action="store_true", help="status 1 unless every PESQ is above the noisy"

@@ -176,6 +176,7 @@ def test_a_second_process_is_refused(corpus: Path, tmp_path: Path) -> None:
     assert_as_undisturbed(corpus, run, tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_nobody_listens(corpus: Path, tmp_path: Path) -> None:
     """The terminal is gone: the run goes on, and ends well."""
     process = subprocess.Popen(

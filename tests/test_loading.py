@@ -140,6 +140,7 @@ class Deadly(Dataset):
         return {"name": str(key[1]), "clean": np.zeros(3), "noisy": np.zeros(3)}
 
 
+@pytest.mark.slow
 def test_workers_that_die_again_and_again_are_given_up():
     loader = Loader(Deadly(), EpochSampler(2, 1, 0), 1, pin=False)
     with pytest.raises(DataError, match=r"die again and again .*/dev/shm"):

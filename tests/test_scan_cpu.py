@@ -156,6 +156,7 @@ print({k: float(v.detach().double().sum()) for k, v in got.items()})
 """
 
 
+@pytest.mark.slow
 def test_many_processes_may_start_at_once_without_a_cache(tmp_path: Path) -> None:
     """All compile and write the same files; none may read half of one."""
     half = SCAN.replace("torch.float32", "torch.bfloat16")
