@@ -15,6 +15,8 @@ from evaluation.analysis import Analysis, AnalysisError, analyse
 from evaluation.models import Model, System, kept_apart, models_of, names_of, without_gain
 from evaluation.published import BENCHMARK, PUBLISHED, Benchmark
 from evaluation.statistics import compare, mean_interval, with_holm
+from training.config import Config, Data, Run
+from training.settings import method
 
 OTHER = {"is": "another"}
 
@@ -33,6 +35,19 @@ def test_runs_that_differ_in_their_seed_alone_are_one_model():
     assert [model.name for model in models] == ["noisy", "abl3 (2 seeds)", "y"]
     assert models[1].systems == [runs[0], runs[2]]
     assert models[1].scores("pesq_wb").shape == (2, 30)
+
+
+def test_what_runs_of_one_model_have_in_common():
+    """All but the seed, where data lie, and how fast a run is carried out."""
+    one = method(Config(seed=0, data=Data(root="/a")))
+    assert method(Config(seed=1, data=Data(root="/b"), run=Run(workers=3))) == one
+    others = [
+        Config(run=Run(epochs=2)),
+        Config(run=Run(amp="fp16")),
+        Config(model={"d_state": 8}),
+        Config(data=Data(crop_seconds=1.0)),
+    ]
+    assert all(method(other) != one for other in others)
 
 
 def test_runs_that_are_not_pooled_say_why():
