@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evaluation.conditions import Breakdown, find_conditions
 from evaluation.metrics import METRICS
-from evaluation.models import NOISY, Model, System, models_of
+from evaluation.models import NOISY, Model, System, models_of, noisy_of
 from evaluation.published import BENCHMARK, Benchmark
 from evaluation.statistics import (
     Comparison,
@@ -43,8 +44,7 @@ class Analysis:
         means, spreads: by model and metric; no mean where no file has a score.
         baseline: what the others are compared with.
         comparisons: by model and metric, without the baseline's; p corrected over the models.
-        breakdowns: with the means by model, metric and group.
-            Of some metrics only (`BROKEN_DOWN`).
+        breakdowns: with the means by model, metric (some only, `BROKEN_DOWN`) and group.
         warnings: reasons to doubt the scores, each a sentence.
         benchmark: the places of VoiceBank-DEMAND's whole test set among the utterances, or none.
     """
@@ -69,7 +69,7 @@ class Analysis:
 
     @property
     def noisy(self) -> Model | None:
-        return next((model for model in self.models if model.name == NOISY), None)
+        return noisy_of(self.models)
 
     @property
     def enhancing(self) -> list[Model]:
@@ -109,7 +109,7 @@ def analyse(
         ])  # fmt: skip
         for model, comparison in zip(others, found, strict=True):
             comparisons[model.name][name] = comparison
-    noisy = next((model for model in models if model.name == NOISY), None)
+    noisy = noisy_of(models)
     places = benchmark.members(utterances)
     snrs = {}
     if noisy:
@@ -149,7 +149,7 @@ def choose_baseline(models: Sequence[Model], name: str | None) -> Model:
         for model in models:
             if wanted in (model.name, model.facts.get("model")):
                 return model
-    return next((model for model in models if model.name == NOISY), models[0])
+    return noisy_of(models) or models[0]
 
 
 def _broken_down(
@@ -161,14 +161,12 @@ def _broken_down(
         label: np.array([place[name] for name in names])
         for label, names in breakdown.groups.items()
     }
+
+    def means(scores: NDArray[np.float64]) -> dict[str, Interval | None]:
+        return {label: mean_interval(scores[:, members]) for label, members in groups.items()}
+
     return {
-        model.name: {
-            metric: {
-                label: mean_interval(model.scores(metric)[:, members])
-                for label, members in groups.items()
-            }
-            for metric in BROKEN_DOWN
-        }
+        model.name: {metric: means(model.scores(metric)) for metric in BROKEN_DOWN}
         for model in models
     }
 

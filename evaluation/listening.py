@@ -55,14 +55,14 @@ def listening(analysis: Analysis, out: Path, budget: float) -> list[Utterance]:
     they lie. Of a model with several seeds the first run is heard.
     """
     special = featured(analysis)
+    pesq = _pesq(analysis)
     names = [*special, *(name for name in analysis.utterances if name not in special)]
     found, used = [], 0.0
     for name in names:
         files = _files(analysis, name)
         if not files:
             continue
-        pesq, means = _pesq(analysis, name)
-        utterance = Utterance(name, 0.0, special.get(name, ""), pesq, means)
+        utterance = Utterance(name, 0.0, special.get(name, ""), *pesq[name])
         if name in special or used < budget:
             signals = _signals(files)
             utterance.seconds = max((len(x) for x in signals.values()), default=0) / SAMPLE_RATE
@@ -83,16 +83,12 @@ def listening(analysis: Analysis, out: Path, budget: float) -> list[Utterance]:
 
 def leader(analysis: Analysis) -> Model | None:
     """The enhancing model of the highest mean PESQ."""
-    means = {
-        model.name: mean.mean
+    scored = [
+        (mean.mean, model)
         for model in analysis.enhancing
         if (mean := analysis.means[model.name]["pesq_wb"]) is not None
-    }
-    return max(
-        (model for model in analysis.enhancing if model.name in means),
-        key=lambda model: means[model.name],
-        default=None,
-    )
+    ]
+    return max(scored, key=lambda each: each[0], default=(0.0, None))[1]
 
 
 def featured(analysis: Analysis) -> dict[str, str]:
@@ -158,16 +154,19 @@ def clean_name(analysis: Analysis) -> str:
     return name
 
 
-def _pesq(analysis: Analysis, utterance: str) -> tuple[dict[str, str], dict[str, str]]:
-    """Of what is heard, and means over a model's runs."""
-    place = analysis.utterances.index(utterance)
+def _pesq(analysis: Analysis) -> dict[str, tuple[dict[str, str], dict[str, str]]]:
+    """By utterance, as shown: of what is heard, and means over a model's runs."""
     show = METRICS["pesq_wb"].show
-    heard, means = {}, {}
+    shown: dict[str, tuple[dict[str, str], dict[str, str]]] = {
+        name: ({}, {}) for name in analysis.utterances
+    }
     for model in analysis.models:
-        scores = model.scores("pesq_wb")[:, place]
-        heard[voice(model)] = show(scores[0]) if np.isfinite(scores[0]) else ""
-        means[model.name] = show(scores.mean()) if np.isfinite(scores).all() else ""
-    return heard, means
+        scores = model.scores("pesq_wb")
+        both = zip(shown.values(), scores[0], model.row_scores("pesq_wb"), strict=True)
+        for (heard, means), first, mean in both:
+            heard[voice(model)] = show(first) if np.isfinite(first) else ""
+            means[model.name] = show(mean) if np.isfinite(mean) else ""
+    return shown
 
 
 def _signals(files: Mapping[str, Path]) -> dict[str, NDArray]:

@@ -61,6 +61,11 @@ class Model:
         return self.scores(metric).mean(axis=0)
 
 
+def noisy_of(models: Sequence[Model]) -> Model | None:
+    """The noisy recordings among them."""
+    return next((model for model in models if model.name == NOISY), None)
+
+
 def models_of(systems: Sequence[System]) -> list[Model]:
     """Systems by model, in the order of each one's first. A seed that comes twice is no second."""
     families: list[list[System]] = []

@@ -17,8 +17,13 @@ _LISTED = 4
 
 
 def notes(analysis: Analysis) -> list[str]:
-    """Doubts come first, then files without a score, then how the networks were trained."""
-    lines = [f"Warning: {text}" for text in analysis.warnings]
+    """Doubts, then all else."""
+    return [*(f"Warning: {text}" for text in analysis.warnings), *remarks(analysis)]
+
+
+def remarks(analysis: Analysis) -> list[str]:
+    """Files without a score, how the networks were trained, what the figures are."""
+    lines = []
     for system in analysis.systems:
         lines += _files(system)
     for name, other, settings in kept_apart(analysis.systems):

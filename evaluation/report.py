@@ -12,14 +12,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from evaluation import figures
 from evaluation.analysis import Analysis
 from evaluation.listening import Utterance, clean_name, listening, voice
-from evaluation.notes import notes
+from evaluation.notes import remarks
 from evaluation.tables import published, tables
-from evaluation.text import MARKS, TEMPLATES
+from evaluation.text import MARKS, TEMPLATES, environment
 
 REPORT = "report.html"
 
@@ -37,13 +35,7 @@ def report(
         out: where the page will lie; files that are not in it are addressed from there.
         budget: bytes of audio after which no more goes into it (see `listening`).
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        undefined=jinja2.StrictUndefined,
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    templates = environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     utterances = listening(analysis, out, budget)
     sources = _sources(analysis)
     script = TEMPLATES.joinpath("report.js").read_text(encoding="utf-8")
@@ -58,14 +50,14 @@ def report(
         ("PESQ and computation", figures.against_cost(analysis, "macs_per_second")),
         ("Training", figures.training(analysis, histories)),
     ]
-    return environment.get_template("report.html.j2").render(
+    return templates.get_template("report.html.j2").render(
         analysis=analysis,
         date=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
         tables=[*tables(analysis), published()],
         marks=MARKS,
         plots=[(title, svg) for title, svg in plots if svg],
         captions=_CAPTIONS,
-        notes=[line for line in notes(analysis) if not line.startswith("Warning: ")],
+        remarks=remarks(analysis),
         featured=[utterance for utterance in utterances if utterance.why],
         utterances=utterances,
         by_name=sorted(enumerate(utterances), key=lambda each: each[1].name),

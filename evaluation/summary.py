@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict
 from typing import Any
 
@@ -10,7 +11,6 @@ from evaluation.analysis import Analysis
 from evaluation.metrics import METRICS
 from evaluation.models import Model, System
 from evaluation.notes import versions
-from evaluation.statistics import mean_interval
 
 SUMMARY = "summary.json"
 
@@ -51,11 +51,11 @@ def summary(analysis: Analysis) -> str:
 
 
 def _system(system: System) -> dict[str, Any]:
-    means = {metric: mean_interval(system.values(metric)[None]) for metric in METRICS}
+    scores = {m: [row.scores[m] for row in system.rows if m in row.scores] for m in METRICS}
     return {
         "files": len(system.rows),
-        "means": {metric: mean.mean if mean else None for metric, mean in means.items()},
-        "scored": {metric: mean.count if mean else 0 for metric, mean in means.items()},
+        "means": {m: math.fsum(x) / len(x) if x else None for m, x in scores.items()},
+        "scored": {m: len(x) for m, x in scores.items()},
         "notes": {row.utterance: row.note for row in system.rows if row.note},
         "facts": dict(system.facts),
     }

@@ -5,7 +5,7 @@ Free of torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -75,10 +75,14 @@ def scores(analysis: Analysis, metrics: Sequence[str]) -> Table:
     main = metrics is MAIN
     costs = _costs(analysis.models) if main else {}
     marks = _marks(analysis, metrics)
+    best = {metric: _best(analysis, metric) for metric in metrics}
     rows = []
     for place, model in enumerate(analysis.models):
         cells = [Cell(model.name, model.name)]
-        cells += [_mean(analysis, model, metric, marks) for metric in metrics]
+        for metric in metrics:
+            cell = _interval(metric, analysis.means[model.name][metric], len(analysis.utterances))
+            mark = marks.get((model.name, metric), "")
+            cells.append(replace(cell, best=model.name in best[metric], mark=mark))
         cells += [column[place] for column in costs.values()]
         rows.append(cells)
     caption = f"Means over the files of {analysis.data} that have the score"
@@ -222,14 +226,6 @@ def _marks(analysis: Analysis, metrics: Sequence[str]) -> dict[tuple[str, str], 
             up = gain == METRICS[metric].higher_is_better
             marks[name, metric] = "better" if up else "worse"
     return marks
-
-
-def _mean(
-    analysis: Analysis, model: Model, metric: str, marks: Mapping[tuple[str, str], str]
-) -> Cell:
-    cell = _interval(metric, analysis.means[model.name][metric], len(analysis.utterances))
-    best = model.name in _best(analysis, metric)
-    return replace(cell, best=best, mark=marks.get((model.name, metric), ""))
 
 
 def _best(analysis: Analysis, metric: str) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 
 from evaluation.analysis import Analysis
-from evaluation.notes import notes
+from evaluation.notes import notes, remarks
 from evaluation.tables import MAIN, Cell, scores, tables
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -26,10 +26,10 @@ _LEFT_OUT = ("RTF", "memory (MB)", "steps")
 
 def markdown(analysis: Analysis) -> str:
     """All tables, with notes."""
-    environment = _environment()
-    environment.filters |= {"md": escape_markdown, "cell": _markdown_cell}
+    templates = environment()
+    templates.filters |= {"md": escape_markdown, "cell": _markdown_cell}
     found = tables(analysis)
-    text = environment.get_template("table.md.j2").render(
+    text = templates.get_template("table.md.j2").render(
         tables=found,
         intervals=any(cell.detail for row in found[0].rows for cell in row),
         notes=notes(analysis),
@@ -41,7 +41,7 @@ def markdown(analysis: Analysis) -> str:
 
 def latex(analysis: Analysis) -> str:
     """The main table, for `booktabs`; what it rests on stands below it, as comments."""
-    environment = _environment(
+    templates = environment(
         block_start_string="((*",
         block_end_string="*))",
         variable_start_string="((",
@@ -49,11 +49,11 @@ def latex(analysis: Analysis) -> str:
         comment_start_string="((#",
         comment_end_string="#))",
     )
-    environment.filters |= {"tex": escape_latex, "comment": _one_line}
+    templates.filters |= {"tex": escape_latex, "comment": _one_line}
     table = scores(analysis, MAIN)
     kept = [i for i, name in enumerate(table.columns) if name not in _LEFT_OUT]
     rows = [[_paper_cell(row[i]) for i in kept] for row in table.rows]
-    text = environment.get_template("table.tex.j2").render(
+    text = templates.get_template("table.tex.j2").render(
         warnings=analysis.warnings,
         data=analysis.data,
         files=len(analysis.utterances),
@@ -61,7 +61,7 @@ def latex(analysis: Analysis) -> str:
         columns=[table.columns[i] for i in kept],
         rows=rows,
         arrows={"better": r"\uparrow", "worse": r"\downarrow"},
-        notes=notes(analysis),
+        notes=remarks(analysis),
     )
     return text + "\n"
 
@@ -95,10 +95,7 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _environment(**syntax: Any) -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        undefined=jinja2.StrictUndefined,
-        autoescape=False,
-        **syntax,
-    )
+def environment(**options: Any) -> jinja2.Environment:
+    """The templates, in which a name that nobody has given is an error. options: of jinja2."""
+    loader = jinja2.FileSystemLoader(TEMPLATES)
+    return jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, **options)
