@@ -14,6 +14,8 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from pages import browser, page, page_file  # noqa: E402, F401 - fixtures of the browser's tests
+
 
 @pytest.fixture(autouse=True)
 def _seeded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,3 +80,13 @@ def make(
     yield build
     for trainer in made:
         trainer.close()
+
+
+@pytest.fixture(scope="session")
+def speech() -> tuple[Any, Any]:
+    """A clean and a noisy utterance (s,), as 16-bit samples scaled to [-1, 1]."""
+    from data.plan import plan
+    from data.synthesise import render_row
+
+    clean, noisy = render_row(plan(0, 0, 0, 1)[0])
+    return clean / 32768, noisy / 32768

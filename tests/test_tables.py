@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,6 @@ from systems import FACTS, numbered, row, system
 from evaluation.analysis import Analysis, analyse
 from evaluation.metrics import METRICS
 from evaluation.models import System
-from evaluation.notes import notes
-from evaluation.report import report
 from evaluation.scoring import Row
 from evaluation.statistics import mean_interval
 from evaluation.summary import summary
@@ -192,33 +189,6 @@ def test_marks_are_corrected_over_the_whole_table():
     assert {cell.mark for cell in scores(few, MAIN).rows[1]} == {""}
 
 
-def test_best_and_marks_are_written(tmp_path: Path):
-    analysis = analysed(numbered("noisy", 0), numbered("one", 0.5), numbered("two", 0.4, seed=1))
-    line = markdown(analysis).splitlines()[3]
-    assert re.match(r"\| one \| \*\*2\.\d+\*\* ▲ \|", line)
-    text = latex(analysis)
-    assert re.search(r"one & \\textbf\{2\.\d+\}\$\^\{\\uparrow\}\$", text)
-    page = report(analysis, {}, tmp_path, 0)
-    assert (
-        len(re.findall(r'<td data-sort="[^"]+" class="best"><span class="mark better"', page)) == 13
-    )
-
-
-def test_a_doubt_is_told_everywhere(tmp_path: Path):
-    """Of the 824 names, with a noisy side that scores 2.6."""
-    names = [f"p232_{n:03}" for n in range(393)] + [f"p257_{n:03}" for n in range(431)]
-    analysis = analysed(
-        system("noisy", dict.fromkeys(names, 2.6)), system("x", dict.fromkeys(names, 3))
-    )
-    told = "their PESQ is 2.600 instead of 1.97 ± 0.02"
-    assert told in notes(analysis)[0]
-    assert told in markdown(analysis)
-    assert "their PESQ is 2.600" in latex(analysis).splitlines()[1]
-    assert told in loaded(analysis)["warnings"][0]
-    page = report(analysis, {}, tmp_path, 0)
-    assert told in page[page.index('<p class="warning" role="alert">') :][:600]
-
-
 def test_what_was_measured_stands_beside_what_was_hoped_for():
     names = [f"p232_{n:03}" for n in range(393)] + [f"p257_{n:03}" for n in range(431)] + ["more"]
     made = system("run", dict.fromkeys(names[:-1], 3.312) | {"more": 1.0}, seed=0)
@@ -258,63 +228,3 @@ def test_expectations_are_no_results():
             assert "3.40" not in str(found)
     assert "3.30" not in summary(analysis)
     assert not [t for t in tables(analysed(NOISY, NOTHING)) if t.name == "Expected"]
-
-
-def test_notes_say_what_a_table_rests_on():
-    lines = notes(analysed(NOISY, PARTLY, NOTHING))
-    assert (
-        "abl3: 1 of 3 files without all scores (b), for reasons in per_file.csv; a mean is over "
-        "those that have the score." in lines
-    )
-    assert (
-        "abl3: 1 files are not as long as the clean ones, by up to 0.001 s (c); the common part is "
-        "scored, which is not what is scored of others." in lines
-    )
-    assert any(line.startswith("broken: 3 of 3 files without") for line in lines)
-    assert not any(line.startswith(("noisy:", "broken: 0")) for line in lines)
-    assert (
-        "abl3: best.pt, 6.22 epochs of batches of 6 x 2 s, seed 3, recipe plain with "
-        "optim.learning_rate 0.001 with loss.time 0.5, held out p226, p287." in lines
-    )
-    assert any("measured on 2 threads of a CPU, 4 s at once" in line for line in lines)
-    assert lines[-1].startswith("pesq 0.0.4, pystoi ")
-
-
-def test_a_table_of_untrained_systems_says_nothing_of_training():
-    text = markdown(analysed(NOISY, NOTHING))
-    assert "best.pt" not in text
-    assert "RTF (" not in text
-
-
-NAMES = ["a|b", "a\nb", "a\\|b", "<b>x</b>", "*a*", "[a](b)", "50 % & $x_1$ #{}~^", "ä/ö"]
-
-
-def test_no_name_is_taken_for_markup():
-    systems = [numbered("noisy", 0), *(numbered(name, 0.1, seed=n) for n, name in enumerate(NAMES))]
-    analysis = analysed(*systems, data="corpus | of\nmine")
-    lines = markdown(analysis).splitlines()
-    main = lines[2 : 2 + len(systems)]
-    assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines[: 2 + len(systems)]}) == 1
-    assert main[1].startswith("| a\\|b |")
-    assert main[2].startswith("| a b |")
-    assert main[4].startswith("| \\<b>x\\</b> |")
-    assert any(line.startswith("Means over the files of corpus \\| of mine that") for line in lines)
-
-
-def test_latex_is_what_booktabs_wants():
-    systems = [numbered("noisy", 0), numbered("50 % & $x_1$ #{}~^\\", 0.4, seed=1, model="mine")]
-    text = latex(analysed(*systems))
-    body = text[text.index(r"\toprule") : text.index(r"\bottomrule")]
-    rows = [line for line in body.splitlines() if line.endswith(r"\\")]
-    assert len(rows) == 5  # the heading, and below each system's line its intervals
-    rows = [rows[0], rows[1], rows[3]]
-    columns = re.search(r"\{tabular\}\{(\w+)\}", text)
-    assert columns
-    assert {len(re.findall(r"(?<!\\)&", row)) + 1 for row in rows} == {len(columns[1])}
-    assert r"50 \% \& \$x\_1\$ \#\{\}\textasciitilde{}\textasciicircum{}\textbackslash{} &" in text
-    assert "2.012 & 6.25" in rows[2]
-    assert "$^{\\uparrow}$" in rows[2]
-    assert rows[1].endswith("-- & -- \\\\")
-    below = text[text.index(r"\end{table}") :].splitlines()[1:]
-    assert below
-    assert all(line.startswith("% ") for line in below)
