@@ -28,8 +28,9 @@ from bandsplit.enhancing import enhance_files
 from data.corpus import find_pairs, find_recordings
 from data.errors import DataError
 from data.files import is_within, remove_partials, write_text
+from data.workers import stop_by_signals
 from evaluation.analysis import AnalysisError, analyse, choose_baseline
-from evaluation.command import check_usage, parser, say, show, stop_by_signals
+from evaluation.command import check_usage, parser, say, show
 from evaluation.models import NOISY, System, models_of, names_of, without_gain
 from evaluation.notes import failed
 from evaluation.per_file import score_or_recall

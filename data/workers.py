@@ -125,3 +125,20 @@ def end_children() -> None:
     """
     for child in multiprocessing.active_children():
         child.kill()
+
+
+def stop_by_signals() -> None:
+    """Ctrl-C and SIGTERM interrupt, so that what is done is kept; a second one ends all at once."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, _stop)
+
+
+def _stop(number: int, frame: object) -> None:
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, _stop_at_once)
+    raise KeyboardInterrupt
+
+
+def _stop_at_once(number: int, frame: object) -> None:
+    end_children()
+    os._exit(130)

@@ -1,17 +1,16 @@
-"""The command line of `evaluate.py`: its options, and how it speaks, and how it is stopped."""
+"""The command line of `evaluate.py`: its options, and how it speaks."""
 
 from __future__ import annotations
 
 import argparse
 import io
 import os
-import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
 
 from data.errors import DataError
-from data.workers import end_children, usable_cores
+from data.workers import usable_cores
 
 
 def parser() -> argparse.ArgumentParser:
@@ -87,20 +86,3 @@ def show(table: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if not isinstance(error, BrokenPipeError):
             raise DataError(f"the table cannot be printed: {error.strerror}") from None
-
-
-def stop_by_signals() -> None:
-    """Ctrl-C and SIGTERM interrupt, so that what has been scored is kept; a second one ends all."""
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, _stop)
-
-
-def _stop(number: int, frame: object) -> None:
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, _stop_at_once)
-    raise KeyboardInterrupt
-
-
-def _stop_at_once(number: int, frame: object) -> None:
-    end_children()
-    os._exit(130)

@@ -1,4 +1,4 @@
-"""One process at a time in a run folder."""
+"""One process at a time in a folder."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from training import lock as lock_module
-from training.checkpoint import CheckpointError
-from training.lock import LOCK, Lock
+from data import lock as lock_module
+from data.errors import DataError
+from data.lock import LOCK, Lock
+
+OTHERWISE = "name another folder with --run"
 
 
 def hold(folder: Path) -> subprocess.Popen[str]:
     """Another process that holds the folder."""
     code = (
-        "import sys, time; from pathlib import Path; from training.lock import Lock;"
-        "lock = Lock(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
+        "import sys, time; from pathlib import Path; from data.lock import Lock;"
+        "lock = Lock(Path(sys.argv[1]), 'wait'); print('held', flush=True); time.sleep(60)"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(folder)], cwd=ROOT, stdout=subprocess.PIPE, text=True
@@ -39,16 +41,16 @@ def test_a_second_process_is_refused_and_one_that_was_killed_is_not(
     assert not (tmp_path / ".abc.partial").exists()
     with other:
         (tmp_path / ".def.partial").touch()
-        with pytest.raises(CheckpointError, match=rf"in use by process {other.pid} on .*--run"):
-            Lock(tmp_path)
+        with pytest.raises(DataError, match=rf"in use by process {other.pid} on .*--run"):
+            Lock(tmp_path, OTHERWISE)
         assert (tmp_path / ".def.partial").exists()  # the other may be writing it
         other.send_signal(signal.SIGKILL)
-    lock = Lock(tmp_path)
+    lock = Lock(tmp_path, OTHERWISE)
     assert f"ended without notice (process {other.pid} on" in caplog.text
     lock.release()
     lock.release()
     caplog.clear()
-    Lock(tmp_path).release()
+    Lock(tmp_path, OTHERWISE).release()
     assert not caplog.text
 
 
@@ -67,8 +69,8 @@ def test_without_locks_of_the_system_the_text_decides(
     monkeypatch.setattr(lock_module, "fcntl", None)
     (tmp_path / LOCK).write_text(holder)
     if free:
-        Lock(tmp_path).release()
+        Lock(tmp_path, OTHERWISE).release()
     else:
-        with pytest.raises(CheckpointError, match=rf"in use by {holder}.*remove .*{LOCK}"):
-            Lock(tmp_path)
+        with pytest.raises(DataError, match=rf"in use by {holder}.*remove .*{LOCK}"):
+            Lock(tmp_path, OTHERWISE)
         assert (tmp_path / LOCK).read_text() == holder

@@ -12,6 +12,7 @@ from typing import Any
 
 from bandsplit.net import BandSplitNet
 from data.dataset import SpeechDataset
+from data.lock import Lock
 from data.loading import EpochSampler, Loader
 from data.workers import usable_cores
 from training.checkpoint import unpack
@@ -22,7 +23,6 @@ from training.health import Health
 from training.interrupt import stop_on_signal
 from training.keeper import Keeper
 from training.learner import Learner, Result
-from training.lock import Lock
 from training.pesq_pool import PesqPool
 from training.precision import Precision
 from training.progress import Progress
@@ -50,8 +50,8 @@ class Trainer:
     Raises:
         ConfigError: the data do not fill one batch, or the device is not there, or `fresh` would
             clear a folder of something else, or the processes differ in what they would train.
-        CheckpointError: the folder's checkpoint is of another network or configuration, or another
-            process is training in it.
+        CheckpointError: the folder's checkpoint is of another network or configuration.
+        DataError: another process is training in the folder.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Trainer:
         with ExitStack() as closing:
             if world.leads:
                 folder.mkdir(parents=True, exist_ok=True)
-                closing.callback(Lock(folder).release)
+                closing.callback(Lock(folder, "name another folder with --run").release)
             self.pool = PesqPool(config.run.pesq_workers or _spare_cores(world))
             closing.callback(self.pool.close)
             self.learner = Learner(network, config, self.precision, world, self.pool)

@@ -1,4 +1,4 @@
-"""One process at a time in a run folder."""
+"""One process at a time in a folder. Free of torch."""
 
 from __future__ import annotations
 
@@ -8,32 +8,36 @@ import socket
 from pathlib import Path
 from typing import IO
 
+from data.errors import DataError
 from data.files import remove_partials
-from training.checkpoint import CheckpointError
 
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-log = logging.getLogger("training")
+log = logging.getLogger("data")
 
 LOCK = ".lock"
 
 
 class Lock:
-    """Holds a run folder until it is released or its process ends, in whatever way.
+    """Holds a folder until it is released or its process ends, in whatever way.
 
     The system itself lets go of the lock of a process that is gone, so that none can be left
     behind; the file says who had it. Where the file system has no locks, that text is all there is:
     of this machine's processes it is then known which still run, of another machine's it is not.
 
+    Args:
+        folder: what to hold; of files half written in it, none is left.
+        otherwise: how to choose another folder, for whoever is refused.
+
     Raises:
-        CheckpointError: another process holds it.
+        DataError: another process holds it.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / LOCK
+    def __init__(self, folder: Path, otherwise: str) -> None:
+        self._path, self._otherwise = folder / LOCK, otherwise
         self._file: IO[str] = self._path.open("a+", encoding="utf-8", errors="replace")
         try:
             self._take()
@@ -47,13 +51,13 @@ class Lock:
         self._file.seek(0)
         holder = self._file.read().strip()
         if system is False or (system is None and holder and _runs(holder)):
-            raise CheckpointError(
+            raise DataError(
                 f"{self._path.parent} is in use by {holder or 'another process'}. Wait for it, "
-                "stop it, or name another folder with --run."
+                f"stop it, or {self._otherwise}."
                 + (f" If it is gone, remove {self._path}." if system is None else "")
             )
         if holder:
-            log.warning("%s: the run there ended without notice (%s)", self._path.parent, holder)
+            log.warning("%s: what ran there ended without notice (%s)", self._path.parent, holder)
         self._write(f"process {os.getpid()} on {socket.gethostname()}")
 
     def _lock(self) -> bool | None:
