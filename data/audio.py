@@ -37,7 +37,7 @@ EXTENSIONS = _FORMATS.keys()
 # In dB of full scale: a file below the first is silent, as it is to the networks; one above the
 # second holds no samples, whatever they were scaled to (32-bit integers reach 187).
 SILENCE, LOUDEST = -100.0, 200.0
-_RATES = range(4_000, 1_000_000)
+RATES = range(4_000, 1_000_000)
 # Source samples read on either side of a piece before it is resampled, for the filter's flanks.
 _FLANK = 2048
 # Frames read at once. soundfile seeks after each block, and in Opus, where libsndfile has sought
@@ -222,7 +222,7 @@ def _opened(path: Path) -> Iterator[sf.SoundFile]:
             raise AudioError("empty: no bytes")
         # soundfile itself does not open every name there can be, and hides the system's reason.
         with path.open("rb") as raw, sf.SoundFile(raw.fileno(), closefd=False) as file:
-            if file.samplerate not in _RATES:
+            if file.samplerate not in RATES:
                 raise AudioError(f"no audio: a sampling rate of {file.samplerate} Hz")
             if file.frames > _UNKNOWN_LENGTH:
                 raise AudioError("its header does not tell its length; encode it again")
@@ -251,13 +251,17 @@ def _mono(file: sf.SoundFile, frames: float = math.inf) -> Signal:
 
 
 def _wav_is_cut_short(path: Path) -> bool:
-    """Whether less follows than a wav file's first bytes announce; libsndfile does not mind.
+    with path.open("rb") as file:
+        return announces_more(file.read(8), path.stat().st_size)
+
+
+def announces_more(head: bytes, size: int) -> bool:
+    """Whether a wav file's first bytes announce more than its size; libsndfile does not mind.
 
     Programs that write into a pipe announce 0, or 2 or 4 GB; others miscount by a header.
     """
-    with path.open("rb") as file:
-        kind, announced = file.read(4), int.from_bytes(file.read(4), "little")
-    return kind == b"RIFF" and path.stat().st_size + 64 < announced < 0x7FFF0000
+    kind, announced = head[:4], int.from_bytes(head[4:8], "little")
+    return kind == b"RIFF" and size + 64 < announced < 0x7FFF0000
 
 
 def _to_16k(x: Signal, rate: int) -> Signal:

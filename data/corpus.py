@@ -33,7 +33,7 @@ _LAYOUTS = {
     ),
 }
 _LISTED = 20  # files, before "and N more"
-_PAIR_TOLERANCE = SAMPLE_RATE // 10
+PAIR_TOLERANCE = SAMPLE_RATE // 10
 _TEST_SPEAKER = (
     "{} is a test speaker of VoiceBank-DEMAND (if this is somebody else, say so in speakers.csv)"
 )
@@ -94,7 +94,7 @@ def load_pairs(root: Path, split: str, skip_bad: bool = False) -> list[Pair]:
             bad |= {path: reason for path, reason in sides if isinstance(reason, str)}
         elif split != "test" and is_test_speaker(speaker):
             bad[clean[name]] = _TEST_SPEAKER.format(speaker)
-        elif abs(one.frames - other.frames) > _PAIR_TOLERANCE:
+        elif abs(one.frames - other.frames) > PAIR_TOLERANCE:
             seconds = (info.frames / SAMPLE_RATE for info in (other, one))
             bad[noisy[name]] = "lasts {:.2f} s, its clean file {:.2f} s".format(*seconds)
         else:

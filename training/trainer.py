@@ -12,8 +12,8 @@ from typing import Any
 
 from bandsplit.net import BandSplitNet
 from data.dataset import SpeechDataset
-from data.lock import Lock
 from data.loading import EpochSampler, Loader
+from data.lock import Lock
 from data.workers import usable_cores
 from training.checkpoint import unpack
 from training.config import Config
