@@ -25,9 +25,9 @@ from typing import Any
 
 from bandsplit.cost import measure_cost
 from bandsplit.enhancing import enhance_files
-from data.corpus import find_pairs, find_recordings
 from data.errors import DataError
 from data.files import is_within, remove_partials, write_text
+from data.listing import find_recordings, list_pairs, pair_up
 from data.workers import stop_by_signals
 from evaluation.analysis import AnalysisError, analyse, choose_baseline
 from evaluation.command import check_usage, parser, say, show
@@ -98,7 +98,8 @@ def _of_runs(options: argparse.Namespace) -> Compared:
     loaded = [load_trained(run) for run in options.runs]
     folders = [run if run.is_dir() else run.parent for run in options.runs]
     names = names_of(options.runs)
-    inputs, clean, noisy = find_pairs(options.data, "test")
+    listing = list_pairs(options.data, "test")
+    clean, noisy = listing.clean, listing.noisy
     if not clean.keys() & noisy.keys():
         raise DataError(f"{options.data}: no noisy file is named as a clean one is")
     histories = {name: _history(folder) for name, folder in zip(names, folders, strict=True)}
@@ -106,7 +107,7 @@ def _of_runs(options: argparse.Namespace) -> Compared:
         name: _facts(trained, histories[name]) for name, trained in zip(names, loaded, strict=True)
     }
     _check_baseline(options, [NOISY, *names], facts)
-    for folder in inputs:
+    for folder in listing.folders:
         if is_within(options.out, folder) or is_within(folder, options.out / "enhanced"):
             raise DataError(f"--out {options.out} would put enhanced files among those of {folder}")
     _make_folder(options.out)
@@ -137,8 +138,10 @@ def _of_folders(options: argparse.Namespace) -> Compared:
     """The noisy recordings if they are named, and the files of any other systems."""
     folders = {NOISY: options.noisy} if options.noisy else {}
     folders |= dict(zip(names_of(options.enhanced), options.enhanced, strict=True))
-    clean = find_recordings(options.clean)
     files = {name: find_recordings(folder) for name, folder in folders.items()}
+    clean = pair_up(
+        find_recordings(options.clean), {k: v for x in files.values() for k, v in x.items()}
+    )
     for name, found in files.items():
         if not found.keys() & clean.keys():
             raise DataError(f"{folders[name]}: no file is named as one in {options.clean} is")

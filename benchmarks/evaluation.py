@@ -15,7 +15,7 @@ from pathlib import Path
 
 from data import synthesise
 from data.audio import read
-from data.corpus import find_pairs, find_recordings
+from data.listing import find_recordings, list_pairs
 from data.workers import usable_cores
 from evaluation.metrics import METRICS, score
 from evaluation.scoring import Task, score_files
@@ -29,7 +29,8 @@ def main() -> None:
     if options.clean:
         clean, enhanced = find_recordings(options.clean), find_recordings(options.enhanced)
     else:
-        _, clean, enhanced = find_pairs(synthesise.ensure(_CORPUS), "test")
+        listing = list_pairs(synthesise.ensure(_CORPUS), "test")
+        clean, enhanced = dict(listing.clean), dict(listing.noisy)
     names = list(islice(cycle(sorted(clean.keys() & enhanced.keys())), options.files))
     tasks = [Task("noisy", name, clean[name], enhanced[name]) for name in names]
     cores = usable_cores()

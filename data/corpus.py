@@ -6,33 +6,20 @@ Free of torch.
 from __future__ import annotations
 
 import logging
-import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.audio import SAMPLE_RATE, AudioError, Info, find_audio
+from data.audio import SAMPLE_RATE, Info
 from data.errors import DataError
 from data.index import look_over
+from data.listing import Listing, find_recordings, list_pairs
 from data.speakers import is_test_speaker, speakers_of
 
 log = logging.getLogger("data")
 
-# Folders of clean and noisy files below a corpus, by split, most specific first.
-_LAYOUTS = {
-    "train": (
-        ("train/clean", "train/noisy"),
-        ("clean_trainset_28spk_wav", "noisy_trainset_28spk_wav"),
-        ("clean_trainset_56spk_wav", "noisy_trainset_56spk_wav"),
-        ("clean", "noisy"),
-    ),
-    "valid": (("valid/clean", "valid/noisy"),),
-    "test": (
-        ("test/clean", "test/noisy"),
-        ("clean_testset_wav", "noisy_testset_wav"),
-        ("clean", "noisy"),
-    ),
-}
 _LISTED = 20  # files, before "and N more"
+_ANOTHER = "is another file than the corpus' manifest says (python -m data.verify tells more)"
 PAIR_TOLERANCE = SAMPLE_RATE // 10
 _TEST_SPEAKER = (
     "{} is a test speaker of VoiceBank-DEMAND (if this is somebody else, say so in speakers.csv)"
@@ -60,34 +47,28 @@ class Pair:
     frames: int
 
 
-def pair_folders(root: Path, split: str) -> tuple[Path, Path] | None:
-    """The clean and the noisy folder of a split ("train", "valid", "test"), or None."""
-    for clean, noisy in _LAYOUTS[split]:
-        # A folder that may not be looked into is none, as os.path sees it.
-        if os.path.isdir(root / clean) and os.path.isdir(root / noisy):
-            return root / clean, root / noisy
-    return None
-
-
 def load_pairs(root: Path, split: str, skip_bad: bool = False) -> list[Pair]:
     """All pairs of a split of a corpus, looked over.
 
-    Of two lengths that differ by at most 0.1 s the common part counts. The benchmark's test
-    speakers are refused but in "test".
+    What a corpus may be: see `data.listing.list_pairs`. Of two lengths that differ by at most
+    0.1 s the common part counts. The benchmark's test speakers are refused but in "test".
 
     Raises:
         DataError: there is no such split, nothing of it is usable, or a file is bad and `skip_bad`
             is not set.
     """
-    folders, clean, noisy = find_pairs(root, split)
-    bad = {noisy[name]: "has no clean file of that name" for name in noisy.keys() - clean}
-    bad |= {clean[name]: "has no noisy file of that name" for name in clean.keys() - noisy}
+    return pairs_of(list_pairs(root, split), root, split, skip_bad)
+
+
+def pairs_of(listing: Listing, root: Path, split: str, skip_bad: bool = False) -> list[Pair]:
+    """The pairs of what has been listed: see `load_pairs`."""
+    clean, noisy = listing.clean, listing.noisy
+    bad = _alone(noisy, clean, "clean") | _alone(clean, noisy, "noisy")
     names = sorted(clean.keys() & noisy.keys())
     found = look_over([side[name] for name in names for side in (clean, noisy)])
-    speakers = speakers_of(folders[0], [clean[name] for name in names])
     pairs = []
     for name in names:
-        speaker = speakers[clean[name]]
+        speaker = listing.speakers[name]
         one, other = found[clean[name]], found[noisy[name]]
         if isinstance(one, str) or isinstance(other, str):
             sides = ((clean[name], one), (noisy[name], other))
@@ -99,25 +80,23 @@ def load_pairs(root: Path, split: str, skip_bad: bool = False) -> list[Pair]:
             bad[noisy[name]] = "lasts {:.2f} s, its clean file {:.2f} s".format(*seconds)
         else:
             frames = min(one.frames, other.frames)
+            if frames != listing.frames.get(name, frames):
+                bad[noisy[name]] = f"{_ANOTHER}: it was {listing.frames[name]} samples long"
+                continue
             pairs.append(Pair(name, clean[name], noisy[name], speaker, frames))
     _report(root, found, bad, len(pairs), skip_bad)
     return pairs
 
 
-def find_pairs(
-    root: Path, split: str
-) -> tuple[tuple[Path, Path], dict[str, Path], dict[str, Path]]:
-    """The clean and the noisy folder of a split, and the files in each by name, not looked into.
-
-    Raises:
-        DataError: there is no such split, or a folder has no audio.
-    """
-    folders = pair_folders(root, split)
-    if folders is None:
-        known = ", ".join(f"{clean} + {noisy}" for clean, noisy in _LAYOUTS[split])
-        raise DataError(f"{root}: no {split} pairs. Known folders below it: {known}.")
-    clean, noisy = (find_recordings(folder) for folder in folders)
-    return folders, clean, noisy
+def _alone(own: Mapping[str, Path], others: Mapping[str, Path], side: str) -> dict[Path, str]:
+    """Why files make no pair. Names that differ in capital letters are not taken for the same."""
+    alike = {name.casefold(): path for name, path in others.items() if name not in own}
+    reasons = {}
+    for name in own.keys() - others:
+        reasons[own[name]] = f"has no {side} file of that name"
+        if name.casefold() in alike:
+            reasons[own[name]] += f", only {alike[name.casefold()].name}"
+    return reasons
 
 
 def load_recordings(folder: Path, skip_bad: bool = False, speech: bool = True) -> list[Recording]:
@@ -143,19 +122,6 @@ def load_recordings(folder: Path, skip_bad: bool = False, speech: bool = True) -
     return recordings
 
 
-def find_recordings(folder: Path) -> dict[str, Path]:
-    """`data.audio.find_audio`, where finding nothing is a DataError."""
-    if not os.path.isdir(folder):
-        raise DataError(f"{folder}: no such folder, or one that may not be looked into")
-    try:
-        files = find_audio(folder)
-    except AudioError as error:
-        raise DataError(f"{folder}: {error}") from None
-    if not files:
-        raise DataError(f"{folder}: no audio in it (wav, flac, ogg or opus)")
-    return files
-
-
 def _report(
     where: Path,
     found: dict[Path, Info | str],
@@ -167,7 +133,7 @@ def _report(
     mixed = [p for p, i in found.items() if isinstance(i, Info) and i.channels != 1]
     for files, what in ((converted, "resampled to 16 kHz"), (mixed, "mixed down to mono")):
         if files:
-            named = ", ".join(str(path.relative_to(where)) for path in files[:_LISTED])
+            named = ", ".join(_below(where, path) for path in files[:_LISTED])
             more = f" and {len(files) - _LISTED} more" if len(files) > _LISTED else ""
             log.info("%s: %d files are %s: %s%s", where, len(files), what, named, more)
     if not bad and usable:
@@ -181,3 +147,7 @@ def _report(
     if not skip_bad:
         raise DataError(f"{listing}\nRepair or remove them, or go on without them: --skip-bad.")
     log.warning("%s", listing)
+
+
+def _below(where: Path, path: Path) -> str:
+    return str(path.relative_to(where) if path.is_relative_to(where) else path)

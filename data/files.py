@@ -49,11 +49,20 @@ def digest_of(paths: Iterable[Path]) -> str:
     """
     whole = hashlib.sha256()
     for path in paths:
-        if not stat.S_ISREG(path.stat().st_mode):  # a named pipe would wait for ever
-            raise OSError(errno.EINVAL, "not a file", str(path))
-        with path.open("rb") as file:
-            whole.update(hashlib.file_digest(file, "sha256").digest())
+        whole.update(bytes.fromhex(sha256_of(path)))
     return whole.hexdigest()
+
+
+def sha256_of(path: Path) -> str:
+    """A file's SHA-256, hexadecimal, as other programs tell it.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):  # a named pipe would wait for ever
+        raise OSError(errno.EINVAL, "not a file", str(path))
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def remove_partials(folder: Path, older_than: float = 0.0) -> None:

@@ -22,7 +22,8 @@ from data.download import Patience
 from data.errors import DataError, FailedError
 from data.files import remove_partials, replacing
 from data.lock import Lock
-from data.prepared import LOGS, PREPARED, is_finished, unmatched, write_prepared
+from data.noise_log import FOLDER as LOGS
+from data.prepared import PREPARED, is_finished, unmatched, write_prepared
 from data.workers import usable_cores
 
 log = logging.getLogger("data")
@@ -124,17 +125,8 @@ class _Preparation:
         listed = {f"{stem}/{name}": why for stem in bad for name, why in bad[stem].items()}
         for clean in (stem for stem in self.journals if stem.startswith("clean_")):
             noisy = clean.replace("clean_", "noisy_", 1)
-            # Whoever is bad is listed already, and its partner is not to blame.
-            unusable = bad[clean].keys() | bad[noisy].keys()
-            sides = (
-                {
-                    name: made
-                    for name, made in self.journals[stem].done.items()
-                    if name not in unusable
-                }
-                for stem in (clean, noisy)
-            )
-            listed |= unmatched((clean, noisy), tuple(sides))
+            sides = {stem: self.journals[stem].done for stem in (clean, noisy)}
+            listed |= unmatched(sides, bad[clean].keys() | bad[noisy].keys())
         if listed:
             lines = [f"  {name}: {reason}" for name, reason in sorted(listed.items())]
             if len(lines) > _LISTED:
@@ -185,12 +177,12 @@ def _begin(root: Path) -> None:
         DataError: it cannot, or holds something else.
     """
     try:
-        there = (
-            sorted(n for n in os.listdir(root) if not n.startswith(".")) if root.exists() else []
-        )
-        if there and not (root / STATE).is_dir() and not (root / PREPARED).is_file():
+        there = os.listdir(root) if root.exists() else []
+        strangers = sorted(name for name in there if not name.startswith("."))
+        if strangers and STATE not in there and PREPARED not in there:
             raise DataError(
-                f"{root} holds something else ({there[0]}); name a new or an empty folder with --root"
+                f"{root} holds something else ({strangers[0]}); name a new or an empty folder "
+                "with --root"
             )
         (root / STATE).mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=root / STATE):

@@ -18,9 +18,9 @@ from data.conversion import RESAMPLER, Converted, sizes_in
 from data.corpus import PAIR_TOLERANCE
 from data.datashare import Archive, Record
 from data.files import write_text
+from data.noise_log import FOLDER as LOGS
 
 PREPARED = "prepared.json"
-LOGS = "logfiles"
 
 
 def is_finished(root: Path, archives: Sequence[Archive]) -> bool:

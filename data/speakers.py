@@ -17,6 +17,8 @@ log = logging.getLogger("data")
 
 # The speakers of VoiceBank-DEMAND's test set. Trained or selected on, they would spoil that test.
 _TEST_SPEAKERS = {"p232", "p257"}
+# Two of its 28 training speakers, a woman and a man, that are kept for validation.
+HELD_OUT = ("p226", "p287")
 
 
 def speakers_of(folder: Path, files: Iterable[Path]) -> dict[Path, str]:

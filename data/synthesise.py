@@ -8,7 +8,7 @@ real speech.
 
 `data.plan` draws every parameter into rows, kept as DIR/corpus.csv; `render` makes
 DIR/{train,valid,test}/{clean,noisy}/NAME.wav (16 kHz, one channel, 16 bit) of nothing but that
-file. A row gives the same bytes in any order, in any process.
+file. A row gives the same bytes in any order, in any process. `data.manifest` adds its tables.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from scipy.fft import irfft, rfft, rfftfreq
 from tqdm import tqdm
 
+from data import manifest
 from data.audio import SAMPLE_RATE
 from data.errors import DataError
 from data.espeak import Voice, speak
@@ -42,7 +43,9 @@ from data.sentences import sentence
 from data.sound import Signal, ambience, reverberate
 from data.workers import process_pool, usable_cores
 
-_MADE = re.compile(r"corpus\.csv|(train|valid|test)/(clean|noisy)/[^/]+\.wav")
+_MADE = re.compile(
+    r"corpus\.csv|(train|valid|test)/(clean|noisy)/[^/]+\.wav|(manifests|packed)/[^/]+"
+)
 FOLDER = Path(__file__).resolve().parent / "synthetic"
 
 
@@ -176,6 +179,7 @@ def _make(target: Path, text: str, workers: int) -> None:
         unfinished.mkdir()
         (unfinished / "corpus.csv").write_text(text, "utf-8", newline="")
         render(from_csv(text), unfinished, workers)
+        manifest.make(unfinished)
         if _difference(target, text) == "":
             return  # another process was faster
         if target.exists():

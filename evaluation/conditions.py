@@ -6,7 +6,6 @@ the files' names, measured SNRs. Free of torch.
 
 from __future__ import annotations
 
-import csv
 import logging
 import math
 import os
@@ -16,21 +15,21 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
-from data.corpus import find_recordings, pair_folders
+from data.entry import path_of, read_entries
 from data.errors import DataError
-from data.plan import from_csv
+from data.listing import find_recordings, pair_folders
+from data.noise_log import FOLDER, TEST_LOG, read_log
 from data.speakers import speakers_of
 
 log = logging.getLogger("evaluation")
 
 SNR, NOISE, SPEAKER = "input SNR (dB)", "noise", "speaker"
-LOG, PLAN, SPEAKERS = "log_testset.txt", "corpus.csv", "speakers.csv"
+SPEAKERS = "speakers.csv"
 
 # Nominal SNRs of more values than this go into bins, as measured ones do.
 _MOST_VALUES = 10
 _MOST_GROUPS = 40  # a table of more columns is none
 _EDGES = (-5, 0, 5, 10, 15, 20)  # dB; a bin holds its lower edge
-_LISTED = 5  # malformed lines, before "and N more"
 
 _NAMES = [
     re.compile(pattern)
@@ -166,43 +165,24 @@ def _tables(root: Path) -> Iterator[tuple[str, dict[str, Conditions]]]:
     # A folder of clean files may be the corpus's own, or one of a split's (test/clean).
     places = (root, clean.parent) if folders else (root, root.parent, root.parent.parent)
     for place in dict.fromkeys(places):
-        for path in (place / LOG, place / "logfiles" / LOG):
-            yield LOG, _read_log(path)
-        yield PLAN, _read_plan(place / PLAN)
+        yield "manifest", _read_manifest(path_of(place, "test"))
+        for path in (place / TEST_LOG, place / FOLDER / TEST_LOG):
+            log_lines = read_log(path)
+            yield (
+                TEST_LOG,
+                {name: Conditions(snr, noise) for name, (noise, snr) in log_lines.items()},
+            )
     yield SPEAKERS, _read_speakers(clean)
 
 
-def _read_log(path: Path) -> dict[str, Conditions]:
-    """The log of VoiceBank-DEMAND: a file's name, its noise and its SNR a line."""
-    table: dict[str, Conditions] = {}
-    malformed = []
-    for number, line in enumerate(_read(path).splitlines(), start=1):
-        fields = line.split()
-        if not fields:
-            continue
-        try:
-            name, noise, snr = fields
-            if not math.isfinite(float(snr)):
-                raise ValueError
-        except ValueError:
-            malformed.append(str(number))
-        else:
-            table[name.removesuffix(".wav")] = Conditions(float(snr), noise)
-    if malformed:
-        more = f" and {len(malformed) - _LISTED} more" if len(malformed) > _LISTED else ""
-        lines = ("line " if len(malformed) == 1 else "lines ") + ", ".join(malformed[:_LISTED])
-        log.warning("%s: %s%s left out: expected NAME NOISE SNR", path, lines, more)
-    return table
-
-
-def _read_plan(path: Path) -> dict[str, Conditions]:
-    """The embedded corpus's own table."""
-    try:
-        rows = from_csv(_read(path))
-    except (DataError, csv.Error) as error:
-        log.warning("%s is left out: %s", path, error)
+def _read_manifest(path: Path) -> dict[str, Conditions]:
+    if not os.path.isfile(path):
         return {}
-    return {row.name: Conditions(row.snr_db, row.noise, row.speaker) for row in rows}
+    try:
+        return {e.name: Conditions(e.snr_db, e.noise, e.speaker) for e in read_entries(path)}
+    except DataError as error:
+        log.warning("%s", error)
+        return {}
 
 
 def _read_speakers(clean: Path) -> dict[str, Conditions]:
@@ -216,14 +196,3 @@ def _read_speakers(clean: Path) -> dict[str, Conditions]:
         log.warning("%s is left out: %s", clean / SPEAKERS, error)
         return {}
     return {name: Conditions(speaker=speakers[path]) for name, path in files.items()}
-
-
-def _read(path: Path) -> str:
-    """A text, "" where there is none; bytes that are none become question marks."""
-    if not os.path.isfile(path):
-        return ""
-    try:
-        return path.read_bytes().decode("utf-8-sig", "replace")
-    except OSError as error:
-        log.warning("%s is left out: %s", path, error.strerror)
-        return ""

@@ -115,23 +115,24 @@ def test_a_log_of_other_files_says_nothing(tmp_path: Path):
     assert {axis: each.source for axis, each in found.items()} == {SNR: "measured"}
 
 
-def test_the_embedded_corpus_tells_by_its_plan(tiny_corpus: Path):
+def test_the_embedded_corpus_tells_by_its_manifest(tiny_corpus: Path):
     names = [pair.name for pair in load_pairs(tiny_corpus, "test")]
     rows = {row.name: row for row in plan(0, 6, 2, 4)}
     for root in (tiny_corpus, tiny_corpus / "test" / "clean"):
         found = find(names, dict.fromkeys(names, 40.0), root)
-        assert {each.source for each in found.values()} == {"corpus.csv"}
+        assert {each.source for each in found.values()} == {"manifest"}
         assert found[SNR].labels == {name: f"{rows[name].snr_db:g}" for name in names}
         assert found[NOISE].labels == {name: rows[name].noise for name in names}
         assert found[SPEAKER].labels == {name: rows[name].speaker for name in names}
 
 
-def test_another_corpus_csv_is_left_out_with_a_warning(
+def test_a_damaged_manifest_is_left_out_with_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
-    (tmp_path / "corpus.csv").write_text("file,length\np232_001,3\n")
+    (tmp_path / "manifests").mkdir()
+    (tmp_path / "manifests" / "test.jsonl").write_text('{"name": "p232_001"}\n')
     assert set(find(NAMES, root=tmp_path)) == {SPEAKER}
-    assert f"{tmp_path / 'corpus.csv'} is left out: corpus.csv is not a plan" in caplog.text
+    assert "test.jsonl: line 1 is no entry (files is missing or no object)" in caplog.text
 
 
 def test_speakers_csv_is_believed_before_names(tmp_path: Path):

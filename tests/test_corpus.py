@@ -13,8 +13,9 @@ import soundfile as sf
 from recordings import put, put_pairs, sound
 
 from data import corpus, index
-from data.corpus import find_recordings, load_pairs, load_recordings, pair_folders
+from data.corpus import load_pairs, load_recordings
 from data.errors import DataError
+from data.listing import _LAYOUTS, find_recordings, pair_folders
 
 RATE = 16000
 
@@ -29,7 +30,7 @@ def _own_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("split", "folders"),
-    [(split, folders) for split, known in corpus._LAYOUTS.items() for folders in known],
+    [(split, folders) for split, known in _LAYOUTS.items() for folders in known],
 )
 def test_every_layout(tmp_path: Path, split: str, folders: tuple[str, str]):
     for side in folders:

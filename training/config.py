@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from data.speakers import HELD_OUT
+
 
 class ConfigError(ValueError):
     """A setting is wrong; the text says which, and what is expected."""
@@ -89,7 +91,7 @@ class Data:
     batch_size: int = 6  # of a step, whatever the number of processes
     crop_seconds: float = 2.0
     snr_db: tuple[float, float] = (-2.5, 17.5)  # for "mix": lowest and highest
-    validation_speakers: tuple[str, ...] = ("p226", "p287")  # where the corpus has them
+    validation_speakers: tuple[str, ...] = HELD_OUT  # where the corpus has them
     validation_share: float = 0.05  # of the speakers and noise files, where it has not
     validation_files: int = 48  # at most
     validation_seconds: float = 8.0  # of each file, at most

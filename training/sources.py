@@ -10,9 +10,10 @@ from typing import TypeVar
 
 from data import synthesise
 from data.audio import SAMPLE_RATE
-from data.corpus import Pair, Recording, load_pairs, load_recordings, pair_folders
+from data.corpus import Pair, Recording, load_pairs, load_recordings
 from data.dataset import MixDataset, PairDataset, SpeechDataset
 from data.errors import DataError
+from data.listing import has_split
 from data.speakers import hold_out
 from training.config import Data
 
@@ -43,7 +44,7 @@ def make_datasets(data: Data, seed: int, skip_bad: bool) -> tuple[SpeechDataset,
         return _mixtures(data, seed, skip_bad)
     if data.source == "synthetic":
         synthesise.ensure(Path(data.root))
-    elif pair_folders(Path(data.root), "train") is None:
+    elif not has_split(Path(data.root), "train"):
         raise DataError(MISSING.format(root=data.root))
     return _pairs(data, seed, skip_bad)
 
@@ -51,7 +52,7 @@ def make_datasets(data: Data, seed: int, skip_bad: bool) -> tuple[SpeechDataset,
 def _pairs(data: Data, seed: int, skip_bad: bool) -> tuple[SpeechDataset, SpeechDataset]:
     root = Path(data.root)
     train = load_pairs(root, "train", skip_bad)
-    if pair_folders(root, "valid") is not None:
+    if has_split(root, "valid"):
         valid = load_pairs(root, "valid", skip_bad)
         shared = {pair.speaker for pair in train} & {pair.speaker for pair in valid}
         if shared:

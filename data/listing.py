@@ -1,0 +1,196 @@
+"""Which files of a corpus make a split: by a manifest, a table of pairs, or folders of them.
+
+Nothing is looked into. Free of torch.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from data.audio import SAMPLE_RATE, AudioError, find_audio
+from data.entry import SPLITS, path_of, read_entries
+from data.errors import DataError
+from data.pair_table import is_table, read_table
+from data.speakers import speakers_of
+
+log = logging.getLogger("data")
+
+# Folders of clean and noisy files below a corpus, by split, most specific first.
+_LAYOUTS = {
+    "train": (
+        ("train/clean", "train/noisy"),
+        ("clean_trainset_28spk_wav", "noisy_trainset_28spk_wav"),
+        ("clean_trainset_56spk_wav", "noisy_trainset_56spk_wav"),
+        ("clean", "noisy"),
+    ),
+    "valid": (("valid/clean", "valid/noisy"),),
+    "test": (
+        ("test/clean", "test/noisy"),
+        ("clean_testset_wav", "noisy_testset_wav"),
+        ("clean", "noisy"),
+    ),
+}
+# As Microsoft's DNS challenge names what its synthesizer makes: clean_fileid_7 belongs to
+# book_00000_..._reader_06709_..._snr15_tl-24_fileid_7, whatever comes before.
+_CLEAN_ID = re.compile(r"(?:.*/)?clean_fileid_(\d+)")
+_NOISY_ID = re.compile(r"(?:.*_)?fileid_(\d+)")
+_DNS_SPEAKER = re.compile(r"reader_\d+|(?<![A-Za-z0-9])p\d{3}(?=_)")
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files of a split, not looked into.
+
+    Attributes:
+        folders: that of the clean and that of the noisy files.
+        clean, noisy: paths by utterance. One that only one of the two has makes no pair.
+        speakers: by utterance, of every clean file.
+        frames: by utterance, lengths at 16 kHz that a manifest has.
+    """
+
+    folders: tuple[Path, Path]
+    clean: Mapping[str, Path]
+    noisy: Mapping[str, Path]
+    speakers: Mapping[str, str]
+    frames: Mapping[str, int] = field(default_factory=dict)
+
+
+def list_pairs(root: Path, split: str) -> Listing:
+    """What a corpus has of a split ("train", "valid", "test").
+
+    `root` is a folder with manifests (`data.manifest`) or with folders of clean and noisy files
+    of the same names or of the DNS challenge's (`pair_up`), or a table `*.csv` of pairs.
+
+    Raises:
+        DataError: there is no such split, or a manifest or table cannot be used, or a folder has
+            no audio.
+    """
+    if is_table(root):
+        table = read_table(root, split)
+        if not table.clean:
+            raise DataError(f"{root} has no {split} pairs")
+        return Listing((root.parent, root.parent), table.clean, table.noisy, table.speakers)
+    listing = _in_manifest(root, split) or in_folders(root, split)
+    if listing is None:
+        known = ", ".join(f"{clean} + {noisy}" for clean, noisy in _LAYOUTS[split])
+        raise DataError(f"{root}: no {split} pairs. Known folders below it: {known}.")
+    return listing
+
+
+def has_split(root: Path, split: str) -> bool:
+    """Whether there seems to be such a split.
+
+    Raises:
+        DataError: a table cannot be used.
+    """
+    if is_table(root):
+        return bool(read_table(root, split).clean)
+    return path_of(root, split).is_file() or pair_folders(root, split) is not None
+
+
+def pair_folders(root: Path, split: str) -> tuple[Path, Path] | None:
+    """The clean and the noisy folder of a split ("train", "valid", "test"), or None."""
+    for clean, noisy in _LAYOUTS[split]:
+        # A folder that may not be looked into is none, as os.path sees it.
+        if os.path.isdir(root / clean) and os.path.isdir(root / noisy):
+            return root / clean, root / noisy
+    return None
+
+
+def find_recordings(folder: Path) -> dict[str, Path]:
+    """`data.audio.find_audio`, where finding nothing is a DataError."""
+    if not os.path.isdir(folder):
+        raise DataError(f"{folder}: no such folder, or one that may not be looked into")
+    try:
+        files = find_audio(folder)
+    except AudioError as error:
+        raise DataError(f"{folder}: {error}") from None
+    if not files:
+        raise DataError(f"{folder}: no audio in it (wav, flac, ogg or opus)")
+    return files
+
+
+def pair_up(clean: Mapping[str, Path], noisy: Mapping[str, Path]) -> dict[str, Path]:
+    """The clean files by the names of their noisy ones, and those that have none by their own.
+
+    Names are the same on both sides, or end in the same `fileid_N` in the DNS challenge's way,
+    where several noisy files may share a clean one.
+    """
+    by_id = {m[1]: name for name in clean if (m := _CLEAN_ID.fullmatch(name))}
+    paired, used = {}, set()
+    for name in noisy:
+        match = _NOISY_ID.fullmatch(PurePosixPath(name).name)
+        own = name if name in clean else by_id.get(match[1]) if match else None
+        if own is not None:
+            paired[name] = clean[own]
+            used.add(own)
+    return paired | {name: path for name, path in clean.items() if name not in used}
+
+
+def in_folders(root: Path, split: str) -> Listing | None:
+    """`list_pairs` of folders alone, whatever manifests say; None where there are none."""
+    folders = pair_folders(root, split)
+    if folders is None:
+        return None
+    by_name, noisy = (find_recordings(folder) for folder in folders)
+    clean = pair_up(by_name, noisy)
+    by_path = speakers_of(folders[0], by_name.values())
+    table = os.path.lexists(folders[0] / "speakers.csv")
+    speakers = {}
+    for name, path in clean.items():
+        dns = _CLEAN_ID.fullmatch(path.relative_to(folders[0]).with_suffix("").as_posix())
+        speakers[name] = _dns_speaker(name) if dns and not table else by_path[path]
+    return Listing(folders, clean, noisy, speakers)
+
+
+def _dns_speaker(name: str) -> str:
+    """A reader or VCTK speaker that a noisy file is named after, else the file by itself."""
+    found = _DNS_SPEAKER.search(name)
+    return found[0] if found else name
+
+
+def _in_manifest(root: Path, split: str) -> Listing | None:
+    path = path_of(root, split)
+    if not os.path.lexists(path):
+        return None
+    entries = [entry for entry in read_entries(path) if entry.files.keys() == {"clean", "noisy"}]
+    if not entries:
+        raise DataError(f"{path} has no pairs of clean and noisy files")
+    clean, noisy = ({e.name: root / e.files[side] for e in entries} for side in ("clean", "noisy"))
+    _warn_of_others(root, split)
+    return Listing(
+        pair_folders(root, split) or (root, root),
+        clean,
+        noisy,
+        {e.name: e.speaker for e in entries},
+        {e.name: round(e.seconds * SAMPLE_RATE) for e in entries},
+    )
+
+
+def _warn_of_others(root: Path, split: str) -> None:
+    """Say so where a folder holds noisy files that no manifest knows of."""
+    folders = pair_folders(root, split)
+    if folders is None:
+        return
+    known = {
+        os.path.normpath(root / entry.files["noisy"])
+        for each in SPLITS
+        if path_of(root, each).is_file()
+        for entry in read_entries(path_of(root, each))
+        if "noisy" in entry.files
+    }
+    others = [x for x in find_recordings(folders[1]).values() if os.path.normpath(x) not in known]
+    if others:
+        log.warning(
+            "%s: %d files are in no manifest and left out, %s among them. To take them in: "
+            "python -m data.manifest %s",
+            folders[1],
+            len(others),
+            others[0].relative_to(folders[1]),
+            root,
+        )

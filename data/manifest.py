@@ -1,0 +1,187 @@
+"""Makes a corpus' manifests: which files make pairs, whose, how long, how noisy, with checksums.
+
+    python -m data.manifest ROOT... [--valid SPEAKER...]
+
+ROOT is a corpus of pairs (`data.listing`) and gets ROOT/manifests/{train,valid,test}.jsonl, or a
+folder of single recordings, speech or noise, and gets ROOT/manifests/recordings.jsonl. Where a
+corpus has no validation pairs of its own, those of two speakers are held out of its training
+pairs. Whatever loads the corpus goes by its manifests from then on. Free of torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+from tqdm import tqdm
+
+from data.audio import SAMPLE_RATE
+from data.corpus import load_recordings, pairs_of
+from data.entry import RECORDINGS, SPLITS, Entry, path_of, to_text
+from data.errors import DataError
+from data.files import sha256_of, write_text
+from data.listing import in_folders, pair_folders
+from data.noise_log import FOLDER as LOG_FOLDER
+from data.noise_log import LOGS, read_log
+from data.plan import from_csv
+from data.speakers import HELD_OUT, is_test_speaker
+from data.workers import usable_cores
+
+
+def make(root: Path, held_out: Sequence[str] = HELD_OUT) -> dict[str, int]:
+    """Write the manifests of a corpus of pairs, from its folders; returns their lengths by split.
+
+    held_out: the speakers of "valid", where there are no folders of that name; without them all,
+    there is no such manifest, and training holds some speakers out by itself.
+
+    Raises:
+        DataError: there are no pairs, or a file cannot be used, or a manifest cannot be written.
+    """
+    if pair_folders(root, "train") == (folders := pair_folders(root, "test")) and folders:
+        # clean/ and noisy/ alone: of test speakers these pairs are for tests, else for both.
+        listing = in_folders(root, "test")
+        tested = listing is not None and all(map(is_test_speaker, listing.speakers.values()))
+        splits: tuple[str, ...] = ("test",) if tested else ("train",)
+    else:
+        splits = tuple(split for split in SPLITS if pair_folders(root, split))
+    if not splits:
+        raise DataError(
+            f"{root}: no pairs; there are to be folders such as train/clean, train/noisy"
+        )
+    entries = {split: _pairs(root, split) for split in splits}
+    speakers = {entry.speaker for entry in entries.get("train", ())}
+    if "valid" not in entries and set(held_out) < speakers:
+        entries["valid"] = [e for e in entries["train"] if e.speaker in held_out]
+        entries["train"] = [e for e in entries["train"] if e.speaker not in held_out]
+    for split in SPLITS:
+        _write(root, split, entries.get(split))
+    return {split: len(found) for split, found in entries.items()}
+
+
+def make_recordings(folder: Path) -> int:
+    """Write the manifest of a folder of single recordings; returns its length. Raises DataError."""
+    found = load_recordings(folder, speech=False)
+    digests = _digests(recording.path for recording in found)
+    entries = [
+        Entry(
+            recording.name,
+            {"audio": _relative(folder, recording.path)},
+            {"audio": digests[recording.path]},
+            recording.speaker,
+            recording.info.frames / SAMPLE_RATE,
+        )
+        for recording in found
+    ]
+    _write(folder, RECORDINGS, entries)
+    return len(entries)
+
+
+def _pairs(root: Path, split: str) -> list[Entry]:
+    listing = in_folders(root, split)
+    if listing is None:
+        raise DataError(f"{root}: no {split} pairs")
+    pairs = pairs_of(listing, root, split)
+    digests = _digests(path for pair in pairs for path in (pair.clean, pair.noisy))
+    noises = _noises(root, split)
+    entries = []
+    for pair in pairs:
+        sides = {"clean": pair.clean, "noisy": pair.noisy}
+        noise, snr = noises.get(Path(pair.name).name, (None, None))
+        entries.append(
+            Entry(
+                pair.name,
+                {side: _relative(root, path) for side, path in sides.items()},
+                {side: digests[path] for side, path in sides.items()},
+                pair.speaker,
+                pair.frames / SAMPLE_RATE,
+                snr,
+                noise,
+            )
+        )
+    return entries
+
+
+def _noises(root: Path, split: str) -> dict[str, tuple[str, float]]:
+    """Noise and SNR by name, from the corpus' log or its plan."""
+    found: dict[str, tuple[str, float]] = {}
+    for name in LOGS.get(split, ()):
+        for place in (root, root / LOG_FOLDER):
+            found |= read_log(place / name)
+    plan = root / "corpus.csv"  # of the embedded corpus
+    if plan.is_file():
+        rows = from_csv(plan.read_text("utf-8"))
+        found |= {row.name: (row.noise, row.snr_db) for row in rows if row.split == split}
+    return found
+
+
+def _digests(paths: Iterable[Path]) -> dict[Path, str]:
+    """Each file's checksum. Raises DataError."""
+    distinct = list(dict.fromkeys(paths))
+    bar = partial(tqdm, total=len(distinct), desc="checksums", unit="file", disable=None)
+    try:
+        with ThreadPoolExecutor(usable_cores()) as pool:
+            return dict(zip(distinct, bar(pool.map(sha256_of, distinct)), strict=True))
+    except OSError as error:
+        raise DataError(f"{error.filename} cannot be read ({error.strerror})") from None
+
+
+def _relative(root: Path, path: Path) -> str:
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path.absolute())
+
+
+def _write(root: Path, split: str, entries: Sequence[Entry] | None) -> None:
+    """Write a manifest, or see that there is none of this split."""
+    path = path_of(root, split)
+    try:
+        if entries is None:
+            path.unlink(missing_ok=True)
+        else:
+            path.parent.mkdir(exist_ok=True)
+            write_text(path, to_text(entries))
+    except OSError as error:
+        raise DataError(f"{path} cannot be written ({error.strerror})") from None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status: 0, or 2 after a message."""
+    parser = argparse.ArgumentParser(
+        prog="python -m data.manifest",
+        description="Write the manifests of corpora of pairs, or of folders of recordings.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("roots", nargs="+", type=Path, metavar="ROOT")
+    parser.add_argument(
+        "--valid",
+        nargs="+",
+        metavar="SPEAKER",
+        default=list(HELD_OUT),
+        help=f"held out for validation (default: {' '.join(HELD_OUT)}, if they are there)",
+    )
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    for root in options.roots:
+        try:
+            print(f"{root}: {describe(root, options.valid)}")
+        except DataError as error:
+            print(f"manifest: {error}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print("manifest: interrupted", file=sys.stderr)
+            return 130
+    return 0
+
+
+def describe(root: Path, held_out: Sequence[str] = HELD_OUT) -> str:
+    """Make the manifests of pairs, or else of recordings, and say how long they are."""
+    if any(pair_folders(root, split) for split in SPLITS):
+        return ", ".join(f"{n:,} {split}" for split, n in make(root, held_out).items()) + " pairs"
+    return f"{make_recordings(root):,} recordings"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
