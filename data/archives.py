@@ -9,7 +9,7 @@ import unicodedata
 import zlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from zipfile import BadZipFile, ZipFile, ZipInfo
+from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 from data.errors import DataError
 
@@ -127,7 +127,10 @@ def _check(archive: ZipFile, limits: Limits) -> None:
     total = sum(each.file_size for each in every)
     if total > limits.total:
         bad.append(f"all together unpack to {total:,} bytes, more than {limits.total:,}")
-    if sum(each.compress_size for each in every) > Path(str(archive.filename)).stat().st_size:
+    size = Path(str(archive.filename)).stat().st_size
+    if not all(0 <= each.header_offset < size for each in every):
+        bad.append("some lie outside of it")
+    if sum(each.compress_size for each in every) > size:
         bad.append("some lie within one another")
     _refuse(archive, bad)
 
@@ -152,6 +155,7 @@ def _danger(info: ZipInfo, limits: Limits) -> str:
         "has too long a name": len(Path(name).name.encode("utf-8", "replace")) > _LONGEST_NAME,
         "is a link or a device": kind not in (0, stat.S_IFREG, stat.S_IFDIR),
         "is encrypted": info.flag_bits & 1,
+        "is packed in an unusual way": info.compress_type not in (ZIP_STORED, ZIP_DEFLATED),
         "is too large": info.file_size > limits.member,
         "is packed too tightly": info.file_size > max(_SMALL, limits.ratio * info.compress_size),
     }

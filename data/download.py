@@ -230,6 +230,7 @@ class _Transfer:
                 arrived += len(chunk)
                 bar.update(len(chunk))
                 if arrived > self.wanted.most:
+                    self._discard()
                     raise RefusedError(f"sends more than {self.wanted.most} bytes")
         if size is not None and arrived < size:
             raise AgainError(f"the connection ended after {arrived} of {size} bytes")
