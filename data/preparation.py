@@ -164,8 +164,8 @@ class _Preparation:
                 log.warning("%s: %d recordings were at another rate than 48 kHz", stem, others)
         entries = make(self.root)
         write_prepared(self.root, self.shelf.records, made, entries)
-        if remove_archives:
-            for archive in self.archives:
+        for archive in self.archives:
+            if remove_archives and archive.recordings:
                 self.shelf.discard(archive)
         return entries
 

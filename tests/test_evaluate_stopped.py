@@ -7,30 +7,11 @@ import signal
 import subprocess
 import sys
 import time
-import uuid
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
-
-
-def alive(mark: str) -> set[int]:
-    """The processes that have `mark` in their environment, which workers inherit."""
-    found = set()
-    for path in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            if mark.encode() in path.read_bytes():  # that of one that has ended is empty
-                found.add(int(path.parent.name))
-        except OSError:
-            continue  # it has ended meanwhile, or is somebody else's
-    return found
-
-
-def is_scoring(process: int) -> bool:
-    try:
-        return "cypesq" in Path(f"/proc/{process}/maps").read_text()
-    except OSError:
-        return False
+from marked import alive, assert_none_left, has_loaded, new_mark
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="looks at processes in /proc")
@@ -44,19 +25,18 @@ def test_interrupted_scoring_ends_at_once_and_leaves_nothing(
         (tmp_path / f"{number}.wav").symlink_to(source)
     words = [sys.executable, str(ROOT / "evaluate.py"), "--clean", str(tmp_path)]
     words += ["--enhanced", str(tmp_path), "--out", str(tmp_path / "out"), "--workers", "1"]
-    mark = f"MARK={uuid.uuid4().hex}"
-    name, _, value = mark.partition("=")
+    mark = new_mark()
     # Whoever runs the tests in the background has them ignore Ctrl-C, and hands that on.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(
         words,
-        env={**os.environ, name: value},
+        env=os.environ | mark,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     ) as process:
-        while not any(is_scoring(each) for each in alive(mark) - {process.pid}):
+        while not any(has_loaded(each, "cypesq") for each in alive(mark) - {process.pid}):
             assert process.poll() is None
             time.sleep(0.05)
         if how == "terminate":
@@ -71,8 +51,4 @@ def test_interrupted_scoring_ends_at_once_and_leaves_nothing(
     if how != "ctrl-c twice":
         assert message == "evaluate.py: interrupted\n"
         assert os.listdir(tmp_path / "out") == ["per_file.csv"]  # what has been scored is kept
-    for _ in range(100):  # the server that starts workers ends a moment later than its client
-        if not alive(mark):
-            break
-        time.sleep(0.1)
-    assert not alive(mark)
+    assert_none_left(mark)

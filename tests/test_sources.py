@@ -191,7 +191,13 @@ def test_no_data_set_names_three_ways(tmp_path: Path, made: str):
         put_pairs(tmp_path / made, ["q_1.wav"])
     with pytest.raises(DataError, match=f"^no data set at {tmp_path}. There are three") as raised:
         pairs(tmp_path)
-    for way in ("--synthetic", "--data ROOT", "--mix CLEAN NOISE", "10.7488/ds/2117"):
+    for way in (
+        "--synthetic",
+        "--data ROOT",
+        "--mix CLEAN NOISE",
+        "10.7488/ds/2117",
+        "data.voicebank",
+    ):
         assert way in str(raised.value)
 
 

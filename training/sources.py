@@ -28,7 +28,8 @@ MISSING = """no data set at {root}. There are three ways to name one:
   --synthetic             the embedded corpus, made on the spot (for a first try)
   --data ROOT             pairs, in ROOT/train/clean and ROOT/train/noisy or the folders of
                           VoiceBank-DEMAND as published: clean_trainset_28spk_wav and
-                          noisy_trainset_28spk_wav (https://doi.org/10.7488/ds/2117)
+                          noisy_trainset_28spk_wav (https://doi.org/10.7488/ds/2117), which
+                          python -m data.voicebank downloads and converts
   --mix CLEAN NOISE       a folder of clean speech and one of noise, mixed on the fly"""
 
 
