@@ -16,7 +16,7 @@ from data.audio import SAMPLE_RATE, AudioError, find_audio
 from data.entry import SPLITS, path_of, read_entries
 from data.errors import DataError
 from data.pair_table import is_table, read_table
-from data.speakers import speakers_of
+from data.speakers import is_test_speaker, speakers_of
 
 log = logging.getLogger("data")
 
@@ -91,6 +91,37 @@ def has_split(root: Path, split: str) -> bool:
     if is_table(root):
         return bool(read_table(root, split).clean)
     return path_of(root, split).is_file() or pair_folders(root, split) is not None
+
+
+def splits_in(root: Path) -> tuple[str, ...]:
+    """The splits of a corpus, such that no pair is in two of them.
+
+    Raises:
+        DataError: a table cannot be used, or see `folder_splits`.
+    """
+    splits = tuple(split for split in SPLITS if path_of(root, split).is_file())
+    if is_table(root):
+        splits = tuple(split for split in SPLITS if has_split(root, split))
+        both = [read_table(root, split).noisy for split in ("train", "test")]
+        return ("train",) if both[0] == both[1] else splits
+    return splits or folder_splits(root)
+
+
+def folder_splits(root: Path) -> tuple[str, ...]:
+    """The splits that a corpus has folders of, such that no pair is in two of them.
+
+    The folders clean and noisy by themselves are "test" if all in them are the benchmark's test
+    speakers, else "train", although they serve as both.
+
+    Raises:
+        DataError: they hold no audio.
+    """
+    splits = tuple(split for split in SPLITS if pair_folders(root, split))
+    if pair_folders(root, "train") != pair_folders(root, "test"):
+        return splits
+    listing = in_folders(root, "test")
+    tested = listing is not None and all(map(is_test_speaker, listing.speakers.values()))
+    return tuple(split for split in splits if split != ("train" if tested else "test"))
 
 
 def pair_folders(root: Path, split: str) -> tuple[Path, Path] | None:

@@ -25,11 +25,11 @@ from data.corpus import load_recordings, pairs_of
 from data.entry import RECORDINGS, SPLITS, Entry, path_of, to_text
 from data.errors import DataError
 from data.files import sha256_of, write_text
-from data.listing import in_folders, pair_folders
+from data.listing import folder_splits, in_folders, pair_folders
 from data.noise_log import FOLDER as LOG_FOLDER
 from data.noise_log import LOGS, read_log
 from data.plan import from_csv
-from data.speakers import HELD_OUT, is_test_speaker
+from data.speakers import HELD_OUT
 from data.workers import usable_cores
 
 
@@ -42,17 +42,9 @@ def make(root: Path, held_out: Sequence[str] = HELD_OUT) -> dict[str, int]:
     Raises:
         DataError: there are no pairs, or a file cannot be used, or a manifest cannot be written.
     """
-    if pair_folders(root, "train") == (folders := pair_folders(root, "test")) and folders:
-        # clean/ and noisy/ alone: of test speakers these pairs are for tests, else for both.
-        listing = in_folders(root, "test")
-        tested = listing is not None and all(map(is_test_speaker, listing.speakers.values()))
-        splits: tuple[str, ...] = ("test",) if tested else ("train",)
-    else:
-        splits = tuple(split for split in SPLITS if pair_folders(root, split))
+    splits = folder_splits(root)
     if not splits:
-        raise DataError(
-            f"{root}: no pairs; there are to be folders such as train/clean, train/noisy"
-        )
+        raise DataError(f"{root}: no pairs, as in train/clean and train/noisy below it")
     entries = {split: _pairs(root, split) for split in splits}
     speakers = {entry.speaker for entry in entries.get("train", ())}
     if "valid" not in entries and set(held_out) < speakers:

@@ -16,7 +16,7 @@ from recordings import put, put_pairs
 from data import index, synthesise
 from data.dataset import MixDataset, PairDataset
 from data.errors import DataError
-from training.config import Data
+from training.config import Config, Data
 from training.sources import make_datasets
 
 RATE = 16000
@@ -49,7 +49,7 @@ def opened() -> Iterator[list[str]]:
 
 
 def pairs(root: Path, **options: Any) -> tuple[PairDataset, PairDataset]:
-    train, valid = make_datasets(Data(root=str(root), **options), 0, False)
+    train, valid = make_datasets(Config(data=Data(root=str(root), **options)), False)
     assert isinstance(train, PairDataset)
     assert isinstance(valid, PairDataset)
     return train, valid
@@ -57,7 +57,7 @@ def pairs(root: Path, **options: Any) -> tuple[PairDataset, PairDataset]:
 
 def mixtures(root: Path, **options: Any) -> tuple[MixDataset, MixDataset]:
     data = Data("mix", clean=str(root / "speech"), noise=str(root / "noise"), **options)
-    train, valid = make_datasets(data, 0, False)
+    train, valid = make_datasets(Config(data=data), False)
     assert isinstance(train, MixDataset)
     assert isinstance(valid, MixDataset)
     return train, valid
@@ -132,7 +132,7 @@ def test_no_test_split_is_ever_opened(tmp_path: Path, opened: list[str]):
 def test_the_embedded_corpus(tiny_corpus: Path, monkeypatch: pytest.MonkeyPatch, opened: list[str]):
     made = partial(synthesise.ensure, train=6, valid=2, test=4)
     monkeypatch.setattr(synthesise, "ensure", made)
-    train, valid = make_datasets(Data("synthetic", root=str(tiny_corpus)), 0, False)
+    train, valid = make_datasets(Config(data=Data("synthetic", root=str(tiny_corpus))), False)
     assert (len(train), len(valid)) == (6, 2)
     assert not [path for path in opened if path.startswith(str(tiny_corpus / "test"))]
 
@@ -219,14 +219,14 @@ def test_one_noise_file(material: Path):
 def test_speech_and_noise_in_each_other(material: Path, clean: str, noise: str):
     data = Data("mix", clean=str(material / clean), noise=str(material / noise))
     with pytest.raises(DataError, match="one is in the other; move it out"):
-        make_datasets(data, 0, False)
+        make_datasets(Config(data=data), False)
 
 
 def test_missing_folders(material: Path):
     for clean, noise in (("speech", "missing"), ("missing", "noise")):
         data = Data("mix", clean=str(material / clean), noise=str(material / noise))
         with pytest.raises(DataError, match=f"^{material / 'missing'}: no such folder"):
-            make_datasets(data, 0, False)
+            make_datasets(Config(data=data), False)
 
 
 def test_bad_files_are_left_out_on_demand(material: Path):
@@ -234,6 +234,6 @@ def test_bad_files_are_left_out_on_demand(material: Path):
     (material / "noise" / "x.wav").write_text("no noise")
     data = Data("mix", clean=str(material / "speech"), noise=str(material / "noise"))
     with pytest.raises(DataError, match="noise: 1 files cannot be used"):
-        make_datasets(data, 0, False)
-    train, valid = make_datasets(data, 0, True)
+        make_datasets(Config(data=data), False)
+    train, valid = make_datasets(Config(data=data), True)
     assert len(train) + len(valid) == len(VOICES)

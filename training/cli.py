@@ -99,7 +99,7 @@ def _train(
         raise ConfigError(f"--max-steps is {options.max_steps}, expected at least 1")
     folder = _run_folder(config, options)
     with world.one_first():  # what it finds out of the files, the others read from its index
-        train, valid = make_datasets(config.data, config.seed, options.skip_bad)
+        train, valid = make_datasets(config, options.skip_bad)
     try:
         fresh = options.fresh and not _started_again()
         trainer = Trainer(network, config, train, valid, folder, fresh, world)

@@ -1,7 +1,7 @@
 """The configuration of a run: frozen, grouped by consequence, compared field by field.
 
-`model`, `loss`, `optim`, `data` and `seed` decide what is learnt, and name the run: a run is only
-continued where they are the same. `run` decides how fast and how far, and may change.
+`model`, `loss`, `optim`, `data`, `augment` and `seed` decide what is learnt, and name the run: it
+is only continued where they are the same. `run` decides how fast and how far, and may change.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from data.augment import Augment
 from data.speakers import HELD_OUT
 
 
@@ -118,6 +119,7 @@ class Run:
     amp: str = "auto"  # "auto", "bf16", "fp16" or "off"
     accumulate: int = 1  # pieces that a process takes its part of the batch in, to save memory
     workers: int = 2  # of each process' loader
+    packed: bool = True  # read from packs, where the data have some
     pesq_workers: int = 0  # of each process; 0: one for each core but one, shared among processes
     log_every: int = 10  # steps
     save_minutes: float = 10.0  # between checkpoints inside an epoch
@@ -146,6 +148,7 @@ class Config:
     loss: Loss = Loss()
     optim: Optim = Optim()
     data: Data = Data()
+    augment: Augment = field(default_factory=Augment)
     run: Run = Run()
 
     def __post_init__(self) -> None:

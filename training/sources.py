@@ -14,8 +14,10 @@ from data.corpus import Pair, Recording, load_pairs, load_recordings
 from data.dataset import MixDataset, PairDataset, SpeechDataset
 from data.errors import DataError
 from data.listing import has_split
-from data.speakers import hold_out
-from training.config import Data
+from data.packed import find_packs
+from data.samples import Samples
+from data.speakers import HELD_OUT, hold_out
+from training.config import Config, Data
 
 log = logging.getLogger("training")
 
@@ -33,7 +35,7 @@ MISSING = """no data set at {root}. There are three ways to name one:
   --mix CLEAN NOISE       a folder of clean speech and one of noise, mixed on the fly"""
 
 
-def make_datasets(data: Data, seed: int, skip_bad: bool) -> tuple[SpeechDataset, SpeechDataset]:
+def make_datasets(config: Config, skip_bad: bool) -> tuple[SpeechDataset, SpeechDataset]:
     """Training pieces and whole validation utterances, by held-out speakers (and noise files).
 
     The split is logged. No test split is ever opened.
@@ -41,17 +43,18 @@ def make_datasets(data: Data, seed: int, skip_bad: bool) -> tuple[SpeechDataset,
     Raises:
         DataError: data are missing or unusable.
     """
+    data = config.data
     if data.source == "mix":
-        return _mixtures(data, seed, skip_bad)
+        return _mixtures(config, skip_bad)
     if data.source == "synthetic":
         synthesise.ensure(Path(data.root))
     elif not has_split(Path(data.root), "train"):
         raise DataError(MISSING.format(root=data.root))
-    return _pairs(data, seed, skip_bad)
+    return _pairs(config, skip_bad)
 
 
-def _pairs(data: Data, seed: int, skip_bad: bool) -> tuple[SpeechDataset, SpeechDataset]:
-    root = Path(data.root)
+def _pairs(config: Config, skip_bad: bool) -> tuple[SpeechDataset, SpeechDataset]:
+    data, seed, root = config.data, config.seed, Path(config.data.root)
     train = load_pairs(root, "train", skip_bad)
     if has_split(root, "valid"):
         valid = load_pairs(root, "valid", skip_bad)
@@ -62,19 +65,30 @@ def _pairs(data: Data, seed: int, skip_bad: bool) -> tuple[SpeechDataset, Speech
                 "Move their files to one of the two, or remove the valid folder: speakers are then "
                 "held out of train."
             )
+        if data.validation_speakers not in (HELD_OUT, ()):
+            log.warning(
+                "%s has validation pairs of its own: data.validation_speakers is of no effect "
+                "(python -m data.manifest %s --valid SPEAKER... changes what manifests say)",
+                root,
+                root,
+            )
     else:
         held_out = _held_out_speakers([pair.speaker for pair in train], data, seed, root)
         valid = [pair for pair in train if pair.speaker in held_out]
         train = [pair for pair in train if pair.speaker not in held_out]
     valid = _spread(valid, data.validation_files)
     _log_split(train, valid)
+    source = _samples_of(config, root)
     return (
-        PairDataset(train, seed, _samples(data.crop_seconds)),
-        PairDataset(valid, seed, None, _samples(data.validation_seconds)),
+        PairDataset(
+            train, seed, _frames(data.crop_seconds), samples=source, augment=config.augment
+        ),
+        PairDataset(valid, seed, None, _frames(data.validation_seconds), source),
     )
 
 
-def _mixtures(data: Data, seed: int, skip_bad: bool) -> tuple[SpeechDataset, SpeechDataset]:
+def _mixtures(config: Config, skip_bad: bool) -> tuple[SpeechDataset, SpeechDataset]:
+    data, seed = config.data, config.seed
     folders = [Path(os.path.realpath(folder)) for folder in (data.clean, data.noise)]
     if folders[0].is_relative_to(folders[1]) or folders[1].is_relative_to(folders[0]):
         raise DataError(f"{data.clean} and {data.noise}: one is in the other; move it out of there")
@@ -95,13 +109,16 @@ def _mixtures(data: Data, seed: int, skip_bad: bool) -> tuple[SpeechDataset, Spe
         len(noise) - len(kept_noise),
         _some(kept_noise),
     )
+    source = _samples_of(config, Path(data.clean), Path(data.noise))
     return (
         MixDataset(
             train,
             [r for r in noise if r.name not in kept_noise],
             seed,
             data.snr_db,
-            _samples(data.crop_seconds),
+            _frames(data.crop_seconds),
+            samples=source,
+            augment=config.augment,
         ),
         MixDataset(
             valid,
@@ -109,10 +126,19 @@ def _mixtures(data: Data, seed: int, skip_bad: bool) -> tuple[SpeechDataset, Spe
             seed,
             data.snr_db,
             None,
-            _samples(data.validation_seconds),
+            _frames(data.validation_seconds),
             _TEST_LEVELS,
+            source,
         ),
     )
+
+
+def _samples_of(config: Config, *roots: Path) -> Samples:
+    """Where the recordings of these corpora are read from."""
+    packs = [pack for root in roots for pack in find_packs(root)] if config.run.packed else []
+    for pack in packs:
+        log.info("%s: %d packed recordings", pack.path, len(pack))
+    return Samples(packs)
 
 
 def _held_out_speakers(speakers: list[str], data: Data, seed: int, where: Path) -> set[str]:
@@ -130,7 +156,7 @@ def _held_out_speakers(speakers: list[str], data: Data, seed: int, where: Path) 
     return held_out
 
 
-def _samples(seconds: float) -> int:
+def _frames(seconds: float) -> int:
     return round(seconds * SAMPLE_RATE)
 
 

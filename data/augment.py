@@ -1,0 +1,177 @@
+"""What may be done to a training example, so that a small corpus teaches more. Free of torch.
+
+Every slot is off by default. It has a probability, and a range from which its parameter is drawn
+uniformly. The order is that of nature: who speaks (speed), where (room), what else sounds (babble,
+remix), and how it is recorded (band, gain).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+import numpy as np
+import soxr
+from scipy.fft import irfft, rfft, rfftfreq
+
+from data import audio
+from data.audio import SAMPLE_RATE
+from data.errors import DataError
+from data.noises import babble
+from data.sound import Signal, reverberate
+
+# A piece may hold a pause only; its noise is not made louder or softer than this to reach an SNR.
+_MOST_GAIN_DB = 20.0
+# Below this power a signal has no level that another could be set against.
+_SILENT = 1e-10
+# Of a low-pass' cut-off: how wide its slope is.
+_SLOPE = 0.15
+# A room's reverberation against its direct sound, in dB: from near and dry to far and bare.
+_REVERBERATION_DB = (-18.0, -3.0)
+
+Talk = Callable[[np.random.Generator], audio.Signal]
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Probabilities (0 to 1) and ranges (lowest and highest) of the slots.
+
+    Attributes:
+        speed, speed_by: faster and higher by a factor; speech and noise alike.
+        room, room_decay: a room's reverberation, its decay by 60 dB in s. It is part of the target,
+            too: nothing here teaches a network to remove it.
+        babble, babble_talkers, babble_snr_db: so many other training speakers in the background.
+        remix, remix_snr_db: all the noise there is, the pair's own, at another SNR.
+        band, band_hz: a low-pass, of target and input.
+        gain, gain_db: louder or softer, target and input.
+
+    SNRs are those within the piece.
+
+    Raises:
+        DataError: a probability or a range is out of bounds.
+    """
+
+    speed: float = 0.0
+    speed_by: tuple[float, float] = (0.9, 1.1)
+    room: float = 0.0
+    room_decay: tuple[float, float] = (0.1, 0.5)
+    babble: float = 0.0
+    babble_talkers: tuple[int, int] = (3, 7)
+    babble_snr_db: tuple[float, float] = (0.0, 20.0)
+    remix: float = 0.0
+    remix_snr_db: tuple[float, float] = (-5.0, 20.0)
+    band: float = 0.0
+    band_hz: tuple[float, float] = (2000.0, 7500.0)
+    gain: float = 0.0
+    gain_db: tuple[float, float] = (-10.0, 10.0)
+
+    def __post_init__(self) -> None:
+        bounds = {
+            "speed_by": (0.5, 2.0),
+            "room_decay": (0.01, 2.0),
+            "babble_talkers": (1, 20),
+            "babble_snr_db": (-50.0, 100.0),
+            "remix_snr_db": (-50.0, 100.0),
+            "band_hz": (100.0, SAMPLE_RATE / 2),
+            "gain_db": (-60.0, 60.0),
+        }
+        for each in fields(self):
+            name, value = f"augment.{each.name}", getattr(self, each.name)
+            if each.name not in bounds:
+                if not 0 <= value <= 1:
+                    raise DataError(f"{name} is {value}, expected a probability, 0 to 1")
+                continue
+            low, high = bounds[each.name]
+            if not (len(value) == 2 and low <= value[0] <= value[1] <= high):
+                raise DataError(
+                    f"{name} is {value}, expected a lowest and a highest value, "
+                    f"from {low:g} to {high:g}"
+                )
+
+
+class Drawn:
+    """What is to be done to one example, drawn from a generator of its own.
+
+    Args:
+        settings: the slots.
+        rng: draws which of them are used, and with what.
+        frames: wanted of the example.
+
+    Attributes:
+        nothing: whether the example is to stay as it is.
+        source_frames: how many samples have to be read for it.
+    """
+
+    def __init__(self, settings: Augment, rng: np.random.Generator, frames: int) -> None:
+        def draw(probability: float, low: float, high: float) -> float | None:
+            # Both numbers are drawn in any case: one slot's probability decides no other's fate.
+            used, value = rng.random() < probability, rng.uniform(low, high)
+            return float(value) if used else None
+
+        speed = draw(settings.speed, *settings.speed_by)
+        self._decay = draw(settings.room, *settings.room_decay)
+        self._babble_snr = draw(settings.babble, *settings.babble_snr_db)
+        low, high = settings.babble_talkers
+        self._talkers = int(rng.integers(low, high + 1))
+        self._remix_snr = draw(settings.remix, *settings.remix_snr_db)
+        self._band = draw(settings.band, *settings.band_hz)
+        self._gain = draw(settings.gain, *settings.gain_db)
+        # The rate that the recording is taken to have: a whole number, for the resampler's sake.
+        self._rate = SAMPLE_RATE if speed is None else round(speed * SAMPLE_RATE)
+        self._rng, self._frames = rng, frames
+        self.source_frames = math.ceil(frames * self._rate / SAMPLE_RATE)
+        slots = (speed, self._decay, self._babble_snr, self._remix_snr, self._band, self._gain)
+        self.nothing = all(slot is None for slot in slots)
+
+    def apply(
+        self, clean: audio.Signal, noise: audio.Signal, talk: Talk
+    ) -> tuple[audio.Signal, audio.Signal]:
+        """The clean and the noisy side, (frames,) each, of speech and noise (source_frames,).
+
+        talk: gives something that another speaker says, (s,).
+        """
+        rng, frames = self._rng, self._frames
+        both: Signal = np.stack([clean, noise]).astype(np.float64)
+        if self._rate != SAMPLE_RATE:
+            both = soxr.resample(both.T, self._rate, SAMPLE_RATE).T
+            both = np.pad(both, ((0, 0), (0, max(0, frames - both.shape[1]))))[:, :frames]
+        speech, rest = both
+        if self._decay is not None:
+            level = rng.uniform(*_REVERBERATION_DB)
+            speech = reverberate(rng, speech, SAMPLE_RATE, self._decay, level)
+        if self._babble_snr is not None:
+            talks = (talk(rng).astype(np.float64) for _ in range(self._talkers))
+            heard = [x for x in talks if _power(x) > _SILENT]
+            if heard:
+                others = babble(rng, frames, SAMPLE_RATE, speech=heard)
+                rest = rest + others * _gain_to(speech, others, self._babble_snr, math.inf)
+        if self._remix_snr is not None:
+            rest = rest * _gain_to(speech, rest, self._remix_snr, _MOST_GAIN_DB)
+        if self._band is not None:
+            speech, rest = _low_pass(np.stack([speech, rest]), self._band)
+        gain = 1.0 if self._gain is None else 10 ** (self._gain / 20)
+        return (
+            (gain * speech).astype(np.float32),
+            (gain * (speech + rest)).astype(np.float32),
+        )
+
+
+def _gain_to(clean: Signal, noise: Signal, snr_db: float, most_db: float) -> float:
+    """The factor of a noise that gives this SNR; 1 where one of the two is silent."""
+    powers = _power(clean), _power(noise)
+    if min(powers) < _SILENT:
+        return 1.0 if most_db < math.inf else 0.0
+    gain_db = 10 * math.log10(powers[0] / powers[1]) - snr_db
+    return 10 ** (max(-most_db, min(gain_db, most_db)) / 20)
+
+
+def _power(x: Signal) -> float:
+    return float(np.mean(np.square(x, dtype=np.float64))) if len(x) else 0.0
+
+
+def _low_pass(x: Signal, cutoff: float) -> Signal:
+    """Signals (..., s) without what is above `cutoff` Hz: half a cosine below it leads to 0."""
+    below = (cutoff - rfftfreq(x.shape[-1], 1 / SAMPLE_RATE)) / (_SLOPE * cutoff)
+    gain = (1 - np.cos(np.pi * np.clip(below, 0, 1))) / 2
+    return irfft(rfft(x) * gain, x.shape[-1])

@@ -1,0 +1,179 @@
+"""Packs corpora for training: every sample of a manifest in one file that is memory-mapped.
+
+    python -m data.pack ROOT... [--check]
+
+ROOT is a corpus of pairs or a folder of recordings; its manifests (`data.manifest`) are made where
+there are none. Its training and validation recordings are decoded once, into ROOT/packed (see
+`data.packed`); training finds them there by itself. Each file is compared with the manifest's
+checksum as it is read. Nothing is lost: what 16 bits cannot hold is packed as 32-bit floats.
+Free of torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from tqdm import tqdm
+
+from data.audio import SAMPLE_RATE, AudioError, Signal, read
+from data.entry import Entry, read_entries
+from data.errors import DataError
+from data.files import remove_partials, replacing, sha256_of, write_text
+from data.manifest import describe
+from data.packed import FULL_SCALE, VERSION, Pack, Stamp, index_of, manifests, stamp_of
+from data.workers import usable_cores
+
+_TOGETHER = 32  # files that are in memory at once
+
+
+class Writer:
+    """Writes the samples of a pack, and knows where each file's begin."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._hash, self._words = file, hashlib.sha256(), 0
+        self.places: dict[str, tuple[int, int, bool, Stamp]] = {}
+
+    def add(self, name: str, x: Signal, stamp: Stamp) -> None:
+        """Append a file's samples (s,): as 16 bits if they are such, else as floats."""
+        scaled = x * np.float32(FULL_SCALE)
+        whole = np.round(scaled)
+        fits = np.array_equal(whole, scaled) and np.all(np.abs(whole + 0.5) < FULL_SCALE)
+        content = whole.astype("<i2").tobytes() if fits else x.astype("<f4").tobytes()
+        self._file.write(content)
+        self._hash.update(content)
+        self.places[name] = self._words, len(x), not fits, stamp
+        self._words += len(content) // 2
+
+    def index(self, manifest: str) -> dict[str, Any]:
+        """The index of what has been written, of a manifest with this digest."""
+        return {
+            "version": VERSION,
+            "manifest": manifest,
+            "sha256": self._hash.hexdigest(),
+            "bytes": 2 * self._words,
+            "files": self.places,
+        }
+
+
+def pack(root: Path) -> list[Pack]:
+    """Pack the manifests of a corpus but for "test", where that has not been done.
+
+    Raises:
+        DataError: a file is missing, not decodable or not what the manifest says, or the pack
+            cannot be written.
+    """
+    if not any(manifests(root)):
+        describe(root)
+    packs = []
+    for name, manifest in manifests(root):
+        if name == "test":  # nothing is trained on it
+            continue
+        digest = sha256_of(manifest)
+        index = index_of(root, name, digest)
+        if not index.is_file() or _is_damaged(index, root):
+            try:
+                _write(root, read_entries(manifest), digest, index)
+            except OSError as error:
+                where = error.filename or index.parent
+                raise DataError(f"{where} cannot be written ({error.strerror})") from None
+        packs.append(Pack(index, root))
+    return packs
+
+
+def _is_damaged(index: Path, root: Path) -> bool:
+    try:
+        Pack(index, root)
+    except DataError:
+        return True
+    return False
+
+
+def _write(root: Path, entries: Sequence[Entry], digest: str, index: Path) -> None:
+    """Write one pack, samples first, and remove those of earlier manifests."""
+    files = {name: e.sha256[role] for e in entries for role, name in e.files.items()}
+    index.parent.mkdir(exist_ok=True)
+    remove_partials(index.parent, older_than=3600)
+    seconds = sum(entry.seconds * len(entry.files) for entry in entries)
+    needed, free = seconds * SAMPLE_RATE * 2, shutil.disk_usage(index.parent).free
+    if needed > free:
+        raise DataError(
+            f"{index.parent}: a pack takes {needed / 1e9:.2f} GB, {free / 1e9:.2f} GB are free"
+        )
+    with replacing(index.with_suffix(".pcm")) as temporary, temporary.open("wb") as file:
+        writer = Writer(file)
+        _fill(writer, root, files)
+    write_text(index, json.dumps(writer.index(digest)))
+    for other in index.parent.glob(f"{index.stem.rpartition('-')[0]}-*"):
+        if other.stem != index.stem:
+            other.unlink()
+
+
+def _fill(writer: Writer, root: Path, files: Mapping[str, str]) -> None:
+    """Write the samples of files that have these checksums, in this order."""
+    names = list(files)
+    bar = tqdm(total=len(names), desc=f"packing {root.name}", unit="file", disable=None)
+    with bar, ThreadPoolExecutor(usable_cores()) as pool:
+        for first in range(0, len(names), _TOGETHER):
+            several = names[first : first + _TOGETHER]
+            reading = pool.map(partial(_checked, root), several, map(files.get, several))
+            for name, (x, stamp) in zip(several, reading, strict=True):
+                writer.add(name, x, stamp)
+                bar.update()
+
+
+def _checked(root: Path, name: str, wanted: str) -> tuple[Signal, Stamp]:
+    """The samples of a file (s,), which is the manifest's, and its stamp. Raises DataError."""
+    path = root / name
+    try:
+        stamp = stamp_of(path)
+        same = sha256_of(path) == wanted
+        x = read(path) if same else None
+    except (AudioError, OSError) as error:
+        raise DataError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+    if x is None:
+        raise DataError(
+            f"{path} is not the file that the manifest has; python -m data.verify {root} tells "
+            f"more, python -m data.manifest {root} takes it in as it is"
+        )
+    return x, stamp
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status: 0, or 2 after a message."""
+    parser = argparse.ArgumentParser(
+        prog="python -m data.pack",
+        description="Pack corpora, so that training decodes nothing.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("roots", nargs="+", type=Path, metavar="ROOT")
+    parser.add_argument("--check", action="store_true", help="read packs that are there again")
+    options = parser.parse_args(arguments)
+    try:
+        for root in options.roots:
+            packs = pack(root)
+            for each in packs if options.check else ():
+                each.check()
+            for each in packs:
+                size = each.path.stat().st_size
+                print(f"{each.path}: {len(each):,} files, {size / 1e6:,.0f} MB")
+    except DataError as error:
+        print(f"pack: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("pack: interrupted; what was packed before is kept", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
