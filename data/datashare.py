@@ -132,7 +132,7 @@ class Shelf:
     def __init__(self, folder: Path, elsewhere: Path | None, patience: Patience) -> None:
         self._folder, self._elsewhere, self._patience = folder, elsewhere, patience
         self.records = _read(folder / RECORDS)
-        self._found: dict[str, Record] = {}  # by name, what `_wrong` has computed last
+        self._found: dict[str, tuple[str, str]] = {}  # the checksums that `_wrong` came to last
 
     def place(self, archive: Archive) -> Path:
         """Where an archive lies, or will."""
@@ -173,9 +173,8 @@ class Shelf:
                 most=2 * archive.size + _BLOCK,
             )
             origin = download(wanted, archive.addresses, self._patience)
-        new = self._found[archive.name]
         origin = origin or (known.origin if known else None)
-        self.records[archive.name] = Record(*_stamp(path), new.md5, new.sha256, origin)
+        self.records[archive.name] = Record(*_stamp(path), *self._found[archive.name], origin)
         records = {name: asdict(record) for name, record in self.records.items()}
         write_text(self._folder / RECORDS, json.dumps(records, indent=2) + "\n")
         return path
@@ -187,11 +186,7 @@ class Shelf:
     def _wrong(self, archive: Archive, path: Path) -> str:
         """What is wrong with a file that should be an archive, or ""."""
         known = self.records.get(archive.name)
-        size, changed = _stamp(path)
-        if known and size != known.size:
-            return f"has {size} bytes, and {known.size} when it was recorded in {RECORDS}"
-        md5, sha256 = _checksums(path)
-        self._found[archive.name] = Record(size, changed, md5, sha256)
+        md5, sha256 = self._found[archive.name] = _checksums(path)
         if archive.md5 and md5 != archive.md5:
             return f"has the MD5 {md5}, and its publisher states {archive.md5}: it is damaged"
         if known and sha256 != known.sha256:

@@ -101,7 +101,8 @@ def download(wanted: Wanted, addresses: Sequence[str], patience: Patience) -> Or
             return _Transfer(wanted, address, patience).run()
         except RefusedError as refusal:
             reasons.append(f"{address}: {refusal}")
-            log.info("%s", reasons[-1])
+            if address != addresses[-1]:
+                log.info("%s; now from another address", reasons[-1])
     raise FailedError(
         f"{wanted.target.name} cannot be downloaded ({'; '.join(reasons)}). Run again later, which "
         f"goes on from what has arrived, or get it by other means and name its folder with --from."

@@ -209,6 +209,14 @@ def test_more_than_there_is(client: Client, server: Server):
     assert [asked for _, asked, _ in server.asked] == ["bytes=300006-", None]
 
 
+def test_more_than_there_is_of_a_file_that_only_the_server_knows(client: Client, server: Server):
+    (client.target.parent / "a.zip.part").write_bytes(CONTENT + b"more")
+    note = {"address": server.address("a.zip"), "etag": ETAG, "size": len(CONTENT)}
+    (client.target.parent / "a.zip.part.json").write_text(json.dumps(note))
+    client.get(exact=False, verify=lambda _: "")
+    assert client.target.read_bytes() == CONTENT
+
+
 @pytest.mark.parametrize(
     "wrong", ["bytes 0-300001/300002", "bytes 1000-299999/300000", "bytes */300002", "nonsense"]
 )

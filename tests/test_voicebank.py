@@ -17,10 +17,11 @@ import soxr
 from http_server import Server, serving
 from small_voicebank import FOLDERS, TEST, TRAIN, Published, recording, wav, write_all
 
-from data import datashare, preparation, prepared, voicebank
+from data import datashare, manifest, preparation, prepared, voicebank
 from data.corpus import load_pairs
 from data.datashare import PUBLISHED
 from data.download import Patience
+from data.errors import DataError
 from data.lock import Lock
 
 
@@ -143,6 +144,29 @@ def test_files_that_are_missing_or_cut_are_made_again(kept: str, command: Comman
     else:
         assert again == {f"noisy_testset_wav/{path.name}" for path in (first, second)}
         assert command.asked() == ([] if kept == "archives" else ["noisy_testset_wav.zip"])
+
+
+def test_a_file_that_is_cut_is_noticed_by_itself(command: Command):
+    command.ends(0)
+    path = command.root / "noisy_testset_wav" / "p232_001.wav"
+    content = path.read_bytes()
+    path.write_bytes(content[:-2])
+    assert "already" not in command.ends(0)
+    assert path.read_bytes() == content
+
+
+def test_without_a_manifest_it_is_not_finished(command: Command, monkeypatch: pytest.MonkeyPatch):
+    def failing(root: Path) -> dict[str, int]:
+        raise DataError("no manifest")
+
+    monkeypatch.setattr(manifest, "make", failing)
+    assert command.ends(2) == "voicebank: no manifest\n"
+    assert not (command.root / "prepared.json").exists()
+    monkeypatch.undo()
+    monkeypatch.setenv("no_proxy", "*")
+    before = command.files()
+    command.ends(0)
+    assert command.files() == before
 
 
 def test_a_missing_log_or_record_is_noticed(command: Command):
