@@ -18,38 +18,11 @@ log = logging.getLogger("data")
 # The speakers of VoiceBank-DEMAND's test set. Trained or selected on, they would spoil that test.
 TEST_SPEAKERS = frozenset({"p232", "p257"})
 # Those of its training set of 28 speakers; two of them are kept for validation, as in most papers.
-TRAIN_SPEAKERS = frozenset(
-    [
-        "p226",
-        "p227",
-        "p228",
-        "p230",
-        "p231",
-        "p233",
-        "p236",
-        "p239",
-        "p243",
-        "p244",
-        "p250",
-        "p254",
-        "p256",
-        "p258",
-        "p259",
-        "p267",
-        "p268",
-        "p269",
-        "p270",
-        "p273",
-        "p274",
-        "p276",
-        "p277",
-        "p278",
-        "p279",
-        "p282",
-        "p286",
-        "p287",
-    ]
-)
+TRAIN_SPEAKERS = frozenset((
+    "p226", "p227", "p228", "p230", "p231", "p233", "p236", "p239", "p243", "p244", "p250", "p254",
+    "p256", "p258", "p259", "p267", "p268", "p269", "p270", "p273", "p274", "p276", "p277", "p278",
+    "p279", "p282", "p286", "p287",
+))  # fmt: skip
 HELD_OUT = ("p226", "p287")
 
 
