@@ -31,10 +31,10 @@ def read_table(path: Path, split: str) -> Table:
     """The pairs of a split ("train", "valid", "test") of a table.
 
     Columns: clean and noisy, files as seen from the table's folder; and if wanted split, name of
-    the utterance (else the clean file without extension, as the
-    table names it), and speaker (else as `speakers_of` finds it below that folder, and each folder elsewhere is one
-    speaker's). Pairs without a split
-    are in "train" as well as in "test", as those in folders called clean and noisy are.
+    the utterance (else the clean file as the table has it, without extension), and speaker (else
+    as `speakers_of` finds it below that folder; each folder elsewhere is one speaker's). Pairs
+    without a split are in "train" as well as in "test", as those in folders called clean and
+    noisy are.
 
     Raises:
         DataError: the table cannot be read, or is none of pairs.
@@ -54,7 +54,8 @@ def read_table(path: Path, split: str) -> Table:
         table.noisy[name] = path.parent / row["noisy"]
         if row["speaker"]:
             table.speakers[name] = row["speaker"]
-    below = [file for file in table.clean.values() if file.is_relative_to(path.parent)]
+    files = table.clean.values()
+    below = [x for x in files if x.is_relative_to(path.parent) and ".." not in x.parts]
     found = speakers_of(path.parent, below)
     for name, file in table.clean.items():
         table.speakers.setdefault(name, found.get(file) or os.path.normpath(file.parent))
