@@ -13,7 +13,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from data.errors import DataError
@@ -49,6 +49,8 @@ class Entry:
         texts = (self.name, self.speaker, *self.files.values(), *self.sha256.values())
         if not all(isinstance(text, str) and text for text in texts):
             raise ValueError("name, speaker, files and sha256 must be texts, and none empty")
+        if not is_below(self.name):
+            raise ValueError(f"the name {self.name!a} leads out of a folder")
         if not self.files or self.files.keys() != self.sha256.keys():
             raise ValueError("files and sha256 must name the same roles")
         if not (_is_number(self.seconds) and self.seconds > 0):
@@ -57,6 +59,12 @@ class Entry:
             raise ValueError(f"snr_db must be a number or null, not {self.snr_db}")
         if not (self.noise is None or isinstance(self.noise, str)):
             raise ValueError(f"noise must be a text or null, not {self.noise}")
+
+
+def is_below(name: str) -> bool:
+    """Whether files of this name lie below the folder that they are put into."""
+    path = PurePosixPath(name)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts
 
 
 def path_of(root: Path, split: str = RECORDINGS) -> Path:

@@ -208,9 +208,14 @@ def _warn_of_others(root: Path, split: str) -> None:
     folders = pair_folders(root, split)
     if folders is None:
         return
+    # Files of one folder may be in several manifests. That of a test in folders of its own is not
+    # opened for training.
+    sharing = [each for each in SPLITS if each == split or pair_folders(root, each) == folders]
+    if split in ("train", "valid"):
+        sharing += ["train", "valid"]
     known = {
         os.path.normpath(root / entry.files["noisy"])
-        for each in SPLITS
+        for each in sharing
         if path_of(root, each).is_file()
         for entry in read_entries(path_of(root, each))
         if "noisy" in entry.files

@@ -21,6 +21,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from data.audio import SAMPLE_RATE
+from data.benchmark import HELD_OUT
 from data.corpus import load_recordings, pairs_of
 from data.entry import RECORDINGS, SPLITS, Entry, path_of, to_text
 from data.errors import DataError
@@ -29,7 +30,6 @@ from data.listing import folder_splits, in_folders, pair_folders
 from data.noise_log import FOLDER as LOG_FOLDER
 from data.noise_log import LOGS, read_log
 from data.plan import from_csv
-from data.speakers import HELD_OUT
 from data.workers import usable_cores
 
 

@@ -66,7 +66,7 @@ class Writer:
 
 
 def pack(root: Path) -> list[Pack]:
-    """Pack the manifests of a corpus but for "test", where that has not been done.
+    """Pack what a corpus has for training and validation, where that has not been done.
 
     Raises:
         DataError: a file is missing, not decodable or not what the manifest says, or the pack
@@ -76,8 +76,6 @@ def pack(root: Path) -> list[Pack]:
         describe(root)
     packs = []
     for name, manifest in manifests(root):
-        if name == "test":  # nothing is trained on it
-            continue
         digest = sha256_of(manifest)
         index = index_of(root, name, digest)
         if not index.is_file() or _is_damaged(index, root):

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.audio import Signal
-from data.entry import RECORDINGS, SPLITS, path_of
+from data.entry import RECORDINGS, path_of
 from data.errors import DataError
 from data.files import sha256_of
 
@@ -124,8 +124,8 @@ def find_packs(root: Path) -> list[Pack]:
 
 
 def manifests(root: Path) -> Iterator[tuple[str, Path]]:
-    """The manifests of a corpus, by the names of their splits."""
-    for name in (*SPLITS, RECORDINGS):
+    """The manifests of a corpus that training goes by, with their names: never that of the test."""
+    for name in ("train", "valid", RECORDINGS):
         if path_of(root, name).is_file():
             yield name, path_of(root, name)
 

@@ -11,46 +11,10 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePath
 
+from data.benchmark import TEST_FILES
 from data.errors import DataError
 
 log = logging.getLogger("data")
-
-# The speakers of VoiceBank-DEMAND's test set. Trained or selected on, they would spoil that test.
-TEST_SPEAKERS = frozenset({"p232", "p257"})
-# Those of its training set of 28 speakers; two of them are kept for validation, as in most papers.
-TRAIN_SPEAKERS = frozenset(
-    [
-        "p226",
-        "p227",
-        "p228",
-        "p230",
-        "p231",
-        "p233",
-        "p236",
-        "p239",
-        "p243",
-        "p244",
-        "p250",
-        "p254",
-        "p256",
-        "p258",
-        "p259",
-        "p267",
-        "p268",
-        "p269",
-        "p270",
-        "p273",
-        "p274",
-        "p276",
-        "p277",
-        "p278",
-        "p279",
-        "p282",
-        "p286",
-        "p287",
-    ]
-)
-HELD_OUT = ("p226", "p287")
 
 
 def speakers_of(folder: Path, files: Iterable[Path]) -> dict[Path, str]:
@@ -93,7 +57,7 @@ def speaker_by_name(file: str) -> str:
 
 def is_test_speaker(speaker: str) -> bool:
     """Whether VoiceBank-DEMAND tests on this speaker, or one of the name's folders is called so."""
-    return not TEST_SPEAKERS.isdisjoint(re.split("[/:]", speaker.lower()))
+    return not TEST_FILES.keys().isdisjoint(re.split("[/:]", speaker.lower()))
 
 
 def hold_out(names: Iterable[str], wanted: Sequence[str], share: float, seed: int) -> set[str]:

@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from data.benchmark import NAME, NOISY_PESQ, PESQ_TOLERANCE, TEST_FILES
+
 
 @dataclass(frozen=True)
 class Published:
@@ -51,8 +53,7 @@ class Benchmark:
         return places if found == Counter(self.files) else []
 
 
-# Valentini-Botinhao, doi 10.7488/ds/2117. All papers that give a noisy PESQ give 1.97.
-BENCHMARK = Benchmark("VoiceBank-DEMAND's test set", {"p232": 393, "p257": 431}, 1.97, 0.02)
+BENCHMARK = Benchmark(f"{NAME}'s test set", TEST_FILES, NOISY_PESQ, PESQ_TOLERANCE)
 
 # What the configurations of these names were made in the hope of: PESQ-WB on that test set after a
 # whole training on that training set, from and to.

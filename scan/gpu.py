@@ -15,13 +15,13 @@ from scan.arrays import current_device, row_major, strides
 from scan.interface import Inputs, Options, absent_as_empty, borders
 
 # A warp and two channels a lane: B and C, which all channels of a step share, are loaded once for
-# both. What TILE steps need is loaded at once: as many as leave as many warps on a multiprocessor
-# as one step does (`benchmarks/gpu_resources.py`). maxnreg: registers that a thread may have.
-FORWARD: dict[str, Any] = {"BLOCK": 64, "TILE": 2, "num_warps": 1, "maxnreg": None}
-BACKWARD: dict[str, Any] = {"BLOCK": 64, "TILE": 8, "num_warps": 1, "maxnreg": None}
+# both. What TILE steps need is loaded at once. maxnreg: registers that a thread may have. The sizes
+# are the fastest of those that `benchmarks/gpu_tune.py` tries, on an H100, over both paths.
+FORWARD: dict[str, Any] = {"BLOCK": 64, "TILE": 4, "num_warps": 1, "maxnreg": None}
+BACKWARD: dict[str, Any] = {"BLOCK": 64, "TILE": 4, "num_warps": 1, "maxnreg": 168}
 # At most so many programs of the backward pass, with equal shares of the sequences: enough to fill
-# a large GPU; more only cost memory for partial sums.
-PROGRAMS = 4096
+# a large GPU; more only cost memory for partial sums (and gain less than a tenth on the band path).
+PROGRAMS = 1200
 
 
 def forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:

@@ -13,10 +13,12 @@ import pytest
 import torch
 from recordings import put, put_pairs
 
-from data import index, synthesise
+from data import index, manifest, synthesise
+from data.augment import Augment
 from data.dataset import MixDataset, PairDataset
 from data.errors import DataError
-from training.config import Config, Data
+from data.pack import pack
+from training.config import Config, Data, Run
 from training.sources import make_datasets
 
 RATE = 16000
@@ -127,6 +129,57 @@ def test_no_test_split_is_ever_opened(tmp_path: Path, opened: list[str]):
     inside = {path.removeprefix(f"{tmp_path}/") for path in opened if str(tmp_path) in path}
     assert "train/noisy/p226_1.wav" in inside
     assert not [path for path in inside if "test" in path or "p232" in path or "p257" in path]
+
+
+def test_manifests_are_gone_by(tmp_path: Path, opened: list[str], caplog: pytest.LogCaptureFixture):
+    put_pairs(tmp_path / "train", [*VOICES, "p287_1.wav"])
+    put_pairs(tmp_path / "test", ["p232_1.wav"])
+    manifest.make(tmp_path)
+    opened.clear()
+    train, valid = pairs(tmp_path)
+    assert {pair.speaker for pair in valid.pairs} == {"p226", "p287"}
+    assert len(train) + len(valid) == len(VOICES) + 1
+    inside = {path for path in opened if path.startswith(str(tmp_path))}
+    assert str(tmp_path / "manifests" / "train.jsonl") in inside
+    assert not [path for path in inside if "test.jsonl" in path or "p232" in path]
+    assert not caplog.records
+    pairs(tmp_path, validation_speakers=("p230",))
+    assert "data.validation_speakers is of no effect" in caplog.text
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_packs_are_read_from_if_wanted(tmp_path: Path, wanted: bool, opened: list[str]):
+    put_pairs(tmp_path / "train", [*VOICES, "p287_1.wav"])
+    plain = [each[0, 1] for each in pairs(tmp_path)]
+    pack(tmp_path)
+    data = Data(root=str(tmp_path))
+    both = make_datasets(Config(data=data, run=Run(packed=wanted)), False)
+    opened.clear()
+    fast = [each[0, 1] for each in both]
+    assert any(path.endswith(".wav") for path in opened) != wanted
+    for one, other in zip(plain, fast, strict=True):
+        assert all(torch.equal(one[side], other[side]) for side in ("clean", "noisy"))
+
+
+def test_mixtures_are_read_from_packs(material: Path, opened: list[str]):
+    plain = [each[0, 1] for each in mixtures(material)]
+    for folder in ("speech", "noise"):
+        pack(material / folder)
+    both = mixtures(material)
+    opened.clear()
+    fast = [each[0, 1] for each in both]
+    assert not any(path.endswith(".wav") for path in opened)
+    for one, other in zip(plain, fast, strict=True):
+        assert all(torch.equal(one[side], other[side]) for side in ("clean", "noisy"))
+
+
+def test_augmentation_is_for_training(tmp_path: Path):
+    put_pairs(tmp_path / "train", VOICES)
+    config = Config(data=Data(root=str(tmp_path)), augment=Augment(gain=1.0))
+    train, valid = make_datasets(config, False)
+    plain = pairs(tmp_path)
+    assert not torch.equal(train[0, 0]["noisy"], plain[0][0, 0]["noisy"])
+    assert torch.equal(valid[0, 0]["noisy"], plain[1][0, 0]["noisy"])
 
 
 def test_the_embedded_corpus(tiny_corpus: Path, monkeypatch: pytest.MonkeyPatch, opened: list[str]):

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from data.augment import Augment
-from data.speakers import HELD_OUT
+from data.benchmark import HELD_OUT
 
 
 class ConfigError(ValueError):

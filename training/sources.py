@@ -10,13 +10,14 @@ from typing import TypeVar
 
 from data import synthesise
 from data.audio import SAMPLE_RATE
+from data.benchmark import HELD_OUT
 from data.corpus import Pair, Recording, load_pairs, load_recordings
 from data.dataset import MixDataset, PairDataset, SpeechDataset
 from data.errors import DataError
 from data.listing import has_split
 from data.packed import find_packs
 from data.samples import Samples
-from data.speakers import HELD_OUT, hold_out
+from data.speakers import hold_out
 from training.config import Config, Data
 
 log = logging.getLogger("training")

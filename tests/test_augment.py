@@ -1,0 +1,266 @@
+"""Augmentation slots: each does what it says, to both sides alike, and none where it is off."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from recordings import put, sound
+
+from data.augment import Augment, Drawn
+from data.checks import lag_of
+from data.corpus import Pair, Recording, load_pairs
+from data.dataset import MixDataset, PairDataset, SpeechDataset
+from data.errors import DataError
+
+RATE = 16000
+FRAMES = RATE
+SLOTS = ("speed", "room", "babble", "remix", "band", "gain")
+
+
+def drawn(seed: int = 0, **settings: object) -> Drawn:
+    return Drawn(Augment(**settings), np.random.default_rng(seed), FRAMES)  # type: ignore[arg-type]
+
+
+def signals(frames: int = FRAMES) -> tuple[np.ndarray, np.ndarray]:
+    clean, noise = sound(frames / RATE, seed=1), 0.3 * sound(frames / RATE, seed=2)
+    return clean.astype(np.float32), noise.astype(np.float32)
+
+
+def talk(rng: np.random.Generator) -> np.ndarray:
+    return sound(0.5, seed=int(rng.integers(100))).astype(np.float32)
+
+
+def decibels(x: np.ndarray, y: np.ndarray) -> float:
+    return float(10 * np.log10(np.mean(np.square(x)) / np.mean(np.square(y))))
+
+
+def apply(slots: Drawn) -> tuple[np.ndarray, np.ndarray]:
+    """The clean side and the noise of it."""
+    clean, noisy = slots.apply(*signals(slots.source_frames), talk)
+    assert clean.shape == noisy.shape == (FRAMES,)
+    assert clean.dtype == noisy.dtype == np.float32
+    return clean, noisy - clean
+
+
+# One by one
+
+
+def test_nothing_is_drawn_where_all_is_off():
+    assert all(drawn(seed).nothing for seed in range(50))
+    assert drawn().source_frames == FRAMES
+
+
+@pytest.mark.parametrize("slot", SLOTS)
+def test_a_probability_is_one(slot: str):
+    used = [not drawn(seed, **{slot: 0.3}).nothing for seed in range(400)]
+    assert 80 < sum(used) < 160
+    assert not any(drawn(seed, **{slot: 1.0}).nothing for seed in range(50))
+
+
+def test_gain_is_that_of_both_sides():
+    clean, noise = signals()
+    for seed in range(20):
+        louder, noises = apply(drawn(seed, gain=1.0, gain_db=(6.0, 9.0)))
+        assert 6 - 1e-3 <= decibels(louder, clean) <= 9 + 1e-3
+        assert decibels(noises, noise) == pytest.approx(decibels(louder, clean), abs=1e-3)
+
+
+def test_remix_sets_the_snr_and_leaves_speech_alone():
+    clean, noise = signals()
+    levels = []
+    for seed in range(20):
+        same, noises = apply(drawn(seed, remix=1.0, remix_snr_db=(-5.0, 15.0)))
+        assert np.array_equal(same, clean)
+        levels.append(decibels(same, noises))
+        assert np.corrcoef(noises, noise)[0, 1] > 0.9999
+    assert -5.01 <= min(levels) < 0
+    assert 10 < max(levels) <= 15.01
+
+
+def test_remix_makes_no_roar_of_a_pause():
+    clean, noise = signals()
+    slots = drawn(remix=1.0, remix_snr_db=(-5.0, -5.0))
+    quiet, noisy = slots.apply(1e-3 * clean, noise, talk)
+    assert decibels(noisy - quiet, noise) == pytest.approx(-20, abs=0.1)
+    for silent in (slots.apply(0 * clean, noise, talk), slots.apply(clean, 0 * noise, talk)):
+        assert np.isfinite(silent).all()
+
+
+def test_babble_is_added_at_its_snr():
+    _, noise = signals()
+    for seed in range(5):
+        same, noises = apply(drawn(seed, babble=1.0, babble_snr_db=(3.0, 3.0)))
+        assert np.array_equal(same, signals()[0])
+        assert decibels(same, noises - noise) == pytest.approx(3, abs=0.05)
+
+
+def test_babble_of_nobody_is_none():
+    clean, noise = signals()
+    slots = drawn(babble=1.0)
+    _, noisy = slots.apply(clean, noise, lambda rng: np.zeros(0, np.float32))
+    assert np.allclose(noisy, clean + noise)
+
+
+def test_speed_changes_pitch_and_keeps_the_sides_together():
+    slots = drawn(speed=1.0, speed_by=(1.2, 1.2))
+    assert slots.source_frames == np.ceil(1.2 * FRAMES)
+    time = np.arange(slots.source_frames) / RATE
+    tone = np.sin(2 * np.pi * 1000 * time).astype(np.float32)
+    clean, noisy = slots.apply(tone, 0 * tone, talk)
+    assert np.argmax(np.abs(np.fft.rfft(clean))) == pytest.approx(1200, abs=1)
+    assert np.array_equal(clean, noisy)
+    assert drawn(speed=1.0, speed_by=(0.8, 0.8)).source_frames == 0.8 * FRAMES
+
+
+def test_a_room_is_heard_on_both_sides_and_moves_nothing():
+    clean, noise = signals()
+    for seed in range(5):
+        reverberant, noises = apply(drawn(seed, room=1.0))
+        assert np.allclose(noises, noise, atol=1e-6)
+        assert not np.allclose(reverberant, clean, atol=1e-3)
+        assert lag_of(clean, reverberant) == 0
+        assert -20 < decibels(reverberant - clean, clean) < -1
+
+
+def test_a_low_pass_takes_the_same_from_both_sides():
+    slots = drawn(band=1.0, band_hz=(3000.0, 3000.0))
+    clean, noise = apply(slots)
+    for before, after in zip(signals(), (clean, noise), strict=True):
+        spectra = [np.abs(np.fft.rfft(x)) ** 2 for x in (before, after)]
+        assert np.allclose(spectra[1][:2500], spectra[0][:2500], rtol=1e-2, atol=1e-3)
+        assert spectra[1][3001:].sum() < 1e-8 * spectra[0][3001:].sum()
+
+
+@pytest.mark.parametrize("slot", SLOTS)
+def test_one_slot_decides_no_others_fate(slot: str):
+    """Switched on, it leaves what the others draw as it was."""
+    everything = dict.fromkeys(SLOTS, 0.5)
+    for seed in range(20):
+        one, other = drawn(seed, **everything), drawn(seed, **everything | {slot: 0.0})
+        for name in ("_rate", "_decay", "_babble_snr", "_talkers", "_remix_snr", "_band", "_gain"):
+            if slot not in name and (slot, name) not in (("speed", "_rate"), ("room", "_decay")):
+                assert getattr(one, name) == getattr(other, name)
+
+
+ranges = {
+    "speed_by": (0.5, 2.0),
+    "room_decay": (0.01, 2.0),
+    "babble_snr_db": (-50.0, 100.0),
+    "remix_snr_db": (-50.0, 100.0),
+    "band_hz": (100.0, 8000.0),
+    "gain_db": (-60.0, 60.0),
+}
+chosen = st.fixed_dictionaries(
+    {slot: st.floats(0, 1) for slot in SLOTS}
+    | {key: st.lists(st.floats(*ends), min_size=2, max_size=2) for key, ends in ranges.items()}
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    chosen, st.integers(0, 2**32), st.sampled_from([0.0, 1e-6, 1.0]), st.sampled_from([0.0, 1.0])
+)
+def test_whatever_is_drawn_is_finite_and_of_the_length_asked_for(
+    values: dict, seed: int, speech: float, noise: float
+):
+    settings = {k: tuple(sorted(v)) if isinstance(v, list) else v for k, v in values.items()}
+    slots = Drawn(Augment(**settings), np.random.default_rng(seed), 4000)
+    source = sound(slots.source_frames / RATE)[: slots.source_frames].astype(np.float32)
+    source = np.resize(source, slots.source_frames)
+    clean, noisy = slots.apply(speech * source, noise * source[::-1], talk)
+    assert clean.shape == noisy.shape == (4000,)
+    assert np.isfinite(clean).all()
+    assert np.isfinite(noisy).all()
+
+
+# In data sets
+
+
+@pytest.fixture(scope="module")
+def pairs(tiny_corpus: Path) -> list[Pair]:
+    return load_pairs(tiny_corpus, "train")
+
+
+@pytest.fixture(params=["pairs", "mix"])
+def dataset(request: pytest.FixtureRequest, pairs: list[Pair], tmp_path: Path) -> SpeechDataset:
+    everything = Augment(**dict.fromkeys(SLOTS, 0.5))  # type: ignore[arg-type]
+    if request.param == "pairs":
+        return PairDataset(pairs, 3, 8000, augment=everything)
+    from data.audio import inspect
+
+    clean = [Recording(p.name, p.clean, p.speaker, inspect(p.clean)) for p in pairs]
+    noise = [Recording(n, x, n, inspect(x)) for n in "ab" if (x := put(tmp_path / f"{n}.wav", 1.0))]
+    return MixDataset(clean, noise, 3, (0, 10), 8000, augment=everything)
+
+
+def test_an_example_is_decided_by_its_key_alone(dataset: SpeechDataset):
+    keys = [(epoch, index) for epoch in range(2) for index in range(len(dataset))]
+    first = {key: dataset[key] for key in keys}
+    for key in reversed(keys):
+        again = dataset[key]
+        assert all(torch.equal(first[key][side], again[side]) for side in ("clean", "noisy"))
+        assert all(len(again[side]) == 8000 for side in ("clean", "noisy"))
+    assert not torch.equal(first[0, 1]["noisy"], first[1, 1]["noisy"])
+
+
+def test_what_no_slot_touches_is_bit_for_bit_as_without(dataset: SpeechDataset):
+    plain = type(dataset).__new__(type(dataset))
+    plain.__dict__ |= {**dataset.__dict__, "augment": None}
+    rare = type(dataset).__new__(type(dataset))
+    rare.__dict__ |= {**dataset.__dict__, "augment": Augment(gain=0.2)}
+    same = [
+        torch.equal(plain[epoch, i]["noisy"], rare[epoch, i]["noisy"])
+        for epoch in range(6)
+        for i in range(len(dataset))
+    ]
+    assert 0.5 < np.mean(same) < 1
+
+
+def test_validation_is_never_augmented(pairs: list[Pair]):
+    plain = PairDataset(pairs, 0, None, 8000)
+    other = PairDataset(pairs, 0, None, 8000, augment=Augment(gain=1.0))
+    assert torch.equal(plain[0, 0]["noisy"], other[0, 0]["noisy"])
+
+
+def test_babble_is_by_others(pairs: list[Pair], monkeypatch: pytest.MonkeyPatch):
+    dataset = PairDataset(pairs, 0, 8000, augment=Augment(babble=1.0))
+    read = []
+    inner = dataset.samples.read
+    monkeypatch.setattr(
+        dataset.samples, "read", lambda path, *place: read.append(path) or inner(path, *place)
+    )
+    for index, pair in enumerate(pairs):
+        read.clear()
+        dataset._talk(index, np.random.default_rng(index))
+        (path,) = read
+        assert path.parent.name == "clean"
+        assert path.stem.partition("_")[0] != pair.speaker
+    alone = PairDataset([replace(pair, speaker="x") for pair in pairs], 0, 8000)
+    assert len(alone._talk(0, np.random.default_rng(0))) == 0
+
+
+# Settings
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"gain": 1.5}, "augment.gain is 1.5, expected a probability, 0 to 1"),
+        ({"room": -0.1}, "augment.room is -0.1"),
+        ({"speed": float("nan")}, "augment.speed is nan"),
+        ({"speed_by": (1.1, 0.9)}, "augment.speed_by is .* expected a lowest and a highest value"),
+        ({"speed_by": (0.1, 1.0)}, "from 0.5 to 2"),
+        ({"band_hz": (100.0, 9000.0)}, "from 100 to 8000"),
+        ({"babble_talkers": (0, 3)}, "from 1 to 20"),
+        ({"gain_db": (1.0,)}, "augment.gain_db"),
+    ],
+)
+def test_settings_out_of_bounds(change: dict, message: str):
+    with pytest.raises(DataError, match=message):
+        Augment(**change)

@@ -1,0 +1,244 @@
+"""Manifests: what they say of a corpus, and that whatever loads the corpus goes by them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from recordings import put, put_pairs
+
+from data import index
+from data.corpus import load_pairs
+from data.entry import Entry, is_below, path_of, read_entries, to_text
+from data.errors import DataError
+from data.listing import folder_splits, list_pairs, splits_in
+from data.manifest import main, make, make_recordings
+
+SHA = "0" * 64
+
+
+@pytest.fixture(autouse=True)
+def _own_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index, "INDEX", tmp_path / ".cache" / "index.json")
+
+
+@pytest.fixture
+def published(tmp_path: Path) -> Path:
+    """A small VoiceBank-DEMAND as its publisher lays it out, logs included."""
+    root = tmp_path / "corpus"
+    for number, (split, name) in enumerate(
+        [
+            ("trainset_28spk", "p226_001"),
+            ("trainset_28spk", "p287_002"),
+            ("trainset_28spk", "p227_003"),
+            ("trainset_28spk", "p228_004"),
+            ("testset", "p232_005"),
+        ]
+    ):
+        for side in ("clean", "noisy"):
+            put(root / f"{side}_{split}_wav" / f"{name}.wav", 0.5 + number / 16, number)
+    (root / "logfiles").mkdir()
+    (root / "logfiles" / "log_trainset_28spk.txt").write_text(
+        "p226_001 babble 10\np227_003 ssn 0\n"
+    )
+    (root / "logfiles" / "log_testset.txt").write_text("p232_005 bus 17.5\n")
+    return root
+
+
+def test_what_a_manifest_says(published: Path):
+    assert make(published) == {"train": 2, "valid": 2, "test": 1}
+    (entry,) = read_entries(path_of(published, "test"))
+    files = {side: f"{side}_testset_wav/p232_005.wav" for side in ("clean", "noisy")}
+    digests = {
+        side: hashlib.sha256((published / file).read_bytes()).hexdigest()
+        for side, file in files.items()
+    }
+    assert entry == Entry("p232_005", files, digests, "p232", 0.75, 17.5, "bus")
+    valid, train = (read_entries(path_of(published, split)) for split in ("valid", "train"))
+    assert [(e.name, e.snr_db, e.noise) for e in valid] == [
+        ("p226_001", 10.0, "babble"),
+        ("p287_002", None, None),
+    ]
+    assert [(e.name, e.snr_db, e.noise) for e in train] == [
+        ("p227_003", 0.0, "ssn"),
+        ("p228_004", None, None),
+    ]
+
+
+def test_loading_goes_by_the_manifests(published: Path, caplog: pytest.LogCaptureFixture):
+    before = load_pairs(published, "train")
+    make(published)
+    train, valid = (load_pairs(published, split) for split in ("train", "valid"))
+    assert sorted(train + valid, key=lambda pair: pair.name) == before
+    assert {pair.speaker for pair in valid} == {"p226", "p287"}
+    assert not caplog.records
+
+
+def test_speakers_to_hold_out_may_be_others(published: Path, capsys: pytest.CaptureFixture):
+    assert main([str(published), "--valid", "p228"]) == 0
+    assert capsys.readouterr().out == f"{published}: 3 train, 1 test, 1 valid pairs\n"
+    assert [e.speaker for e in read_entries(path_of(published, "valid"))] == ["p228"]
+    # Of speakers that are not all there, none is held out, and the old manifest goes.
+    assert main([str(published), "--valid", "p228", "p999"]) == 0
+    assert not path_of(published, "valid").exists()
+    assert len(read_entries(path_of(published, "train"))) == 4
+
+
+def test_a_changed_length_is_noticed(published: Path):
+    make(published)
+    for side in ("clean", "noisy"):
+        put(published / f"{side}_trainset_28spk_wav" / "p227_003.wav", 0.6)
+    with pytest.raises(DataError, match=r"p227_003.wav: is another file than the corpus' manifest"):
+        load_pairs(published, "train")
+
+
+def test_a_missing_file_is_noticed(published: Path):
+    make(published)
+    (published / "noisy_trainset_28spk_wav" / "p227_003.wav").unlink()
+    with pytest.raises(DataError, match=r"p227_003.wav: cannot be opened \(No such file"):
+        load_pairs(published, "train")
+
+
+def test_new_files_are_left_out_and_named(published: Path, caplog: pytest.LogCaptureFixture):
+    make(published)
+    for side in ("clean", "noisy"):
+        put(published / f"{side}_trainset_28spk_wav" / "p230_001.wav")
+    assert len(load_pairs(published, "train")) == 2
+    assert "1 files are in no manifest and left out, p230_001.wav among them" in caplog.text
+    caplog.clear()
+    make(published)
+    assert len(load_pairs(published, "train")) == 3
+    assert not caplog.records
+
+
+def test_clean_and_noisy_alone_are_one_split(tmp_path: Path):
+    put_pairs(tmp_path, ["p226_001.wav", "p227_001.wav", "p287_001.wav"])
+    assert folder_splits(tmp_path) == ("train",)
+    assert make(tmp_path) == {"train": 1, "valid": 2}
+    assert splits_in(tmp_path) == ("train", "valid")
+    assert make(tmp_path) == {"train": 1, "valid": 2}  # from the folders, not from themselves
+
+
+def test_clean_and_noisy_of_test_speakers_are_the_test(tmp_path: Path):
+    put_pairs(tmp_path, ["p232_001.wav", "p257_001.wav"])
+    assert folder_splits(tmp_path) == ("test",)
+    assert make(tmp_path) == {"test": 2}
+
+
+def test_the_embedded_corpus_has_its_manifests(tiny_corpus: Path):
+    entries = read_entries(path_of(tiny_corpus, "test"))
+    assert [e.files["noisy"] for e in entries] == [f"test/noisy/{e.name}.wav" for e in entries]
+    assert all(e.noise and e.snr_db is not None for e in entries)
+    assert splits_in(tiny_corpus) == ("train", "valid", "test")
+
+
+def test_single_recordings(tmp_path: Path):
+    put(tmp_path / "street" / "a b.wav", 0.5)
+    assert make_recordings(tmp_path) == 1
+    (entry,) = read_entries(path_of(tmp_path, "recordings"))
+    assert entry.files == {"audio": "street/a b.wav"}
+    assert entry.seconds == 0.5
+
+
+def test_bad_files_are_named_and_nothing_is_written(published: Path):
+    (published / "noisy_testset_wav" / "p232_005.wav").write_text("no audio")
+    with pytest.raises(DataError, match=r"p232_005.wav: cannot be decoded"):
+        make(published)
+    assert not (published / "manifests").exists()
+
+
+def test_where_nothing_can_be_written(
+    published: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Read-only file system")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    monkeypatch.setattr(index, "_write", lambda files: None)
+    assert main([str(published)]) == 2
+    message = capsys.readouterr().err
+    assert "manifests/train.jsonl cannot be written (Read-only file system)" in message
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("{", "line 2 is no entry"),
+        ("[]", "not an object"),
+        ('{"name": "b"}', "files is missing"),
+        (json.dumps({"name": "b", "files": {}, "sha256": {}}), "without seconds, speaker"),
+        ("SAME", "names a once more"),
+        ("0 s", "seconds must be above 0"),
+        ("NaN s", "seconds must be above 0"),
+        ("roles", "must name the same roles"),
+        ("snr", "snr_db must be a number"),
+        ("noise", "noise must be a text"),
+        ("empty", "none empty"),
+        ("out", "leads out of a folder"),
+    ],
+)
+def test_damaged_lines_are_refused(tmp_path: Path, line: str, reason: str):
+    good = Entry("a", {"audio": "a.wav"}, {"audio": SHA}, "x", 1.0)
+    record = json.loads(to_text([good]))
+    changes = {
+        "SAME": {},
+        "0 s": {"name": "b", "seconds": 0},
+        "NaN s": {"name": "b", "seconds": float("nan")},
+        "roles": {"name": "b", "sha256": {"noisy": SHA}},
+        "snr": {"name": "b", "snr_db": "loud"},
+        "noise": {"name": "b", "noise": 3},
+        "empty": {"name": ""},
+        "out": {"name": "a/../../b"},
+    }
+    if line in changes:
+        line = json.dumps(record | changes[line])
+    path = path_of(tmp_path)
+    path.parent.mkdir()
+    path.write_text(to_text([good]) + line + "\n")
+    with pytest.raises(DataError, match=reason) as caught:
+        read_entries(path)
+    assert str(path) in str(caught.value)
+    assert "python -m data.manifest ROOT" in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"\n\n", b"\xff\xfe"])
+def test_files_that_are_no_manifest(tmp_path: Path, content: bytes):
+    path = path_of(tmp_path)
+    path.parent.mkdir()
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"has no entry|cannot be read"):
+        read_entries(path)
+
+
+def test_a_manifest_of_recordings_is_none_of_pairs(tmp_path: Path):
+    put_pairs(tmp_path, ["a_1.wav"])
+    entry = Entry("a", {"audio": "a.wav"}, {"audio": SHA}, "x", 1.0)
+    path = path_of(tmp_path, "train")
+    path.parent.mkdir()
+    path.write_text(to_text([entry]))
+    with pytest.raises(DataError, match="has no pairs"):
+        list_pairs(tmp_path, "train")
+
+
+names = st.text(min_size=1, max_size=20).filter(is_below)
+entries = st.builds(
+    Entry,
+    names,
+    st.just({"clean": "c.wav", "noisy": "n.wav"}),
+    st.just({"clean": SHA, "noisy": SHA}),
+    names,
+    st.floats(1e-4, 1e4),
+    st.none() | st.floats(-100, 100),
+    st.none() | names,
+)
+
+
+@given(st.lists(entries, min_size=1, max_size=5, unique_by=lambda entry: entry.name))
+def test_what_is_written_is_what_is_read(tmp_path_factory: pytest.TempPathFactory, written: list):
+    path = tmp_path_factory.mktemp("m") / "m.jsonl"
+    path.write_text(to_text(written), "utf-8")
+    assert read_entries(path) == written

@@ -1,0 +1,264 @@
+"""Packed corpora: the same samples as from the files, and never those of other files."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+import torch
+from recordings import put, put_pairs, sound
+
+from data import index, packed
+from data.audio import read
+from data.corpus import load_pairs
+from data.dataset import PairDataset
+from data.errors import DataError
+from data.manifest import make
+from data.pack import main, pack
+from data.packed import FOLDER, Pack, find_packs
+from data.samples import Samples
+
+RATE = 16000
+
+
+@pytest.fixture(autouse=True)
+def _own_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index, "INDEX", tmp_path / ".cache" / "index.json")
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    """Pairs whose samples 16 bits hold, and some whose they do not."""
+    root = tmp_path / "corpus"
+    put_pairs(root, ["a_1.wav", "b_1.flac", "c d_ü.ogg"], 0.6)
+    sf.write(root / "clean" / "e_1.wav", 1.5 * sound(0.6, seed=8), RATE, "FLOAT")
+    sf.write(root / "noisy" / "e_1.wav", np.stack([sound(0.6, 44100)] * 2, 1), 44100)
+    extreme = np.array([-32768, 32767, 0, 1, -1] * 2000, np.int16)
+    sf.write(root / "clean" / "f_1.wav", extreme, RATE)
+    sf.write(root / "noisy" / "f_1.wav", extreme[::-1], RATE)
+    return root
+
+
+def test_the_same_samples_as_from_the_files(corpus: Path):
+    (one,) = pack(corpus)
+    pairs = load_pairs(corpus, "train")
+    assert len(one) == 2 * len(pairs) == 10
+    for path in (path for pair in pairs for path in (pair.clean, pair.noisy)):
+        whole = read(path)
+        assert path in one
+        x = one.read(path)
+        assert x.dtype == np.float32
+        assert np.array_equal(x, whole)
+        for start, frames in ((0, 7), (100, 333), (9000, 5000), (10**6, 5), (5, 0)):
+            assert np.array_equal(one.read(path, start, frames), whole[start : start + frames])
+
+
+def test_two_bytes_a_sample_where_that_is_enough(tmp_path: Path):
+    put_pairs(tmp_path, ["a_1.wav"], 0.5)
+    sf.write(tmp_path / "clean" / "b_1.wav", sound(0.5), RATE, "FLOAT")
+    put(tmp_path / "noisy" / "b_1.wav", 0.5)
+    (one,) = pack(tmp_path)
+    assert one.path.stat().st_size == 8000 * (2 + 2 + 4 + 2)
+
+
+def test_training_examples_are_the_same(corpus: Path):
+    pack(corpus)
+    pairs = load_pairs(corpus, "train")
+    source = Samples(find_packs(corpus))
+    # Of other rates than 16 kHz, a file's piece is resampled by itself, but for rounding the same.
+    same = [pair for pair in pairs if not pair.name.startswith(("c", "e"))]
+    for frames in (3000, 16000, None):
+        plain, fast = PairDataset(same, 1, frames), PairDataset(same, 1, frames, samples=source)
+        for key in ((0, 0), (1, 1), (2, 2)):
+            for side in ("clean", "noisy"):
+                assert torch.equal(plain[key][side], fast[key][side])
+
+
+def test_packed_files_are_not_decoded(corpus: Path, monkeypatch: pytest.MonkeyPatch):
+    pack(corpus)
+    pairs, source = load_pairs(corpus, "train"), Samples(find_packs(corpus))
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a file was decoded")
+
+    monkeypatch.setattr("data.samples.read", refuse)
+    dataset = PairDataset(pairs, 0, 1000, samples=source)
+    assert [len(dataset[0, i]["clean"]) for i in range(len(dataset))] == [1000] * 5
+
+
+def test_a_pack_is_mapped_by_each_process_for_itself(corpus: Path):
+    (one,) = pack(corpus)
+    path = load_pairs(corpus, "train")[0].clean
+    expected = one.read(path)
+    assert len(pickle.dumps(one)) < one.path.stat().st_size / 10
+    assert np.array_equal(pickle.loads(pickle.dumps(one)).read(path), expected)
+
+
+def test_what_is_packed_stays(corpus: Path, monkeypatch: pytest.MonkeyPatch):
+    (one,) = pack(corpus)
+    monkeypatch.setattr("data.pack.read", lambda path: pytest.fail("packed again"))
+    (again,) = pack(corpus)
+    assert again.path == one.path
+    again.check()
+
+
+def test_another_manifest_is_another_pack(corpus: Path, caplog: pytest.LogCaptureFixture):
+    (old,) = pack(corpus)
+    for side in ("clean", "noisy"):
+        put(corpus / side / "g_1.wav")
+    make(corpus)
+    assert find_packs(corpus) == []
+    assert "train.jsonl has changed since it was packed: python -m data.pack" in caplog.text
+    (new,) = pack(corpus)
+    assert len(new) == 12
+    assert not old.path.exists()
+    assert len(list((corpus / FOLDER).iterdir())) == 2
+
+
+def test_the_test_split_is_not_packed(tiny_corpus: Path, tmp_path: Path):
+    shutil.copytree(tiny_corpus, tmp_path / "copy")
+    assert [each.path.name.partition("-")[0] for each in pack(tmp_path / "copy")] == [
+        "train",
+        "valid",
+    ]
+
+
+def test_single_recordings_are_packed_too(tmp_path: Path, capsys: pytest.CaptureFixture):
+    put(tmp_path / "noise" / "street 1.wav", 0.5)
+    assert main([str(tmp_path)]) == 0
+    assert capsys.readouterr().out.endswith(".pcm: 1 files, 0 MB\n")
+    (one,) = find_packs(tmp_path)
+    assert len(one.read(tmp_path / "noise" / "street 1.wav")) == 8000
+
+
+# Other files than were packed
+
+
+def test_a_file_that_has_changed_since_is_read_by_itself(
+    corpus: Path, caplog: pytest.LogCaptureFixture
+):
+    pack(corpus)
+    changed = corpus / "clean" / "a_1.wav"
+    put(changed, 0.6, seed=99)
+    (one,) = find_packs(corpus)
+    assert changed not in one
+    assert corpus / "noisy" / "a_1.wav" in one
+    assert f"1 files have changed since they were packed, {changed} among them" in caplog.text
+    assert np.array_equal(Samples([one]).read(changed), read(changed))
+
+
+def test_a_file_that_is_not_the_manifests_is_not_packed(
+    corpus: Path, capsys: pytest.CaptureFixture
+):
+    make(corpus)
+    changed = put(corpus / "clean" / "a_1.wav", 0.6, seed=99)
+    assert main([str(corpus)]) == 2
+    assert f"{changed} is not the file that the manifest has" in capsys.readouterr().err
+    assert list((corpus / FOLDER).iterdir()) == []
+
+
+def test_a_file_that_is_missing(corpus: Path, capsys: pytest.CaptureFixture):
+    make(corpus)
+    (corpus / "noisy" / "b_1.flac").unlink()
+    assert main([str(corpus)]) == 2
+    assert "b_1.flac: No such file or directory" in capsys.readouterr().err
+    assert list((corpus / FOLDER).iterdir()) == []
+
+
+# Damage
+
+
+def _cut(path: Path) -> None:
+    os.truncate(path, path.stat().st_size - 2)
+
+
+def _edit(**changes: object) -> Callable[[Path], None]:
+    def change(path: Path) -> None:
+        table = path.with_suffix(".json")
+        table.write_text(json.dumps(json.loads(table.read_text()) | changes))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        _cut,
+        Path.unlink,
+        lambda path: path.with_suffix(".json").write_text("{"),
+        lambda path: path.with_suffix(".json").write_text("[]"),
+        _edit(version=0),
+        _edit(files=[1]),
+        _edit(files={"a": [1, 2]}),
+    ],
+)
+def test_a_damaged_pack_is_left_out_and_made_again(
+    corpus: Path, damage: Callable[[Path], object], caplog: pytest.LogCaptureFixture
+):
+    (one,) = pack(corpus)
+    damage(one.path)
+    assert find_packs(corpus) == []
+    assert "is damaged" in caplog.text
+    assert f"python -m data.pack {corpus} makes it anew; its files are read instead" in caplog.text
+    (new,) = pack(corpus)
+    new.check()
+
+
+def test_one_flipped_bit_is_found_by_a_check(corpus: Path, capsys: pytest.CaptureFixture):
+    (one,) = pack(corpus)
+    content = bytearray(one.path.read_bytes())
+    content[1000] ^= 1
+    one.path.write_bytes(content)
+    assert main([str(corpus), "--check"]) == 2
+    assert f"{one.path} is damaged: remove it, and pack again" in capsys.readouterr().err
+
+
+def test_too_little_room(
+    corpus: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: shutil._ntuple_diskusage(10**6, 10**6, 9))
+    assert main([str(corpus)]) == 2
+    assert "a pack takes 0.00 GB, 0.00 GB are free" in capsys.readouterr().err
+
+
+def test_a_write_that_fails_leaves_nothing(
+    corpus: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("data.pack.Writer.add", full)
+    assert main([str(corpus)]) == 2
+    assert "packed cannot be written (No space left on device)" in capsys.readouterr().err
+    assert list((corpus / FOLDER).iterdir()) == []
+
+
+def test_an_interruption_leaves_nothing(
+    corpus: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("data.pack.Writer.add", stop)
+    assert main([str(corpus)]) == 130
+    assert list((corpus / FOLDER).iterdir()) == []
+    assert capsys.readouterr().err.endswith("what was packed before is kept\n")
+
+
+def test_a_corpus_without_anything(tmp_path: Path, capsys: pytest.CaptureFixture):
+    assert main([str(tmp_path / "none")]) == 2
+    assert "no such folder" in capsys.readouterr().err
+
+
+def test_pack_keeps_its_word_about_versions(corpus: Path, monkeypatch: pytest.MonkeyPatch):
+    (one,) = pack(corpus)
+    monkeypatch.setattr(packed, "VERSION", 2)
+    with pytest.raises(DataError, match="of another version"):
+        Pack(one.path.with_suffix(".json"), corpus)
