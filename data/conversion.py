@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -83,7 +83,7 @@ class Journal:
         return len(self.done) == self._head["members"]
 
     @contextmanager
-    def writing(self, count: int) -> Iterator[Any]:
+    def writing(self, count: int) -> Iterator[Callable[[Converted], None]]:
         """A function to add files with. count: of the archive's members."""
         self._head["members"] = count
         lines = [self._head, *map(asdict, self.done.values())]
@@ -162,8 +162,10 @@ def convert(archive: Path, folder: Path, journal: Journal, workers: int) -> dict
 def _mapped(tasks: list[Task], workers: int) -> Iterator[Iterator[Converted | str]]:
     """The results of all tasks, in their order."""
     if workers <= 1 or len(tasks) <= _CHUNK:
-        yield map(convert_member, tasks)
-        _opened.cache_clear()
+        try:
+            yield map(convert_member, tasks)
+        finally:
+            _opened.cache_clear()  # an archive that is open cannot be removed everywhere
         return
     pool = process_pool(workers)
     try:

@@ -188,9 +188,9 @@ class Shelf:
         known = self.records.get(archive.name)
         md5, sha256 = self._found[archive.name] = _checksums(path)
         if archive.md5 and md5 != archive.md5:
-            return f"has the MD5 {md5}, and its publisher states {archive.md5}: it is damaged"
+            return f"has the MD5 {md5}, but its publisher states {archive.md5} (data/datashare.py)"
         if known and sha256 != known.sha256:
-            return f"has the SHA-256 {sha256}, and {known.sha256} when it was recorded in {RECORDS}"
+            return f"has the SHA-256 {sha256}, but had {known.sha256} before ({RECORDS})"
         # What is to be trusted from now on has to be sound at least.
         return "" if archive.md5 or known else damage(path)
 

@@ -73,6 +73,8 @@ def main(
     except OSError as error:
         where = error.filename or options.root
         status, message = 1, f"{where}: {error.strerror or error}. What is done is kept; run again."
+    except MemoryError:
+        status, message = 1, "out of memory. Run again with fewer --workers."
     except KeyboardInterrupt:
         status, message = 130, "interrupted; the same command goes on from here"
     finally:

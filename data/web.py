@@ -131,7 +131,7 @@ def _opener() -> client.OpenerDirector:
 
 
 def _judged(error: urllib.error.HTTPError) -> AgainError | RefusedError:
-    reason = f"the server answers {error.code} {error.reason}".rstrip()
+    reason = " ".join(f"the server answers {error.code} {error.reason}".split())
     if error.code in _BUSY:
         return AgainError(reason, _seconds(error.headers.get("Retry-After", "")))
     return RefusedError(reason)

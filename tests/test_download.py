@@ -56,6 +56,7 @@ class Client:
         with pytest.raises(FailedError) as raised:
             self.get(*names, **changes)
         assert not self.target.exists()
+        assert "\n" not in str(raised.value)
         return str(raised.value)
 
     def left(self) -> list[str]:
@@ -277,7 +278,6 @@ def test_all_reasons_are_told(client: Client, server: Server):
     assert "/gone.zip: the server answers 404 Not Found" in message
     assert "/a.zip: the server answers 503 Service Unavailable (3 times)" in message
     assert "--from" in message
-    assert "\n" not in message
 
 
 def test_nobody_is_there(client: Client, server: Server):

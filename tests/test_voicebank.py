@@ -262,7 +262,7 @@ def test_trust_on_first_use(command: Command):
     changed = bytearray(before)
     changed[3000] ^= 1
     command.server.files["clean_testset_wav.zip"] = bytes(changed)
-    assert "when it was recorded in archives.json" in command.ends(1)
+    assert "before (archives.json)" in command.ends(1)
     command.server.files["clean_testset_wav.zip"] = before
     command.ends(0)
 
@@ -451,13 +451,27 @@ def test_wrong_options(words: list[str], message: str, capsys: pytest.CaptureFix
     assert message in capsys.readouterr().err
 
 
-def test_an_interruption_is_told(command: Command, monkeypatch: pytest.MonkeyPatch):
-    def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted; the same command goes on from here"),
+        (MemoryError(), 1, "out of memory. Run again with fewer --workers."),
+        (OSError(5, "Input/output error", "x.zip"), 1,
+         "x.zip: Input/output error. What is done is kept; run again."),
+    ],
+)  # fmt: skip
+def test_what_is_told_of_interruptions_and_of_this_machine(
+    error: BaseException,
+    status: int,
+    message: str,
+    command: Command,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    def failing(*_: object) -> None:
+        raise error
 
-    monkeypatch.setattr(preparation, "convert", interrupted)
-    said = command.ends(130)
-    assert said == "voicebank: interrupted; the same command goes on from here\n"
+    monkeypatch.setattr(preparation, "convert", failing)
+    assert command.ends(status) == f"voicebank: {message}\n"
     monkeypatch.undo()
     monkeypatch.setenv("no_proxy", "*")
     command.ends(0)
