@@ -14,7 +14,11 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from pages import browser, page, page_file  # noqa: E402, F401 - fixtures of the browser's tests
+# Fixtures of the browser's tests, and of those of downloads.
+from download_client import client, pauses  # noqa: E402, F401
+from http_server import server  # noqa: E402, F401
+from pages import browser, page, page_file  # noqa: E402, F401
+from voicebank_command import command  # noqa: E402, F401
 
 
 @pytest.fixture(autouse=True)

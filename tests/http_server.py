@@ -11,6 +11,8 @@ from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import pytest
+
 
 class Server(ThreadingHTTPServer):
     """Serves `files` by name, with ranges and validators.
@@ -182,3 +184,10 @@ def serving() -> Iterator[Server]:
             server.ended.set()
             server.shutdown()
             thread.join()
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("no_proxy", "*")
+    with serving() as server:
+        yield server
