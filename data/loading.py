@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from data.dataset import Key
 from data.errors import DataError
@@ -79,10 +80,10 @@ class Loader:
         failures = 0
         while self.sampler.start < len(self.sampler):
             try:
-                for batch in self._loader:
+                for names, sides in self._loader:
                     self.sampler.start += 1
                     failures = 0
-                    yield batch
+                    yield {"name": names, "clean": sides[0], "noisy": sides[1]}
             except (RuntimeError, OSError, EOFError) as error:
                 # A worker's death shows as any of these, by what was on its way between processes.
                 failures += 1
@@ -106,7 +107,17 @@ class Loader:
             persistent_workers=self._workers > 0,
             pin_memory=self._pin,
             worker_init_fn=belong_to_parent,
+            collate_fn=_together,
         )
+
+
+def _together(examples: list[dict[str, Any]]) -> tuple[list[str], Tensor]:
+    """Names, and both sides in one tensor (2, b, s): each takes a way of its own to the parent.
+
+    That way is what loading from a packed corpus takes most of its time for.
+    """
+    sides = default_collate([x[side] for side in ("clean", "noisy") for x in examples])
+    return [x["name"] for x in examples], sides.view(2, len(examples), -1)
 
 
 def _last_line(error: BaseException) -> str:
