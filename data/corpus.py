@@ -21,6 +21,7 @@ log = logging.getLogger("data")
 _LISTED = 20  # files, before "and N more"
 _ANOTHER = "is another file than the corpus' manifest says (python -m data.verify tells more)"
 PAIR_TOLERANCE = SAMPLE_RATE // 10
+EXTRACTED_TWICE = "the archive was extracted twice, into itself: remove the inner folder"
 _TEST_SPEAKER = (
     "{} is a test speaker of VoiceBank-DEMAND (if this is somebody else, say so in speakers.csv)"
 )
@@ -63,6 +64,9 @@ def load_pairs(root: Path, split: str, skip_bad: bool = False) -> list[Pair]:
 def pairs_of(listing: Listing, root: Path, split: str, skip_bad: bool = False) -> list[Pair]:
     """The pairs of what has been listed: see `load_pairs`."""
     clean, noisy = listing.clean, listing.noisy
+    if listing.nested:
+        folder = listing.folders[0] / listing.folders[0].name
+        raise DataError(f"{folder}: {EXTRACTED_TWICE}")
     bad = _alone(noisy, clean, "clean") | _alone(clean, noisy, "noisy")
     names = sorted(clean.keys() & noisy.keys())
     found = look_over([side[name] for name in names for side in (clean, noisy)])

@@ -27,6 +27,7 @@ from data.benchmark import (
     TRAIN_SPEAKERS,
 )
 from data.checks import CLIPPED, Looked, Side
+from data.corpus import EXTRACTED_TWICE
 from data.entry import path_of, read_entries
 from data.listing import Listing
 from data.noise_log import FOLDER, LOGS, read_log
@@ -159,12 +160,10 @@ def _count(root: Path, split: Split, splits: Mapping[str, Split]) -> Finding:
 
 
 def _names(split: Split) -> Finding:
-    folder = split.listing.folders[0].name
-    nested = [key for key in split.listing.clean if PurePosixPath(key).parts[0] == folder]
-    if nested:
+    if nested := split.listing.nested:
+        folder = split.listing.folders[0].name
         text = f"{len(nested)} files lie in {folder}/{folder}"
-        remedy = "the archive was extracted twice, into itself: remove the inner folder"
-        return Finding(split.name, "names", WRONG, text, tuple(nested), remedy)
+        return Finding(split.name, "names", WRONG, text, tuple(nested), EXTRACTED_TWICE)
     if split.is_benchmark:
         names = {*split.listing.clean, *split.listing.noisy}
         strange = sorted(name for name in names if not _UTTERANCE.fullmatch(name))

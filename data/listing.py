@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from data.audio import SAMPLE_RATE, AudioError, find_audio
+from data.audio import EXTENSIONS, SAMPLE_RATE, AudioError, find_audio
 from data.entry import SPLITS, path_of, read_entries
 from data.errors import DataError
 from data.pair_table import is_table, read_table
@@ -58,6 +58,12 @@ class Listing:
     noisy: Mapping[str, Path]
     speakers: Mapping[str, str]
     frames: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def nested(self) -> list[str]:
+        """Clean files in a folder that lies in one of its own name: an archive in itself."""
+        folder = self.folders[0].name
+        return [name for name in self.clean if PurePosixPath(name).parts[0] == folder]
 
 
 def list_pairs(root: Path, split: str) -> Listing:
@@ -129,8 +135,20 @@ def pair_folders(root: Path, split: str) -> tuple[Path, Path] | None:
     for clean, noisy in _LAYOUTS[split]:
         # A folder that may not be looked into is none, as os.path sees it.
         if os.path.isdir(root / clean) and os.path.isdir(root / noisy):
-            return root / clean, root / noisy
+            return _unpacked(root / clean), _unpacked(root / noisy)
     return None
+
+
+def _unpacked(folder: Path) -> Path:
+    """The folder, or the one of its name in it that is all there is, as some programs unpack."""
+    inner = folder / folder.name
+    try:
+        alone = os.path.isdir(inner) and not any(
+            each.suffix.lower() in EXTENSIONS for each in folder.iterdir() if each != inner
+        )
+    except OSError:
+        return folder
+    return inner if alone else folder
 
 
 def find_recordings(folder: Path) -> dict[str, Path]:

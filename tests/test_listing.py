@@ -79,6 +79,22 @@ def test_capital_letters_are_pointed_at(tmp_path: Path):
     assert "p2_1.wav: has no noisy file of that name, only P2_1.WAV" in str(caught.value)
 
 
+def test_an_archive_extracted_into_itself_is_refused(tmp_path: Path):
+    for split in ("train", "test"):
+        put_pairs(tmp_path / split, ["p1_1.wav", "clean/p1_1.wav", "noisy/p1_1.wav"])
+    with pytest.raises(DataError, match=r"train/clean/clean: the archive was extracted twice"):
+        load_pairs(tmp_path, "train", skip_bad=True)
+
+
+def test_a_folder_in_one_of_its_name_is_that_folder(tmp_path: Path):
+    for side in ("clean", "noisy"):
+        folder = tmp_path / f"{side}_trainset_28spk_wav"
+        put(folder / folder.name / "p226_001.wav")
+    (pair,) = load_pairs(tmp_path, "train")
+    assert pair.name == "p226_001"
+    assert pair.speaker == "p226"
+
+
 # Tables
 
 

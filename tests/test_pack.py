@@ -40,6 +40,8 @@ def corpus(tmp_path: Path) -> Path:
     put_pairs(root, ["a_1.wav", "b_1.flac", "c d_ü.ogg"], 0.6)
     sf.write(root / "clean" / "e_1.wav", 1.5 * sound(0.6, seed=8), RATE, "FLOAT")
     sf.write(root / "noisy" / "e_1.wav", np.stack([sound(0.6, 44100)] * 2, 1), 44100)
+    for side in ("clean", "noisy"):
+        sf.write(root / side / "h_1.wav", sound(0.6, seed=9), RATE, "PCM_24")
     extreme = np.array([-32768, 32767, 0, 1, -1] * 2000, np.int16)
     sf.write(root / "clean" / "f_1.wav", extreme, RATE)
     sf.write(root / "noisy" / "f_1.wav", extreme[::-1], RATE)
@@ -49,7 +51,7 @@ def corpus(tmp_path: Path) -> Path:
 def test_the_same_samples_as_from_the_files(corpus: Path):
     (one,) = pack(corpus)
     pairs = load_pairs(corpus, "train")
-    assert len(one) == 2 * len(pairs) == 10
+    assert len(one) == 2 * len(pairs) == 12
     for path in (path for pair in pairs for path in (pair.clean, pair.noisy)):
         whole = read(path)
         assert path in one
@@ -90,7 +92,7 @@ def test_packed_files_are_not_decoded(corpus: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr("data.samples.read", refuse)
     dataset = PairDataset(pairs, 0, 1000, samples=source)
-    assert [len(dataset[0, i]["clean"]) for i in range(len(dataset))] == [1000] * 5
+    assert [len(dataset[0, i]["clean"]) for i in range(len(dataset))] == [1000] * 6
 
 
 def test_a_pack_is_mapped_by_each_process_for_itself(corpus: Path):
@@ -117,7 +119,7 @@ def test_another_manifest_is_another_pack(corpus: Path, caplog: pytest.LogCaptur
     assert find_packs(corpus) == []
     assert "train.jsonl has changed since it was packed: python -m data.pack" in caplog.text
     (new,) = pack(corpus)
-    assert len(new) == 12
+    assert len(new) == 14
     assert not old.path.exists()
     assert len(list((corpus / FOLDER).iterdir())) == 2
 
