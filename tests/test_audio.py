@@ -133,6 +133,22 @@ def test_pieces_of_real_recordings(shared_data: Path):
             assert np.abs(piece - x[start : start + RATE]).max() < 0.01
 
 
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="counts bytes as Linux does")
+@pytest.mark.parametrize("kind", ["wav", "flac", "opus"])
+def test_a_piece_of_a_long_file_reads_little_of_it(tmp_path: Path, kind: str):
+    """Bytes asked of the system, of a file of two minutes. (Vorbis is read from its start.)"""
+
+    def read_so_far() -> int:
+        return int(Path("/proc/self/io").read_text().split()[1])
+
+    path = tmp_path / f"long.{kind}"
+    write(path, np.tile(sound(10), 12))
+    for start in (0, 60 * RATE, 117 * RATE):
+        before = read_so_far()
+        assert len(read(path, start, 2 * RATE)) == 2 * RATE
+        assert read_so_far() - before < 150_000 + 0.05 * path.stat().st_size
+
+
 def test_reading_behind_the_end_gives_nothing(tmp_path: Path):
     for rate in (RATE, 44100):
         sf.write(tmp_path / "a.wav", sound(0.5, rate), rate)
