@@ -120,14 +120,14 @@ def station(rng: Rng, samples: int, rate: int, talk: Talk) -> Signal:
 
 def car(rng: Rng, samples: int, rate: int, talk: Talk = ()) -> Signal:
     """Inside a car: deep rumble of the road, the engine, a little air."""
-    rumble = bed(rng, samples, rate, rng.uniform(25, 50), rng.uniform(1.9, 2.4))
+    rumble = bed(rng, samples, rate, rng.uniform(25, 50), rng.uniform(2.2, 2.9))
     road = rumble * np.exp(0.2 * drift(rng, samples, rate, 2))
     return mixed(
         rng,
         [
             (road, 0, 0),
-            (engine(rng, samples, rate, 25, rng.uniform(40, 90)), -20, -8),
-            (bed(rng, samples, rate, 400, 1.5), -30, -20),
+            (engine(rng, samples, rate, 25, rng.uniform(40, 90)), -24, -12),
+            (bed(rng, samples, rate, 400, 1.5), -44, -32),
         ],
     )
 

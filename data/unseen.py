@@ -33,8 +33,8 @@ def living(rng: Rng, samples: int, rate: int, talk: Talk) -> Signal:
     return mixed(
         rng,
         [
-            (bed(rng, samples, rate, rng.uniform(30, 80), rng.uniform(1.5, 2.0)), 0, 4),
-            (reverberate(rng, small, room, rate), -8, 0),
+            (bed(rng, samples, rate, rng.uniform(30, 80), rng.uniform(1.7, 2.2)), 0, 4),
+            (reverberate(rng, small, room, rate), -11, -2),
             (clock, -26, -16),
         ],
     )
@@ -49,9 +49,9 @@ def office(rng: Rng, samples: int, rate: int, talk: Talk) -> Signal:
     return mixed(
         rng,
         [
-            (bed(rng, samples, rate, rng.uniform(30, 70), rng.uniform(1.6, 2.1)), 0, 2),
-            (hum(rng, samples, rate), -16, -8),
-            (reverberate(rng, desk, room, rate), -22, -12),
+            (bed(rng, samples, rate, rng.uniform(30, 70), rng.uniform(1.8, 2.4)), 0, 2),
+            (hum(rng, samples, rate), -22, -12),
+            (reverberate(rng, desk, room, rate), -26, -14),
             (reverberate(rng, colleague, far, rate), -20, -10),
         ],
     )
@@ -64,10 +64,10 @@ def bus(rng: Rng, samples: int, rate: int, talk: Talk) -> Signal:
     return mixed(
         rng,
         [
-            (bed(rng, samples, rate, rng.uniform(30, 60), rng.uniform(1.7, 2.2)), 0, 0),
+            (bed(rng, samples, rate, rng.uniform(30, 60), rng.uniform(2.0, 2.5)), 0, 0),
             (engine(rng, samples, rate, rng.uniform(18, 28), rng.uniform(50, 80)), -5, 1),
-            (loose, -30, -20),
-            (reverberate(rng, crowd(rng, samples, rate, talk, 1.5), room, rate), -24, -14),
+            (loose, -36, -26),
+            (reverberate(rng, crowd(rng, samples, rate, talk, 1.5), room, rate), -30, -18),
         ],
     )
 
