@@ -190,7 +190,7 @@ _STRESSED = 0.4  # of all sentences, at most: those that have a word so marked
 
 
 def sentence(rng: np.random.Generator) -> str:
-    """One sentence of 3 to 20 words, capitalised and punctuated, drawn from `rng`.
+    """One sentence of 3 to 22 words, capitalised and punctuated, drawn from `rng`.
 
     No word of a list occurs twice in it. In some, one word is *stressed*; " | " is a pause. The
     templates allow more than 10^10 sentences.

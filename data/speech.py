@@ -35,18 +35,19 @@ def utter(rng: np.random.Generator, text: str, speaker: Speaker) -> Signal:
     share = speaker.breath
     high *= np.sqrt(1 - share**2) + share * noise
     # Sibilants are loud above the edge, vowels below: each band is contrasted by itself.
-    speech = _contrasted(low, 0.7) + 5.0 * _contrasted(high, 0.6)
+    speech = _contrasted(low, 0.9) + 6.0 * _contrasted(high, 0.8)
     return filtered(speech, SAMPLE_RATE, _darkened)
 
 
 def _darkened(frequency: Signal) -> Signal:
     """The gain that eSpeak's long-term spectrum lacks, against that of recordings."""
-    return (1 + (frequency / 300) ** 2) ** -0.3
+    return (1 + (frequency / 300) ** 2) ** -0.4
 
 
 def overheard(text: str, speaker: Speaker) -> Signal:
     """`text` as spoken somewhere in the background, where the finer points do not matter."""
-    return filtered(_tracted(text, speaker, SAMPLE_RATE), SAMPLE_RATE, _darkened)
+    speech = _tracted(text, speaker, SAMPLE_RATE)
+    return filtered(speech, SAMPLE_RATE, lambda f: _darkened(f) * (1 + 2 / (1 + (_EDGE / f) ** 6)))
 
 
 def _tracted(text: str, speaker: Speaker, rate: int) -> Signal:

@@ -21,7 +21,7 @@ f01 en-us           f1         160 52 70 1.00 0.45
 f02 en-us           f2         172 48 62 1.03 0.55
 f03 en              f3         156 45 78 0.97 0.40
 f04 en-gb-scotland  f4         168 58 66 1.06 0.60
-f05 en-gb-x-rp      f5         152 50 74 0.95 0.50
+f05 en-gb-x-rp      f5         152 62 74 0.90 0.50
 f06 en-us           Annie      166 36 64 0.94 0.65
 f07 en-029          belinda    170 38 76 1.02 0.40
 f08 en-gb-x-gbclan  linda      162 34 70 0.98 0.70
