@@ -135,7 +135,7 @@ def _plan_split(rng: np.random.Generator, split: str, size: int, cast: list[str]
             height=round(rng.uniform(2.3, 3.2), 2),
             decay=round(rng.uniform(0.12, 0.4), 3),
             distance=round(float(np.exp(rng.uniform(np.log(0.08), np.log(0.5)))), 2),
-            floor_db=round(rng.uniform(-44, -28), 1),
+            floor_db=round(rng.uniform(-40, -26), 1),
             level_dbfs=round(rng.uniform(-29, -18), 1),
             noise=noise,
             noise_seed=int(rng.integers(2**31)),
