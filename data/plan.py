@@ -23,7 +23,7 @@ from data.voices import CAST, speakers
 
 # Counts the changes, here and in what renders a row, after which a row sounds different.
 RECIPE = 2
-SIZES = {"train": 300, "valid": 24, "test": 40}  # 20, 1.6 and 2.6 minutes
+SIZES = {"train": 300, "valid": 24, "test": 40}  # 21, 1.5 and 2.9 minutes
 
 _SNRS = {
     "train": (0.0, 5.0, 10.0, 15.0),

@@ -26,14 +26,6 @@ def bed(rng: np.random.Generator, samples: int, rate: int, knee: float, slope: f
     return shaped(rng, samples, rate, lambda f: 1 / (1 + (f / knee) ** slope))
 
 
-def in_ambience(
-    rng: np.random.Generator, signal: Signal, rate: int, low: float, high: float
-) -> Signal:
-    """`signal` with ambience of a level drawn from `low` to `high` dB against its own; unit RMS."""
-    level = 10 ** (rng.uniform(low, high) / 20)
-    return unit_rms(unit_rms(signal) + level * ambience(rng, len(signal), rate))
-
-
 def unit_rms(signal: Signal) -> Signal:
     """`signal` scaled to an RMS of 1. Raises ValueError if it is silent."""
     rms = np.sqrt(np.mean(signal**2)) if len(signal) else 0.0

@@ -34,7 +34,8 @@ def utter(rng: np.random.Generator, text: str, speaker: Speaker) -> Signal:
     noise = shaped(rng, len(high), SAMPLE_RATE, lambda f: 1 / (1 + (f / 500) ** 4))
     share = speaker.breath
     high *= np.sqrt(1 - share**2) + share * noise
-    # Sibilants are loud above the edge, vowels below: each band is contrasted by itself.
+    # Sibilants are loud above the edge, vowels below: each band is contrasted by itself. The numbers
+    # here and in `_darkened` are those that bring `benchmarks.corpus` nearest to recordings.
     speech = _contrasted(low, 0.9) + 6.0 * _contrasted(high, 0.8)
     return filtered(speech, SAMPLE_RATE, _darkened)
 
@@ -64,17 +65,14 @@ def _tracted(text: str, speaker: Speaker, rate: int) -> Signal:
 
 
 def _unsteady(rng: np.random.Generator, speech: Signal) -> Signal:
-    """`speech` (3 s,) at 48 kHz, its pitch drifting by some 2 % and trembling a little; at 16 kHz.
+    """Speech at 48 kHz, (3 s,), with a pitch that drifts by some 2 % and trembles; at 16 kHz, (s,).
 
-    Linear interpolation between samples at 48 kHz errs less than eSpeak's own noise below 8 kHz.
+    Linear interpolation at 48 kHz costs 0.8 dB at 8 kHz, and what it mirrors lies above 16 kHz.
     """
     rate, step = 3 * SAMPLE_RATE, 48
     knots = len(speech) // step + 2
-    pace = (
-        1
-        + 0.015 * drift(rng, knots, rate // step, 1.5)
-        + 0.006 * drift(rng, knots, rate // step, 9)
-    )
+    pace = 1 + 0.015 * drift(rng, knots, rate // step, 1.5)
+    pace += 0.006 * drift(rng, knots, rate // step, 9)
     time = np.interp(np.arange(len(speech)) / step, np.arange(knots), np.cumsum(pace) - pace[0])
     bent = np.interp(time * step, np.arange(len(speech)), speech, right=0.0)
     return soxr.resample(bent, rate, SAMPLE_RATE, "VHQ")
