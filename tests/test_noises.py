@@ -170,8 +170,13 @@ def test_traffic_passes_by(seed: int):
 
 
 def test_a_television_plays_in_the_living_room():
-    tones = [prominence(make("living", seed)) for seed in range(4)]
-    assert np.median(tones) > 13
+    """Its music is heard where its voice is a hiss."""
+    hiss = np.random.default_rng(0).standard_normal(2 * RATE)
+    tones = [
+        prominence(NOISES["living"](np.random.default_rng(seed), SECONDS * RATE, RATE, [hiss]))
+        for seed in range(4)
+    ]
+    assert np.median(tones) > 12
     assert max(prominence(make("speech_shaped", seed)) for seed in range(4)) < 9
 
 
