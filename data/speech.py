@@ -34,7 +34,7 @@ def utter(rng: np.random.Generator, text: str, speaker: Speaker) -> Signal:
     noise = shaped(rng, len(high), SAMPLE_RATE, lambda f: 1 / (1 + (f / 500) ** 4))
     share = speaker.breath
     high *= np.sqrt(1 - share**2) + share * noise
-    # Sibilants are loud above the edge, vowels below: each band is contrasted by itself. The numbers
+    # Sibilants are loud above the edge, vowels below: each band is contrasted by itself. Numbers
     # here and in `_darkened` are those that bring `benchmarks.corpus` nearest to recordings.
     speech = _contrasted(low, 0.9) + 6.0 * _contrasted(high, 0.8)
     return filtered(speech, SAMPLE_RATE, _darkened)
