@@ -19,7 +19,8 @@ from data import audio
 from data.audio import SAMPLE_RATE
 from data.errors import DataError
 from data.noises import babble
-from data.sound import Signal, reverberate
+from data.rooms import Room, reverberate
+from data.sound import Signal
 
 # A piece may hold a pause only; its noise is not made louder or softer than this to reach an SNR.
 _MOST_GAIN_DB = 20.0
@@ -27,8 +28,9 @@ _MOST_GAIN_DB = 20.0
 _SILENT = 1e-10
 # Of a low-pass' cut-off: how wide its slope is.
 _SLOPE = 0.15
-# A room's reverberation against its direct sound, in dB: from near and dry to far and bare.
-_REVERBERATION_DB = (-18.0, -3.0)
+# Rooms from a bathroom to a hall, and how far from the microphone one speaks, in m.
+_SMALLEST, _LARGEST = (2.0, 1.5, 2.2), (12.0, 8.0, 4.0)
+_DISTANCE = (0.3, 2.0)
 
 Talk = Callable[[np.random.Generator], audio.Signal]
 
@@ -138,13 +140,14 @@ class Drawn:
             both = np.pad(both, ((0, 0), (0, max(0, frames - both.shape[1]))))[:, :frames]
         speech, rest = both
         if self._decay is not None:
-            level = rng.uniform(*_REVERBERATION_DB)
-            speech = reverberate(rng, speech, SAMPLE_RATE, self._decay, level)
+            length, width, height = rng.uniform(_SMALLEST, _LARGEST)
+            room = Room(length, width, height, self._decay, rng.uniform(*_DISTANCE))
+            speech = reverberate(rng, speech, room, SAMPLE_RATE)
         if self._babble_snr is not None:
             talks = (talk(rng).astype(np.float64) for _ in range(self._talkers))
             heard = [x for x in talks if _power(x) > _SILENT]
             if heard:
-                others = babble(rng, frames, SAMPLE_RATE, speech=heard)
+                others = babble(rng, frames, SAMPLE_RATE, heard)
                 rest = rest + others * _gain_to(speech, others, self._babble_snr, math.inf)
         if self._remix_snr is not None:
             rest = rest * _gain_to(speech, rest, self._remix_snr, _MOST_GAIN_DB)

@@ -13,6 +13,7 @@ call to call. Each call therefore loads the library anew and unloads it, which t
 from __future__ import annotations
 
 import ctypes
+import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+from xml.sax.saxutils import escape
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +36,7 @@ else:
 
 _SYNCHRONOUS = 2  # AUDIO_OUTPUT_SYNCHRONOUS: samples go to the callback, and no thread is started
 _DO_NOT_EXIT = 0x8000  # espeakINITIALIZE_DONT_EXIT: report missing data instead of ending Python
-_UTF8 = 1  # espeakCHARS_UTF8; without espeakSSML, so that markup in a text is read as text
+_UTF8_SSML = 0x11  # espeakCHARS_UTF8 and espeakSSML, for the two marks of `speak`
 _RATE, _VOLUME, _PITCH, _RANGE = 1, 2, 3, 4  # espeak_PARAMETER
 
 # The loudest variants saturate at the default volume of 100.
@@ -97,7 +99,8 @@ def speak(text: str, voice: Voice) -> tuple[NDArray[np.int16], int]:
     """Speak `text`.
 
     Args:
-        text: any text; digits, dates and abbreviations are read out.
+        text: any text; digits, dates and abbreviations are read out. *Words between asterisks* are
+            stressed, and " | " is a pause for breath.
         voice: how it is spoken.
 
     Returns:
@@ -118,7 +121,7 @@ def speak(text: str, voice: Voice) -> tuple[NDArray[np.int16], int]:
             pieces.append(np.ctypeslib.as_array(samples, (count,)).copy())
         return 0
 
-    data = text.encode()
+    data = _marked_up(text).encode()
     name = f"{voice.language}+{voice.variant}" if voice.variant else voice.language
     with _lock, _library() as (library, rate):
         library.espeak_SetSynthCallback(collect)
@@ -136,7 +139,9 @@ def speak(text: str, voice: Voice) -> tuple[NDArray[np.int16], int]:
             _check(library.espeak_SetParameter(parameter, value, 0), "set a parameter")
         _check(library.espeak_ng_SetRandSeed(ctypes.c_long(1)), "set the seed")
         _check(
-            library.espeak_Synth(data, ctypes.c_size_t(len(data) + 1), 0, 0, 0, _UTF8, None, None),
+            library.espeak_Synth(
+                data, ctypes.c_size_t(len(data) + 1), 0, 0, 0, _UTF8_SSML, None, None
+            ),
             "speak",
         )
         _check(library.espeak_Synchronize(), "finish")
@@ -144,6 +149,12 @@ def speak(text: str, voice: Voice) -> tuple[NDArray[np.int16], int]:
     if not speech.any():
         raise EspeakError(f"eSpeak NG has nothing to say for {text!r}")
     return speech, rate
+
+
+def _marked_up(text: str) -> str:
+    """The marks of `speak` as SSML; any other markup in the text is read as text."""
+    stressed = r'<emphasis level="strong">\1</emphasis>'
+    return re.sub(r"\*([^*]+)\*", stressed, escape(text)).replace(" | ", ' <break time="250ms"/> ')
 
 
 @contextmanager

@@ -1,16 +1,15 @@
-"""What the embedded corpus's sounds are made of: levels, coloured noise, harmonics, rooms.
+"""What the embedded corpus's sounds are made of: levels, noise, filters, harmonics, crowds.
 
 Signals are (s,) float64. Everything random is drawn from the generator that is passed in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.fft import irfft, next_fast_len, rfftfreq
-from scipy.signal import fftconvolve
+from scipy.fft import irfft, next_fast_len, rfft, rfftfreq
 
 Signal = NDArray[np.float64]
 
@@ -22,12 +21,9 @@ def ambience(rng: np.random.Generator, samples: int, rate: int = 16000) -> Signa
     return shaped(rng, samples, rate, lambda f: 1 / (1 + (f / corner) ** 2) + hiss)
 
 
-def in_ambience(
-    rng: np.random.Generator, signal: Signal, rate: int, low: float, high: float
-) -> Signal:
-    """`signal` with ambience of a level drawn from `low` to `high` dB against its own; unit RMS."""
-    level = 10 ** (rng.uniform(low, high) / 20)
-    return unit_rms(unit_rms(signal) + level * ambience(rng, len(signal), rate))
+def bed(rng: np.random.Generator, samples: int, rate: int, knee: float, slope: float) -> Signal:
+    """The blend of all that is too far to be told apart: flat to `knee` Hz, then f^-slope."""
+    return shaped(rng, samples, rate, lambda f: 1 / (1 + (f / knee) ** slope))
 
 
 def unit_rms(signal: Signal) -> Signal:
@@ -38,25 +34,16 @@ def unit_rms(signal: Signal) -> Signal:
     return signal / rms
 
 
-def reverberate(
-    rng: np.random.Generator, signal: Signal, rate: int, decay: float, level: float
-) -> Signal:
-    """Add the sound of a room: noise decaying exponentially (Polack's model), `samples` kept.
+def filtered(signal: Signal, rate: int, gain: Callable[[Signal], NDArray]) -> Signal:
+    """`signal` with its spectrum multiplied by gain(Hz), without delay; by gain(20) below."""
+    length = next_fast_len(len(signal) + rate // 20, real=True)
+    frequency = np.clip(rfftfreq(length, 1 / rate), 20, None)
+    return irfft(rfft(signal, length) * gain(frequency), length)[: len(signal)]
 
-    Args:
-        rng: draws the room's response.
-        signal: (s,), any level.
-        rate: sampling rate in Hz.
-        decay: time in s in which the reverberation falls by 60 dB.
-        level: energy of the reverberation against that of the direct sound, in dB.
-    """
-    length = int(decay * rate)
-    response = shaped(rng, length, rate, lambda f: 1 / (1 + f / 2500))  # walls and air damp
-    response *= 10 ** (-3 * np.arange(length) / length)
-    response *= 10 ** (level / 20) / np.linalg.norm(response)
-    first = int(0.003 * rate)  # the first reflection comes 3 ms, 1 m of path, after the sound
-    wet = fftconvolve(signal, response)[: len(signal) - first]
-    return signal + np.concatenate([np.zeros(first), wet])
+
+def swelling(rng: np.random.Generator, samples: int, rate: int, hertz: float) -> Signal:
+    """A gain between 0 and 1 that comes and goes some `hertz` times a second."""
+    return 1 / (1 + np.exp(-4 * drift(rng, samples, rate, hertz)))
 
 
 def shaped(
@@ -99,3 +86,30 @@ def drift(rng: np.random.Generator, samples: int, rate: int, hertz: float) -> Si
     weight = (1 - np.cos(np.pi * (place - index))) / 2
     # A cosine-interpolated curve has 3/4 of the variance of its knots.
     return (knots[index] * (1 - weight) + knots[index + 1] * weight) / np.sqrt(0.75)
+
+
+def mixed(rng: np.random.Generator, parts: Sequence[tuple[Signal, float, float]]) -> Signal:
+    """The sum of signals, each at a level drawn between two numbers of dB; unit RMS."""
+    total = sum(10 ** (rng.uniform(low, high) / 20) * unit_rms(part) for part, low, high in parts)
+    return unit_rms(np.asarray(total))
+
+
+def crowd(
+    rng: np.random.Generator, samples: int, rate: int, talk: Sequence[Signal], pause: float = 0.4
+) -> Signal:
+    """People talking at once, each with a level of its own (a spread of 8 dB).
+
+    pause: in s, the longest that a talker is silent for between two turns.
+    """
+    total = np.zeros(samples)
+    for voice in talk:
+        silence = np.zeros(int(rng.uniform(0.05, pause) * rate))
+        turn = np.concatenate([unit_rms(voice), silence])
+        talker = np.resize(np.roll(turn, -rng.integers(len(turn))), samples)
+        total += talker * 10 ** (rng.uniform(-4, 4) / 20)
+    return total
+
+
+def tone(rng: np.random.Generator, samples: int, rate: int) -> Signal:
+    """What a room sounds like when nothing happens in it."""
+    return bed(rng, samples, rate, rng.uniform(60, 160), rng.uniform(1.3, 1.8))

@@ -27,20 +27,20 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-import soxr
 from numpy.typing import NDArray
-from scipy.fft import irfft, rfft, rfftfreq
 from tqdm import tqdm
 
 from data import manifest
 from data.audio import SAMPLE_RATE
 from data.errors import DataError
-from data.espeak import Voice, speak
 from data.levels import active_level
-from data.noises import NOISES, babble
+from data.noises import NOISES
 from data.plan import SIZES, Row, from_csv, plan, to_csv
+from data.rooms import Room, reverberate
 from data.sentences import sentence
-from data.sound import Signal, ambience, reverberate
+from data.sound import Signal, ambience, filtered
+from data.speech import overheard, utter
+from data.voices import Speaker
 from data.workers import process_pool, usable_cores
 
 _MADE = re.compile(
@@ -52,29 +52,27 @@ FOLDER = Path(__file__).resolve().parent / "synthetic"
 def render_row(row: Row) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
     """The pair of a row: clean and noisy, each (s,) at 16 kHz.
 
-    Speech is trimmed to 0.2 s before and 0.3 s after the words. The clean side has the room, the
-    colour and the faint noise of a recording. If either side exceeded 0.95 of full scale, both
-    are reduced by the same factor, so that `level_dbfs` may be missed but never `snr_db`.
+    The clean side has the room, the microphone and the faint noise of a recording. If either side
+    exceeded 0.95 of full scale, both are reduced by the same factor, so that `level_dbfs` may be
+    missed but never `snr_db`.
 
     Raises:
         EspeakError: see `speak`.
     """
-    voice = Voice(row.voice, row.variant, row.rate, row.pitch, row.pitch_range)
     rng = np.random.default_rng([row.noise_seed, 0])
-    clean = np.pad(_spoken(row.text, voice), (int(0.2 * SAMPLE_RATE), int(0.3 * SAMPLE_RATE)))
-    clean = reverberate(rng, _tilted(clean, row.tilt), SAMPLE_RATE, row.decay, row.reverb_db)
+    silence = [int(seconds * SAMPLE_RATE) for seconds in (row.before, row.after)]
+    clean = np.pad(utter(rng, row.text, Speaker.parse(row.voice)), silence)
+    room = Room(row.length, row.width, row.height, row.decay, row.distance)
+    clean = filtered(reverberate(rng, clean, room), SAMPLE_RATE, partial(_microphone, row))
     clean /= 10 ** (active_level(clean) / 20)  # now at 0 dB, as is all noise
     clean += 10 ** (row.floor_db / 20) * ambience(rng, len(clean), SAMPLE_RATE)
 
     rng = np.random.default_rng([row.noise_seed, 1])
-    if row.noise == "babble":
-        talkers = [
-            _spoken(f"{sentence(rng)} {sentence(rng)}", Voice.parse(talker))
-            for talker in row.babble.split()
-        ]
-        noise = babble(rng, len(clean), SAMPLE_RATE, speech=talkers)
-    else:
-        noise = NOISES[row.noise](rng, len(clean), SAMPLE_RATE)
+    talk = [
+        overheard(f"{sentence(rng)} {sentence(rng)}", Speaker.parse(talker))
+        for talker in row.talkers.split()
+    ]
+    noise = NOISES[row.noise](rng, len(clean), SAMPLE_RATE, talk)
     noisy = clean + 10 ** (-row.snr_db / 20) * noise
 
     gain = 10 ** (row.level_dbfs / 20)
@@ -83,19 +81,13 @@ def render_row(row: Row) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
     return first, second
 
 
-def _spoken(text: str, voice: Voice) -> Signal:
-    """Speech at 16 kHz without the silence around it, (s,)."""
-    samples, rate = speak(text, voice)
-    speech = soxr.resample(samples / 32768, rate, SAMPLE_RATE)
-    (loud,) = np.nonzero(np.abs(speech) > 0.003 * np.abs(speech).max())  # 50 dB below the peak
-    return speech[loud[0] : loud[-1] + 1]
-
-
-def _tilted(signal: Signal, slope: float) -> Signal:
-    """`signal` with its spectrum tilted around 1 kHz by `slope` dB an octave."""
-    frequency = np.clip(rfftfreq(len(signal), 1 / SAMPLE_RATE), 100, None)
-    gain = 10 ** (slope * np.log2(frequency / 1000) / 20)
-    return irfft(rfft(signal) * gain, len(signal))
+def _microphone(row: Row, frequency: Signal) -> Signal:
+    """The gain of the row's microphone at frequencies in Hz."""
+    octaves = np.log2(frequency / 1000)
+    decibels = row.tilt * np.maximum(octaves, -3)
+    decibels += row.presence * np.exp(-0.5 * (octaves - np.log2(3)) ** 2)
+    low, high = (row.low_cut / frequency) ** 4, (frequency / row.high_cut) ** 8
+    return 10 ** (decibels / 20) / np.sqrt((1 + low) * (1 + high))
 
 
 def render(rows: Sequence[Row], folder: Path, workers: int = 1) -> None:

