@@ -149,7 +149,10 @@ def ensure(
             print(f"{out}: the corpus is there already")
             return out
         if difference and not force:
-            raise DataError(f"{out} holds another corpus ({difference}); --force re-makes it")
+            raise DataError(
+                f"{out} holds another corpus ({difference}): python -m data.synthesise --out {out} "
+                "--force makes it anew"
+            )
         if difference and (stranger := _stranger(target, text)):
             raise DataError(f"{out} also holds {stranger}; move it elsewhere first")
         _make(target, text, workers or usable_cores())
@@ -210,8 +213,9 @@ def _difference(target: Path, text: str) -> str | None:
 
 def _stranger(target: Path, text: str) -> str:
     """The name of something in a corpus folder that this program has not made; "" for none."""
-    header = text.partition("\n")[0]
-    if (target / "corpus.csv").read_text("utf-8").partition("\n")[0] != header:
+    # Plans of all versions begin alike, whatever they say of a pair beyond that.
+    begin = ",".join(text.partition("\n")[0].split(",")[:4]) + ","
+    if not (target / "corpus.csv").read_text("utf-8", "replace").startswith(begin):
         return "another corpus.csv"
     for path in sorted(target.rglob("*")):
         name = path.relative_to(target).as_posix()
