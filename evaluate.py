@@ -25,12 +25,13 @@ from typing import Any
 
 from bandsplit.cost import measure_cost
 from bandsplit.enhancing import enhance_files
+from data.console import say, show
 from data.errors import DataError
 from data.files import is_within, remove_partials, write_text
 from data.listing import find_recordings, list_pairs, pair_up
 from data.workers import stop_by_signals
 from evaluation.analysis import AnalysisError, analyse, choose_baseline
-from evaluation.command import check_usage, parser, say, show
+from evaluation.command import check_usage, parser
 from evaluation.models import NOISY, System, models_of, names_of, without_gain
 from evaluation.notes import failed
 from evaluation.per_file import score_or_recall

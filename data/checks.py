@@ -23,6 +23,10 @@ _RUN, CLIPPED = 4, 1e-4
 _LARGEST_LAG = SAMPLE_RATE
 # Pairs are looked at up to this length for their lag: it does not change on the way.
 _ENOUGH = 20 * SAMPLE_RATE
+# In dB: below the first there is nothing but rounding; noise never makes pauses quieter, but for
+# what it cancels by chance.
+_NOISE, _FLOOR = 45.0, 3.0
+_FRAME = SAMPLE_RATE // 50
 
 
 @dataclass(frozen=True)
@@ -49,18 +53,54 @@ class Side:
 
 @dataclass(frozen=True)
 class Looked:
-    """Both recordings of a pair. lag: of the noisy against the clean one in samples at 16 kHz."""
+    """Both recordings of a pair.
+
+    Attributes:
+        lag: of the noisy against the clean one in samples at 16 kHz.
+        mixture: why the noisy one is no mixture of the clean one and noise; "" if it is.
+    """
 
     clean: Side
     noisy: Side
     lag: int = 0
+    mixture: str = ""
 
 
 def look_at(paths: tuple[Path, Path]) -> Looked:
     """Look at a clean and a noisy file."""
     (clean, x), (noisy, y) = (_side(path) for path in paths)
-    lag = 0 if clean.fault or noisy.fault else lag_of(x[:_ENOUGH], y[:_ENOUGH])
-    return Looked(clean, noisy, lag)
+    if clean.fault or noisy.fault:
+        return Looked(clean, noisy)
+    lag = lag_of(x[:_ENOUGH], y[:_ENOUGH])
+    return Looked(clean, noisy, lag, "" if lag else mixture_fault(x, y))
+
+
+def mixture_fault(clean: Signal, noisy: Signal) -> str:
+    """Why a noisy signal, in time with a clean one, is not that and noise; "" if it is; (s,)."""
+    length = min(len(clean), len(noisy))
+    x, y = (np.diff(side[:length].astype(np.float64)) for side in (clean, noisy))
+    power = float(x @ x)
+    if power == 0:
+        return ""
+    gain = float(x @ y) / power
+    if gain < 0:
+        return "is turned upside down"
+    residual = y - gain * x
+    if float(residual @ residual) < 10 ** (-_NOISE / 10) * gain**2 * power:
+        return "has no noise"
+    floors = [_floor(side[:length]) for side in (clean, noisy)]
+    if floors[1] < floors[0] - _FLOOR:
+        return f"has {floors[0] - floors[1]:.0f} dB less noise in its pauses than its clean file"
+    return ""
+
+
+def _floor(x: Signal) -> float:
+    """The level in dB below which a tenth of all frames of 20 ms lies, at least -100."""
+    frames = x[: len(x) // _FRAME * _FRAME].reshape(-1, _FRAME)
+    if not len(frames):
+        return -100.0
+    powers = np.mean(np.square(frames, dtype=np.float64), axis=1)
+    return 10 * math.log10(max(float(np.quantile(powers, 0.1)), 1e-10))
 
 
 def noisy_scores(paths: tuple[Path, Path]) -> tuple[float, float]:
@@ -83,12 +123,14 @@ def lag_of(clean: Signal, noisy: Signal) -> int:
     Their differences are correlated rather than the signals: rumble, which both may have much of,
     would hide the maximum.
     """
+    if min(len(clean), len(noisy)) < 2:
+        return 0
     x, y = np.diff(clean), np.diff(noisy)
     size = next_fast_len(len(x) + len(y) + 1, real=True)
     correlation = irfft(rfft(y, size) * np.conj(rfft(x, size)), size)
     reach = min(_LARGEST_LAG, size // 2 - 1)
     around = np.concatenate([correlation[-reach:], correlation[: reach + 1]])
-    return int(np.argmax(around)) - reach
+    return int(np.argmax(np.abs(around))) - reach  # of one turned upside down it is a minimum
 
 
 def clipped_share(x: Signal) -> float:

@@ -61,8 +61,8 @@ def load_pairs(root: Path, split: str, skip_bad: bool = False) -> list[Pair]:
     return pairs_of(list_pairs(root, split), root, split, skip_bad)
 
 
-def pairs_of(listing: Listing, root: Path, split: str, skip_bad: bool = False) -> list[Pair]:
-    """The pairs of what has been listed: see `load_pairs`."""
+def pairs_of(listing: Listing, root: Path, split: str, skip_bad: bool | None = None) -> list[Pair]:
+    """The pairs of what has been listed: see `load_pairs`. None: there is no going on without."""
     clean, noisy = listing.clean, listing.noisy
     if listing.nested:
         folder = listing.folders[0] / listing.folders[0].name
@@ -103,7 +103,9 @@ def _alone(own: Mapping[str, Path], others: Mapping[str, Path], side: str) -> di
     return reasons
 
 
-def load_recordings(folder: Path, skip_bad: bool = False, speech: bool = True) -> list[Recording]:
+def load_recordings(
+    folder: Path, skip_bad: bool | None = False, speech: bool = True
+) -> list[Recording]:
     """All recordings below a folder, looked over. speech: refuse the benchmark's test speakers.
 
     Raises:
@@ -131,7 +133,7 @@ def _report(
     found: dict[Path, Info | str],
     bad: dict[Path, str],
     usable: int,
-    skip_bad: bool,
+    skip_bad: bool | None,
 ) -> None:
     converted = [p for p, i in found.items() if isinstance(i, Info) and i.rate != SAMPLE_RATE]
     mixed = [p for p, i in found.items() if isinstance(i, Info) and i.channels != 1]
@@ -149,7 +151,8 @@ def _report(
     if not usable:
         raise DataError(f"{listing}\nNothing is left.")
     if not skip_bad:
-        raise DataError(f"{listing}\nRepair or remove them, or go on without them: --skip-bad.")
+        without = ", or go on without them: --skip-bad" if skip_bad is not None else ""
+        raise DataError(f"{listing}\nRepair or remove them{without}.")
     log.warning("%s", listing)
 
 

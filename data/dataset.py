@@ -149,7 +149,8 @@ class PairDataset(SpeechDataset):
             rng = np.random.default_rng([self.seed, _TRAINING, epoch, index])
             start = int(rng.integers(max(0, pair.frames - frames) + 1))
         clean, noisy = (
-            self.samples.piece(file, start, frames) for file in (pair.clean, pair.noisy)
+            self.samples.piece(file, pair.frames, start, frames)
+            for file in (pair.clean, pair.noisy)
         )
         return clean, noisy
 
@@ -203,7 +204,7 @@ class MixDataset(SpeechDataset):
         length = speech.info.frames
         start = int(rng.integers(max(0, length - frames) + 1)) if frames else 0
         frames = frames or min(length, self.limit or length)
-        clean = self.samples.piece(speech.path, start, frames)
+        clean = self.samples.piece(speech.path, length, start, frames)
         gain = 10 ** ((speech.info.active_level - noise.info.level - snr) / 20)
         return clean, clean + np.float32(gain) * self._noise_piece(noise, frames, rng)
 
@@ -212,6 +213,6 @@ class MixDataset(SpeechDataset):
         length = noise.info.frames
         if length >= frames:
             start = int(rng.integers(length - frames + 1))
-            return self.samples.piece(noise.path, start, frames)
+            return self.samples.piece(noise.path, length, start, frames)
         whole = self.samples.read(noise.path)
         return np.resize(np.roll(whole, -int(rng.integers(len(whole)))), frames)

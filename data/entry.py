@@ -10,7 +10,7 @@ Free of torch.
 from __future__ import annotations
 
 import json
-import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
@@ -47,24 +47,28 @@ class Entry:
 
     def __post_init__(self) -> None:
         texts = (self.name, self.speaker, *self.files.values(), *self.sha256.values())
-        if not all(isinstance(text, str) and text for text in texts):
+        if not all(map(_is_text, texts)):
             raise ValueError("name, speaker, files and sha256 must be texts, and none empty")
         if not is_below(self.name):
-            raise ValueError(f"the name {self.name!a} leads out of a folder")
+            raise ValueError(f"the name {self.name!a} leads out of a folder, or is not plain")
         if not self.files or self.files.keys() != self.sha256.keys():
             raise ValueError("files and sha256 must name the same roles")
         if not (_is_number(self.seconds) and self.seconds > 0):
-            raise ValueError(f"seconds must be above 0, not {self.seconds}")
+            raise ValueError("seconds must be a number above 0")
         if not (self.snr_db is None or _is_number(self.snr_db)):
-            raise ValueError(f"snr_db must be a number or null, not {self.snr_db}")
+            raise ValueError("snr_db must be a number or null")
         if not (self.noise is None or isinstance(self.noise, str)):
-            raise ValueError(f"noise must be a text or null, not {self.noise}")
+            raise ValueError("noise must be a text or null")
 
 
 def is_below(name: str) -> bool:
-    """Whether files of this name lie below the folder that they are put into."""
+    """Whether files of this name lie below the folder that they are put into, and nowhere else.
+
+    Of several ways to write such a path only the plain one will do: a//b would be a/b's file.
+    """
     path = PurePosixPath(name)
-    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts
+    plain = bool(path.parts) and path.as_posix() == name
+    return plain and not path.is_absolute() and ".." not in path.parts
 
 
 def path_of(root: Path, split: str = RECORDINGS) -> Path:
@@ -83,8 +87,11 @@ def read_entries(path: Path) -> list[Entry]:
     Raises:
         DataError: it cannot be read, is empty, or a line is not an entry, or a name occurs twice.
     """
+    if os.path.lexists(path) and not os.path.isfile(path):
+        raise DataError(f"{path} is not a file. Remove it")
     try:
-        lines = path.read_text("utf-8-sig").splitlines()
+        # Not splitlines: JSON may hold characters that end a line elsewhere.
+        lines = path.read_text("utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "no text in UTF-8"
         raise DataError(f"{path} cannot be read ({reason}). {_REMEDY}") from None
@@ -105,6 +112,7 @@ def read_entries(path: Path) -> list[Entry]:
 
 
 _REMEDY = "Remove it, or make it anew: python -m data.manifest ROOT"
+_LARGEST = 1e9
 _KEYS = Entry.__dataclass_fields__.keys()
 
 
@@ -122,4 +130,13 @@ def _from_json(line: str) -> Entry:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    known = isinstance(value, int | float) and not isinstance(value, bool)
+    return known and -_LARGEST <= value <= _LARGEST  # type: ignore[operator]
+
+
+def _is_text(value: object) -> bool:
+    """Whether it is a text that may be a file's name."""
+    try:
+        return isinstance(value, str) and bool(value) and b"\0" not in os.fsencode(value)
+    except UnicodeEncodeError:
+        return False

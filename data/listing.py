@@ -8,7 +8,8 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -16,7 +17,7 @@ from data.audio import EXTENSIONS, SAMPLE_RATE, AudioError, find_audio
 from data.entry import SPLITS, path_of, read_entries
 from data.errors import DataError
 from data.pair_table import is_table, read_table
-from data.speakers import is_test_speaker, speakers_of
+from data.speakers import is_test_speaker, speaker_by_name, speakers_of, vctk_numbers
 
 log = logging.getLogger("data")
 
@@ -39,7 +40,7 @@ _LAYOUTS = {
 # book_00000_..._reader_06709_..._snr15_tl-24_fileid_7, whatever comes before.
 _CLEAN_ID = re.compile(r"(?:.*/)?clean_fileid_(\d+)")
 _NOISY_ID = re.compile(r"(?:.*_)?fileid_(\d+)")
-_DNS_SPEAKER = re.compile(r"reader_\d+|(?<![A-Za-z0-9])p\d{3}(?=_)")
+_READER = re.compile(r"reader_\d+")
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,13 @@ def list_pairs(root: Path, split: str) -> Listing:
         if not table.clean:
             raise DataError(f"{root} has no {split} pairs")
         return Listing((root.parent, root.parent), table.clean, table.noisy, table.speakers)
-    listing = _in_manifest(root, split) or in_folders(root, split)
+    listing = _in_manifest(root, split)
+    if listing is None and split == "train" and os.path.isfile(path_of(root, "valid")):
+        raise DataError(
+            f"{path_of(root, split)} is missing beside {path_of(root, 'valid').name}: "
+            f"python -m data.manifest {root} makes both anew"
+        )
+    listing = listing or in_folders(root, split)
     if listing is None:
         known = ", ".join(f"{clean} + {noisy}" for clean, noisy in _LAYOUTS[split])
         raise DataError(f"{root}: no {split} pairs. Known folders below it: {known}.")
@@ -96,7 +103,7 @@ def has_split(root: Path, split: str) -> bool:
     """
     if is_table(root):
         return bool(read_table(root, split).clean)
-    return path_of(root, split).is_file() or pair_folders(root, split) is not None
+    return os.path.lexists(path_of(root, split)) or pair_folders(root, split) is not None
 
 
 def splits_in(root: Path) -> tuple[str, ...]:
@@ -105,7 +112,7 @@ def splits_in(root: Path) -> tuple[str, ...]:
     Raises:
         DataError: a table cannot be used, or see `folder_splits`.
     """
-    splits = tuple(split for split in SPLITS if path_of(root, split).is_file())
+    splits = tuple(split for split in SPLITS if os.path.lexists(path_of(root, split)))
     if is_table(root):
         splits = tuple(split for split in SPLITS if has_split(root, split))
         both = [read_table(root, split).noisy for split in ("train", "test")]
@@ -136,6 +143,16 @@ def pair_folders(root: Path, split: str) -> tuple[Path, Path] | None:
         # A folder that may not be looked into is none, as os.path sees it.
         if os.path.isdir(root / clean) and os.path.isdir(root / noisy):
             return _unpacked(root / clean), _unpacked(root / noisy)
+    return None
+
+
+def half_of_pairs(root: Path) -> Path | None:
+    """A folder that would be one side of pairs, if there were the other."""
+    for layouts in _LAYOUTS.values():
+        for sides in layouts:
+            there = [root / side for side in sides if os.path.isdir(root / side)]
+            if len(there) == 1:
+                return there[0]
     return None
 
 
@@ -170,15 +187,20 @@ def pair_up(clean: Mapping[str, Path], noisy: Mapping[str, Path]) -> dict[str, P
     Names are the same on both sides, or end in the same `fileid_N` in the DNS challenge's way,
     where several noisy files may share a clean one.
     """
-    by_id = {m[1]: name for name in clean if (m := _CLEAN_ID.fullmatch(name))}
+    by_id = {_place(name, m): name for name in clean if (m := _CLEAN_ID.fullmatch(name))}
     paired, used = {}, set()
     for name in noisy:
         match = _NOISY_ID.fullmatch(PurePosixPath(name).name)
-        own = name if name in clean else by_id.get(match[1]) if match else None
+        own = name if name in clean else by_id.get(_place(name, match)) if match else None
         if own is not None:
             paired[name] = clean[own]
             used.add(own)
     return paired | {name: path for name, path in clean.items() if name not in used}
+
+
+def _place(name: str, match: re.Match[str]) -> tuple[PurePosixPath, int]:
+    """Sub-folders may number their files each for itself."""
+    return PurePosixPath(name).parent, int(match[1])
 
 
 def in_folders(root: Path, split: str) -> Listing | None:
@@ -188,28 +210,35 @@ def in_folders(root: Path, split: str) -> Listing | None:
         return None
     by_name, noisy = (find_recordings(folder) for folder in folders)
     clean = pair_up(by_name, noisy)
-    by_path = speakers_of(folders[0], by_name.values())
-    table = os.path.lexists(folders[0] / "speakers.csv")
-    speakers = {}
+    names = defaultdict(list)
     for name, path in clean.items():
-        dns = _CLEAN_ID.fullmatch(path.relative_to(folders[0]).with_suffix("").as_posix())
-        speakers[name] = _dns_speaker(name) if dns and not table else by_path[path]
-    return Listing(folders, clean, noisy, speakers)
+        names[path.relative_to(folders[0]).as_posix()].append(name)
+    by_path = speakers_of(folders[0], by_name.values(), lambda file: _speaker(file, names[file]))
+    return Listing(folders, clean, noisy, {name: by_path[path] for name, path in clean.items()})
 
 
-def _dns_speaker(name: str) -> str:
-    """A reader or VCTK speaker that a noisy file is named after, else the file by itself."""
-    found = _DNS_SPEAKER.search(name)
-    return found[0] if found else name
+def _speaker(file: str, utterances: Sequence[str]) -> str:
+    """Who speaks in a clean file that is in these utterances.
+
+    Of the DNS challenge's, a reader or VCTK speaker that one of the noisy files is named after,
+    else nobody known, and the file stands for itself.
+    """
+    own = PurePosixPath(file).with_suffix("").as_posix()
+    if not _CLEAN_ID.fullmatch(own):
+        return speaker_by_name(file)
+    text = " ".join(sorted(utterances))
+    found = [*vctk_numbers(text), *_READER.findall(text)]
+    return found[0] if found else own
 
 
 def _in_manifest(root: Path, split: str) -> Listing | None:
     path = path_of(root, split)
     if not os.path.lexists(path):
         return None
-    entries = [entry for entry in read_entries(path) if entry.files.keys() == {"clean", "noisy"}]
-    if not entries:
-        raise DataError(f"{path} has no pairs of clean and noisy files")
+    entries = read_entries(path)
+    for entry in entries:
+        if entry.files.keys() != {"clean", "noisy"}:
+            raise DataError(f"{path}: {entry.name} is no pair of a clean and a noisy file")
     clean, noisy = ({e.name: root / e.files[side] for e in entries} for side in ("clean", "noisy"))
     _warn_of_others(root, split)
     return Listing(
@@ -234,7 +263,7 @@ def _warn_of_others(root: Path, split: str) -> None:
     known = {
         os.path.normpath(root / entry.files["noisy"])
         for each in sharing
-        if path_of(root, each).is_file()
+        if os.path.isfile(path_of(root, each))
         for entry in read_entries(path_of(root, each))
         if "noisy" in entry.files
     }

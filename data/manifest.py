@@ -11,10 +11,10 @@ pairs. Whatever loads the corpus goes by its manifests from then on. Free of tor
 from __future__ import annotations
 
 import argparse
-import logging
-import sys
+import csv
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -22,26 +22,29 @@ from tqdm import tqdm
 
 from data.audio import SAMPLE_RATE
 from data.benchmark import HELD_OUT
+from data.console import carry_out, show
 from data.corpus import load_recordings, pairs_of
 from data.entry import RECORDINGS, SPLITS, Entry, path_of, to_text
-from data.errors import DataError
+from data.errors import DataError, FailedError
 from data.files import sha256_of, write_text
-from data.listing import folder_splits, in_folders, pair_folders
+from data.listing import folder_splits, half_of_pairs, in_folders, pair_folders
 from data.noise_log import FOLDER as LOG_FOLDER
 from data.noise_log import LOGS, read_log
 from data.plan import from_csv
-from data.workers import usable_cores
+from data.workers import stop_by_signals, usable_cores
 
 
 def make(root: Path, held_out: Sequence[str] = HELD_OUT) -> dict[str, int]:
     """Write the manifests of a corpus of pairs, from its folders; returns their lengths by split.
 
-    held_out: the speakers of "valid", where there are no folders of that name; without them all,
-    there is no such manifest, and training holds some speakers out by itself.
+    held_out: the speakers of "valid", where there are no folders of that name. Where the usual
+    ones are not all there, there is no such manifest, and training holds some out by itself.
 
     Raises:
-        DataError: there are no pairs, or a file cannot be used, or a manifest cannot be written.
+        DataError: there are no pairs, or a file cannot be used, or a speaker asked for is missing.
+        FailedError: a manifest cannot be written.
     """
+    _see_to_both_sides(root)
     splits = folder_splits(root)
     if not splits:
         raise DataError(f"{root}: no pairs, as in train/clean and train/noisy below it")
@@ -50,14 +53,18 @@ def make(root: Path, held_out: Sequence[str] = HELD_OUT) -> dict[str, int]:
     if "valid" not in entries and set(held_out) < speakers:
         entries["valid"] = [e for e in entries["train"] if e.speaker in held_out]
         entries["train"] = [e for e in entries["train"] if e.speaker not in held_out]
-    for split in SPLITS:
+    elif tuple(held_out) != HELD_OUT:
+        missing = ", ".join(sorted(set(held_out) - speakers)) or "others, which remain to train on"
+        raise DataError(f"{root}: --valid {' '.join(held_out)}: its training pairs lack {missing}")
+    for split in (*SPLITS, RECORDINGS):
         _write(root, split, entries.get(split))
     return {split: len(found) for split, found in entries.items()}
 
 
 def make_recordings(folder: Path) -> int:
-    """Write the manifest of a folder of single recordings; returns its length. Raises DataError."""
-    found = load_recordings(folder, speech=False)
+    """Write the manifest of a folder of single recordings; returns its length. Raises as `make`."""
+    _see_to_both_sides(folder)
+    found = load_recordings(folder, skip_bad=None, speech=False)
     digests = _digests(recording.path for recording in found)
     entries = [
         Entry(
@@ -69,8 +76,14 @@ def make_recordings(folder: Path) -> int:
         )
         for recording in found
     ]
-    _write(folder, RECORDINGS, entries)
+    for split in (*SPLITS, RECORDINGS):
+        _write(folder, split, entries if split == RECORDINGS else None)
     return len(entries)
+
+
+def _see_to_both_sides(root: Path) -> None:
+    if half := half_of_pairs(root):
+        raise DataError(f"{half}: there is no folder of its other side; is that called otherwise?")
 
 
 def _pairs(root: Path, split: str) -> list[Entry]:
@@ -104,10 +117,11 @@ def _noises(root: Path, split: str) -> dict[str, tuple[str, float]]:
     for name in LOGS.get(split, ()):
         for place in (root, root / LOG_FOLDER):
             found |= read_log(place / name)
-    plan = root / "corpus.csv"  # of the embedded corpus
+    plan = root / "corpus.csv"  # of the embedded corpus; anybody else's says nothing here
     if plan.is_file():
-        rows = from_csv(plan.read_text("utf-8"))
-        found |= {row.name: (row.noise, row.snr_db) for row in rows if row.split == split}
+        with suppress(OSError, UnicodeDecodeError, csv.Error, DataError):
+            rows = from_csv(plan.read_text("utf-8"))
+            found |= {row.name: (row.noise, row.snr_db) for row in rows if row.split == split}
     return found
 
 
@@ -136,11 +150,22 @@ def _write(root: Path, split: str, entries: Sequence[Entry] | None) -> None:
             path.parent.mkdir(exist_ok=True)
             write_text(path, to_text(entries))
     except OSError as error:
-        raise DataError(f"{path} cannot be written ({error.strerror})") from None
+        raise FailedError(f"{path} cannot be written ({error.strerror})") from None
+
+
+def describe(root: Path, held_out: Sequence[str] = HELD_OUT) -> str:
+    """Make the manifests of pairs, or else of recordings, and say how long they are.
+
+    Raises:
+        DataError, FailedError: see `make`.
+    """
+    if any(pair_folders(root, split) for split in SPLITS):
+        return ", ".join(f"{n:,} {split}" for split, n in make(root, held_out).items()) + " pairs"
+    return f"{make_recordings(root):,} recordings"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status: 0, or 2 after a message."""
+    """The command line; returns the exit status: 0; 1 or 2 after a message; 130, interrupted."""
     parser = argparse.ArgumentParser(
         prog="python -m data.manifest",
         description="Write the manifests of corpora of pairs, or of folders of recordings.",
@@ -155,25 +180,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help=f"held out for validation (default: {' '.join(HELD_OUT)}, if they are there)",
     )
     options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    for root in options.roots:
-        try:
-            print(f"{root}: {describe(root, options.valid)}")
-        except DataError as error:
-            print(f"manifest: {error}", file=sys.stderr)
-            return 2
-        except KeyboardInterrupt:
-            print("manifest: interrupted", file=sys.stderr)
-            return 130
-    return 0
 
+    def work() -> int:
+        for root in options.roots:
+            show(f"{root}: {describe(root, options.valid)}\n")
+        return 0
 
-def describe(root: Path, held_out: Sequence[str] = HELD_OUT) -> str:
-    """Make the manifests of pairs, or else of recordings, and say how long they are."""
-    if any(pair_folders(root, split) for split in SPLITS):
-        return ", ".join(f"{n:,} {split}" for split, n in make(root, held_out).items()) + " pairs"
-    return f"{make_recordings(root):,} recordings"
+    return carry_out("manifest", work)
 
 
 if __name__ == "__main__":
+    stop_by_signals()
     raise SystemExit(main())

@@ -15,7 +15,6 @@ import argparse
 import hashlib
 import json
 import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -26,12 +25,13 @@ import numpy as np
 from tqdm import tqdm
 
 from data.audio import SAMPLE_RATE, AudioError, Signal, read
+from data.console import carry_out, show
 from data.entry import Entry, read_entries
-from data.errors import DataError
+from data.errors import DataError, FailedError
 from data.files import remove_partials, replacing, sha256_of, write_text
 from data.manifest import describe
-from data.packed import FULL_SCALE, VERSION, Pack, Stamp, index_of, manifests, stamp_of
-from data.workers import usable_cores
+from data.packed import FULL_SCALE, VERSION, Pack, Stamp, checksum, index_of, manifests, stamp_of
+from data.workers import stop_by_signals, usable_cores
 
 _TOGETHER = 32  # files that are in memory at once
 
@@ -56,24 +56,27 @@ class Writer:
 
     def index(self, manifest: str) -> dict[str, Any]:
         """The index of what has been written, of a manifest with this digest."""
-        return {
+        content: dict[str, Any] = {
             "version": VERSION,
             "manifest": manifest,
             "sha256": self._hash.hexdigest(),
             "bytes": 2 * self._words,
             "files": self.places,
         }
+        return {**content, "checksum": checksum(content)}
 
 
 def pack(root: Path) -> list[Pack]:
     """Pack what a corpus has for training and validation, where that has not been done.
 
     Raises:
-        DataError: a file is missing, not decodable or not what the manifest says, or the pack
-            cannot be written.
+        DataError: a file is missing, not decodable or not what the manifest says.
+        FailedError: the pack cannot be written.
     """
     if not any(manifests(root)):
         describe(root)
+    if not any(manifests(root)):
+        raise DataError(f"{root} has nothing to train on: tests are not packed")
     packs = []
     for name, manifest in manifests(root):
         digest = sha256_of(manifest)
@@ -83,7 +86,7 @@ def pack(root: Path) -> list[Pack]:
                 _write(root, read_entries(manifest), digest, index)
             except OSError as error:
                 where = error.filename or index.parent
-                raise DataError(f"{where} cannot be written ({error.strerror})") from None
+                raise FailedError(f"{where} cannot be written ({error.strerror})") from None
         packs.append(Pack(index, root))
     return packs
 
@@ -104,8 +107,9 @@ def _write(root: Path, entries: Sequence[Entry], digest: str, index: Path) -> No
     seconds = sum(entry.seconds * len(entry.files) for entry in entries)
     needed, free = seconds * SAMPLE_RATE * 2, shutil.disk_usage(index.parent).free
     if needed > free:
-        raise DataError(
-            f"{index.parent}: a pack takes {needed / 1e9:.2f} GB, {free / 1e9:.2f} GB are free"
+        raise FailedError(
+            f"{index.parent}: a pack takes {needed / 1e6:,.0f} MB at least, {free / 1e6:,.0f} MB "
+            "are free. Make room and run again"
         )
     with replacing(index.with_suffix(".pcm")) as temporary, temporary.open("wb") as file:
         writer = Writer(file)
@@ -137,7 +141,10 @@ def _checked(root: Path, name: str, wanted: str) -> tuple[Signal, Stamp]:
         same = sha256_of(path) == wanted
         x = read(path) if same else None
     except (AudioError, OSError) as error:
-        raise DataError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(
+            f"{path}: {reason}. Put it back, or let python -m data.manifest {root} leave it out"
+        ) from None
     if x is None:
         raise DataError(
             f"{path} is not the file that the manifest has; python -m data.verify {root} tells "
@@ -147,7 +154,7 @@ def _checked(root: Path, name: str, wanted: str) -> tuple[Signal, Stamp]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status: 0, or 2 after a message."""
+    """The command line; returns the exit status: 0; 1 or 2 after a message; 130, interrupted."""
     parser = argparse.ArgumentParser(
         prog="python -m data.pack",
         description="Pack corpora, so that training decodes nothing.",
@@ -156,22 +163,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("roots", nargs="+", type=Path, metavar="ROOT")
     parser.add_argument("--check", action="store_true", help="read packs that are there again")
     options = parser.parse_args(arguments)
-    try:
+
+    def work() -> int:
         for root in options.roots:
             packs = pack(root)
-            for each in packs if options.check else ():
-                each.check()
             for each in packs:
+                if options.check:
+                    each.check()
                 size = each.path.stat().st_size
-                print(f"{each.path}: {len(each):,} files, {size / 1e6:,.0f} MB")
-    except DataError as error:
-        print(f"pack: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("pack: interrupted; what was packed before is kept", file=sys.stderr)
-        return 130
-    return 0
+                show(f"{each.path}: {len(each):,} files, {size / 1e6:,.1f} MB\n")
+        return 0
+
+    return carry_out("pack", work)
 
 
 if __name__ == "__main__":
+    stop_by_signals()
     raise SystemExit(main())

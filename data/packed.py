@@ -7,8 +7,10 @@ manifest: a pack of another one, and so of other recordings, is not taken. Free 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,8 @@ FOLDER = "packed"  # below a corpus
 VERSION = 1
 FULL_SCALE = 32768
 Stamp = list[int]
+# What reading an index may come to that is none.
+_DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 _DIGITS = 16  # of a manifest's digest, in a name
 
 
@@ -48,18 +52,21 @@ class Pack:
         self.path = index.with_suffix(".pcm")
         try:
             content: dict[str, Any] = json.loads(index.read_text("utf-8"))
+            if content.pop("checksum") != checksum(content):
+                raise ValueError("its checksum is another one")
             if content["version"] != VERSION or content["bytes"] != self.path.stat().st_size:
-                raise ValueError("of another version, or not of the length that was written")
-            self.sha256: str = content["sha256"]
-            self._places: dict[Path, tuple[int, int, bool]] = {}
-            self.changed = []
-            for name, (first, frames, is_float, stamp) in content["files"].items():
-                if stamp_of(root / name) == stamp:
-                    self._places[root / name] = int(first), int(frames), bool(is_float)
-                else:
-                    self.changed.append(root / name)
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+                raise ValueError("of another version, or its samples of another length")
+        except _DAMAGE as error:
             raise DataError(f"{index} is damaged ({error}): {remedy(root)}") from None
+        self.manifest: str = content["manifest"]
+        self.sha256: str = content["sha256"]
+        self.changed: list[Path] = []
+        self._places: dict[Path, tuple[int, int, bool]] = {}
+        for name, (first, frames, is_float, stamp) in content["files"].items():
+            if stamp_of(root / name) == stamp:
+                self._places[root / name] = first, frames, is_float
+            else:
+                self.changed.append(root / name)
         self._samples: NDArray[np.int16] | None = None
 
     def __contains__(self, path: Path) -> bool:
@@ -69,7 +76,7 @@ class Pack:
         return len(self._places)
 
     def read(self, path: Path, start: int = 0, frames: int | None = None) -> Signal:
-        """The same samples as `data.audio.read` gives."""
+        """The same samples as `data.audio.read` gives. Raises OSError if the pack is gone."""
         first, length, is_float = self._places[path]
         start = min(start, length)
         end = length if frames is None else min(start + frames, length)
@@ -96,6 +103,11 @@ class Pack:
     def __getstate__(self) -> dict[str, Any]:
         # Each process maps the file by itself; pickled, it would be copied.
         return {**self.__dict__, "_samples": None}
+
+
+def checksum(content: dict[str, Any]) -> str:
+    """Of an index, that its places are those that were written."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def find_packs(root: Path) -> list[Pack]:
@@ -126,7 +138,7 @@ def find_packs(root: Path) -> list[Pack]:
 def manifests(root: Path) -> Iterator[tuple[str, Path]]:
     """The manifests of a corpus that training goes by, with their names: never that of the test."""
     for name in ("train", "valid", RECORDINGS):
-        if path_of(root, name).is_file():
+        if os.path.isfile(path_of(root, name)):
             yield name, path_of(root, name)
 
 

@@ -8,7 +8,7 @@ import logging
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePath
 
 from data.benchmark import TEST_FILES
@@ -16,12 +16,16 @@ from data.errors import DataError
 
 log = logging.getLogger("data")
 
+_VCTK = re.compile(r"(?<![a-z0-9])p[23]\d\d(?![a-z0-9])", re.IGNORECASE)
 
-def speakers_of(folder: Path, files: Iterable[Path]) -> dict[Path, str]:
+
+def speakers_of(
+    folder: Path, files: Iterable[Path], otherwise: Callable[[str], str] | None = None
+) -> dict[Path, str]:
     """The speaker of each of the `files` below `folder`.
 
-    It is what `speakers.csv` in the folder says (columns file, speaker), else what the file's name
-    says (`speaker_by_name`).
+    It is what `speakers.csv` in the folder says (columns file, speaker), else what `otherwise`
+    makes of the file's path below it, by default `speaker_by_name`.
 
     Raises:
         DataError: `speakers.csv` cannot be used.
@@ -36,28 +40,38 @@ def speakers_of(folder: Path, files: Iterable[Path]) -> dict[Path, str]:
             len(unnamed),
             unnamed[0],
         )
-    return {path: table.get(name) or speaker_by_name(name) for path, name in names.items()}
+    by_name = otherwise or speaker_by_name
+    return {path: table.get(name) or by_name(name) for path, name in names.items()}
 
 
 def speaker_by_name(file: str) -> str:
     """The stem before the first "-" or "_", qualified by the folder that the file lies in.
 
     Where one of the folders above is itself named so, as in LibriSpeech's SPEAKER/CHAPTER/, it is
-    that folder: all that is in it is of one speaker. So it is where the stem is a mere number.
+    that folder: all that is in it is of one speaker. So it is where the stem is a mere number. The
+    numbers of VCTK's speakers, p225 to p376, are the same person wherever they stand in a path.
     """
     path = PurePath(file)
+    if numbers := vctk_numbers(path.with_suffix("").as_posix()):
+        return numbers[0]
     if path.stem.isdecimal() and path.parent.parts:
         return path.parent.as_posix()
-    name = re.split("[-_]", path.stem, maxsplit=1)[0]
+    name = re.split("[-_]", path.stem, maxsplit=1)[0] or path.stem
     folders = path.parent.parts
     if name in folders:
         folders = folders[: folders.index(name) + 1]
     return f"{'/'.join(folders)}:{name}" if folders else name
 
 
+def vctk_numbers(text: str) -> list[str]:
+    """The numbers of VCTK's speakers in a text, those that VoiceBank-DEMAND tests on first."""
+    found = [number.lower() for number in _VCTK.findall(text)]
+    return sorted(found, key=lambda number: (number not in TEST_FILES, found.index(number)))
+
+
 def is_test_speaker(speaker: str) -> bool:
-    """Whether VoiceBank-DEMAND tests on this speaker, or one of the name's folders is called so."""
-    return not TEST_FILES.keys().isdisjoint(re.split("[/:]", speaker.lower()))
+    """Whether VoiceBank-DEMAND tests on this speaker, or on one whose number is in the name."""
+    return not TEST_FILES.keys().isdisjoint(re.split("[^a-z0-9]+", speaker.lower()))
 
 
 def hold_out(names: Iterable[str], wanted: Sequence[str], share: float, seed: int) -> set[str]:

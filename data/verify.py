@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
@@ -24,11 +22,14 @@ from typing import TypeVar
 from tqdm import tqdm
 
 from data.checks import look_at, noisy_scores
+from data.console import carry_out, show
+from data.corpus_checks import check_corpus, check_scores
 from data.errors import DataError
 from data.files import write_text
-from data.findings import OK, PART, WRONG, Finding, Split, judge, judge_scores
+from data.findings import OK, PART, WRONG, Finding, Split
 from data.listing import list_pairs, splits_in
-from data.workers import process_pool, usable_cores
+from data.split_checks import check_split
+from data.workers import process_pool, stop_by_signals, usable_cores
 
 T = TypeVar("T")
 _LISTED = 5  # files, before "and N more"; --json has all
@@ -55,7 +56,8 @@ def verify(root: Path, workers: int, scores: bool = True) -> list[Finding]:
             f"{root}: no pairs there. Expected folders such as clean_trainset_28spk_wav and "
             "noisy_trainset_28spk_wav, train/clean and train/noisy, or clean and noisy"
         )
-    findings = judge(root, splits)
+    findings = [each for split in splits.values() for each in check_split(root, split, splits)]
+    findings += check_corpus(root, splits)
     test = splits.get("test")
     if test and test.is_benchmark and scores:
         if any(f.verdict == WRONG for f in findings if f.split == "test"):
@@ -65,7 +67,7 @@ def verify(root: Path, workers: int, scores: bool = True) -> list[Finding]:
         else:
             paths = [(test.listing.clean[key], test.listing.noisy[key]) for key in test.looked]
             found = _in_processes(noisy_scores, paths, workers, "scoring noisy files")
-            findings.append(judge_scores(test, found))
+            findings.append(check_scores(test, found))
     return findings
 
 
@@ -135,26 +137,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--no-scores", action="store_true", help="do not score noisy test files")
     parser.add_argument("--workers", type=int, metavar="N", default=usable_cores())
     options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     if not 1 <= options.workers <= 256:
         parser.error(f"--workers is {options.workers}, expected 1 to 256")
-    try:
+
+    def work() -> int:
         findings = verify(options.root, options.workers, not options.no_scores)
+        show(table(findings) + "\n")
         if options.json:
-            write_text(options.json, to_json(options.root, findings))
-    except DataError as error:
-        print(f"verify: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"verify: {options.json} cannot be written ({error.strerror})", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("verify: interrupted", file=sys.stderr)
-        return 130
-    print(table(findings))
-    return 1 if verdict(findings) == WRONG else 0
+            try:
+                write_text(options.json, to_json(options.root, findings))
+            except OSError as error:
+                raise DataError(f"{options.json} cannot be written ({error.strerror})") from None
+        return 1 if verdict(findings) == WRONG else 0
+
+    return carry_out("verify", work)
 
 
 if __name__ == "__main__":
-    # Worker processes find functions by the names of their modules, none of which is this one.
+    stop_by_signals()
     raise SystemExit(main())

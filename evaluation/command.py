@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import io
-import os
-import sys
-from contextlib import suppress
 from pathlib import Path
 
-from data.errors import DataError
 from data.workers import usable_cores
 
 
@@ -67,22 +62,3 @@ def check_usage(parser: argparse.ArgumentParser, options: argparse.Namespace) ->
         parser.error(f"--workers is {options.workers}, expected 1 to {most}")
     if not 0 <= options.audio <= 2000:
         parser.error(f"--audio is {options.audio:g}, expected 0 to 2000 MB")
-
-
-def say(message: str) -> None:
-    """On stderr, which may be a full disk."""
-    with suppress(OSError):
-        print(message, file=sys.stderr, flush=True)
-
-
-def show(table: str) -> None:
-    """Print the table to whatever standard output is, also to a pipe that nobody reads."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
-    try:
-        print(table, end="", flush=True)
-    except OSError as error:
-        # Python tries to write the rest once more on exit; that must not fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if not isinstance(error, BrokenPipeError):
-            raise DataError(f"the table cannot be printed: {error.strerror}") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from data.entry import Entry, is_below, path_of, read_entries, to_text
 from data.errors import DataError
 from data.listing import folder_splits, list_pairs, splits_in
 from data.manifest import main, make, make_recordings
+from data.pack import main as pack
 
 SHA = "0" * 64
 
@@ -82,10 +84,63 @@ def test_speakers_to_hold_out_may_be_others(published: Path, capsys: pytest.Capt
     assert main([str(published), "--valid", "p228"]) == 0
     assert capsys.readouterr().out == f"{published}: 3 train, 1 test, 1 valid pairs\n"
     assert [e.speaker for e in read_entries(path_of(published, "valid"))] == ["p228"]
-    # Of speakers that are not all there, none is held out, and the old manifest goes.
-    assert main([str(published), "--valid", "p228", "p999"]) == 0
+    assert main([str(published), "--valid", "p228", "p999"]) == 2
+    message = f"{published}: --valid p228 p999: its training pairs lack p999"
+    assert capsys.readouterr().err == f"manifest: {message}\n"
+    assert main([str(published), "--valid", "p226", "p227", "p228", "p287"]) == 2
+    assert "lack others, which remain to train on" in capsys.readouterr().err
+
+
+def test_without_the_usual_speakers_none_is_held_out(published: Path):
+    make(published)
+    for side in ("clean", "noisy"):
+        (published / f"{side}_trainset_28spk_wav" / "p226_001.wav").unlink()
+    assert make(published) == {"train": 3, "test": 1}
     assert not path_of(published, "valid").exists()
-    assert len(read_entries(path_of(published, "train"))) == 4
+
+
+@pytest.mark.parametrize("side", ["clean", "noisy"])
+def test_one_side_alone_is_not_taken_for_recordings(
+    published: Path, side: str, capsys: pytest.CaptureFixture
+):
+    folder = published / f"{side}_trainset_28spk_wav"
+    folder.rename(published / "renamed")
+    other = "noisy" if side == "clean" else "clean"
+    for command in (main, pack):
+        assert command([str(published)]) == 2
+        said = capsys.readouterr().err
+        assert f"{published / other}_trainset_28spk_wav: there is no folder of its other" in said
+
+
+def test_a_manifest_that_is_lost_is_asked_for(published: Path):
+    make(published)
+    path_of(published, "train").unlink()
+    with pytest.raises(DataError, match=r"train.jsonl is missing beside valid.jsonl"):
+        load_pairs(published, "train")
+
+
+def test_manifests_of_another_kind_go(tmp_path: Path):
+    put(tmp_path / "a.wav")
+    make_recordings(tmp_path)
+    (tmp_path / "a.wav").unlink()
+    put_pairs(tmp_path, ["s_1.wav"])
+    make(tmp_path)
+    assert [path.name for path in (tmp_path / "manifests").iterdir()] == ["train.jsonl"]
+
+
+def test_a_foreign_corpus_csv_says_nothing(published: Path):
+    (published / "corpus.csv").write_bytes(b"a,b\n\xff\xfe\n")
+    assert make(published)["train"] == 2
+
+
+@pytest.mark.parametrize("kind", ["fifo", "folder"])
+def test_manifests_that_are_no_files(published: Path, kind: str):
+    make(published)
+    path = path_of(published, "train")
+    path.unlink()
+    os.mkfifo(path) if kind == "fifo" else path.mkdir()
+    with pytest.raises(DataError, match=r"train.jsonl is not a file. Remove it"):
+        load_pairs(published, "train")
 
 
 def test_a_changed_length_is_noticed(published: Path):
@@ -159,7 +214,7 @@ def test_where_nothing_can_be_written(
 
     monkeypatch.setattr(Path, "mkdir", refuse)
     monkeypatch.setattr(index, "_write", lambda files: None)
-    assert main([str(published)]) == 2
+    assert main([str(published)]) == 1
     message = capsys.readouterr().err
     assert "manifests/train.jsonl cannot be written (Read-only file system)" in message
 
@@ -172,13 +227,19 @@ def test_where_nothing_can_be_written(
         ('{"name": "b"}', "files is missing"),
         (json.dumps({"name": "b", "files": {}, "sha256": {}}), "without seconds, speaker"),
         ("SAME", "names a once more"),
-        ("0 s", "seconds must be above 0"),
-        ("NaN s", "seconds must be above 0"),
+        ("0 s", "seconds must be a number above 0"),
+        ("NaN s", "seconds must be a number above 0"),
         ("roles", "must name the same roles"),
         ("snr", "snr_db must be a number"),
         ("noise", "noise must be a text"),
         ("empty", "none empty"),
         ("out", "leads out of a folder"),
+        ("not plain", "leads out of a folder, or is not plain"),
+        ("huge", "seconds must be a number above 0"),
+        ("huge integer", "seconds must be a number above 0"),
+        ("huge snr", "snr_db must be a number"),
+        ("NUL", "must be texts"),
+        ("surrogate", "must be texts"),
     ],
 )
 def test_damaged_lines_are_refused(tmp_path: Path, line: str, reason: str):
@@ -193,6 +254,12 @@ def test_damaged_lines_are_refused(tmp_path: Path, line: str, reason: str):
         "noise": {"name": "b", "noise": 3},
         "empty": {"name": ""},
         "out": {"name": "a/../../b"},
+        "not plain": {"name": "a//b"},
+        "huge": {"name": "b", "seconds": 1e308},
+        "huge integer": {"name": "b", "seconds": 10**400},
+        "huge snr": {"name": "b", "snr_db": 10**400},
+        "NUL": {"name": "b", "files": {"audio": "a\0"}},
+        "surrogate": {"name": "b", "files": {"audio": "\ud800"}},
     }
     if line in changes:
         line = json.dumps(record | changes[line])
@@ -220,11 +287,13 @@ def test_a_manifest_of_recordings_is_none_of_pairs(tmp_path: Path):
     path = path_of(tmp_path, "train")
     path.parent.mkdir()
     path.write_text(to_text([entry]))
-    with pytest.raises(DataError, match="has no pairs"):
+    with pytest.raises(DataError, match="a is no pair of a clean and a noisy file"):
         list_pairs(tmp_path, "train")
 
 
-names = st.text(min_size=1, max_size=20).filter(is_below)
+names = st.text(
+    st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=20
+).filter(is_below)
 entries = st.builds(
     Entry,
     names,

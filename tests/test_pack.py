@@ -135,7 +135,7 @@ def test_the_test_split_is_not_packed(tiny_corpus: Path, tmp_path: Path):
 def test_single_recordings_are_packed_too(tmp_path: Path, capsys: pytest.CaptureFixture):
     put(tmp_path / "noise" / "street 1.wav", 0.5)
     assert main([str(tmp_path)]) == 0
-    assert capsys.readouterr().out.endswith(".pcm: 1 files, 0 MB\n")
+    assert capsys.readouterr().out.endswith(".pcm: 1 files, 0.0 MB\n")
     (one,) = find_packs(tmp_path)
     assert len(one.read(tmp_path / "noise" / "street 1.wav")) == 8000
 
@@ -181,6 +181,15 @@ def _cut(path: Path) -> None:
     os.truncate(path, path.stat().st_size - 2)
 
 
+def _move(path: Path) -> None:
+    """Other samples than those of the recording, each where there are some."""
+    table = path.with_suffix(".json")
+    content = json.loads(table.read_text())
+    one, other = list(content["files"])[:2]
+    content["files"][one], content["files"][other] = content["files"][other], content["files"][one]
+    table.write_text(json.dumps(content))
+
+
 def _edit(**changes: object) -> Callable[[Path], None]:
     def change(path: Path) -> None:
         table = path.with_suffix(".json")
@@ -196,7 +205,10 @@ def _edit(**changes: object) -> Callable[[Path], None]:
         Path.unlink,
         lambda path: path.with_suffix(".json").write_text("{"),
         lambda path: path.with_suffix(".json").write_text("[]"),
+        lambda path: path.with_suffix(".json").write_text("[" * 100_000),
+        _move,
         _edit(version=0),
+        _edit(bytes=float("inf")),
         _edit(files=[1]),
         _edit(files={"a": [1, 2]}),
     ],
@@ -213,6 +225,17 @@ def test_a_damaged_pack_is_left_out_and_made_again(
     new.check()
 
 
+def test_a_pack_that_goes_meanwhile_is_done_without(corpus: Path, caplog: pytest.LogCaptureFixture):
+    """As when a corpus is packed anew while it is trained on."""
+    (one,) = pack(corpus)
+    pairs, source = load_pairs(corpus, "train"), Samples(find_packs(corpus))
+    one.path.unlink()
+    dataset, plain = PairDataset(pairs, 0, 1000, samples=source), PairDataset(pairs, 0, 1000)
+    for key in ((0, 0), (0, 1)):
+        assert torch.equal(dataset[key]["noisy"], plain[key]["noisy"])
+    assert caplog.messages == [f"{one.path}: No such file or directory; its files are read instead"]
+
+
 def test_one_flipped_bit_is_found_by_a_check(corpus: Path, capsys: pytest.CaptureFixture):
     (one,) = pack(corpus)
     content = bytearray(one.path.read_bytes())
@@ -226,8 +249,8 @@ def test_too_little_room(
     corpus: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
     monkeypatch.setattr("shutil.disk_usage", lambda _: shutil._ntuple_diskusage(10**6, 10**6, 9))
-    assert main([str(corpus)]) == 2
-    assert "a pack takes 0.00 GB, 0.00 GB are free" in capsys.readouterr().err
+    assert main([str(corpus)]) == 1
+    assert "packed: a pack takes 0 MB at least, 0 MB are free. Make room" in capsys.readouterr().err
 
 
 def test_a_write_that_fails_leaves_nothing(
@@ -237,7 +260,7 @@ def test_a_write_that_fails_leaves_nothing(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("data.pack.Writer.add", full)
-    assert main([str(corpus)]) == 2
+    assert main([str(corpus)]) == 1
     assert "packed cannot be written (No space left on device)" in capsys.readouterr().err
     assert list((corpus / FOLDER).iterdir()) == []
 
@@ -251,7 +274,13 @@ def test_an_interruption_leaves_nothing(
     monkeypatch.setattr("data.pack.Writer.add", stop)
     assert main([str(corpus)]) == 130
     assert list((corpus / FOLDER).iterdir()) == []
-    assert capsys.readouterr().err.endswith("what was packed before is kept\n")
+    assert capsys.readouterr().err.endswith("pack: interrupted\n")
+
+
+def test_nothing_to_train_on(tmp_path: Path, capsys: pytest.CaptureFixture):
+    put_pairs(tmp_path, ["p232_1.wav"])
+    assert main([str(tmp_path)]) == 2
+    assert "has nothing to train on: tests are not packed" in capsys.readouterr().err
 
 
 def test_a_corpus_without_anything(tmp_path: Path, capsys: pytest.CaptureFixture):
@@ -262,5 +291,5 @@ def test_a_corpus_without_anything(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_pack_keeps_its_word_about_versions(corpus: Path, monkeypatch: pytest.MonkeyPatch):
     (one,) = pack(corpus)
     monkeypatch.setattr(packed, "VERSION", 2)
-    with pytest.raises(DataError, match="of another version"):
+    with pytest.raises(DataError, match=r"of another version|is damaged"):
         Pack(one.path.with_suffix(".json"), corpus)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,12 @@ import pytest
 import soundfile as sf
 from recordings import sound
 
-from data import findings, index, verify
+from data import findings, index, split_checks, verify
 from data.audio import read
+from data.benchmark import TEST_FILES
 from data.checks import clipped_share, lag_of
-from data.findings import Split, judge_scores
+from data.corpus_checks import check_scores
+from data.findings import Split
 from data.listing import list_pairs
 from data.manifest import make
 from data.verify import main
@@ -28,6 +31,13 @@ TEST = ["p232_001", "p257_002"]
 @pytest.fixture(autouse=True)
 def _own_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index, "INDEX", tmp_path / ".cache" / "index.json")
+
+
+def pause(x: np.ndarray) -> np.ndarray:
+    """With a pause that is not quite silent, as speech has some."""
+    x = x.copy()
+    x[3000:5000] *= 0.01
+    return x
 
 
 def put(root: Path, side: str, split: str, name: str, x: np.ndarray, rate: int = RATE) -> Path:
@@ -44,7 +54,7 @@ def corpus(tmp_path: Path) -> Path:
     for split, names in (("trainset_28spk", TRAIN), ("testset", TEST)):
         for name in names:
             seed = int(name[1:4])
-            clean = sound(0.6, seed=seed)
+            clean = pause(sound(0.6, seed=seed))
             put(root, "clean", split, name, clean)
             put(root, "noisy", split, name, 0.7 * clean + 0.2 * sound(0.6, seed=seed + 1000))
     return root
@@ -109,6 +119,17 @@ def _in(side: str, change: Callable[[Path], object]) -> Callable[[Path], object]
     return lambda root: change(root / f"{side}_trainset_28spk_wav" / "p227_002.wav")
 
 
+def _exchange(root: Path) -> None:
+    clean, noisy = (root / f"{side}_trainset_28spk_wav" for side in ("clean", "noisy"))
+    clean.rename(root / "x")
+    noisy.rename(clean)
+    (root / "x").rename(noisy)
+
+
+def _no_noise(path: Path) -> None:
+    sf.write(path, 0.5 * read(Path(str(path).replace("noisy", "clean", 1))), RATE)
+
+
 def _twice(root: Path) -> None:
     for side in ("clean", "noisy"):
         folder = root / f"{side}_testset_wav"
@@ -169,6 +190,15 @@ FAULTS: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
         _leak,
         ("p232 in train and test", "tested on must not be trained on", "more than once"),
     ),
+    "exchanged": (
+        _exchange,
+        ("3 noisy files are not their clean files and noise", "dB less noise in its pauses"),
+    ),
+    "upside down": (
+        _in("noisy", lambda path: sf.write(path, -sf.read(path)[0], RATE)),
+        ("p227_002.wav is turned upside down",),
+    ),
+    "no noise": (_in("noisy", _no_noise), ("p227_002.wav has no noise",)),
     "stranger": (
         _in("clean", lambda path: (path.with_name("readme 1.wav")).write_bytes(path.read_bytes())),
         ("readme 1", "rename them"),
@@ -180,7 +210,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
 def test_faults_are_named_with_what_to_do(
     corpus: Path, fault: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(findings, "_MOST", 0.6)  # one stranger among four is few
+    monkeypatch.setattr(findings, "MOST", 0.6)  # one stranger among four is few
     make_wrong, said = FAULTS[fault]
     make_wrong(corpus)
     status, text = run(corpus, capsys)
@@ -189,14 +219,26 @@ def test_faults_are_named_with_what_to_do(
         assert each in text
 
 
-def test_files_that_the_log_has_and_the_corpus_not(corpus: Path, capsys: pytest.CaptureFixture):
+def test_files_that_the_log_has_and_the_corpus_not(
+    corpus: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(split_checks.SETS, "test", (3, TEST_FILES.keys(), "the small test set"))
+    monkeypatch.setattr(split_checks, "MOST", 0.5)
     (corpus / "logfiles").mkdir()
     lines = "".join(f"{name} bus 2.5\n" for name in [*TEST, "p257_432"])
     (corpus / "logfiles" / "log_testset.txt").write_text(lines)
     status, text = run(corpus, capsys)
     assert status == 1
     assert "  p257_432\n" in text
-    assert "822 of VoiceBank-DEMAND's test set are missing" in text
+    assert "2 of 3 pairs: 1 of the small test set are missing" in text
+
+
+def test_a_part_is_right_whatever_the_log_has(corpus: Path, capsys: pytest.CaptureFixture):
+    (corpus / "logfiles").mkdir()
+    (corpus / "logfiles" / "log_testset.txt").write_text("p257_432 bus 2.5\nnot a_file 3\n")
+    status, text = run(corpus, capsys)
+    assert status == 0
+    assert "a part of: VoiceBank-DEMAND's test set, 2 of 824 pairs" in text
 
 
 def test_files_that_are_not_the_manifests(corpus: Path, capsys: pytest.CaptureFixture):
@@ -205,7 +247,26 @@ def test_files_that_are_not_the_manifests(corpus: Path, capsys: pytest.CaptureFi
     sf.write(path, 0.9 * read(path), RATE)
     status, text = run(corpus, capsys)
     assert status == 1
-    assert f"1 files are not what the manifests say\n  {path}\n" in text
+    assert f"1 times the manifests say something else\n  {path}\n" in text
+
+
+def test_lengths_that_are_not_the_manifests(corpus: Path, capsys: pytest.CaptureFixture):
+    make(corpus)
+    manifest = corpus / "manifests" / "test.jsonl"
+    manifest.write_text(manifest.read_text().replace('"seconds": 0.6', '"seconds": 0.7', 1))
+    status, text = run(corpus, capsys)
+    assert status == 1
+    assert "  p232_001: is not 0.7 s long\n" in text
+
+
+def test_one_file_in_two_manifests(corpus: Path, capsys: pytest.CaptureFixture):
+    make(corpus)
+    line = (corpus / "manifests" / "test.jsonl").read_text().splitlines()[0]
+    with (corpus / "manifests" / "train.jsonl").open("a") as file:
+        file.write(line.replace('"p232"', '"p250"') + "\n")
+    status, text = run(corpus, capsys)
+    assert status == 1
+    assert "clean_testset_wav/p232_001.wav: clean in test, clean in train" in text
 
 
 def test_many_files_are_counted_and_json_has_all(
@@ -267,9 +328,11 @@ def test_noisy_scores_wait_for_all_else_to_be_right(
 def test_the_whole_test_set_must_score_as_everybodys(
     corpus: Path, pesq: float, stoi: float, verdict: str
 ):
-    test = Split("test", list_pairs(corpus, "test"), dict.fromkeys(map(str, range(824))))  # type: ignore[arg-type]
+    files = {str(number): Path(f"{number}.wav") for number in range(824)}
+    listing = replace(list_pairs(corpus, "test"), clean=files, noisy=files)
+    test = Split("test", listing, dict.fromkeys(files))  # type: ignore[arg-type]
     scores = [(pesq - 0.3, stoi - 0.05), (pesq + 0.3, stoi + 0.05)] * 412
-    found = judge_scores(test, scores)
+    found = check_scores(test, scores)
     assert found.verdict == verdict
     assert bool(found.remedy) == (verdict == "wrong")
 
