@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -146,7 +147,8 @@ class Drawn:
         if self._babble_snr is not None:
             talks = (talk(rng).astype(np.float64) for _ in range(self._talkers))
             heard = [x for x in talks if _power(x) > _SILENT]
-            if heard:
+            # Of talkers who are silent for most of the time, the piece may hold nothing.
+            with suppress(ValueError):
                 others = babble(rng, frames, SAMPLE_RATE, heard)
                 rest = rest + others * _gain_to(speech, others, self._babble_snr, math.inf)
         if self._remix_snr is not None:

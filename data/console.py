@@ -36,8 +36,7 @@ def carry_out(name: str, work: Callable[[], int]) -> int:
         message, status = "out of memory", 1
     except KeyboardInterrupt:
         message, status = "interrupted", 130
-    finally:
-        end_children()
+    end_children()
     say(f"{name}: {message}")
     return status
 

@@ -27,7 +27,7 @@ from tqdm import tqdm
 from data.archives import content, members, open_archive
 from data.audio import RATES, SAMPLE_RATE, announces_more, encode
 from data.errors import DataError, FailedError
-from data.files import remove_partials, replacing, write_text
+from data.files import DAMAGE, remove_partials, replacing, write_text
 from data.workers import process_pool
 
 RESAMPLER = {"name": "soxr", "version": soxr.__version__, "quality": "VHQ"}
@@ -105,7 +105,7 @@ class Journal:
             if head != {**self._head, "members": head["members"]}:
                 return
             made = [Converted(**json.loads(line)) for line in lines[1:] if line.endswith("}")]
-        except (OSError, ValueError, LookupError, TypeError):
+        except DAMAGE:
             return
         self._head = head
         sizes = sizes_in(self._folder)

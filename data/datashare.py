@@ -19,7 +19,7 @@ from tqdm import tqdm
 from data.archives import damage
 from data.download import Origin, Patience, Wanted, download
 from data.errors import DataError
-from data.files import write_text
+from data.files import DAMAGE, write_text
 
 log = logging.getLogger("data")
 
@@ -237,6 +237,6 @@ def _read(path: Path) -> dict[str, Record]:
         return {name: Record(**each) for name, each in records.items()}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except DAMAGE:
         log.warning("%s cannot be read; checksums are recorded anew", path)
         return {}

@@ -20,7 +20,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from data.errors import FailedError
-from data.files import write_text
+from data.files import DAMAGE, write_text
 from data.web import AgainError, Answer, RefusedError, ask
 
 log = logging.getLogger("data")
@@ -159,7 +159,7 @@ class _Transfer:
         unknown = Origin(self.address)
         try:
             origin = Origin(**json.loads(self.note.read_text("utf-8")))
-        except (OSError, ValueError, TypeError):
+        except DAMAGE:
             origin = unknown
         if origin.address != self.address:
             origin = unknown  # another server's validators say nothing to this one

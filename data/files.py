@@ -11,6 +11,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+# What reading JSON and taking it apart may come to, where a file is damaged or somebody else's.
+DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:

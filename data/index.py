@@ -13,7 +13,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from data.audio import AudioError, Info, inspect
-from data.files import replacing
+from data.files import DAMAGE, replacing
 from data.workers import usable_cores
 
 log = logging.getLogger("data")
@@ -73,7 +73,7 @@ def _read() -> dict[str, Info]:
         if index["version"] != _VERSION:
             return {}
         return {stamp: Info(**info) for stamp, info in index["files"].items()}
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+    except DAMAGE:
         return {}
 
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from data.audio import Signal
 from data.entry import RECORDINGS, path_of
 from data.errors import DataError
-from data.files import sha256_of
+from data.files import DAMAGE, sha256_of
 
 log = logging.getLogger("data")
 
@@ -29,8 +29,6 @@ FOLDER = "packed"  # below a corpus
 VERSION = 1
 FULL_SCALE = 32768
 Stamp = list[int]
-# What reading an index may come to that is none.
-_DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 _DIGITS = 16  # of a manifest's digest, in a name
 
 
@@ -56,7 +54,7 @@ class Pack:
                 raise ValueError("its checksum is another one")
             if content["version"] != VERSION or content["bytes"] != self.path.stat().st_size:
                 raise ValueError("of another version, or its samples of another length")
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise DataError(f"{index} is damaged ({error}): {remedy(root)}") from None
         self.manifest: str = content["manifest"]
         self.sha256: str = content["sha256"]

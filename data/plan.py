@@ -23,6 +23,7 @@ from data.voices import CAST, speakers
 
 # Counts the changes, here and in what renders a row, after which a row sounds different.
 RECIPE = 2
+_MOST = 100_000  # pairs of a split: a week of speech
 SIZES = {"train": 300, "valid": 24, "test": 40}  # 21, 1.5 and 2.9 minutes
 
 _SNRS = {
@@ -84,6 +85,8 @@ def plan(
     sizes = {"train": train, "valid": valid, "test": test}
     if min(sizes.values()) < 0 or not any(sizes.values()) or seed < 0:
         raise DataError("sizes and seed must not be negative, nor all sizes 0")
+    if max(sizes.values()) > _MOST:
+        raise DataError(f"a split of {max(sizes.values()):,} pairs is too large, {_MOST:,} at most")
     rng = np.random.default_rng(seed)
     women, men = (
         iter(rng.permutation([name for name in speakers() if name[0] == letter]).tolist())

@@ -17,7 +17,8 @@ from data.audio import SAMPLE_RATE
 from data.conversion import RESAMPLER, Converted, sizes_in
 from data.corpus import PAIR_TOLERANCE
 from data.datashare import Archive, Record
-from data.files import write_text
+from data.entry import path_of
+from data.files import DAMAGE, write_text
 from data.noise_log import FOLDER as LOGS
 
 PREPARED = "prepared.json"
@@ -34,9 +35,9 @@ def is_finished(root: Path, archives: Sequence[Archive]) -> bool:
                     return False
             elif archive.name not in facts["archives"] or not any((root / LOGS).glob("*.txt")):
                 return False
-    except (OSError, ValueError, LookupError, TypeError):
+        return all(path_of(root, split).is_file() for split in facts["entries"])
+    except DAMAGE:
         return False
-    return True
 
 
 def write_prepared(

@@ -18,9 +18,11 @@ import os
 import re
 import shutil
 import sys
+import time
 import uuid
 from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -32,7 +34,8 @@ from tqdm import tqdm
 
 from data import manifest
 from data.audio import SAMPLE_RATE
-from data.errors import DataError
+from data.console import carry_out
+from data.errors import DataError, FailedError
 from data.levels import active_level
 from data.noises import NOISES
 from data.plan import SIZES, Row, from_csv, plan, to_csv
@@ -41,11 +44,12 @@ from data.sentences import sentence
 from data.sound import Signal, ambience, filtered
 from data.speech import overheard, utter
 from data.voices import Speaker
-from data.workers import process_pool, usable_cores
+from data.workers import process_pool, stop_by_signals, usable_cores
 
 _MADE = re.compile(
     r"corpus\.csv|(train|valid|test)/(clean|noisy)/[^/]+\.wav|(manifests|packed)/[^/]+"
 )
+_A_DAY = 86_400.0  # s
 FOLDER = Path(__file__).resolve().parent / "synthetic"
 
 
@@ -158,7 +162,7 @@ def ensure(
         _make(target, text, workers or usable_cores())
     except BrokenProcessPool:
         raise DataError("a rendering process was killed (out of memory?)") from None
-    except (OSError, soundfile.LibsndfileError) as error:
+    except (OSError, soundfile.LibsndfileError, FailedError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"cannot write the corpus to {out}: {reason}") from None
     print(f"{out}: {train} training, {valid} validation and {test} test pairs")
@@ -168,6 +172,10 @@ def ensure(
 def _make(target: Path, text: str, workers: int) -> None:
     """Render the plan `text` and put it in the place of `target`, which stays if that fails."""
     target.parent.mkdir(parents=True, exist_ok=True)
+    for old in target.parent.glob(f".{target.name}-*.partial"):  # of processes that were killed
+        with suppress(OSError):
+            if time.time() - old.stat().st_mtime > _A_DAY:
+                shutil.rmtree(old, ignore_errors=True)
     unfinished = target.with_name(f".{target.name}-{uuid.uuid4().hex[:8]}.partial")
     replaced = unfinished.with_suffix(".replaced")
     try:
@@ -198,7 +206,7 @@ def _difference(target: Path, text: str) -> str | None:
     found = target / "corpus.csv"
     if not found.is_file():
         raise DataError(f"{target} holds something other than a corpus; choose another folder")
-    lines, wanted = found.read_text("utf-8").splitlines(), text.splitlines()
+    lines, wanted = found.read_text("utf-8", "replace").splitlines(), text.splitlines()
     if len(lines) != len(wanted):
         return f"{len(lines) - 1} pairs instead of {len(wanted) - 1}"
     for number, (line, want) in enumerate(zip(lines, wanted, strict=True)):
@@ -237,19 +245,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.add_argument(f"--{split}", type=int, default=size, help="number of pairs")
     parser.add_argument("--workers", type=int, default=usable_cores(), help="processes")
     parser.add_argument("--force", action="store_true", help="replace another corpus in --out")
-    try:
-        ensure(**vars(parser.parse_args(arguments)))
-    except DataError as error:
-        print(f"synthesise: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("synthesise: interrupted; nothing was kept", file=sys.stderr)
-        return 130
-    return 0
+    options = vars(parser.parse_args(arguments))
+
+    def work() -> int:
+        ensure(**options)
+        return 0
+
+    return carry_out("synthesise", work)
 
 
 if __name__ == "__main__":
     # Worker processes find `_write_row` by the name of its module, which must not be `__main__`.
     from data.synthesise import main as imported_main
 
+    stop_by_signals()
     sys.exit(imported_main())

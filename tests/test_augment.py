@@ -107,6 +107,19 @@ def test_babble_of_nobody_is_none():
     assert np.allclose(noisy, clean + noise)
 
 
+def test_babble_of_people_who_pause_is_what_there_is_of_it():
+    """Files with digital silence have pieces in which nobody says anything."""
+    clean, noise = signals(4000)
+
+    def mostly_silent(rng: np.random.Generator) -> np.ndarray:
+        return np.concatenate([talk(rng)[:50], np.zeros(48000, np.float32)])
+
+    for seed in range(20):
+        settings = Augment(babble=1.0, babble_talkers=(1, 1))
+        slots = Drawn(settings, np.random.default_rng(seed), 4000)
+        assert np.isfinite(slots.apply(clean, noise, mostly_silent)).all()
+
+
 def test_speed_changes_pitch_and_keeps_the_sides_together():
     slots = drawn(speed=1.0, speed_by=(1.2, 1.2))
     assert slots.source_frames == np.ceil(1.2 * FRAMES)

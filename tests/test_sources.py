@@ -147,6 +147,17 @@ def test_manifests_are_gone_by(tmp_path: Path, opened: list[str], caplog: pytest
     assert "data.validation_speakers is of no effect" in caplog.text
 
 
+def test_one_file_is_never_on_both_sides(tmp_path: Path):
+    put_pairs(tmp_path, ["a_1.wav", "b_1.wav", "c_1.wav"])
+    table = tmp_path / "pairs.csv"
+    table.write_text(
+        "clean,noisy,split,speaker,name\nclean/a_1.wav,noisy/a_1.wav,train,a,1\n"
+        "clean/b_1.wav,noisy/b_1.wav,train,b,2\nclean/c_1.wav,noisy/../noisy/b_1.wav,valid,c,3\n"
+    )
+    with pytest.raises(DataError, match=r"also to validate with: .*noisy/b_1.wav"):
+        pairs(table)
+
+
 @pytest.mark.parametrize("wanted", [True, False])
 def test_packs_are_read_from_if_wanted(tmp_path: Path, wanted: bool, opened: list[str]):
     put_pairs(tmp_path / "train", [*VOICES, "p287_1.wav"])

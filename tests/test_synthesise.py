@@ -118,7 +118,8 @@ def test_another_corpus_is_kept_unless_forced(tiny: Path, capsys: pytest.Capture
     assert synthesise.main([*options, "--seed=1"]) == 2
     output = capsys.readouterr()
     assert output.err.startswith("synthesise: ")
-    assert "holds another corpus (line 2 of its corpus.csv differs); --force" in output.err
+    assert "holds another corpus (line 2 of its corpus.csv differs): python -m" in output.err
+    assert output.err.endswith("--force makes it anew\n")
     assert output.err.count("\n") == 1
     assert synthesise.main([*options, "--test=2"]) == 2
     assert "1 pairs instead of 2" in capsys.readouterr().err

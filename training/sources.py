@@ -77,6 +77,12 @@ def _pairs(config: Config, skip_bad: bool) -> tuple[SpeechDataset, SpeechDataset
         held_out = _held_out_speakers([pair.speaker for pair in train], data, seed, root)
         valid = [pair for pair in train if pair.speaker in held_out]
         train = [pair for pair in train if pair.speaker not in held_out]
+    both = _files_of(train) & _files_of(valid)
+    if both:
+        raise DataError(
+            f"{root}: files to train on are also to validate with: {_some(both)}. Give them one "
+            "speaker, or take them out of one of the two."
+        )
     valid = _spread(valid, data.validation_files)
     _log_split(train, valid)
     source = _samples_of(config, root)
@@ -86,6 +92,11 @@ def _pairs(config: Config, skip_bad: bool) -> tuple[SpeechDataset, SpeechDataset
         ),
         PairDataset(valid, seed, None, _frames(data.validation_seconds), source),
     )
+
+
+def _files_of(pairs: Sequence[Pair]) -> set[str]:
+    """Where the files of pairs really are, however they are named."""
+    return {os.path.realpath(file) for pair in pairs for file in (pair.clean, pair.noisy)}
 
 
 def _mixtures(config: Config, skip_bad: bool) -> tuple[SpeechDataset, SpeechDataset]:
