@@ -98,7 +98,12 @@ def find_audio(folder: Path) -> dict[str, Path]:
 
 
 def inspect(path: Path) -> Info:
-    """Decode a file once, completely.
+    """What `examine` finds out about a file."""
+    return examine(path)[0]
+
+
+def examine(path: Path) -> tuple[Info, Signal]:
+    """Decode a file once, completely: what it is, and its samples (s,) as `read` gives them.
 
     An Ogg file that lacks its beginning or its end passes for a shorter one.
 
@@ -123,7 +128,8 @@ def inspect(path: Path) -> Info:
         raise AudioError(f"silent: below {SILENCE:.0f} dB of full scale")
     if not power < 10 ** (LOUDEST / 10):
         raise AudioError(f"no audio: above {LOUDEST:.0f} dB of full scale")
-    return Info(len(mono), rate, channels, 10 * math.log10(power), active_level(mono))
+    info = Info(len(mono), rate, channels, 10 * math.log10(power), active_level(mono))
+    return info, mono
 
 
 def read(path: Path, start: int = 0, frames: int | None = None) -> Signal:

@@ -9,11 +9,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pesq import PesqError, pesq
-from pystoi import stoi
 from scipy.fft import irfft, next_fast_len, rfft
 
-from data.audio import SAMPLE_RATE, AudioError, Signal, inspect, read
+from data.audio import SAMPLE_RATE, AudioError, Signal, examine
 from data.files import sha256_of
 
 # A waveform cut off at its top shows runs of samples at its largest value; four of them at least,
@@ -88,9 +86,9 @@ def mixture_fault(clean: Signal, noisy: Signal) -> str:
     residual = y - gain * x
     if float(residual @ residual) < 10 ** (-_NOISE / 10) * gain**2 * power:
         return "has no noise"
-    floors = [_floor(side[:length]) for side in (clean, noisy)]
-    if floors[1] < floors[0] - _FLOOR:
-        return f"has {floors[0] - floors[1]:.0f} dB less noise in its pauses than its clean file"
+    missing = _floor(gain * clean[:length]) - _floor(noisy[:length])
+    if missing > _FLOOR:
+        return f"has {missing:.0f} dB less noise in its pauses than its clean file"
     return ""
 
 
@@ -101,20 +99,6 @@ def _floor(x: Signal) -> float:
         return -100.0
     powers = np.mean(np.square(frames, dtype=np.float64), axis=1)
     return 10 * math.log10(max(float(np.quantile(powers, 0.1)), 1e-10))
-
-
-def noisy_scores(paths: tuple[Path, Path]) -> tuple[float, float]:
-    """Wide-band PESQ and STOI of a noisy file, by the packages `pesq` and `pystoi`; NaN for none.
-
-    (What enhanced files are scored by, with its limits and its reasons, is `evaluation.metrics`.)
-    """
-    clean, noisy = (read(path).astype(np.float64) for path in paths)
-    length = min(len(clean), len(noisy))
-    try:
-        quality = pesq(SAMPLE_RATE, clean[:length], noisy[:length], "wb")
-    except (PesqError, ValueError):
-        return math.nan, math.nan
-    return float(quality), float(stoi(clean[:length], noisy[:length], SAMPLE_RATE))
 
 
 def lag_of(clean: Signal, noisy: Signal) -> int:
@@ -149,7 +133,7 @@ def _in_runs(marked: NDArray[np.bool_]) -> int:
 def _side(path: Path) -> tuple[Side, Signal]:
     nothing = np.zeros(0, np.float32)
     try:
-        info, x, sha256 = inspect(path), read(path), sha256_of(path)
+        (info, x), sha256 = examine(path), sha256_of(path)
     except (AudioError, OSError) as error:
         return Side(str(error)), nothing
     except MemoryError:

@@ -52,6 +52,7 @@ class Listing:
         clean, noisy: paths by utterance. One that only one of the two has makes no pair.
         speakers: by utterance, of every clean file.
         frames: by utterance, lengths at 16 kHz that a manifest has.
+        nested: clean files in a folder that lies in one of its own name: an archive in itself.
     """
 
     folders: tuple[Path, Path]
@@ -59,12 +60,7 @@ class Listing:
     noisy: Mapping[str, Path]
     speakers: Mapping[str, str]
     frames: Mapping[str, int] = field(default_factory=dict)
-
-    @property
-    def nested(self) -> list[str]:
-        """Clean files in a folder that lies in one of its own name: an archive in itself."""
-        folder = self.folders[0].name
-        return [name for name in self.clean if PurePosixPath(name).parts[0] == folder]
+    nested: tuple[str, ...] = ()
 
 
 def list_pairs(root: Path, split: str) -> Listing:
@@ -88,6 +84,11 @@ def list_pairs(root: Path, split: str) -> Listing:
             f"{path_of(root, split)} is missing beside {path_of(root, 'valid').name}: "
             f"python -m data.manifest {root} makes both anew"
         )
+    if listing is None and (other := _claimed(root, split)):
+        raise DataError(
+            f"{root}: no {split} pairs. What is there is for {other}, says {path_of(root, other)}; "
+            "remove that, if it is to serve for both."
+        )
     listing = listing or in_folders(root, split)
     if listing is None:
         known = ", ".join(f"{clean} + {noisy}" for clean, noisy in _LAYOUTS[split])
@@ -103,21 +104,30 @@ def has_split(root: Path, split: str) -> bool:
     """
     if is_table(root):
         return bool(read_table(root, split).clean)
-    return os.path.lexists(path_of(root, split)) or pair_folders(root, split) is not None
+    if os.path.lexists(path_of(root, split)):
+        return True
+    return pair_folders(root, split) is not None and not _claimed(root, split)
+
+
+def _claimed(root: Path, split: str) -> str:
+    """Another split that a manifest has put the files of this one's folders into, or ""."""
+    folders = pair_folders(root, split)
+    others = (x for x in SPLITS if x != split and os.path.isfile(path_of(root, x)))
+    return next((x for x in others if folders and pair_folders(root, x) == folders), "")
 
 
 def splits_in(root: Path) -> tuple[str, ...]:
-    """The splits of a corpus, such that no pair is in two of them.
+    """The splits that a corpus has on the disk, whatever manifests say; each pair is in one.
 
     Raises:
         DataError: a table cannot be used, or see `folder_splits`.
     """
-    splits = tuple(split for split in SPLITS if os.path.lexists(path_of(root, split)))
     if is_table(root):
-        splits = tuple(split for split in SPLITS if has_split(root, split))
-        both = [read_table(root, split).noisy for split in ("train", "test")]
-        return ("train",) if both[0] == both[1] else splits
-    return splits or folder_splits(root)
+        splits = [split for split in SPLITS if read_table(root, split).clean]
+        # Without splits its pairs serve for training and for a test; here once is enough.
+        same = read_table(root, "train").noisy == read_table(root, "test").noisy
+        return tuple(split for split in splits if not (same and split == "test"))
+    return folder_splits(root) or tuple(x for x in SPLITS if os.path.lexists(path_of(root, x)))
 
 
 def folder_splits(root: Path) -> tuple[str, ...]:
@@ -214,7 +224,10 @@ def in_folders(root: Path, split: str) -> Listing | None:
     for name, path in clean.items():
         names[path.relative_to(folders[0]).as_posix()].append(name)
     by_path = speakers_of(folders[0], by_name.values(), lambda file: _speaker(file, names[file]))
-    return Listing(folders, clean, noisy, {name: by_path[path] for name, path in clean.items()})
+    speakers = {name: by_path[path] for name, path in clean.items()}
+    own = folders[0].name
+    nested = tuple(name for name in clean if PurePosixPath(name).parts[0] == own)
+    return Listing(folders, clean, noisy, speakers, nested=nested)
 
 
 def _speaker(file: str, utterances: Sequence[str]) -> str:
@@ -257,9 +270,9 @@ def _warn_of_others(root: Path, split: str) -> None:
         return
     # Files of one folder may be in several manifests. That of a test in folders of its own is not
     # opened for training.
-    sharing = [each for each in SPLITS if each == split or pair_folders(root, each) == folders]
+    sharing = {each for each in SPLITS if each == split or pair_folders(root, each) == folders}
     if split in ("train", "valid"):
-        sharing += ["train", "valid"]
+        sharing |= {"train", "valid"}
     known = {
         os.path.normpath(root / entry.files["noisy"])
         for each in sharing

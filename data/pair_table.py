@@ -40,6 +40,10 @@ def read_table(path: Path, split: str) -> Table:
         DataError: the table cannot be read, or is none of pairs.
     """
     rows = list(_rows(path))
+    if any(row["split"] for _, row in rows):
+        for number, row in rows:
+            if not row["split"]:
+                raise DataError(f"{path}: line {number} has no split, where others have one")
     speakers = _speakers([(path.parent / row["clean"], row["speaker"]) for _, row in rows])
     table = Table()
     for (number, row), speaker in zip(rows, speakers, strict=True):

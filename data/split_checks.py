@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from data.audio import SAMPLE_RATE
-from data.benchmark import NAME
+from data.benchmark import NAME, TEST_FILES
 from data.checks import CLIPPED
 from data.corpus import EXTRACTED_TWICE
 from data.findings import AGAIN, MOST, OK, PART, SETS, WRONG, Finding, Split, finding
@@ -44,6 +45,10 @@ def _count(root: Path, split: Split, splits: Mapping[str, Split]) -> Finding:
     names = {PurePosixPath(key).name for key in found}
     missing = sorted(name for name in logged - names if _UTTERANCE.fullmatch(name))
     share = f"{len(found):,} of {total:,} pairs" + (f", {pairs:,} here" if of_kind[1:] else "")
+    if len(found) >= total and (strange := _other_speakers(of_kind)):
+        remedy = "get the corpus again: python -m data.voicebank goes on where it stopped"
+        text = f"{share} of {called}, but of other speakers"
+        return Finding(split.name, "count", WRONG, text, tuple(strange), remedy)
     if len(found) > total:
         remedy = "remove what is not of the set; the lines below tell what that may be"
         return Finding(split.name, "count", WRONG, f"{share} of {called}", (), remedy)
@@ -56,6 +61,22 @@ def _count(root: Path, split: Split, splits: Mapping[str, Split]) -> Finding:
     return Finding(split.name, "count", PART, f"a part of: {called}, {share}")
 
 
+def _other_speakers(splits: Sequence[Split]) -> list[str]:
+    """What is wrong with the speakers of a whole set."""
+    kind = "test" if splits[0].name == "test" else "train"
+    found = Counter(split.listing.speakers[key] for split in splits for key in split.looked)
+    wanted = SETS[kind][1]
+    wrong = [f"{who}: is missing" for who in sorted(wanted - found.keys())]
+    wrong += [f"{who}: is not of the set" for who in sorted(found.keys() - wanted)]
+    if kind == "test":
+        wrong += [
+            f"{who}: {found[who]} files instead of {count}"
+            for who, count in TEST_FILES.items()
+            if found[who] not in (0, count)
+        ]
+    return wrong
+
+
 def _names(split: Split) -> Finding:
     if nested := split.listing.nested:
         folder = split.listing.folders[0].name
@@ -63,7 +84,7 @@ def _names(split: Split) -> Finding:
         return Finding(split.name, "names", WRONG, text, tuple(nested), EXTRACTED_TWICE)
     if split.is_benchmark:
         names = {*split.listing.clean, *split.listing.noisy}
-        strange = sorted(name for name in names if not _UTTERANCE.fullmatch(name))
+        strange = sorted(x for x in names if not _UTTERANCE.fullmatch(PurePosixPath(x).name))
         if strange:
             text = f"{len(strange)} files are not called as those of {NAME} (p226_001)"
             remedy = "remove or rename them"

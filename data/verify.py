@@ -21,13 +21,14 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-from data.checks import look_at, noisy_scores
+from data.checks import look_at
 from data.console import carry_out, show
 from data.corpus_checks import check_corpus, check_scores
 from data.errors import DataError
 from data.files import write_text
 from data.findings import OK, PART, WRONG, Finding, Split
-from data.listing import list_pairs, splits_in
+from data.listing import in_folders, list_pairs, splits_in
+from data.noisy_scores import noisy_scores
 from data.split_checks import check_split
 from data.workers import process_pool, stop_by_signals, usable_cores
 
@@ -46,7 +47,8 @@ def verify(root: Path, workers: int, scores: bool = True) -> list[Finding]:
     """
     splits = {}
     for name in splits_in(root):
-        listing = list_pairs(root, name)
+        # The disk is looked at, not what manifests say of it: that is compared with it.
+        listing = in_folders(root, name) or list_pairs(root, name)
         paired = sorted(listing.clean.keys() & listing.noisy.keys())
         paths = [(listing.clean[key], listing.noisy[key]) for key in paired]
         looked = _in_processes(look_at, paths, workers, f"looking at {name}")

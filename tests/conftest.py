@@ -27,6 +27,12 @@ def _seeded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("BSBIMAMBA_SCAN", raising=False)
 
 
+@pytest.fixture
+def own_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is known of files is remembered for this test alone."""
+    monkeypatch.setattr("data.index.INDEX", tmp_path / ".cache" / "index.json")
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Recordings for development; they are not part of the repository."""

@@ -12,7 +12,7 @@ import pytest
 import soundfile as sf
 from recordings import put, put_pairs, sound
 
-from data import corpus, index
+from data import corpus
 from data.corpus import load_pairs, load_recordings
 from data.errors import DataError
 from data.listing import _LAYOUTS, find_recordings, pair_folders
@@ -20,9 +20,7 @@ from data.listing import _LAYOUTS, find_recordings, pair_folders
 RATE = 16000
 
 
-@pytest.fixture(autouse=True)
-def _own_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index, "INDEX", tmp_path / ".cache" / "index.json")
+pytestmark = pytest.mark.usefixtures("own_index")
 
 
 # Pairs

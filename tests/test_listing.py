@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from recordings import put, put_pairs
 
-from data import index
 from data.corpus import load_pairs
 from data.errors import DataError
 from data.listing import has_split, list_pairs, pair_up, splits_in
@@ -15,9 +14,7 @@ from data.listing import has_split, list_pairs, pair_up, splits_in
 DNS = "book_00041_chp_0009_reader_{:05}_8_street_snr{}_tl-24_fileid_{}"
 
 
-@pytest.fixture(autouse=True)
-def _own_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index, "INDEX", tmp_path / ".cache" / "index.json")
+pytestmark = pytest.mark.usefixtures("own_index")
 
 
 def test_names_of_the_dns_challenge(tmp_path: Path):

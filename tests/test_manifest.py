@@ -16,16 +16,14 @@ from data import index
 from data.corpus import load_pairs
 from data.entry import Entry, is_below, path_of, read_entries, to_text
 from data.errors import DataError
-from data.listing import folder_splits, list_pairs, splits_in
+from data.listing import folder_splits, has_split, list_pairs, splits_in
 from data.manifest import main, make, make_recordings
 from data.pack import main as pack
 
 SHA = "0" * 64
 
 
-@pytest.fixture(autouse=True)
-def _own_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index, "INDEX", tmp_path / ".cache" / "index.json")
+pytestmark = pytest.mark.usefixtures("own_index")
 
 
 @pytest.fixture
@@ -174,7 +172,10 @@ def test_clean_and_noisy_alone_are_one_split(tmp_path: Path):
     put_pairs(tmp_path, ["p226_001.wav", "p227_001.wav", "p287_001.wav"])
     assert folder_splits(tmp_path) == ("train",)
     assert make(tmp_path) == {"train": 1, "valid": 2}
-    assert splits_in(tmp_path) == ("train", "valid")
+    assert splits_in(tmp_path) == ("train",)
+    with pytest.raises(DataError, match=r"no test pairs. What is there is for train, says .*train"):
+        list_pairs(tmp_path, "test")
+    assert not has_split(tmp_path, "test")
     assert make(tmp_path) == {"train": 1, "valid": 2}  # from the folders, not from themselves
 
 

@@ -15,7 +15,7 @@ import soundfile as sf
 import torch
 from recordings import put, put_pairs, sound
 
-from data import index, packed
+from data import packed
 from data.audio import read
 from data.corpus import load_pairs
 from data.dataset import PairDataset
@@ -28,9 +28,7 @@ from data.samples import Samples
 RATE = 16000
 
 
-@pytest.fixture(autouse=True)
-def _own_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index, "INDEX", tmp_path / ".cache" / "index.json")
+pytestmark = pytest.mark.usefixtures("own_index")
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 import torch
 from recordings import put, put_pairs
 
-from data import index, manifest, synthesise
+from data import manifest, synthesise
 from data.augment import Augment
 from data.dataset import MixDataset, PairDataset
 from data.errors import DataError
@@ -26,9 +26,7 @@ VOICES = [f"p{speaker}_{number}.wav" for speaker in range(225, 233) for number i
 VOICES = [name for name in VOICES if not name.startswith("p232")]
 
 
-@pytest.fixture(autouse=True)
-def _own_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index, "INDEX", tmp_path / "index.json")
+pytestmark = pytest.mark.usefixtures("own_index")
 
 
 _watching: list[list[str]] = []

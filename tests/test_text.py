@@ -31,7 +31,7 @@ def test_a_doubt_is_told_everywhere(tmp_path: Path):
     analysis = analysed(
         system("noisy", dict.fromkeys(names, 2.6)), system("x", dict.fromkeys(names, 3))
     )
-    told = "their PESQ is 2.600 instead of 1.97 ± 0.02"
+    told = "their PESQ is 2.600 instead of 1.97 ± 0.01"
     assert told in notes(analysis)[0]
     assert told in markdown(analysis)
     assert "their PESQ is 2.600" in latex(analysis).splitlines()[1]

@@ -5,64 +5,28 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile as sf
 from recordings import sound
+from verified import TEST, TRAIN, put, run, shift, small_corpus
 
-from data import findings, index, split_checks, verify
+from data import findings, split_checks, verify
 from data.audio import read
 from data.benchmark import TEST_FILES
-from data.checks import clipped_share, lag_of
-from data.corpus_checks import check_scores
-from data.findings import Split
-from data.listing import list_pairs
 from data.manifest import make
 from data.verify import main
 
 RATE = 16000
-TRAIN = ["p226_001", "p227_002", "p228_003"]
-TEST = ["p232_001", "p257_002"]
 
-
-@pytest.fixture(autouse=True)
-def _own_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index, "INDEX", tmp_path / ".cache" / "index.json")
-
-
-def pause(x: np.ndarray) -> np.ndarray:
-    """With a pause that is not quite silent, as speech has some."""
-    x = x.copy()
-    x[3000:5000] *= 0.01
-    return x
-
-
-def put(root: Path, side: str, split: str, name: str, x: np.ndarray, rate: int = RATE) -> Path:
-    path = root / f"{side}_{split}_wav" / f"{name}.wav"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sf.write(path, x, rate)
-    return path
+pytestmark = pytest.mark.usefixtures("own_index")
 
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> Path:
-    """Three training pairs and two test pairs as of VoiceBank-DEMAND, all as they should be."""
-    root = tmp_path / "vb"
-    for split, names in (("trainset_28spk", TRAIN), ("testset", TEST)):
-        for name in names:
-            seed = int(name[1:4])
-            clean = pause(sound(0.6, seed=seed))
-            put(root, "clean", split, name, clean)
-            put(root, "noisy", split, name, 0.7 * clean + 0.2 * sound(0.6, seed=seed + 1000))
-    return root
-
-
-def run(root: Path, capsys: pytest.CaptureFixture, *options: str) -> tuple[int, str]:
-    status = main([str(root), "--workers", "1", "--no-scores", *options])
-    return status, capsys.readouterr().out
+    return small_corpus(tmp_path / "vb")
 
 
 def test_a_part_of_the_benchmark_is_right(corpus: Path, capsys: pytest.CaptureFixture):
@@ -87,16 +51,11 @@ def test_held_out_speakers_count_as_of_the_training_set(
     make(corpus, ["p226"])
     status, text = run(corpus, capsys)
     assert status == 0
-    assert "3 of 11,572 pairs, 2 here" in text
-    assert "3 of 11,572 pairs, 1 here" in text
+    assert "3 of 11,572 pairs" in text
+    assert "2 in train, 2 in test, 1 in valid" in text
 
 
 # What is wrong: made of the corpus, and what is said of it.
-
-
-def _shift(path: Path) -> None:
-    x, _ = sf.read(path)
-    sf.write(path, np.concatenate([np.zeros(37), x])[: len(x)], RATE)
 
 
 def _stereo(path: Path) -> None:
@@ -177,7 +136,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
         _in("noisy", lambda path: sf.write(path, sf.read(path)[0][:-3], RATE)),
         ("longer or shorter", "p227_002.wav: -3 samples"),
     ),
-    "late": (_in("noisy", _shift), ("late or early", "p227_002.wav: +37 samples")),
+    "late": (_in("noisy", shift), ("late or early", "p227_002.wav: +37 samples")),
     "same": (
         _in("noisy", lambda path: shutil.copy(str(path).replace("noisy", "clean", 1), path)),
         ("1 recordings are there more than once",),
@@ -247,7 +206,7 @@ def test_files_that_are_not_the_manifests(corpus: Path, capsys: pytest.CaptureFi
     sf.write(path, 0.9 * read(path), RATE)
     status, text = run(corpus, capsys)
     assert status == 1
-    assert f"1 times the manifests say something else\n  {path}\n" in text
+    assert f"1 times the manifests say something else\n  {path}: has another checksum\n" in text
 
 
 def test_lengths_that_are_not_the_manifests(corpus: Path, capsys: pytest.CaptureFixture):
@@ -266,7 +225,7 @@ def test_one_file_in_two_manifests(corpus: Path, capsys: pytest.CaptureFixture):
         file.write(line.replace('"p232"', '"p250"') + "\n")
     status, text = run(corpus, capsys)
     assert status == 1
-    assert "clean_testset_wav/p232_001.wav: clean in test, clean in train" in text
+    assert "clean_testset_wav/p232_001.wav: clean in train, clean in test" in text
 
 
 def test_many_files_are_counted_and_json_has_all(
@@ -291,84 +250,82 @@ def test_several_processes_find_the_same(corpus: Path, capsys: pytest.CaptureFix
     assert capsys.readouterr().out == one
 
 
-# The last word
+# Manifests against the disk
 
 
-def test_noisy_scores_of_a_part_are_told_without_verdict(speech, tmp_path, capsys):
-    for number, name in enumerate(TEST):
-        clean, noisy = (np.roll(x, 100 * number) for x in speech)
-        put(tmp_path, "clean", "testset", name, clean)
-        put(tmp_path, "noisy", "testset", name, noisy)
-    assert main([str(tmp_path), "--workers", "1"]) == 0
-    line = capsys.readouterr().out.strip().splitlines()[-1]
-    assert line.startswith("test   noisy scores  note     PESQ ")
-    assert line.endswith("over 2 files; only the mean of all 824 is known: 1.97 and 0.92")
-
-
-def test_noisy_scores_wait_for_all_else_to_be_right(
-    corpus: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+def test_verify_looks_at_the_disk_and_not_at_what_manifests_say(
+    corpus: Path, capsys: pytest.CaptureFixture
 ):
-    monkeypatch.setattr(verify, "noisy_scores", lambda paths: pytest.fail("scored"))
-    _shift(corpus / "noisy_testset_wav" / "p232_001.wav")
-    assert main([str(corpus), "--workers", "1"]) == 1
-    assert "not scored, as something is wrong above" in capsys.readouterr().out
+    make(corpus)
+    put(corpus, "noisy", "trainset_28spk", "p228_009", sound(0.3))
+    (corpus / "noisy_testset_wav" / "p257_002.wav").unlink()
+    status, text = run(corpus, capsys)
+    assert status == 1
+    assert "p228_009.wav" in text
+    assert "p257_002.wav: is in the manifest of test, and not there in a pair" in text
+    _twice(corpus)
+    assert "files lie in clean_testset_wav/clean_testset_wav" in run(corpus, capsys)[1]
+
+
+def test_a_split_without_a_manifest_is_looked_at(corpus: Path, capsys: pytest.CaptureFixture):
+    make(corpus)
+    (corpus / "manifests" / "test.jsonl").unlink()
+    shift(corpus / "noisy_testset_wav" / "p257_002.wav")
+    status, text = run(corpus, capsys)
+    assert status == 1
+    assert "p257_002.wav: +37 samples" in text
+    assert "p257_002.wav: is in no manifest" in text
 
 
 @pytest.mark.parametrize(
-    ("pesq", "stoi", "verdict"),
-    [
-        (1.972, 0.921, "ok"),
-        (1.9795, 0.926, "ok"),
-        (1.99, 0.921, "wrong"),
-        (1.95, 0.921, "wrong"),
-        (1.97, 0.9, "wrong"),
-        (float("nan"), 0.921, "wrong"),
-    ],
+    ("one", "other"), [("train", "valid"), ("train", "test"), ("valid", "test")]
 )
-def test_the_whole_test_set_must_score_as_everybodys(
-    corpus: Path, pesq: float, stoi: float, verdict: str
+def test_a_speaker_in_two_manifests(
+    corpus: Path, one: str, other: str, capsys: pytest.CaptureFixture
 ):
-    files = {str(number): Path(f"{number}.wav") for number in range(824)}
-    listing = replace(list_pairs(corpus, "test"), clean=files, noisy=files)
-    test = Split("test", listing, dict.fromkeys(files))  # type: ignore[arg-type]
-    scores = [(pesq - 0.3, stoi - 0.05), (pesq + 0.3, stoi + 0.05)] * 412
-    found = check_scores(test, scores)
-    assert found.verdict == verdict
-    assert bool(found.remedy) == (verdict == "wrong")
+    make(corpus, ["p226"])
+    text = (corpus / "manifests" / f"{other}.jsonl").read_text()
+    who = json.loads(text.splitlines()[0])["speaker"]
+    path = corpus / "manifests" / f"{one}.jsonl"
+    lines = path.read_text().splitlines()
+    lines[0] = json.dumps(json.loads(lines[0]) | {"speaker": who})
+    path.write_text("\n".join(lines) + "\n")
+    status, text = run(corpus, capsys)
+    assert status == 1
+    assert f"  {who} in {one} and {other}\n" in text
+    assert (f"\n  {who}\n" in text) == (other == "test")
 
 
-# By themselves
+def test_the_same_sound_in_another_format_is_a_duplicate(
+    corpus: Path, capsys: pytest.CaptureFixture
+):
+    folder = corpus / "noisy_trainset_28spk_wav"
+    x, _ = sf.read(folder / "p227_002.wav", dtype="int16")
+    (folder / "p228_003.wav").unlink()
+    sf.write(folder / "p228_003.flac", x, RATE)
+    _, text = run(corpus, capsys)
+    assert "1 recordings are there more than once" in text
 
 
-@pytest.mark.parametrize("lag", [-400, -1, 0, 1, 17, 8000])
-def test_lag(lag: int):
-    rng = np.random.default_rng(0)
-    clean = sound(2.0, seed=3)
-    rumble = 5 * np.cumsum(rng.standard_normal(len(clean))) / 100
-    noisy = np.roll(clean, lag)
-    if lag:
-        noisy[slice(0, lag) if lag > 0 else slice(lag, None)] = 0
-    assert lag_of(clean + rumble, noisy + 0.3 * sound(2.0, seed=4)) == lag
+def test_other_corpora_are_not_scored(
+    tiny_corpus: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(verify, "noisy_scores", lambda paths: pytest.fail("scored"))
+    assert main([str(tiny_corpus), "--workers", "1"]) == 0
 
 
-def test_clipping_is_runs_at_the_top():
-    x = sound(1.0).astype(np.float32)
-    assert clipped_share(x) == 0
-    assert clipped_share(np.zeros(10, np.float32)) == 0
-    cut = x.clip(-0.1, 0.2)
-    top = int(np.sum(cut >= 0.2) + np.sum(cut <= -0.1))
-    assert 0 < clipped_share(cut) <= top / len(x)
-    x[500:504] = x.max()
-    assert clipped_share(x) == 4 / len(x)
-
-
-def test_real_recordings(shared_data: Path, capsys: pytest.CaptureFixture):
-    for folder, part in (
-        ("voicebank_demand_p232", "a part of: VoiceBank-DEMAND's test set, 393 of 824 pairs"),
-        ("voicebank_demand_train_sample", "28 speakers, 22 of 11,572 pairs"),
-    ):
-        assert main([str(shared_data / folder), "--no-scores"]) == 0
-        assert part in capsys.readouterr().out
+def test_24_bits_are_right_and_a_table_too(corpus: Path, capsys: pytest.CaptureFixture):
+    for path in corpus.rglob("p227_002.wav"):
+        sf.write(path, sf.read(path)[0], RATE, "PCM_24")
+    assert run(corpus, capsys)[0] == 0
+    table = corpus / "pairs.csv"
+    lines = [f"{s}_trainset_28spk_wav/{n}.wav" for n in TRAIN for s in ("clean", "noisy")]
+    rows = [",".join(lines[i : i + 2]) for i in range(0, len(lines), 2)]
+    table.write_text("clean,noisy\n" + "\n".join(rows) + "\n")
+    status, text = run(table, capsys)
+    assert status == 0, text
+    assert "none, as a table says what there is" in text
+    assert "3 of 11,572 pairs" in text
 
 
 # The command line
