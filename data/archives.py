@@ -25,6 +25,10 @@ _DAMAGE = (
     struct.error,
     zlib.error,
 )
+# Other separators, what some systems forbid, and the names that are devices there.
+_ODD_NAME = re.compile(
+    r"""[\\<>:"|?*\x00-\x1f\x7f]|(?:^|/)(?:con|prn|aux|nul|com\d|lpt\d)(?:\.|/|$)""", re.IGNORECASE
+)
 _ADVICE = "Remove it and run again."
 _LISTED = 5
 _LONGEST_NAME = 200  # bytes; file systems allow 255, and something is put before and after it
@@ -151,7 +155,7 @@ def _danger(info: ZipInfo, limits: Limits) -> str:
     dangers = {
         "has an absolute path": name.startswith("/") or re.match("[A-Za-z]:", name),
         "leads out of the folder": ".." in name.split("/"),
-        "has a name that systems read differently": re.search(r"[\\\x00-\x1f\x7f]", name),
+        "has a name that systems read differently": _ODD_NAME.search(name),
         "has too long a name": len(Path(name).name.encode("utf-8", "replace")) > _LONGEST_NAME,
         "is a link or a device": kind not in (0, stat.S_IFREG, stat.S_IFDIR),
         "is encrypted": info.flag_bits & 1,

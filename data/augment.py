@@ -122,7 +122,9 @@ class Drawn:
         self._gain = draw(settings.gain, *settings.gain_db)
         # The rate that the recording is taken to have: a whole number, for the resampler's sake.
         self._rate = SAMPLE_RATE if speed is None else round(speed * SAMPLE_RATE)
-        self._rng, self._frames = rng, frames
+        # A generator a slot: what one draws changes nothing about what the other does.
+        self._room_rng, self._babble_rng = rng.spawn(2)
+        self._frames = frames
         self.source_frames = math.ceil(frames * self._rate / SAMPLE_RATE)
         slots = (speed, self._decay, self._babble_snr, self._remix_snr, self._band, self._gain)
         self.nothing = all(slot is None for slot in slots)
@@ -134,17 +136,19 @@ class Drawn:
 
         talk: gives something that another speaker says, (s,).
         """
-        rng, frames = self._rng, self._frames
+        frames = self._frames
         both: Signal = np.stack([clean, noise]).astype(np.float64)
         if self._rate != SAMPLE_RATE:
             both = soxr.resample(both.T, self._rate, SAMPLE_RATE).T
             both = np.pad(both, ((0, 0), (0, max(0, frames - both.shape[1]))))[:, :frames]
         speech, rest = both
         if self._decay is not None:
+            rng = self._room_rng
             length, width, height = rng.uniform(_SMALLEST, _LARGEST)
             room = Room(length, width, height, self._decay, rng.uniform(*_DISTANCE))
             speech = reverberate(rng, speech, room, SAMPLE_RATE)
         if self._babble_snr is not None:
+            rng = self._babble_rng
             talks = (talk(rng).astype(np.float64) for _ in range(self._talkers))
             heard = [x for x in talks if _power(x) > _SILENT]
             # Of talkers who are silent for most of the time, the piece may hold nothing.

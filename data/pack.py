@@ -15,8 +15,9 @@ import argparse
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -33,7 +34,7 @@ from data.manifest import describe
 from data.packed import FULL_SCALE, VERSION, Pack, Stamp, checksum, index_of, manifests, stamp_of
 from data.workers import stop_by_signals, usable_cores
 
-_TOGETHER = 32  # files that are in memory at once
+_TOGETHER = 300.0  # s of sound that are in memory at once, in whole files
 
 
 class Writer:
@@ -101,7 +102,6 @@ def _is_damaged(index: Path, root: Path) -> bool:
 
 def _write(root: Path, entries: Sequence[Entry], digest: str, index: Path) -> None:
     """Write one pack, samples first, and remove those of earlier manifests."""
-    files = {name: e.sha256[role] for e in entries for role, name in e.files.items()}
     index.parent.mkdir(exist_ok=True)
     remove_partials(index.parent, older_than=3600)
     seconds = sum(entry.seconds * len(entry.files) for entry in entries)
@@ -113,24 +113,42 @@ def _write(root: Path, entries: Sequence[Entry], digest: str, index: Path) -> No
         )
     with replacing(index.with_suffix(".pcm")) as temporary, temporary.open("wb") as file:
         writer = Writer(file)
-        _fill(writer, root, files)
+        _fill(writer, root, entries)
     write_text(index, json.dumps(writer.index(digest)))
     for other in index.parent.glob(f"{index.stem.rpartition('-')[0]}-*"):
         if other.stem != index.stem:
-            other.unlink()
+            with suppress(OSError):  # on some systems not while somebody reads from it
+                other.unlink()
 
 
-def _fill(writer: Writer, root: Path, files: Mapping[str, str]) -> None:
-    """Write the samples of files that have these checksums, in this order."""
-    names = list(files)
-    bar = tqdm(total=len(names), desc=f"packing {root.name}", unit="file", disable=None)
+def _fill(writer: Writer, root: Path, entries: Sequence[Entry]) -> None:
+    """Write the samples of all files of a manifest, in its order, each once."""
+    files: dict[str, tuple[str, float]] = {}
+    for entry in entries:
+        for role, name in entry.files.items():
+            files.setdefault(name, (entry.sha256[role], entry.seconds))
+    bar = tqdm(total=len(files), desc=f"packing {root.name}", unit="file", disable=None)
     with bar, ThreadPoolExecutor(usable_cores()) as pool:
-        for first in range(0, len(names), _TOGETHER):
-            several = names[first : first + _TOGETHER]
-            reading = pool.map(partial(_checked, root), several, map(files.get, several))
+        for several in _together(files):
+            digests = [files[name][0] for name in several]
+            reading = pool.map(partial(_checked, root), several, digests)
             for name, (x, stamp) in zip(several, reading, strict=True):
                 writer.add(name, x, stamp)
                 bar.update()
+
+
+def _together(files: Mapping[str, tuple[str, float]]) -> Iterator[list[str]]:
+    """The files in portions that memory has room for: some minutes of sound, or one file."""
+    portion: list[str] = []
+    seconds = 0.0
+    for name, (_, length) in files.items():
+        if portion and seconds + length > _TOGETHER:
+            yield portion
+            portion, seconds = [], 0.0
+        portion.append(name)
+        seconds += length
+    if portion:
+        yield portion
 
 
 def _checked(root: Path, name: str, wanted: str) -> tuple[Signal, Stamp]:

@@ -16,7 +16,9 @@ from data.errors import DataError
 
 log = logging.getLogger("data")
 
-_VCTK = re.compile(r"(?<![a-z0-9])p[23]\d\d(?![a-z0-9])", re.IGNORECASE)
+_VCTK = re.compile(
+    r"(?<![a-z0-9])p(?:22[5-9]|2[3-9]\d|3[0-6]\d|37[0-6])(?![a-z0-9])", re.IGNORECASE
+)
 
 
 def speakers_of(

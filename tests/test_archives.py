@@ -74,6 +74,8 @@ def test_wanted_members_by_the_names_of_their_files(tmp_path: Path):
         ("set/..", "leads out of the folder"),
         ("set\\..\\x.wav", "has a name that systems read differently"),
         ("set/x\x07.wav", "has a name that systems read differently"),
+        ("set/x:y.wav", "has a name that systems read differently"),
+        ("set/CON.wav", "has a name that systems read differently"),
         ("set/" + 201 * "x", "has too long a name"),
     ],
 )

@@ -150,15 +150,53 @@ def test_a_low_pass_takes_the_same_from_both_sides():
         assert spectra[1][3001:].sum() < 1e-8 * spectra[0][3001:].sum()
 
 
+@pytest.mark.parametrize("slot", ["speed", "room", "remix", "band", "gain"])
+def test_one_slot_changes_nothing_about_the_others(slot: str):
+    """Babble is the one that draws most: it is of the same talkers whatever else is done."""
+
+    def heard(**settings: float) -> list[np.ndarray]:
+        """What the talkers say, of silence and nothing else."""
+        said: list[np.ndarray] = []
+
+        def listen(rng: np.random.Generator) -> np.ndarray:
+            said.append(talk(rng))
+            return said[-1]
+
+        slots = drawn(7, babble=1.0, **settings)
+        slots.apply(*signals(slots.source_frames), listen)
+        return said
+
+    alone, beside = heard(), heard(**{slot: 1.0})
+    assert len(alone) == len(beside) > 2
+    assert all(np.array_equal(x, y) for x, y in zip(alone, beside, strict=True))
+
+
 @pytest.mark.parametrize("slot", SLOTS)
 def test_one_slot_decides_no_others_fate(slot: str):
-    """Switched on, it leaves what the others draw as it was."""
     everything = dict.fromkeys(SLOTS, 0.5)
+    names = {"speed": "_rate", "room": "_decay", "babble": "_babble_snr", "remix": "_remix_snr",
+             "band": "_band", "gain": "_gain"}  # fmt: skip
     for seed in range(20):
         one, other = drawn(seed, **everything), drawn(seed, **everything | {slot: 0.0})
-        for name in ("_rate", "_decay", "_babble_snr", "_talkers", "_remix_snr", "_band", "_gain"):
-            if slot not in name and (slot, name) not in (("speed", "_rate"), ("room", "_decay")):
-                assert getattr(one, name) == getattr(other, name)
+        for each, name in names.items():
+            assert each == slot or getattr(one, name) == getattr(other, name)
+
+
+def test_numbers_of_talkers_and_speeds():
+    talkers = {drawn(seed, babble_talkers=(2, 4))._talkers for seed in range(60)}
+    assert talkers == {2, 3, 4}
+    rates = {drawn(seed, speed=1.0)._rate for seed in range(200)}
+    assert len(rates) > 150
+    assert 14400 <= min(rates) < 14500
+    assert 17500 < max(rates) <= 17600
+
+
+@pytest.mark.parametrize("speed", [1.0000625, 1.1, 0.9123, 1.99])
+def test_enough_is_read_for_a_change_of_speed(speed: float):
+    slots = drawn(speed=1.0, speed_by=(speed, speed))
+    clean, _ = slots.apply(*[np.ones(slots.source_frames, np.float32)] * 2, talk)
+    # Nothing was filled up with zeros at the end; the resampler's own flanks are short.
+    assert np.abs(clean[100:-1] - 1).max() < 0.2
 
 
 ranges = {
@@ -220,6 +258,17 @@ def test_an_example_is_decided_by_its_key_alone(dataset: SpeechDataset):
         assert all(torch.equal(first[key][side], again[side]) for side in ("clean", "noisy"))
         assert all(len(again[side]) == 8000 for side in ("clean", "noisy"))
     assert not torch.equal(first[0, 1]["noisy"], first[1, 1]["noisy"])
+
+
+def test_examples_of_an_epoch_are_treated_each_in_its_way(dataset: SpeechDataset):
+    dataset.augment = Augment(gain=1.0)
+    plain = type(dataset).__new__(type(dataset))
+    plain.__dict__ |= {**dataset.__dict__, "augment": None}
+    gains = {
+        round(float(dataset[0, i]["clean"].abs().max() / plain[0, i]["clean"].abs().max()), 4)
+        for i in range(len(dataset))
+    }
+    assert len(gains) == len(dataset)
 
 
 def test_what_no_slot_touches_is_bit_for_bit_as_without(dataset: SpeechDataset):

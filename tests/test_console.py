@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -67,3 +69,18 @@ def test_odd_outputs(tmp_path: Path):
         assert found.returncode == 2
         assert "cannot be printed: No space left on device" in found.stderr
         assert "Traceback" not in found.stderr
+
+
+def test_a_pipe_that_nobody_reads_is_no_fault(monkeypatch: pytest.MonkeyPatch):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        show("a table\n")
+
+
+def test_a_name_that_standard_output_cannot_show_is_escaped(monkeypatch: pytest.MonkeyPatch):
+    shown = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding="ascii"))
+    show("ü \udcff\n")
+    assert shown.getvalue() == b"\\xfc \\udcff\n"

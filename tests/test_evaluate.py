@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +17,6 @@ from numpy.typing import NDArray
 from saved_runs import save_run
 
 from data.audio import read, write
-from evaluation import command
 from evaluation.metrics import score
 from training.trained import load_trained
 
@@ -154,18 +151,3 @@ def test_a_folder_is_scored_whatever_is_in_it(tmp_path: Path, samples: Signal):
 
 
 # What is printed
-
-
-def test_a_pipe_that_nobody_reads_is_no_fault(monkeypatch: pytest.MonkeyPatch):
-    reader, writer = os.pipe()
-    os.close(reader)
-    with open(writer, "w") as pipe:
-        monkeypatch.setattr(sys, "stdout", pipe)
-        command.show("a table\n")
-
-
-def test_a_name_that_standard_output_cannot_show_is_escaped(monkeypatch: pytest.MonkeyPatch):
-    shown = io.BytesIO()
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding="ascii"))
-    command.show("ü \udcff\n")
-    assert shown.getvalue() == b"\\xfc \\udcff\n"

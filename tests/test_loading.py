@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from recordings import put
 from torch.utils.data import Dataset
 
+from data import loading
 from data.audio import inspect
 from data.corpus import Pair, Recording
 from data.dataset import MixDataset, PairDataset, SpeechDataset
@@ -43,6 +44,35 @@ def dataset(request: pytest.FixtureRequest, tmp_path: Path) -> SpeechDataset:
 
 def same(a: dict[str, Any], b: dict[str, Any]) -> bool:
     return a["name"] == b["name"] and all(torch.equal(a[k], b[k]) for k in ("clean", "noisy"))
+
+
+def test_workers_live_from_epoch_to_epoch_and_memory_is_pinned_if_wanted(
+    dataset: SpeechDataset, monkeypatch: pytest.MonkeyPatch
+):
+    made: list[dict[str, Any]] = []
+
+    class Noted(loading.DataLoader):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            made.append(options)
+            super().__init__(*arguments, **options | {"pin_memory": False})
+
+    monkeypatch.setattr(loading, "DataLoader", Noted)
+    for pin in (False, True):
+        loader = Loader(dataset, EpochSampler(len(dataset), 2, 0), 1, pin)
+        assert made.pop()["pin_memory"] == pin
+    assert all(len(list(loader.batches(epoch, 0))) == 3 for epoch in range(2))
+    children = {child.pid for child in multiprocessing.active_children()}
+    assert len(list(loader.batches(2, 0))) == 3
+    assert children
+    assert {child.pid for child in multiprocessing.active_children()} == children
+
+
+def test_both_sides_of_a_batch_are_those_of_its_examples(dataset: SpeechDataset):
+    (first, *_) = Loader(dataset, EpochSampler(len(dataset), 3, 0), 0, False).batches(0, 0)
+    keys = next(iter(EpochSampler(len(dataset), 3, 0)))
+    for place, key in enumerate(keys):
+        one = {"name": first["name"][place], **{k: first[k][place] for k in ("clean", "noisy")}}
+        assert same(one, dataset[key])
 
 
 # Order

@@ -15,13 +15,14 @@ import soundfile as sf
 import torch
 from recordings import put, put_pairs, sound
 
+from data import pack as packing
 from data import packed
 from data.audio import read
 from data.corpus import load_pairs
 from data.dataset import PairDataset
 from data.errors import DataError
 from data.manifest import make
-from data.pack import main, pack
+from data.pack import Writer, main, pack
 from data.packed import FOLDER, Pack, find_packs
 from data.samples import Samples
 
@@ -66,6 +67,57 @@ def test_two_bytes_a_sample_where_that_is_enough(tmp_path: Path):
     put(tmp_path / "noisy" / "b_1.wav", 0.5)
     (one,) = pack(tmp_path)
     assert one.path.stat().st_size == 8000 * (2 + 2 + 4 + 2)
+
+
+def test_full_scale_is_not_wrapped(tmp_path: Path):
+    """In floats, 1.0 is one step above what 16 bits hold."""
+    x = np.array([1.0, -1.0, 0.5, 0.0] * 1000)
+    sf.write(tmp_path / "a.wav", x, RATE, "FLOAT")
+    (one,) = pack(tmp_path)
+    assert np.array_equal(one.read(tmp_path / "a.wav"), x)
+
+
+def test_so_much_is_in_memory_at_once_and_not_more(corpus: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("data.pack._TOGETHER", 1.3)  # s; each file has 0.6 or so
+    waiting, most = [0], [0]
+    inner_read, inner_add = packing._checked, Writer.add
+
+    def checked(*arguments: object) -> object:
+        found = inner_read(*arguments)  # type: ignore[arg-type]
+        waiting[0] += 1
+        most[0] = max(most[0], waiting[0])
+        return found
+
+    def add(self: Writer, *arguments: object) -> None:
+        waiting[0] -= 1
+        inner_add(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("data.pack._checked", checked)
+    monkeypatch.setattr(Writer, "add", add)
+    pack(corpus)
+    assert most[0] <= 2
+    names = {
+        name: ("", seconds) for name, seconds in zip("abcde", (0.6, 0.6, 9, 0.1, 0.2), strict=True)
+    }
+    assert list(packing._together(names)) == [["a", "b"], ["c"], ["d", "e"]]
+    assert list(packing._together({})) == []
+
+
+def test_room_for_two_bytes_a_sample_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    put_pairs(tmp_path, ["a_1.wav"], 1.0)
+    for free, enough in ((2 * 32_000 - 1, False), (2 * 32_000, True)):
+        usage = shutil._ntuple_diskusage(10**6, 10**6, free)  # type: ignore[attr-defined]
+        monkeypatch.setattr("shutil.disk_usage", lambda _, usage=usage: usage)
+        assert (main([str(tmp_path)]) == 0) == enough
+
+
+def test_a_file_that_ends_earlier_than_it_did_is_noticed(tmp_path: Path):
+    put_pairs(tmp_path, ["a_1.wav"], 1.0)
+    (pair,) = load_pairs(tmp_path, "train")
+    dataset = PairDataset([pair], 0, 16000)
+    put(pair.noisy, 0.9)
+    with pytest.raises(DataError, match=r"a_1.wav: it is shorter than it was"):
+        dataset[0, 0]
 
 
 def test_training_examples_are_the_same(corpus: Path):

@@ -191,6 +191,17 @@ def test_augmentation_is_for_training(tmp_path: Path):
     assert torch.equal(valid[0, 0]["noisy"], plain[1][0, 0]["noisy"])
 
 
+def test_mixtures_are_augmented_too(material: Path):
+    plain = mixtures(material)
+    config = Config(
+        data=Data("mix", clean=str(material / "speech"), noise=str(material / "noise")),
+        augment=Augment(gain=1.0),
+    )
+    train, valid = make_datasets(config, False)
+    assert not torch.equal(train[0, 0]["noisy"], plain[0][0, 0]["noisy"])
+    assert torch.equal(valid[0, 0]["noisy"], plain[1][0, 0]["noisy"])
+
+
 def test_the_embedded_corpus(tiny_corpus: Path, monkeypatch: pytest.MonkeyPatch, opened: list[str]):
     made = partial(synthesise.ensure, train=6, valid=2, test=4)
     monkeypatch.setattr(synthesise, "ensure", made)

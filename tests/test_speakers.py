@@ -36,7 +36,10 @@ from data.speakers import hold_out, is_test_speaker, speaker_by_name, speakers_o
         ("testset p257/a_1.wav", "p257"),
         ("xp226_1.wav", "xp226"),
         ("p2260_1.wav", "p2260"),
-        ("p126_1.wav", "p126"),
+        ("a/p224_1.wav", "a:p224"),
+        ("a/p225_1.wav", "p225"),
+        ("a/p376_1.wav", "p376"),
+        ("a/p377_1.wav", "a:p377"),
         ("deep/er/p226_001.wav", "p226"),
         # Where a folder is the speaker's, the chapters below it are not speakers of their own.
         ("19/198/19-198-0001.flac", "19:19"),
