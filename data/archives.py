@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 from data.errors import DataError
+from data.text import some
 
 # What zipfile raises where the bytes are not what they should be; ValueError includes names that
 # are no UTF-8, RuntimeError and NotImplementedError what it cannot read.
@@ -141,10 +142,9 @@ def _check(archive: ZipFile, limits: Limits) -> None:
 
 def _refuse(archive: ZipFile, bad: list[str]) -> None:
     if bad:
-        more = f" and {len(bad) - _LISTED} more" if len(bad) > _LISTED else ""
         raise DataError(
             f"{archive.filename} is not to be trusted: of its members, "
-            f"{'; '.join(bad[:_LISTED])}{more}. {_ADVICE}"
+            f"{some(bad, _LISTED, '; ')}. {_ADVICE}"
         )
 
 

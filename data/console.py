@@ -16,10 +16,11 @@ from data.errors import DataError, FailedError
 from data.workers import end_children
 
 
-def carry_out(name: str, work: Callable[[], int]) -> int:
+def carry_out(name: str, work: Callable[[], int], again: str = "") -> int:
     """What `work` returns, or after a message of `name` on stderr why it did not.
 
     1: the disk, or another thing that may be well the next time; 2: wrong input; 130: interrupted.
+    again: what is added of a command that keeps what it has done.
     """
     if sys.stderr is None:  # closed
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
@@ -31,11 +32,11 @@ def carry_out(name: str, work: Callable[[], int]) -> int:
     except FailedError as error:
         message, status = str(error), 1
     except OSError as error:
-        message, status = f"{error.filename or 'the system'}: {error.strerror or error}", 1
+        message, status = f"{error.filename or 'the system'}: {error.strerror or error}{again}", 1
     except MemoryError:
-        message, status = "out of memory", 1
+        message, status = f"out of memory{again}", 1
     except KeyboardInterrupt:
-        message, status = "interrupted", 130
+        message, status = f"interrupted{again}", 130
     end_children()
     say(f"{name}: {message}")
     return status

@@ -15,6 +15,7 @@ from data.errors import DataError
 from data.index import look_over
 from data.listing import Listing, find_recordings, list_pairs
 from data.speakers import is_test_speaker, speakers_of
+from data.text import some, some_lines
 
 log = logging.getLogger("data")
 
@@ -139,15 +140,12 @@ def _report(
     mixed = [p for p, i in found.items() if isinstance(i, Info) and i.channels != 1]
     for files, what in ((converted, "resampled to 16 kHz"), (mixed, "mixed down to mono")):
         if files:
-            named = ", ".join(_below(where, path) for path in files[:_LISTED])
-            more = f" and {len(files) - _LISTED} more" if len(files) > _LISTED else ""
-            log.info("%s: %d files are %s: %s%s", where, len(files), what, named, more)
+            named = some([_below(where, path) for path in files], _LISTED)
+            log.info("%s: %d files are %s: %s", where, len(files), what, named)
     if not bad and usable:
         return
-    lines = [f"  {path}: {reason}" for path, reason in sorted(bad.items())]
-    if len(lines) > _LISTED:
-        lines = [*lines[:_LISTED], f"  and {len(lines) - _LISTED} more"]
-    listing = "\n".join([f"{where}: {len(bad)} files cannot be used:", *lines])
+    lines = some_lines([f"{path}: {reason}" for path, reason in sorted(bad.items())], _LISTED)
+    listing = f"{where}: {len(bad)} files cannot be used:\n{lines}"
     if not usable:
         raise DataError(f"{listing}\nNothing is left.")
     if not skip_bad:

@@ -5,7 +5,8 @@
 ROOT is a corpus of pairs (`data.listing`) and gets ROOT/manifests/{train,valid,test}.jsonl, or a
 folder of single recordings, speech or noise, and gets ROOT/manifests/recordings.jsonl. Where a
 corpus has no validation pairs of its own, those of two speakers are held out of its training
-pairs. Whatever loads the corpus goes by its manifests from then on. Free of torch.
+pairs. Whatever loads pairs goes by their manifests from then on; that of recordings is for
+`data.pack`. Free of torch.
 """
 
 from __future__ import annotations

@@ -7,6 +7,8 @@ import math
 import os
 from pathlib import Path
 
+from data.text import some
+
 log = logging.getLogger("data")
 
 # Where a log lies below a corpus, or beside it.
@@ -44,7 +46,6 @@ def read_log(path: Path) -> dict[str, tuple[str, float]]:
         else:
             table[name.removesuffix(".wav")] = noise, float(snr)
     if malformed:
-        more = f" and {len(malformed) - _LISTED} more" if len(malformed) > _LISTED else ""
-        lines = ("line " if len(malformed) == 1 else "lines ") + ", ".join(malformed[:_LISTED])
-        log.warning("%s: %s%s left out: expected NAME NOISE SNR", path, lines, more)
+        lines = ("line " if len(malformed) == 1 else "lines ") + some(malformed, _LISTED)
+        log.warning("%s: %s left out: expected NAME NOISE SNR", path, lines)
     return table

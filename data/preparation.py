@@ -24,6 +24,7 @@ from data.files import remove_partials, replacing
 from data.lock import Lock
 from data.noise_log import FOLDER as LOGS
 from data.prepared import PREPARED, is_finished, unmatched, write_prepared
+from data.text import some_lines
 from data.workers import usable_cores
 
 log = logging.getLogger("data")
@@ -128,12 +129,10 @@ class _Preparation:
             sides = {stem: self.journals[stem].done for stem in (clean, noisy)}
             listed |= unmatched(sides, bad[clean].keys() | bad[noisy].keys())
         if listed:
-            lines = [f"  {name}: {reason}" for name, reason in sorted(listed.items())]
-            if len(lines) > _LISTED:
-                lines = [*lines[:_LISTED], f"  and {len(lines) - _LISTED} more"]
+            lines = [f"{name}: {reason}" for name, reason in sorted(listed.items())]
             raise DataError(
                 f"{self.root}: {len(listed)} recordings cannot be used:\n"
-                + "\n".join(lines)
+                + some_lines(lines, _LISTED)
                 + f"\nTheir archives are not as published: remove these ({self.root / STATE}, or "
                 "what --from names), and run again."
             )

@@ -30,6 +30,7 @@ from data.findings import OK, PART, WRONG, Finding, Split
 from data.listing import in_folders, list_pairs, splits_in
 from data.noisy_scores import noisy_scores
 from data.split_checks import check_split
+from data.text import some_lines
 from data.workers import process_pool, stop_by_signals, usable_cores
 
 T = TypeVar("T")
@@ -104,9 +105,8 @@ def table(findings: Sequence[Finding]) -> str:
         if not finding.remedy:
             continue
         lines += ["", f"{finding.check} of {finding.split}: {finding.text}"]
-        lines += [f"  {file}" for file in finding.files[:_LISTED]]
-        if len(finding.files) > _LISTED:
-            lines.append(f"  and {len(finding.files) - _LISTED} more")
+        if finding.files:
+            lines.append(some_lines(finding.files, _LISTED))
         lines.append(f"  What to do: {finding.remedy}")
     return "\n".join(lines)
 

@@ -13,11 +13,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from data.console import carry_out
 from data.datashare import PUBLISHED, Archive
 from data.download import Patience
-from data.errors import DataError, FailedError
 from data.preparation import prepare
-from data.workers import end_children, stop_by_signals, usable_cores
+from data.workers import stop_by_signals, usable_cores
 
 FOLDER = Path(__file__).resolve().parent / "voicebank_demand"
 
@@ -63,25 +63,13 @@ def main(
     if not 1 <= options.workers <= most:
         parser.error(f"--workers is {options.workers}, expected 1 to {most}")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    status, message = 0, ""
-    try:
+
+    def work() -> int:
         prepare(**vars(options), archives=archives, patience=patience)
-    except DataError as error:
-        status, message = 2, str(error)
-    except FailedError as error:
-        status, message = 1, str(error)
-    except OSError as error:
-        where = error.filename or options.root
-        status, message = 1, f"{where}: {error.strerror or error}. What is done is kept; run again."
-    except MemoryError:
-        status, message = 1, "out of memory. Run again with fewer --workers."
-    except KeyboardInterrupt:
-        status, message = 130, "interrupted; the same command goes on from here"
-    finally:
-        end_children()
-    if message:
-        print(f"voicebank: {message}", file=sys.stderr)
-    return status
+        return 0
+
+    again = "; the same command goes on from here"
+    return carry_out("voicebank", work, again)
 
 
 if __name__ == "__main__":

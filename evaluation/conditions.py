@@ -17,8 +17,9 @@ from pathlib import Path, PurePosixPath
 
 from data.entry import path_of, read_entries
 from data.errors import DataError
-from data.listing import find_recordings, pair_folders
+from data.listing import find_recordings, list_pairs, pair_folders
 from data.noise_log import FOLDER, TEST_LOG, read_log
+from data.pair_table import is_table
 from data.speakers import speakers_of
 
 log = logging.getLogger("evaluation")
@@ -86,8 +87,8 @@ def find_conditions(
     Args:
         utterances: names of files, below the folder of clean ones and without extension.
         snr: measured, in dB, as far as there is one; what nothing else says is taken from here.
-        root: of the corpus, or the folder of its clean files; the tables lie there, in
-            `logfiles` below it, or beside the folders of clean and noisy files.
+        root: of the corpus, or the folder of its clean files, or a table of pairs; the tables
+            lie there, in `logfiles` below it, or beside the folders of clean and noisy files.
     """
     nominal = [
         *(_tables(root) if root else ()),
@@ -160,6 +161,10 @@ def _by_name(utterance: str) -> Conditions:
 def _tables(root: Path) -> Iterator[tuple[str, dict[str, Conditions]]]:
     """The tables of a corpus, each with its file's name."""
     root = root.absolute()
+    if is_table(root):
+        speakers = list_pairs(root, "test").speakers
+        yield root.name, {name: Conditions(speaker=who) for name, who in speakers.items()}
+        return
     folders = pair_folders(root, "test")
     clean = folders[0] if folders else root
     # A folder of clean files may be the corpus's own, or one of a split's (test/clean).

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from data.audio import SAMPLE_RATE
+from data.text import some
 from evaluation.analysis import Analysis
 from evaluation.metrics import METRICS, PACKAGES
 from evaluation.models import System, kept_apart
 from evaluation.scoring import COMMON_PART, samples_cut
 
 _LISTED = 4
+_some = partial(some, most=_LISTED)
 
 
 def notes(analysis: Analysis) -> list[str]:
@@ -29,7 +32,7 @@ def remarks(analysis: Analysis) -> list[str]:
     for name, other, settings in kept_apart(analysis.systems):
         lines.append(
             f"{name} and {other} are no two seeds of one model, as they differ in "
-            f"{_listed(settings)}."
+            f"{_some(settings)}."
         )
     trained = [system for system in analysis.systems if system.facts]
     lines += [f"{system.name}: {_training(system.facts)}" for system in trained]
@@ -76,7 +79,7 @@ def _files(system: System) -> list[str]:
     if lacking:
         lines.append(
             f"{system.name}: {len(lacking)} of {len(system.rows) + len(system.extra)} files "
-            f"without all scores ({_listed(lacking)}), for reasons in per_file.csv; a mean is over "
+            f"without all scores ({_some(lacking)}), for reasons in per_file.csv; a mean is over "
             "those that have the score."
         )
     cut = {row.utterance: samples_cut(row.note) for row in system.rows if COMMON_PART in row.note}
@@ -84,13 +87,13 @@ def _files(system: System) -> list[str]:
         most = max(cut.values()) / SAMPLE_RATE
         lines.append(
             f"{system.name}: {len(cut)} files are not as long as the clean ones, by up to "
-            f"{most:.3f} s ({_listed(list(cut))}); the common part is scored, which is not what is "
+            f"{most:.3f} s ({_some(list(cut))}); the common part is scored, which is not what is "
             "scored of others."
         )
     others = [row for row in system.rows if row.note and COMMON_PART not in row.note]
     noted = [row.utterance for row in others if len(row.scores) == len(METRICS)]
     if noted:
-        lines.append(f"{system.name}: {len(noted)} with a note in per_file.csv ({_listed(noted)}).")
+        lines.append(f"{system.name}: {len(noted)} with a note in per_file.csv ({_some(noted)}).")
     return lines
 
 
@@ -100,10 +103,5 @@ def _training(facts: Mapping[str, Any]) -> str:
     return (
         f"{facts['checkpoint']}, {facts['epochs']:.2f} epochs of batches of {facts['batch']}, "
         f"seed {facts['seed']}, recipe {' with '.join([facts['recipe'], *changes])}, "
-        f"held out {_listed(facts['held_out'])}."
+        f"held out {_some(facts['held_out'])}."
     )
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more

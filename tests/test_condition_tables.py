@@ -126,6 +126,14 @@ def test_the_embedded_corpus_tells_by_its_manifest(tiny_corpus: Path):
         assert found[SPEAKER].labels == {name: rows[name].speaker for name in names}
 
 
+def test_a_table_of_pairs_tells_who_speaks(tmp_path: Path):
+    table = tmp_path / "pairs.csv"
+    rows = "".join(f"{name}.wav,noisy/{name}.wav,{who}\n" for name, who in (("a", "x"), ("b", "y")))
+    table.write_text("clean,noisy,speaker\n" + rows)
+    found = find(["a", "b"], root=table)[SPEAKER]
+    assert (found.source, found.groups) == ("pairs.csv", {"x": ["a"], "y": ["b"]})
+
+
 def test_a_damaged_manifest_is_left_out_with_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):

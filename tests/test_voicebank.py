@@ -237,9 +237,9 @@ def test_wrong_options(words: list[str], message: str, capsys: pytest.CaptureFix
     ("error", "status", "message"),
     [
         (KeyboardInterrupt(), 130, "interrupted; the same command goes on from here"),
-        (MemoryError(), 1, "out of memory. Run again with fewer --workers."),
+        (MemoryError(), 1, "out of memory; the same command goes on from here"),
         (OSError(5, "Input/output error", "x.zip"), 1,
-         "x.zip: Input/output error. What is done is kept; run again."),
+         "x.zip: Input/output error; the same command goes on from here"),
     ],
 )  # fmt: skip
 def test_what_is_told_of_interruptions_and_of_this_machine(

@@ -214,7 +214,7 @@ def test_a_full_disk(size: str, tmp_path: Path, server: Server, capsys: pytest.C
     with disk(root, f"size={size}") as change:
         finish(root, archives, status=1)
         said = capsys.readouterr().err
-        assert "No space left on device. What is done is kept; run again." in said
+        assert "No space left on device; the same command goes on from here" in said
         assert "Traceback" not in said
         assert not list(root.rglob("*.partial"))
         change("size=20m")

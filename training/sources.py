@@ -18,6 +18,7 @@ from data.listing import has_split
 from data.packed import find_packs
 from data.samples import Samples
 from data.speakers import hold_out
+from data.text import some
 from training.config import Config, Data
 
 log = logging.getLogger("training")
@@ -186,5 +187,4 @@ def _log_split(train: Sequence[Pair | Recording], valid: Sequence[Pair | Recordi
 
 
 def _some(names: set[str]) -> str:
-    listed = sorted(names)
-    return ", ".join(listed[:8]) + (f" and {len(listed) - 8} more" if len(listed) > 8 else "")
+    return some(sorted(names), 8)
