@@ -19,7 +19,7 @@ from tqdm import tqdm
 from data.archives import damage
 from data.download import Origin, Patience, Wanted, download
 from data.errors import DataError
-from data.files import DAMAGE, write_text
+from data.files import DAMAGE, stamp_of, write_text
 
 log = logging.getLogger("data")
 
@@ -159,7 +159,7 @@ class Shelf:
         """
         path, known, origin = self.place(archive), self.records.get(archive.name), None
         if path.is_file():
-            if known and _stamp(path) == (known.size, known.changed):
+            if known and stamp_of(path) == [known.size, known.changed]:
                 return path
             if wrong := self._wrong(archive, path):
                 raise DataError(f"{path} {wrong}. Remove it and run again.")
@@ -174,7 +174,8 @@ class Shelf:
             )
             origin = download(wanted, archive.addresses, self._patience)
         origin = origin or (known.origin if known else None)
-        self.records[archive.name] = Record(*_stamp(path), *self._found[archive.name], origin)
+        size, changed = stamp_of(path)
+        self.records[archive.name] = Record(size, changed, *self._found[archive.name], origin)
         records = {name: asdict(record) for name, record in self.records.items()}
         write_text(self._folder / RECORDS, json.dumps(records, indent=2) + "\n")
         return path
@@ -208,11 +209,6 @@ def find_elsewhere(folder: Path, archives: Sequence[Archive]) -> None:
         raise DataError(f"--from {folder}: it has none of {', '.join(missing)}")
     if missing:
         log.info("%s lacks %s: to be downloaded", folder, ", ".join(missing))
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns
 
 
 def _checksums(path: Path) -> tuple[str, str]:

@@ -77,3 +77,12 @@ def remove_partials(folder: Path, older_than: float = 0.0) -> None:
         with suppress(OSError):
             if time.time() - path.stat().st_mtime >= older_than:
                 path.unlink()
+
+
+def stamp_of(path: Path) -> list[int]:
+    """By what a file is known again: its size and its time of change; [] where there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return []
+    return [status.st_size, status.st_mtime_ns]

@@ -13,7 +13,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from data.audio import AudioError, Info, inspect
-from data.files import DAMAGE, replacing
+from data.files import DAMAGE, replacing, stamp_of
 from data.workers import usable_cores
 
 log = logging.getLogger("data")
@@ -59,11 +59,8 @@ def _inspect_or_reason(path: Path) -> Info | str:
 
 
 def _stamp(path: Path) -> str:
-    try:
-        status = path.stat()
-    except OSError:
-        return ""
-    return f"{os.path.abspath(path)}|{status.st_size}|{status.st_mtime_ns}"
+    stamp = stamp_of(path)
+    return "|".join([os.path.abspath(path), *map(str, stamp)]) if stamp else ""
 
 
 def _read() -> dict[str, Info]:

@@ -29,9 +29,9 @@ from data.audio import SAMPLE_RATE, AudioError, Signal, read
 from data.console import carry_out, show
 from data.entry import Entry, read_entries
 from data.errors import DataError, FailedError
-from data.files import remove_partials, replacing, sha256_of, write_text
+from data.files import remove_partials, replacing, sha256_of, stamp_of, write_text
 from data.manifest import describe
-from data.packed import FULL_SCALE, VERSION, Pack, Stamp, checksum, index_of, manifests, stamp_of
+from data.packed import FULL_SCALE, VERSION, Pack, Stamp, checksum, index_of, manifests
 from data.workers import stop_by_signals, usable_cores
 
 _TOGETHER = 300.0  # s of sound that are in memory at once, in whole files

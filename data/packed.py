@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from data.audio import Signal
 from data.entry import RECORDINGS, path_of
 from data.errors import DataError
-from data.files import DAMAGE, sha256_of
+from data.files import DAMAGE, sha256_of, stamp_of
 
 log = logging.getLogger("data")
 
@@ -138,15 +138,6 @@ def manifests(root: Path) -> Iterator[tuple[str, Path]]:
     for name in ("train", "valid", RECORDINGS):
         if os.path.isfile(path_of(root, name)):
             yield name, path_of(root, name)
-
-
-def stamp_of(path: Path) -> Stamp:
-    """By what a file is known again: its size and its time of change; [] where there is none."""
-    try:
-        status = path.stat()
-    except OSError:
-        return []
-    return [status.st_size, status.st_mtime_ns]
 
 
 def index_of(root: Path, name: str, digest: str) -> Path:
