@@ -33,13 +33,14 @@ test-gpu: .venv/development
 	$(BIN)/python -m pytest -m gpu
 
 # The scan against the best others, with the sequential loop, what PESQ labels cost, how fast files
-# are scored: some 20 minutes on 2 cores.
+# are scored and training examples come: some 25 minutes on 2 cores.
 bench: .venv/development
 	$(BIN)/python -m benchmarks.scan --loop
 	$(BIN)/python -m benchmarks.scan --crossovers
 	$(BIN)/python -m benchmarks.convolution
 	$(BIN)/python -m benchmarks.pesq_pool
 	$(BIN)/python -m benchmarks.evaluation
+	$(BIN)/python -m benchmarks.loader
 
 # All that can only be known on a GPU: the kernels' correctness, their times and memory, what a training
 # step takes, and which block sizes are best. Most of its time goes into compiling.
