@@ -13,7 +13,7 @@ from verified import TEST, put, shift, small_corpus
 from data import findings, split_checks, verify
 from data.audio import read
 from data.benchmark import TEST_FILES, TRAIN_PAIRS, TRAIN_SPEAKERS
-from data.checks import Looked, Side, clipped_share, lag_of
+from data.checks import Looked, Side, clipped_share, lag_of, mixture_fault
 from data.corpus_checks import check_scores
 from data.findings import Split
 from data.listing import Listing
@@ -178,3 +178,17 @@ def test_real_recordings(shared_data: Path, capsys: pytest.CaptureFixture):
     ):
         assert main([str(shared_data / folder), "--no-scores"]) == 0
         assert part in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("gain", [0.1, 1.0, 3.0])
+def test_a_mixture_may_be_at_another_level(gain: float):
+    clean = sound(1.0, seed=1)
+    clean[4000:8000] *= 0.03
+    noisy = clean + 0.003 * sound(1.0, seed=2)
+    assert mixture_fault(clean, gain * noisy) == ""
+    assert "less noise in its pauses" in mixture_fault(
+        noisy + 0.03 * sound(1.0, seed=3), gain * noisy
+    )
+    assert mixture_fault(clean, gain * clean + 0.1) == "has no noise"
+    assert mixture_fault(clean, -gain * noisy) == "is turned upside down"
+    assert mixture_fault(np.zeros(9), np.ones(9)) == ""
