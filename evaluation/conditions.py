@@ -170,7 +170,7 @@ def _tables(root: Path) -> Iterator[tuple[str, dict[str, Conditions]]]:
     # A folder of clean files may be the corpus's own, or one of a split's (test/clean).
     places = (root, clean.parent) if folders else (root, root.parent, root.parent.parent)
     for place in dict.fromkeys(places):
-        yield "manifest", _read_manifest(path_of(place, "test"))
+        yield "the manifest", _read_manifest(path_of(place, "test"))
         for path in (place / TEST_LOG, place / FOLDER / TEST_LOG):
             log_lines = read_log(path)
             yield (

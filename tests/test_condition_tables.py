@@ -120,7 +120,7 @@ def test_the_embedded_corpus_tells_by_its_manifest(tiny_corpus: Path):
     rows = {row.name: row for row in plan(0, 6, 2, 4)}
     for root in (tiny_corpus, tiny_corpus / "test" / "clean"):
         found = find(names, dict.fromkeys(names, 40.0), root)
-        assert {each.source for each in found.values()} == {"manifest"}
+        assert {each.source for each in found.values()} == {"the manifest"}
         assert found[SNR].labels == {name: f"{rows[name].snr_db:g}" for name in names}
         assert found[NOISE].labels == {name: rows[name].noise for name in names}
         assert found[SPEAKER].labels == {name: rows[name].speaker for name in names}
