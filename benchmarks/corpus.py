@@ -16,8 +16,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pesq import pesq
-from pystoi import stoi
 from scipy.fft import irfft, rfft
 from scipy.ndimage import label
 from scipy.signal import welch
@@ -26,6 +24,8 @@ from data import synthesise
 from data.audio import SAMPLE_RATE, find_audio, read
 from data.levels import active_level
 from data.sound import Signal, filtered
+from evaluation.intelligibility import stoi_pystoi
+from evaluation.metrics import pesq_wb
 
 _FRAME, _HOP = 640, 160  # 40 and 10 ms
 _BANDS = (80, 250, 500, 1000, 2000, 4000, 8000)
@@ -110,8 +110,7 @@ def describe(signal: Signal) -> dict[str, float]:
 def scores(clean: Signal, noisy: Signal) -> tuple[float, float, float]:
     """Input SNR to the nearest 2.5 dB, PESQ-WB, STOI."""
     snr = active_level(clean) - 10 * np.log10(np.mean(np.square(noisy - clean)))
-    rate = SAMPLE_RATE
-    return 2.5 * round(snr / 2.5), pesq(rate, clean, noisy, "wb"), stoi(clean, noisy, rate)
+    return 2.5 * round(snr / 2.5), pesq_wb(clean, noisy), stoi_pystoi(clean, noisy)
 
 
 def _print_table(names: Sequence[str], columns: Sequence[Sequence[dict[str, float]]]) -> None:

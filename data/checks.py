@@ -63,11 +63,16 @@ class Looked:
     lag: int = 0
     mixture: str = ""
 
+    @property
+    def fault(self) -> str:
+        """Why one of the two cannot be used, "" if both can; lag and mixture are then unknown."""
+        return self.clean.fault or self.noisy.fault
+
 
 def look_at(paths: tuple[Path, Path]) -> Looked:
     """Look at a clean and a noisy file."""
     (clean, x), (noisy, y) = (_side(path) for path in paths)
-    if clean.fault or noisy.fault:
+    if clean.fault or noisy.fault:  # without samples
         return Looked(clean, noisy)
     lag = lag_of(x[:_ENOUGH], y[:_ENOUGH])
     return Looked(clean, noisy, lag, "" if lag else mixture_fault(x, y))

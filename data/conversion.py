@@ -28,7 +28,7 @@ from data.archives import content, members, open_archive
 from data.audio import RATES, SAMPLE_RATE, announces_more, encode
 from data.errors import DataError, FailedError
 from data.files import DAMAGE, remove_partials, replacing, write_text
-from data.workers import process_pool
+from data.workers import mapped
 
 RESAMPLER = {"name": "soxr", "version": soxr.__version__, "quality": "VHQ"}
 _CHUNK = 8  # members that a process takes at once; an interruption waits for them
@@ -148,35 +148,23 @@ def convert(archive: Path, folder: Path, journal: Journal, workers: int) -> dict
         total=len(wanted), initial=len(wanted) - len(tasks), desc=folder.name, unit="file",
         disable=None,
     )  # fmt: skip
-    with journal.writing(len(wanted)) as add, bar, _mapped(tasks, workers) as results:
-        for task, result in zip(tasks, results, strict=True):
-            if isinstance(result, str):
-                bad[task.target.name] = result
-            else:
-                add(result)
-            bar.update()
-    return bad
-
-
-@contextmanager
-def _mapped(tasks: list[Task], workers: int) -> Iterator[Iterator[Converted | str]]:
-    """The results of all tasks, in their order."""
-    if workers <= 1 or len(tasks) <= _CHUNK:
-        try:
-            yield map(convert_member, tasks)
-        finally:
-            _opened.cache_clear()  # an archive that is open cannot be removed everywhere
-        return
-    pool = process_pool(workers)
+    converting = mapped(convert_member, tasks, workers, _CHUNK)
     try:
-        yield pool.map(convert_member, tasks, chunksize=_CHUNK)
+        with journal.writing(len(wanted)) as add, bar, converting as results:
+            for task, result in zip(tasks, results, strict=True):
+                if isinstance(result, str):
+                    bad[task.target.name] = result
+                else:
+                    add(result)
+                bar.update()
     except BrokenProcessPool:
         raise FailedError(
             "a converting process was killed (out of memory?). Run again, which goes on from here, "
             "if need be with fewer --workers."
         ) from None
     finally:
-        pool.shutdown(cancel_futures=True)
+        _opened.cache_clear()  # an archive that is open cannot be removed everywhere
+    return bad
 
 
 def convert_member(task: Task) -> Converted | str:
@@ -227,7 +215,7 @@ def decoded(encoded: bytes) -> tuple[NDArray[np.float64], int]:
 def resampled(signal: NDArray[np.float64], rate: int) -> tuple[NDArray[np.int16], int]:
     """A signal (s,) of full scale 1 at 16 kHz and in 16 bits, and how many samples were clipped."""
     if rate != SAMPLE_RATE:
-        signal = soxr.resample(signal, rate, SAMPLE_RATE, quality="VHQ")
+        signal = soxr.resample(signal, rate, SAMPLE_RATE, quality=RESAMPLER["quality"])
     scaled = np.round(32768 * signal)
     limited = scaled.clip(-32768, 32767)
     return limited.astype(np.int16), int(np.count_nonzero(limited != scaled))

@@ -26,10 +26,18 @@ from data.findings import AGAIN, OK, PART, WRONG, Finding, Split, finding
 from data.pair_table import is_table
 from data.speakers import is_test_speaker
 
+Entries = Mapping[str, Sequence[Entry]]  # of the manifests, by split
+
 
 def check_corpus(root: Path, splits: Mapping[str, Split]) -> list[Finding]:
     """All that concerns several splits."""
-    return [_duplicates(splits), _speakers(root, splits), _manifests(root, splits)]
+    there = (split for split in SPLITS if os.path.lexists(path_of(root, split)))
+    entries = {split: read_entries(path_of(root, split)) for split in there}
+    return [
+        _duplicates(splits),
+        _speakers(entries, splits),
+        _manifests(root, entries, splits),
+    ]
 
 
 def check_scores(test: Split, scores: Sequence[Mapping[str, float | str]]) -> Finding:
@@ -70,10 +78,10 @@ def _duplicates(splits: Mapping[str, Split]) -> Finding:
     return finding("all", "duplicates", groups, text, remedy, "none")
 
 
-def _speakers(root: Path, splits: Mapping[str, Split]) -> Finding:
+def _speakers(entries: Entries, splits: Mapping[str, Split]) -> Finding:
     by_split = {name: set(split.listing.speakers.values()) for name, split in splits.items()}
     # Who is held out for validation, a manifest says.
-    by_split |= {name: {e.speaker for e in found} for name, found in _entries(root).items()}
+    by_split |= {name: {e.speaker for e in found} for name, found in entries.items()}
     trained = by_split.get("train", set()) | by_split.get("valid", set())
     wrong = sorted(filter(is_test_speaker, trained))
     for one, other in combinations(SPLITS, 2):
@@ -87,9 +95,8 @@ def _speakers(root: Path, splits: Mapping[str, Split]) -> Finding:
     return finding("all", "speakers", wrong, text, remedy, told)
 
 
-def _manifests(root: Path, splits: Mapping[str, Split]) -> Finding:
+def _manifests(root: Path, entries: Entries, splits: Mapping[str, Split]) -> Finding:
     """Whether manifests say what is there, of all of it."""
-    entries = _entries(root)
     if is_table(root):
         return Finding("all", "manifests", OK, "none, as a table says what there is")
     remedy = f"put back what was there, or take in what is: python -m data.manifest {root}"
@@ -117,9 +124,3 @@ def _manifests(root: Path, splits: Mapping[str, Split]) -> Finding:
     wrong += [f"{file}: is in no manifest" for file in sides if file not in known]
     text = f"{len(wrong)} times the manifests say something else"
     return finding("all", "manifests", wrong, text, remedy, "all is there, every checksum is right")
-
-
-def _entries(root: Path) -> dict[str, list[Entry]]:
-    """What the manifests have, by split."""
-    there = (split for split in SPLITS if os.path.lexists(path_of(root, split)))
-    return {split: read_entries(path_of(root, split)) for split in there}

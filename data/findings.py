@@ -43,10 +43,15 @@ class Split:
     listing: Listing
     looked: Mapping[str, Looked]
 
+    @property
+    def kind(self) -> str:
+        """The benchmark's set that it may be of: what is held out for validation is of training."""
+        return "test" if self.name == "test" else "train"
+
     @cached_property
     def is_benchmark(self) -> bool:
         """Whether nearly all of it is by the speakers of VoiceBank-DEMAND's set."""
-        _, speakers, _ = SETS["test" if self.name == "test" else "train"]
+        _, speakers, _ = SETS[self.kind]
         known = sum(speaker in speakers for speaker in self.listing.speakers.values())
         return known >= MOST * len(self.listing.speakers)
 

@@ -82,22 +82,17 @@ def pack(root: Path) -> list[Pack]:
     for name, manifest in manifests(root):
         digest = sha256_of(manifest)
         index = index_of(root, name, digest)
-        if not index.is_file() or _is_damaged(index, root):
+        try:
+            found = Pack(index, root)
+        except DataError:  # there is none, or it is damaged
             try:
                 _write(root, read_entries(manifest), digest, index)
             except OSError as error:
                 where = error.filename or index.parent
                 raise FailedError(f"{where} cannot be written ({error.strerror})") from None
-        packs.append(Pack(index, root))
+            found = Pack(index, root)
+        packs.append(found)
     return packs
-
-
-def _is_damaged(index: Path, root: Path) -> bool:
-    try:
-        Pack(index, root)
-    except DataError:
-        return True
-    return False
 
 
 def _write(root: Path, entries: Sequence[Entry], digest: str, index: Path) -> None:

@@ -52,11 +52,12 @@ class Pack:
             content: dict[str, Any] = json.loads(index.read_text("utf-8"))
             if content.pop("checksum") != checksum(content):
                 raise ValueError("its checksum is another one")
+            if not index.stem.endswith(f"-{content['manifest'][:_DIGITS]}"):
+                raise ValueError("of another manifest")
             if content["version"] != VERSION or content["bytes"] != self.path.stat().st_size:
                 raise ValueError("of another version, or its samples of another length")
         except DAMAGE as error:
             raise DataError(f"{index} is damaged ({error}): {remedy(root)}") from None
-        self.manifest: str = content["manifest"]
         self.sha256: str = content["sha256"]
         self.changed: list[Path] = []
         self._places: dict[Path, tuple[int, int, bool]] = {}

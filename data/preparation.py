@@ -22,6 +22,7 @@ from data.download import Patience
 from data.errors import DataError, FailedError
 from data.files import remove_partials, replacing
 from data.lock import Lock
+from data.manifest import make
 from data.noise_log import FOLDER as LOGS
 from data.prepared import PREPARED, is_finished, unmatched, write_prepared
 from data.text import some_lines
@@ -155,8 +156,6 @@ class _Preparation:
 
     def finish(self, remove_archives: bool) -> dict[str, int]:
         """Write the manifest, and then what tells that all is done; entries by split."""
-        from data.manifest import make
-
         made = {stem: journal.done for stem, journal in self.journals.items()}
         for stem, files in made.items():
             if others := sum(each.rate != _RATE for each in files.values()):

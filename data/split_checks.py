@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from data.audio import SAMPLE_RATE
 from data.benchmark import NAME, TEST_FILES
-from data.checks import CLIPPED
+from data.checks import CLIPPED, Looked
 from data.corpus import EXTRACTED_TWICE
 from data.findings import AGAIN, MOST, OK, PART, SETS, WRONG, Finding, Split, finding
 from data.noise_log import FOLDER, LOGS, read_log
@@ -34,14 +34,12 @@ def _count(root: Path, split: Split, splits: Mapping[str, Split]) -> Finding:
     pairs = len(split.looked)
     if not split.is_benchmark:
         return Finding(split.name, "count", OK, f"{pairs:,} pairs")
-    kind = "test" if split.name == "test" else "train"
-    total, _, called = SETS[kind]
-    # What is held out for validation is of the training set.
-    of_kind = [s for s in splits.values() if (s.name == "test") == (kind == "test")]
+    total, _, called = SETS[split.kind]
+    of_kind = [s for s in splits.values() if s.kind == split.kind]
     found = {key for s in of_kind for key in s.looked}
     logged: set[str] = set()
     for place in (root, root / FOLDER, split.listing.folders[0].parent):
-        logged |= read_log(place / LOGS[kind][0]).keys()
+        logged |= read_log(place / LOGS[split.kind][0]).keys()
     names = {PurePosixPath(key).name for key in found}
     missing = sorted(name for name in logged - names if _UTTERANCE.fullmatch(name))
     share = f"{len(found):,} of {total:,} pairs" + (f", {pairs:,} here" if of_kind[1:] else "")
@@ -63,12 +61,11 @@ def _count(root: Path, split: Split, splits: Mapping[str, Split]) -> Finding:
 
 def _other_speakers(splits: Sequence[Split]) -> list[str]:
     """What is wrong with the speakers of a whole set."""
-    kind = "test" if splits[0].name == "test" else "train"
     found = Counter(split.listing.speakers[key] for split in splits for key in split.looked)
-    wanted = SETS[kind][1]
+    wanted = SETS[splits[0].kind][1]
     wrong = [f"{who}: is missing" for who in sorted(wanted - found.keys())]
     wrong += [f"{who}: is not of the set" for who in sorted(found.keys() - wanted)]
-    if kind == "test":
+    if splits[0].kind == "test":
         wrong += [
             f"{who}: {found[who]} files instead of {count}"
             for who, count in TEST_FILES.items()
@@ -129,33 +126,30 @@ def _recordings(split: Split) -> Iterator[Finding]:
 
 
 def _lengths(split: Split) -> Finding:
-    differ = [
-        f"{split.listing.noisy[key]}: {looked.noisy.frames - looked.clean.frames:+d} samples"
-        for key, looked in split.looked.items()
-        if not (looked.clean.fault or looked.noisy.fault)
-        and looked.clean.frames != looked.noisy.frames
-    ]
+    def told(looked: Looked) -> str:
+        longer = looked.noisy.frames - looked.clean.frames
+        return f": {longer:+d} samples" if longer and not looked.fault else ""
+
+    differ = _noisy_files(split, told)
     text = f"{len(differ)} noisy files are longer or shorter than their clean ones"
     return finding(split.name, "lengths", differ, text, AGAIN, "equal on both sides")
 
 
 def _alignment(split: Split) -> Finding:
-    late = [
-        f"{split.listing.noisy[key]}: {looked.lag:+d} samples"
-        for key, looked in split.looked.items()
-        if looked.lag
-    ]
+    late = _noisy_files(split, lambda looked: f": {looked.lag:+d} samples" if looked.lag else "")
     text = f"{len(late)} noisy files are late or early"
     remedy = "these are not mixtures of their clean files, or were shifted by a codec: " + AGAIN
     return finding(split.name, "alignment", late, text, remedy, "no lag between the sides")
 
 
 def _mixtures(split: Split) -> Finding:
-    wrong = [
-        f"{split.listing.noisy[key]} {looked.mixture}"
-        for key, looked in split.looked.items()
-        if looked.mixture
-    ]
+    wrong = _noisy_files(split, lambda looked: f" {looked.mixture}" if looked.mixture else "")
     text = f"{len(wrong)} noisy files are not their clean files and noise"
     remedy = "see that the folders of clean and noisy files are not exchanged; else " + AGAIN
     return finding(split.name, "mixtures", wrong, text, remedy, "all are speech and noise")
+
+
+def _noisy_files(split: Split, told: Callable[[Looked], str]) -> list[str]:
+    """The noisy files that there is something to tell of, with that."""
+    found = ((split.listing.noisy[key], told(looked)) for key, looked in split.looked.items())
+    return [f"{path}{text}" for path, text in found if text]

@@ -44,7 +44,7 @@ from data.sentences import sentence
 from data.sound import Signal, ambience, filtered
 from data.speech import overheard, utter
 from data.voices import Speaker
-from data.workers import process_pool, stop_by_signals, usable_cores
+from data.workers import mapped, stop_by_signals, usable_cores
 
 _MADE = re.compile(
     r"corpus\.csv|(train|valid|test)/(clean|noisy)/[^/]+\.wav|(manifests|packed)/[^/]+"
@@ -99,17 +99,9 @@ def render(rows: Sequence[Row], folder: Path, workers: int = 1) -> None:
     for split, side in product(sorted({row.split for row in rows}), ("clean", "noisy")):
         (folder / split / side).mkdir(parents=True, exist_ok=True)
     write = partial(_write_row, folder)
-    bar = partial(tqdm, total=len(rows), desc="rendering", unit="pair", disable=None)
-    if workers <= 1:
-        for _ in bar(map(write, rows)):
+    with mapped(write, rows, workers, at_once=4) as written:
+        for _ in tqdm(written, total=len(rows), desc="rendering", unit="pair", disable=None):
             pass
-        return
-    pool = process_pool(min(workers, len(rows)))
-    try:
-        for _ in bar(pool.map(write, rows, chunksize=4)):
-            pass
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _write_row(folder: Path, row: Row) -> None:

@@ -15,7 +15,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -31,7 +30,7 @@ from data.listing import in_folders, list_pairs, splits_in
 from data.noisy_scores import noisy_scores
 from data.split_checks import check_split
 from data.text import some_lines
-from data.workers import process_pool, stop_by_signals, usable_cores
+from data.workers import mapped, stop_by_signals, usable_cores
 
 T = TypeVar("T")
 _LISTED = 5  # files, before "and N more"; --json has all
@@ -68,7 +67,7 @@ def verify(root: Path, workers: int, scores: bool = True) -> list[Finding]:
                 Finding("test", "noisy scores", PART, "not scored, as something is wrong above")
             )
         else:
-            paths = [(test.listing.clean[key], test.listing.noisy[key]) for key in test.looked]
+            paths = [test.paths(key) for key in test.looked]
             found = _in_processes(noisy_scores, paths, workers, "scoring noisy files")
             findings.append(check_scores(test, found))
     return findings
@@ -80,16 +79,11 @@ def _in_processes(
     workers: int,
     what: str,
 ) -> list[T]:
-    bar = partial(tqdm, total=len(pairs), desc=what, unit="pair", disable=None)
-    if workers <= 1 or len(pairs) <= _AT_ONCE:
-        return list(bar(map(function, pairs)))
-    pool = process_pool(min(workers, len(pairs)))
     try:
-        return list(bar(pool.map(function, pairs, chunksize=_AT_ONCE)))
+        with mapped(function, pairs, workers, _AT_ONCE) as found:
+            return list(tqdm(found, total=len(pairs), desc=what, unit="pair", disable=None))
     except BrokenProcessPool:
         raise DataError("a process was killed (out of memory?); try --workers 1") from None
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def table(findings: Sequence[Finding]) -> str:

@@ -13,15 +13,17 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from multiprocessing.context import BaseContext
-from typing import Any
+from typing import Any, TypeVar
 
 from data.signals import STOP_SIGNALS
 
+S = TypeVar("S")
+T = TypeVar("T")
 _METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 _BASE: Any = multiprocessing.get_context(_METHOD)
 _BASE.set_forkserver_preload(["data.session"])
@@ -83,6 +85,28 @@ def process_context() -> BaseContext:
 def process_pool(workers: int) -> ProcessPoolExecutor:
     """A pool of `workers` processes of one thread, that live as long as their parent."""
     return ProcessPoolExecutor(workers, mp_context=process_context(), initializer=_begin)
+
+
+@contextmanager
+def mapped(
+    function: Callable[[S], T], items: Sequence[S], workers: int, at_once: int = 1
+) -> Iterator[Iterator[T]]:
+    """What a function gives for each of many items, in their order, by so many processes.
+
+    With one, or for a handful of items, it is this process. at_once: how many items a process is
+    given together; an interruption waits for them.
+
+    Raises:
+        BrokenProcessPool: one was killed.
+    """
+    if workers <= 1 or len(items) <= at_once:
+        yield map(function, items)
+        return
+    pool = process_pool(min(workers, len(items)))
+    try:
+        yield pool.map(function, items, chunksize=at_once)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def usable_cores() -> int:

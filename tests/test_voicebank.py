@@ -14,7 +14,7 @@ import soxr
 from small_voicebank import TEST, TRAIN, recording, wav, write_all
 from voicebank_command import Command
 
-from data import datashare, manifest, preparation, voicebank
+from data import datashare, preparation, voicebank
 from data.corpus import load_pairs
 from data.errors import DataError
 from data.lock import Lock
@@ -93,7 +93,7 @@ def test_without_a_manifest_it_is_not_finished(command: Command, monkeypatch: py
     def failing(root: Path) -> dict[str, int]:
         raise DataError("no manifest")
 
-    monkeypatch.setattr(manifest, "make", failing)
+    monkeypatch.setattr("data.preparation.make", failing)
     assert command.ends(2) == "voicebank: no manifest\n"
     assert not (command.root / "prepared.json").exists()
     monkeypatch.undo()
