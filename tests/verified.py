@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,13 @@ def shift(path: Path) -> None:
     """Let a recording come 37 samples later."""
     x, _ = sf.read(path)
     sf.write(path, np.concatenate([np.zeros(37), x])[: len(x)], SAMPLE_RATE)
+
+
+def twice(root: Path) -> None:
+    """Let the test archives have been extracted into themselves."""
+    for side in ("clean", "noisy"):
+        folder = root / f"{side}_testset_wav"
+        shutil.copytree(folder, folder / folder.name)
 
 
 def run(root: Path, capsys: pytest.CaptureFixture, *options: str) -> tuple[int, str]:
