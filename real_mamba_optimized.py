@@ -14,39 +14,23 @@ mamba_ssm/modules/mamba_simple.py.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from functools import partial
-from typing import Any, Literal, cast
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import (
-    CheckpointPolicy,
-    checkpoint,
-    create_selective_checkpoint_contexts,
-)
 
-from scan import causal_conv_silu, scan_directions, selective_scan
+from recompute.mixer import Weights, mix
+from recompute.rows import Checkpointing, check_checkpointing
+from scan import selective_scan
 
-__all__ = ["BidirectionalMambaBlock", "MambaBlock", "SelectiveSSM", "selective_scan"]
-
-Checkpointing = bool | Literal["full"]
-
-# What a selective checkpoint keeps: the matrix products, dear to compute again. Everything else in
-# a block (convolution, activations, gates, the scan) is recomputed from them.
-_KEPT = {
-    torch.ops.aten.mm.default,
-    torch.ops.aten.addmm.default,
-    torch.ops.aten.bmm.default,
-    torch.ops.aten.baddbmm.default,
-}
-
-
-def _keep_products(context: Any, operator: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
-    kept = operator in _KEPT
-    return CheckpointPolicy.MUST_SAVE if kept else CheckpointPolicy.PREFER_RECOMPUTE
-
+__all__ = [
+    "BidirectionalMambaBlock",
+    "Checkpointing",
+    "MambaBlock",
+    "SelectiveSSM",
+    "selective_scan",
+]
 
 class SelectiveSSM(nn.Module):
     """Mamba's mixer: projection, causal convolution, selective scan, gate, projection.
@@ -100,102 +84,84 @@ class SelectiveSSM(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, l, c) to (b, l, c)."""
-        return _mix(x, [self])[0]
+        return _mix(x, [self], checkpoint=False)
 
 
-def _mix(x: Tensor, mixers: list[SelectiveSSM]) -> Tensor:
-    """What each of one or two mixers of equal sizes makes of x (b, l, c): (r, b, l, c).
+def _mix(
+    x: Tensor,
+    mixers: Sequence[SelectiveSSM],
+    checkpoint: Checkpointing,
+    norm: nn.Module | None = None,
+    merge: nn.Linear | None = None,
+) -> Tensor:
+    """What one or two mixers of equal sizes make of norm(x), and `merge` of that. (b, l, c) to the
+    same.
 
-    Two share every launch: the second one's direction is the opposite of the first one's.
+    Two share every launch: the second one's direction is the opposite of the first one's. `merge`
+    and their out_proj are one Linear after the other, and so one product with the product of the
+    weights: (c, 2 d) instead of 2 (c, d) and (c, 2 c).
     """
     first, r = mixers[0], len(mixers)
-    b, length, _ = x.shape
 
     def stacked(parameter: Callable[[SelectiveSSM], Tensor]) -> Tensor:
         values = [parameter(mixer) for mixer in mixers]
         return torch.stack(values) if r > 1 else values[0][None]
 
-    projected = F.linear(x, stacked(lambda m: m.in_proj.weight).flatten(0, 1))
-    # Split before the directions come to the front: the gradients are then put together in place.
-    u, z = (y.permute(2, 0, 1, 3) for y in projected.unflatten(-1, (r, 2, -1)).unbind(3))
-    u = causal_conv_silu(
-        u,
-        stacked(lambda m: m.conv1d.weight[:, 0]),
-        stacked(lambda m: cast(Tensor, m.conv1d.bias)),
-        reverse=first.reverse,
+    into = stacked(lambda m: m.in_proj.weight).unflatten(1, (2, -1))
+    out = stacked(lambda m: m.out_proj.weight)
+    with torch.autocast(x.device.type, enabled=False):
+        if merge is not None:
+            out = torch.bmm(merge.weight.unflatten(1, (r, -1)).transpose(0, 1), out)
+        A_log = stacked(lambda m: m.A_log)
+        A = -torch.exp(A_log if A_log.dtype == torch.float64 else A_log.float())
+    weights = Weights(
+        norm=None if norm is None else norm.weight,
+        norm_bias=None if norm is None else norm.bias,
+        u=into[:, 0].flatten(0, 1),
+        z=into[:, 1].flatten(0, 1),
+        conv=stacked(lambda m: m.conv1d.weight[:, 0]),
+        conv_bias=stacked(lambda m: cast(Tensor, m.conv1d.bias)),
+        x=stacked(lambda m: m.x_proj.weight),
+        dt=stacked(lambda m: m.dt_proj.weight),
+        dt_bias=stacked(lambda m: m.dt_proj.bias),
+        A=A,
+        D=stacked(lambda m: m.D),
+        out=out.transpose(0, 1).flatten(1),
+        out_bias=None if merge is None else merge.bias,
     )
-    selected = u.flatten(1, 2) @ stacked(lambda m: m.x_proj.weight).mT
-    low_rank, B, C = selected.split([first.dt_rank, first.d_state, first.d_state], dim=-1)
-    delta = low_rank @ stacked(lambda m: m.dt_proj.weight).mT
-    y = scan_directions(
-        u,
-        delta.unflatten(1, (b, length)),
-        -torch.exp(stacked(lambda m: m.A_log).float()),
-        B.unflatten(1, (b, length)),
-        C.unflatten(1, (b, length)),
-        stacked(lambda m: m.D),
-        z,
-        stacked(lambda m: m.dt_proj.bias),
-        delta_softplus=True,
-        reverse=first.reverse,
-        chunk_size=first.chunk_size,
-    )
-    out = y.flatten(1, 2) @ stacked(lambda m: m.out_proj.weight).mT
-    return out.unflatten(1, (b, length))
+    return mix(x, weights, checkpoint, first.chunk_size, first.reverse)
 
 
 class MambaBlock(nn.Module):
     """One direction of Mamba, checkpointed.
 
     use_checkpoint: False keeps all activations for the backward pass; True keeps the matrix
-    products and recomputes the rest; "full" keeps only the block's input and recomputes all of it.
-    The outputs and gradients are the same. Other arguments as in `SelectiveSSM`.
+    products that are dear to compute, and the scan's states at chunk borders; "full" keeps only the
+    block's input. The rest is computed again (`recompute.mixer`); outputs and gradients are the
+    same. Other arguments as in `SelectiveSSM`.
     """
 
     def __init__(
         self, d_model: int, use_checkpoint: Checkpointing = True, **ssm_options: Any
     ) -> None:
         super().__init__()
-        if use_checkpoint not in (False, True, "full"):
-            raise ValueError(
-                f"use_checkpoint is {use_checkpoint!r}, expected False, True or 'full'"
-            )
-        self.use_checkpoint = use_checkpoint
+        self.use_checkpoint = check_checkpointing(use_checkpoint)
         self.ssm = SelectiveSSM(d_model, **ssm_options)
 
     def _forward_impl(self, x: Tensor) -> Tensor:
-        return self.ssm(x)
+        return _mix(x, [self.ssm], self.use_checkpoint)
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, l, c) to (b, l, c)."""
-        return _checkpointed(self._forward_impl, x, self.use_checkpoint)
-
-
-def _checkpointed(function: Callable, x: Tensor, mode: Checkpointing) -> Tensor:
-    if not (mode and torch.is_grad_enabled()):
-        return function(x)
-    options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
-    if mode != "full":
-        options["context_fn"] = partial(create_selective_checkpoint_contexts, _keep_products)
-    # Autocast remembers its casts of leaves. The recomputation would make them anew, and so
-    # be refused as another computation. Within a block none is needed twice.
-    device = x.device.type
-    with torch.autocast(
-        device,
-        dtype=torch.get_autocast_dtype(device),
-        enabled=torch.is_autocast_enabled(device),
-        cache_enabled=False,
-    ):
-        return checkpoint(function, x, **options)
+        return self._forward_impl(x)
 
 
 class BidirectionalMambaBlock(nn.Module):
     """A forward and a backward Mamba over the same input, joined by a Linear(2c → c).
 
-    Takes and gives (b, l, c). Without normalisation or residual: those belong to the path that the
-    block is put in (`bandsplit.path.PathBlock`). Options as in `MambaBlock`. The two are computed
-    side by side, in shared launches, from the parameters of their modules: hooks on those modules
-    are not called. What is checkpointed is `_forward_impl` of this block.
+    Takes and gives (b, l, c). Options as in `MambaBlock`. The two are computed side by side, in
+    shared launches, from the parameters of their modules: hooks on those modules are not called.
+    What is checkpointed is `_forward_impl` of this block.
     """
 
     def __init__(self, d_model: int, **options: Any) -> None:
@@ -204,10 +170,11 @@ class BidirectionalMambaBlock(nn.Module):
         self.backward_mamba = MambaBlock(d_model, reverse=True, **options)
         self.merge = nn.Linear(2 * d_model, d_model)
 
-    def _forward_impl(self, x: Tensor) -> Tensor:
-        both = _mix(x, [self.forward_mamba.ssm, self.backward_mamba.ssm])
-        return torch.cat(both.unbind(0), dim=-1)
+    def _forward_impl(self, x: Tensor, norm: nn.Module | None) -> Tensor:
+        mixers = [self.forward_mamba.ssm, self.backward_mamba.ssm]
+        return _mix(x, mixers, self.forward_mamba.use_checkpoint, norm, self.merge)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(b, l, c) to (b, l, c)."""
-        return self.merge(_checkpointed(self._forward_impl, x, self.forward_mamba.use_checkpoint))
+    def forward(self, x: Tensor, norm: nn.Module | None = None) -> Tensor:
+        """(b, l, c) to (b, l, c), of norm(x) where a LayerNorm's weight and bias are given: its
+        output need not be kept then."""
+        return self._forward_impl(x, norm)

@@ -11,11 +11,12 @@ from real_mamba_optimized import BidirectionalMambaBlock
 
 
 class IntraBandBiMamba(nn.Module):
-    """The time path: each band's frames as one sequence. (b, k, t, c) to the same."""
+    """The time path: each band's frames as one sequence. (k, b, t, c) to the same."""
 
     def __init__(self, channels: int, **options: Any) -> None:
         super().__init__()
-        self.block = PathBlock(channels, BidirectionalMambaBlock(channels, **options))
+        mixer = BidirectionalMambaBlock(channels, **options)
+        self.block = PathBlock(channels, mixer, along_time, options["use_checkpoint"])
 
     def forward(self, x: Tensor) -> Tensor:
-        return along_time(self.block, x)
+        return self.block(x)

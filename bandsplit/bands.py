@@ -1,6 +1,8 @@
 """The 31 bands: where they lie, Linears with weights of their own for each, and the split.
 
 Bands of equal width are neighbours and are computed as one batched product; there are five widths.
+Features are (k, b, t, c): bands, batch, frames, channels. So laid out, the split's and the decoder's
+products, one for each band, and both paths find them as they are, without a transposed copy.
 Source of the widths: Yu and Luo, "Efficient Monaural Speech Enhancement with Universal Sample Rate
 Band-Split RNN", ICASSP 2023, in the 16-kHz setting of sungwon23/BSRNN.
 """
@@ -68,11 +70,11 @@ class BandLinear(nn.Module):
 
 
 class Norm(nn.Module):
-    """Normalisation of (..., t, c) with a gain and an offset for each channel.
+    """Normalisation of (k, b, t, c) with a gain and an offset for each channel.
 
     over_frames: False takes the statistics over channels only, so that a piece of a recording and
     the whole agree; True takes them over channels × frames (the published BSRNN's GroupNorm).
-    bands: give the gains and offsets of each band apart; x is then (..., k, t, c).
+    bands: give each of so many bands gains and offsets of its own.
     """
 
     def __init__(self, channels: int, bands: int | None = None, over_frames: bool = False) -> None:
@@ -83,15 +85,16 @@ class Norm(nn.Module):
         self.over_frames = over_frames
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.over_frames:
-            return F.layer_norm(x, x.shape[-2:]) * self.weight + self.bias
-        if self.weight.dim() == 1:
+        if self.weight.dim() == 1 and not self.over_frames:
             return F.layer_norm(x, x.shape[-1:], self.weight, self.bias)
-        return F.layer_norm(x, x.shape[-1:]) * self.weight + self.bias
+        weight, bias = self.weight, self.bias
+        if weight.dim() > 1:
+            weight, bias = weight[:, None], bias[:, None]
+        return F.layer_norm(x, x.shape[-2 if self.over_frames else -1 :]) * weight + bias
 
 
 class BandSplit(nn.Module):
-    """Complex spectrum (b, f, t) to features (b, k, t, c).
+    """Complex spectrum (b, f, t) to features (k, b, t, c).
 
     Real and imaginary part of the compressed spectrum X |X|^-0.7, a gain and an offset for each of
     the two in each bin, then a Linear to c channels for each band. over_frames: normalise each band
@@ -120,5 +123,5 @@ class BandSplit(nn.Module):
                 x = bands.reshape(x.shape)
             x = x * self.weight[group.bins] + self.bias[group.bins]
             x = rearrange(x, "b (k w) t r -> k (b t) (w r)", w=group.width)
-            outputs.append(rearrange(linear(x), "k (b t) c -> b k t c", b=b))
-        return torch.cat(outputs, dim=1)
+            outputs.append(linear(x))
+        return rearrange(torch.cat(outputs), "k (b t) c -> k b t c", b=b)

@@ -21,7 +21,7 @@ TAPS = 3
 class GroupDecoder(nn.Module):
     """The decoders of one group of bands: norm, Linear, tanh, Linear, GLU.
 
-    (b, k, t, c) to the real and imaginary filter coefficients (b, k * width, t, 3, 2) of its bins.
+    (k, b, t, c) to the real and imaginary filter coefficients (b, k * width, t, 3, 2) of its bins.
     """
 
     def __init__(self, group: Group, channels: int, over_frames: bool) -> None:
@@ -37,8 +37,8 @@ class GroupDecoder(nn.Module):
                 parameter.mul_(0.1)
 
     def forward(self, x: Tensor) -> Tensor:
-        b = x.shape[0]
-        x = rearrange(self.norm(x), "b k t c -> k (b t) c")
+        b = x.shape[1]
+        x = self.norm(x).flatten(1, 2)
         x = F.glu(self.output(torch.tanh(self.hidden(x))), dim=-1)
         return rearrange(
             x, "k (b t) (w tap r) -> b (k w) t tap r", b=b, w=self.width, tap=TAPS, r=2
@@ -46,7 +46,7 @@ class GroupDecoder(nn.Module):
 
 
 class MaskDecoder(nn.Module):
-    """Features (b, k, t, c) to a complex filter (b, f, t, 3): taps at frames t - 1, t and t + 1.
+    """Features (k, b, t, c) to a complex filter (b, f, t, 3): taps at frames t - 1, t and t + 1.
 
     Args:
         channels: c.
@@ -66,7 +66,7 @@ class MaskDecoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         parts = [
-            decoder(x[:, group.bands])
+            decoder(x[group.bands])
             for group, decoder in zip(self.groups, self.decoders, strict=True)
         ]
         # Complex numbers of half precision overflow at 65504: the filter is complex64, always.

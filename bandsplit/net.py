@@ -24,8 +24,8 @@ class BandSplitNet(nn.Module):
 
     Args:
         channels: features c of each band.
-        layers: (b, k, t, c) to the same, where the networks differ.
-        decoder: (b, k, t, c) to the filter (b, f, t, 3).
+        layers: (k, b, t, c) to the same, where the networks differ.
+        decoder: (k, b, t, c) to the filter (b, f, t, 3).
         over_frames: whether the split normalises over frames (`bandsplit.bands.BandSplit`).
     """
 

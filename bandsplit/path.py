@@ -1,52 +1,72 @@
-"""Paths: how a sequence model is applied along time or along bands of features (b, k, t, c)."""
+"""Paths: how a sequence model is applied along time or along bands of features (k, b, t, c)."""
 
 from __future__ import annotations
 
-import torch.nn.functional as F
-from einops import rearrange
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
 from bandsplit.bands import Norm
+from recompute.rows import Checkpointing, check_checkpointing
+from recompute.swiglu import Weights, swiglu
+
+Along = Callable[[Callable[[Tensor], Tensor], Tensor], Tensor]
 
 
-def along_time(model: nn.Module, x: Tensor) -> Tensor:
+def along_time(model: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Apply `model`, (sequences, length, c) to the same, to the frames of each band of x."""
-    y = model(rearrange(x, "b k t c -> (b k) t c"))
-    return rearrange(y, "(b k) t c -> b k t c", k=x.shape[1])
+    return model(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
 
-def along_bands(model: nn.Module, x: Tensor) -> Tensor:
-    """Apply `model`, (sequences, length, c) to the same, to the bands of each frame of x."""
-    y = model(rearrange(x, "b k t c -> (b t) k c"))
-    return rearrange(y, "(b t) k c -> b k t c", t=x.shape[2])
+def along_bands(model: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Apply `model`, (sequences, length, c) to the same, to the bands of each frame of x.
+
+    What it is given is a view, the steps of a sequence far apart; what it gives may be one, too.
+    """
+    y = model(x.flatten(1, 2).transpose(0, 1))
+    return y.transpose(0, 1).unflatten(1, x.shape[1:3])
 
 
 class SwiGLU(nn.Module):
-    """The gated feed-forward of Shazeer, "GLU Variants Improve Transformer", 2020, equation 6."""
+    """The weights of a gated feed-forward (`recompute.swiglu`)."""
 
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
         self.gate_and_value = nn.Linear(channels, 2 * hidden, bias=False)
         self.output = nn.Linear(hidden, channels, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        gate, value = self.gate_and_value(x).chunk(2, dim=-1)
-        return self.output(F.silu(gate) * value)
+    def forward(self, x: Tensor, norm: Norm, use_checkpoint: Checkpointing) -> Tensor:
+        """Of norm(x), (..., c) to the same."""
+        into, out = self.gate_and_value.weight, self.output.weight
+        return swiglu(x, Weights(norm.weight, norm.bias, into, out), use_checkpoint)
 
 
 class PathBlock(nn.Module):
     """A sequence model and a feed-forward, each behind a LayerNorm and beside a residual.
 
-    Takes and gives (sequences, length, c). `mixer` is any module from that shape to that shape.
+    (k, b, t, c) to the same.
+
+    Args:
+        channels: c.
+        mixer: a module from (sequences, length, c) and a norm to be applied to that first, to
+            (sequences, length, c).
+        along: `along_time` or `along_bands`.
+        use_checkpoint: what the feed-forward keeps for its backward pass (`recompute.rows`).
+
+    Raises:
+        ValueError: use_checkpoint is neither False, True nor "full".
     """
 
-    def __init__(self, channels: int, mixer: nn.Module) -> None:
+    def __init__(
+        self, channels: int, mixer: nn.Module, along: Along, use_checkpoint: Checkpointing = False
+    ) -> None:
         super().__init__()
         self.mixer_norm = Norm(channels)
         self.mixer = mixer
         self.feed_forward_norm = Norm(channels)
         self.feed_forward = SwiGLU(channels, 2 * channels)
+        self.along, self.use_checkpoint = along, check_checkpointing(use_checkpoint)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.mixer(self.mixer_norm(x))
-        return x + self.feed_forward(self.feed_forward_norm(x))
+        x = x + self.along(lambda sequences: self.mixer(sequences, self.mixer_norm), x)
+        return x + self.feed_forward(x, self.feed_forward_norm, self.use_checkpoint)

@@ -16,19 +16,24 @@ from bandsplit.path import PathBlock, along_bands, along_time
 
 
 class LSTM(nn.Module):
-    """An LSTM in one or both directions and the Linear back: (sequences, length, c) to the same."""
+    """An LSTM in one or both directions and the Linear back: (sequences, length, c) to the same.
+
+    Sequences may be a view of (length, sequences, c), which is how LSTMs want them: no copy then.
+    """
 
     def __init__(self, channels: int, hidden: int, bidirectional: bool) -> None:
         super().__init__()
-        self.lstm = nn.LSTM(channels, hidden, batch_first=True, bidirectional=bidirectional)
+        self.lstm = nn.LSTM(channels, hidden, bidirectional=bidirectional)
         self.output = nn.Linear(hidden * (2 if bidirectional else 1), channels)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.output(self.lstm(x)[0])
+    def forward(self, x: Tensor, norm: nn.Module | None = None) -> Tensor:
+        """Of norm(x), where there is one."""
+        x = x if norm is None else norm(x)
+        return self.output(self.lstm(x.transpose(0, 1))[0]).transpose(0, 1)
 
 
 class BSRNNLayer(nn.Module):
-    """An LSTM along time and a bidirectional one along bands. (b, k, t, c) to the same."""
+    """An LSTM along time and a bidirectional one along bands. (k, b, t, c) to the same."""
 
     def __init__(self, channels: int, bidirectional_time: bool, norm_over_frames: bool) -> None:
         super().__init__()
@@ -72,11 +77,11 @@ class LSTMPath(nn.Module):
 
     def __init__(self, channels: int, lstm_width: int, across_bands: bool) -> None:
         super().__init__()
-        self.block = PathBlock(channels, LSTM(channels, lstm_width, bidirectional=True))
-        self.along = along_bands if across_bands else along_time
+        mixer = LSTM(channels, lstm_width, bidirectional=True)
+        self.block = PathBlock(channels, mixer, along_bands if across_bands else along_time)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.along(self.block, x)
+        return self.block(x)
 
 
 class LSTMDualPath(BandSplitNet):

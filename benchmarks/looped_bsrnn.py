@@ -20,7 +20,7 @@ from baseline.bsrnn import BSRNN
 
 
 class LoopedSplit(nn.Module):
-    """Spectrum (b, f, t) to features (b, k, t, c), band by band."""
+    """Spectrum (b, f, t) to features (k, b, t, c), band by band."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -32,11 +32,11 @@ class LoopedSplit(nn.Module):
         features = []
         for x, norm, linear in zip(parts, self.norms, self.linears, strict=True):
             features.append(linear(norm(rearrange(x, "b w t r -> b (w r) t"))))
-        return rearrange(torch.stack(features, 1), "b k c t -> b k t c")
+        return rearrange(torch.stack(features), "k b c t -> k b t c")
 
 
 class LoopedDecoder(nn.Module):
-    """Features (b, k, t, c) to the filter (b, f, t, 3), band by band."""
+    """Features (k, b, t, c) to the filter (b, f, t, 3), band by band."""
 
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class LoopedDecoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         parts = []
-        for band, width, decoder in zip(x.unbind(1), WIDTHS, self.decoders, strict=True):
+        for band, width, decoder in zip(x, WIDTHS, self.decoders, strict=True):
             y = F.glu(decoder(band.mT), dim=1)
             parts.append(rearrange(y, "b (w tap r) t -> b w t tap r", w=width, tap=TAPS, r=2))
         taps = torch.view_as_complex(torch.cat(parts, dim=1).float().contiguous())

@@ -15,7 +15,23 @@ def pad(x: Tensor, width: int) -> Tensor:
 
 def cut(x: Tensor, width: int) -> Tensor:
     """The inverse of `pad`."""
-    return x if x.shape[-1] == width else x[..., :width].contiguous()
+    return x if x.shape[-1] == width else empty_as(x[..., :width]).copy_(x[..., :width])
+
+
+def empty_as(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Room for x's shape: dense, the last dimension innermost and the others in the order in which
+    x has them in memory, so that rows stay where the products before and after find them."""
+    order = sorted(range(x.dim() - 1), key=lambda i: x.stride(i), reverse=True)
+    order.append(x.dim() - 1)
+    shape = [x.shape[i] for i in order]
+    room = torch.empty(shape, dtype=dtype or x.dtype, device=x.device)
+    return room.permute([order.index(i) for i in range(x.dim())])
+
+
+def laid_out_as(like: Tensor, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """x in a dtype (like's by default) and in the order of memory of `empty_as(like)`."""
+    room = empty_as(like, dtype)
+    return x if (x.dtype, x.stride()) == (room.dtype, room.stride()) else room.copy_(x)
 
 
 def row_major(x: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from scan.arrays import laid_out_as
 from scan.interface import Inputs, Options, absent_as_empty, directions, one_direction
 
 
@@ -60,11 +61,16 @@ def forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:
     ]
     out, last, borders = (torch.stack(parts) for parts in zip(*results, strict=True))
     last = last if options.want_last else last.new_empty(0)
-    return out.to(inputs.u.dtype), last, borders
+    return laid_out_as(inputs.u, out), last, borders
 
 
 def backward(
-    grad_out: Tensor, grad_last: Tensor | None, inputs: Inputs, borders: Tensor, options: Options
+    grad_out: Tensor,
+    grad_last: Tensor | None,
+    inputs: Inputs,
+    borders: Tensor,
+    options: Options,
+    want_out: bool = False,
 ) -> list[Tensor]:
     """See `scan.interface.Backend`."""
     dtype = inputs.compute_dtype
@@ -78,10 +84,10 @@ def backward(
         )
         for r, way in enumerate(directions(inputs, options))
     ]
-    gradients = [
+    *gradients, out = (
         None if parts[0] is None else torch.stack(parts) for parts in zip(*results, strict=True)
-    ]
-    return absent_as_empty(gradients, inputs)
+    )
+    return absent_as_empty(gradients, inputs, out if want_out else None)
 
 
 def _forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:
@@ -114,9 +120,11 @@ def _forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:
 def _backward(
     grad_out: Tensor, grad_last: Tensor | None, inputs: Inputs, borders: Tensor, options: Options
 ) -> list[Tensor | None]:
+    """The gradients in the order of `Inputs`, and the output."""
     u, delta, A, B, C, D, z, delta_bias, initial_state = inputs
     delta_softplus, reverse, chunk_size, _ = options
     step = _step_sizes(delta, delta_bias, delta_softplus)
+    out = torch.empty_like(u)
     du, dstep, dA = torch.zeros_like(u), torch.zeros_like(u), torch.zeros_like(A)
     dB, dC = torch.zeros_like(B), torch.zeros_like(C)
     dz = None
@@ -151,9 +159,11 @@ def _backward(
         dstep[:, part] = (dx * u_ + torch.einsum("bcdn,dn->bcd", through, A)).flip(order)
         dB[:, part] = torch.einsum("bcdn,bcd->bcn", grad, step_ * u_).flip(order)
         dC[:, part] = torch.einsum("bcdn,bcd->bcn", states, gy_).flip(order)
-        if dz is not None:
-            y = torch.einsum("bcdn,bcn->bcd", states, C_).flip(order)
-            dz[:, part] *= y if D is None else y + D * u[:, part]
+        y = torch.einsum("bcdn,bcn->bcd", states, C_).flip(order)
+        out[:, part] = y if D is None else y + D * u[:, part]
+    if z is not None and dz is not None:
+        dz *= out
+        out *= z * gate
     dD = None
     if D is not None:
         dD = (gy * u).sum((0, 1))
@@ -161,4 +171,4 @@ def _backward(
     if delta_softplus:
         dstep = dstep * -torch.expm1(-step)  # sigmoid(x) = 1 - exp(-softplus(x))
     dbias = None if delta_bias is None else dstep.sum((0, 1))
-    return [du, dstep, dA, dB, dC, dD, dz, dbias, carried]
+    return [du, dstep, dA, dB, dC, dD, dz, dbias, carried, out]

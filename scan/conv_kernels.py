@@ -29,8 +29,9 @@ def _convolved(r, k, at, forth, taps, width, c, u, weight, bias):
 
 
 @kernel
-def conv_forward(counter, tasks, shape, of_u, u, weight, bias, reverse, out):
-    """Task = direction x sequence x channel block. Writes out (r, b, l, d)."""
+def conv_forward(counter, tasks, shape, of_u, of_y, u, weight, bias, reverse, out):
+    """Task = direction x sequence x channel block. Writes out (r, b, l, d), of
+    strides of_y."""
     _, batch, length, width, taps = shape
     blocks = (width + BLOCK - 1) // BLOCK
     while True:
@@ -46,19 +47,20 @@ def conv_forward(counter, tasks, shape, of_u, u, weight, bias, reverse, out):
         for t in range(length):
             k = length - 1 - t if away < 0 else t
             u_t = r * of_u[0] + i * of_u[1] + t * of_u[2]
+            out_t = r * of_y[0] + i * of_y[1] + t * of_y[2]
             for c in range(first, last, LANES):
                 y = _convolved(r, k, u_t + c, away * of_u[2], taps, width, c, u, weight, bias)
-                store(out, (row * length + t) * width + c, y * sigmoid(y))
+                store(out, out_t + c, y * sigmoid(y))
 
 
 @kernel
 def conv_backward(
-    counter, tasks, groups, shape, of_u, of_out, grad_out, u, weight, bias, reverse,
+    counter, tasks, groups, shape, of_u, of_out, of_y, grad_out, u, weight, bias, reverse,
     du, dweight, dbias, scratch,
 ):  # fmt: skip
-    """Task = direction x group of sequences x channel block. Writes du (r, b, l, d), and dweight
-    (r, groups, taps, d) and dbias (r, groups, d) for the caller to sum over groups. scratch
-    (r, groups, taps, d) holds the gradients before SiLU of the last steps."""
+    """Task = direction x group of sequences x channel block. Writes du (r, b, l, d), of strides
+    of_y, and dweight (r, groups, taps, d) and dbias (r, groups, d) for the caller to sum over groups.
+    scratch (r, groups, taps, d) holds the gradients before SiLU of the last steps."""
     _, batch, length, width, taps = shape
     blocks = (width + BLOCK - 1) // BLOCK
     while True:
@@ -76,7 +78,6 @@ def conv_backward(
             for tap in range(taps):
                 store(dweight, (place * taps + tap) * width + c, splat(ZERO))
         for i in range(group * batch // groups, (group + 1) * batch // groups):
-            row = r * batch + i
             # Against the order of the convolution: du of a step needs the gradients of those after.
             for k in range(length - 1, -1, -1):
                 t = length - 1 - k if away < 0 else k
@@ -99,4 +100,4 @@ def conv_backward(
                         later = k + taps - 1 - tap
                         g = load(scratch, (place * taps + later % taps) * width + c)
                         dx = fma(load(weight, (r * taps + tap) * width + c), g, dx)
-                    store(du, (row * length + t) * width + c, dx)
+                    store(du, r * of_y[0] + i * of_y[1] + t * of_y[2] + c, dx)

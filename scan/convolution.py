@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from scan import convolution_backends as backends
+from scan.arrays import empty_as, laid_out_as
 from scan.choice import cannot_run
 from scan.interface import check_tensor, refuse_forward_mode
 
@@ -51,12 +52,12 @@ def causal_conv_silu(
 @torch.library.custom_op("bsbimamba::conv_silu", mutates_args=())
 def conv_silu(u: Tensor, weight: Tensor, bias: Tensor, reverse: bool, backend: str) -> Tensor:
     with torch.autocast(u.device.type, enabled=False):
-        return backends.ALL[backend].forward(u, weight, bias, reverse)
+        return laid_out_as(u, backends.ALL[backend].forward(u, weight, bias, reverse))
 
 
 @conv_silu.register_fake
 def _(u: Tensor, weight: Tensor, bias: Tensor, reverse: bool, backend: str) -> Tensor:
-    return u.new_empty(u.shape)
+    return empty_as(u)
 
 
 @register_flop_formula(torch.ops.bsbimamba.conv_silu)
@@ -70,14 +71,15 @@ def conv_silu_backward(
 ) -> list[Tensor]:
     with torch.autocast(u.device.type, enabled=False):
         grads = backends.ALL[backend].backward(grad_out, u, weight, bias, reverse)
-    return [grad.to(x.dtype).contiguous() for grad, x in zip(grads, (u, weight, bias), strict=True)]
+    others = (grad.to(x.dtype).contiguous() for grad, x in zip(grads[1:], (weight, bias), strict=True))
+    return [laid_out_as(u, grads[0]), *others]
 
 
 @conv_silu_backward.register_fake
 def _(
     grad_out: Tensor, u: Tensor, weight: Tensor, bias: Tensor, reverse: bool, backend: str
 ) -> list[Tensor]:
-    return [x.new_empty(x.shape) for x in (u, weight, bias)]
+    return [empty_as(u), weight.new_empty(weight.shape), bias.new_empty(bias.shape)]
 
 
 def _setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -94,6 +96,22 @@ def _backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
 
 
 conv_silu.register_autograd(_backward, setup_context=_setup_context)
+
+
+def convolution_forward(u: Tensor, weight: Tensor, bias: Tensor, reverse: bool) -> Tensor:
+    """`causal_conv_silu` of (r, b, l, d) by itself, for backward passes that are written by hand."""
+    return torch.ops.bsbimamba.conv_silu(u, weight, bias, reverse, _choose("auto", u, weight))
+
+
+def convolution_backward(
+    grad_out: Tensor, u: Tensor, weight: Tensor, bias: Tensor, reverse: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of u, weight and bias."""
+    name = _choose("auto", u, weight)
+    du, dweight, dbias = torch.ops.bsbimamba.conv_silu_backward(
+        grad_out, u, weight, bias, reverse, name
+    )
+    return du, dweight, dbias
 
 
 def _choose(backend: str, u: Tensor, weight: Tensor) -> str:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from scan import conv_kernels
-from scan.arrays import current_device, cut, flat, pad, row_major
+from scan.arrays import current_device, cut, empty_as, flat, pad, row_major
 from scan.interface import ways
 from scan.threads import MAX_GROUPS, share_out
 from scan.vectors import LANES
@@ -31,12 +31,12 @@ class _Backend(Protocol):
 class _Cpu:
     def forward(self, u: Tensor, weight: Tensor, bias: Tensor, reverse: bool) -> Tensor:
         given, shape = self._prepared(u, weight, bias)
-        r, b, length, d, _ = shape
-        out = torch.empty(r, b, length, d, dtype=given[0].dtype)
+        r, b, _, d, _ = shape
+        out = empty_as(given[0])
         arrays = (flat(x) for x in given)
         tasks = r * b * -(-d // conv_kernels.BLOCK)
-        strides = given[0].stride()[:3]
-        share_out(conv_kernels.conv_forward, tasks, shape, strides, *arrays, reverse, flat(out))
+        strides = (given[0].stride()[:3], out.stride()[:3])
+        share_out(conv_kernels.conv_forward, tasks, shape, *strides, *arrays, reverse, flat(out))
         return cut(out, u.shape[3]).to(u.dtype)
 
     def backward(
@@ -44,14 +44,14 @@ class _Cpu:
     ) -> list[Tensor]:
         width = u.shape[3]
         given, shape = self._prepared(u, weight, bias)
-        r, b, length, d, taps = shape
+        r, b, _, d, taps = shape
         grad_out = row_major(pad(grad_out.to(given[0].dtype), d))
         groups = min(b, MAX_GROUPS)
-        du = torch.empty(r, b, length, d, dtype=given[0].dtype)
+        du = empty_as(given[0])
         dweight, scratch = torch.empty(r, groups, taps, d), torch.empty(r, groups, taps, d)
         dbias = torch.empty(r, groups, d)
         arrays = (flat(x) for x in (grad_out, *given))
-        strides = (given[0].stride()[:3], grad_out.stride()[:3])
+        strides = (given[0].stride()[:3], grad_out.stride()[:3], du.stride()[:3])
         written = (flat(x) for x in (du, dweight, dbias, scratch))
         share_out(
             conv_kernels.conv_backward,
@@ -85,9 +85,9 @@ class _Triton:
         from scan import gpu_conv_kernels
 
         u, weight, bias = row_major(u), weight.float().transpose(1, 2).contiguous(), bias.float()
-        out = torch.empty(u.shape, dtype=u.dtype, device=u.device)
+        out = empty_as(u)
         grid, sizes, settings = self._launch(u, weight, reverse)
-        arguments = (u, weight, bias.contiguous(), out, u.stride()[:3])
+        arguments = (u, weight, bias.contiguous(), out, u.stride()[:3], out.stride()[:3])
         with current_device(u):
             gpu_conv_kernels.conv_forward[grid](*arguments, *sizes, **settings)
         return out
@@ -101,11 +101,11 @@ class _Triton:
         weight, bias = weight.float().transpose(1, 2).contiguous(), bias.float().contiguous()
         (r, b, length, d), taps = u.shape, weight.shape[1]
         segments = -(-length // self.SEGMENT)
-        du = torch.empty(u.shape, dtype=u.dtype, device=u.device)
+        du = empty_as(u)
         dweight = torch.empty(r, b, segments, taps, d, device=u.device)
         dbias = torch.empty(r, b, segments, d, device=u.device)
         grid, sizes, settings = self._launch(u, weight, reverse)
-        strides = (u.stride()[:3], grad_out.stride()[:3])
+        strides = (u.stride()[:3], grad_out.stride()[:3], du.stride()[:3])
         arguments = (grad_out, u, weight, bias, du, dweight, dbias)
         with current_device(u):
             gpu_conv_kernels.conv_backward[grid](*arguments, *strides, *sizes, **settings)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scan.arrays import cut, flat, pad, row_major, strides
+from scan.arrays import cut, empty_as, flat, pad, row_major, strides
 from scan.cpu_kernels import BLOCK, scan_backward, scan_forward
 from scan.interface import SEQUENCES, Inputs, Options, absent_as_empty
 from scan.threads import MAX_GROUPS, share_out
@@ -20,10 +20,10 @@ def forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:
     padded, dtype = _prepared(inputs)
     r, b, length, d = padded.u.shape
     n = padded.A.shape[1]
-    out = torch.empty(r, b, length, d, dtype=dtype)
+    out = empty_as(padded.u)
     last = torch.empty((r, b, d, n) if options.want_last else (0,))
     borders = torch.empty(r, b, (length - 1) // options.chunk_size, n, d)
-    sequences = (padded.u, padded.delta, padded.B, padded.C, padded.z)
+    sequences = (padded.u, padded.delta, padded.B, padded.C, padded.z, out)
     arguments = (
         (r, b, length, d, n),
         tuple(strides(x) for x in sequences),
@@ -36,7 +36,12 @@ def forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def backward(
-    grad_out: Tensor, grad_last: Tensor | None, inputs: Inputs, borders: Tensor, options: Options
+    grad_out: Tensor,
+    grad_last: Tensor | None,
+    inputs: Inputs,
+    borders: Tensor,
+    options: Options,
+    want_out: bool = False,
 ) -> list[Tensor]:
     """See `scan.interface.Backend`."""
     width = inputs.u.shape[3]
@@ -46,15 +51,16 @@ def backward(
     grad_out = row_major(pad(grad_out.to(dtype), d))
     grad_last = None if grad_last is None else _pad_rows(grad_last.float(), d)
     groups, blocks = min(b, MAX_GROUPS), -(-d // BLOCK)
-    du, ddelta = (torch.empty(r, b, length, d, dtype=dtype) for _ in range(2))
-    dz = torch.empty(r, b, length, d, dtype=dtype) if inputs.z is not None else None
+    du, ddelta = (empty_as(padded.u) for _ in range(2))
+    dz = empty_as(padded.u) if inputs.z is not None else None
+    out = empty_as(padded.u) if want_out else None
     dA = torch.empty(r, groups, n, d)
     whole = -(-n // LANES) * LANES
     dB, dC = (torch.empty(blocks, r, b, length, whole) for _ in range(2))
     dD = torch.empty(r, groups, d) if inputs.D is not None else None
     dbias = torch.empty(r, groups, d) if inputs.delta_bias is not None else None
     dinitial = torch.empty(r, b, d, n) if inputs.initial_state is not None else None
-    sequences = (padded.u, padded.delta, padded.B, padded.C, padded.z, grad_out)
+    sequences = (padded.u, padded.delta, padded.B, padded.C, padded.z, grad_out, du)
     arguments = (
         groups,
         (r, b, length, d, n),
@@ -67,6 +73,7 @@ def backward(
         *(flat(x) for x in (du, ddelta, dA, dB, dC, dD)),
         flat(dz, dtype),
         *(flat(x) for x in (dbias, dinitial)),
+        flat(out, dtype),
     )
     share_out(scan_backward, r * groups * blocks, *arguments)
     return absent_as_empty(
@@ -82,6 +89,7 @@ def backward(
             None if dinitial is None else _cut_rows(dinitial, width),
         ],
         inputs,
+        None if out is None else cut(out, width),
     )
 
 

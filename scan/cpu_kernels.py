@@ -6,9 +6,10 @@ independent tasks from a counter until none is left, and `scan.threads` calls it
 A task writes to places of its own, so the result does not depend on who did it.
 
 All arrays are flat. Of what the user gives, u, delta, B, C, z and the output's gradient may be
-float32 or bfloat16 (as uint16) and come with their strides over direction, sequence and step; all
-else is contiguous float32. The first and the last state are (width, states), all others (states,
-width). An absent argument is an array of size 0. The width is a multiple of 16.
+float32 or bfloat16 (as uint16); they, and what is written in the shape of u, come with their
+strides over direction, sequence and step. All else is contiguous float32. The first and the last
+state are (width, states), all others (states, width). An absent argument is an array of size 0. The
+width is a multiple of 16.
 Notation as in Gu and Dao, "Mamba", 2023, section 2 and algorithm 2:
     h_t = exp(Δ_t A) h_{t-1} + Δ_t B_t u_t,    y_t = C_t h_t + D u_t,    out_t = y_t silu(z_t)
 """
@@ -65,12 +66,12 @@ def scan_forward(
 ):  # fmt: skip
     """Task = direction x sequence x sixteen channels.
 
-    shape: directions, sequences, length, width, states. strides: of u, delta, B, C, z. A is
+    shape: directions, sequences, length, width, states. strides: of u, delta, B, C, z, out. A is
     (directions, states, width). Writes out (r, b, l, d), the last state (r, b, d, n), and the
     state with which each chunk but the first begins, in scanning order: borders (r, b, m, n, d).
     """
     _, batch, length, width, n = shape
-    of_u, of_delta, of_b, of_c, of_z = strides
+    of_u, of_delta, of_b, of_c, of_z, of_y = strides
     parts = width // LANES
     inner = (length - 1) // chunk
     a2 = scratch(n * LANES)
@@ -118,7 +119,7 @@ def scan_forward(
                 prefetch(z, z_t + away * of_z[2])
                 gate = load(z, z_t)
                 y *= gate * sigmoid(gate)
-            store(out, (row * length + t) * width + c, y)
+            store(out, r * of_y[0] + i * of_y[1] + t * of_y[2] + c, y)
         if last.size > 0:
             keep_columns(n, h, last, (row * width + c) * n)
 
@@ -127,16 +128,17 @@ def scan_forward(
 def scan_backward(
     counter, tasks, groups, shape, strides, grad_out, grad_last,
     u, delta, A, B, C, D, z, bias, initial, borders, use_softplus, reverse, chunk,
-    du, ddelta, dA, dB, dC, dD, dz, dbias, dinitial,
+    du, ddelta, dA, dB, dC, dD, dz, dbias, dinitial, out,
 ):  # fmt: skip
     """Task = direction x group of sequences x channel block. Recomputes each chunk from its border.
 
     What is summed over sequences or channels is summed here as far as one task reaches, and by the
     caller over dA, dD, dbias (r, groups, ...) and dB, dC (blocks, r, b, l, m), where m is n in
-    whole vectors. strides: of u, delta, B, C, z and grad_out.
+    whole vectors. strides: of u, delta, B, C, z and grad_out, and those that du, ddelta, dz and out
+    share. out: the forward pass' output again, where it is wanted.
     """
     _, batch, length, width, n = shape
-    of_u, of_delta, of_b, of_c, of_z, of_out = strides
+    of_u, of_delta, of_b, of_c, of_z, of_out, of_y = strides
     blocks = (width + BLOCK - 1) // BLOCK
     inner = (length - 1) // chunk
     span = min(chunk, length)
@@ -147,7 +149,7 @@ def scan_backward(
     decays = scratch(span * state)
     steps = scratch(span * LANES)
     inputs = scratch(span * LANES)
-    a, da, g = scratch(state), scratch(state), scratch(state)
+    a, a2, da, g = scratch(state), scratch(state), scratch(state), scratch(state)
     from_b, from_c = scratch(m * LANES), scratch(m * LANES)
     for k in range(n, m):
         store(from_b, k * LANES, splat(ZERO))
@@ -164,6 +166,8 @@ def scan_backward(
         for c in range(block * BLOCK, min((block + 1) * BLOCK, width), LANES):
             copy_state(n, A, r * n * width + c, width, a)
             for s in range(n):
+                # Rounded as in the forward pass, so that states and output are its own to the bit.
+                store(a2, s * LANES, load(a, s * LANES) * splat(LOG2_E))
                 store(da, s * LANES, splat(ZERO))
             skip = splat(ZERO)
             if D.size > 0:
@@ -194,10 +198,9 @@ def scan_backward(
                         store(inputs, k * LANES, x)
                         store(steps, k * LANES, step)
                         x *= step
-                        step *= splat(LOG2_E)
                         for s in range(n):
                             at = k * state + s * LANES
-                            decay = finite_exp2(step * load(a, s * LANES))
+                            decay = finite_exp2(step * load(a2, s * LANES))
                             store(decays, at, decay)
                             value = x * splat(load_scalar(B, b_t + s))
                             value = fma(decay, load(states, at), value)
@@ -208,22 +211,24 @@ def scan_backward(
                         c_t = r * of_c[0] + i * of_c[1] + t * of_c[2]
                         z_t = r * of_z[0] + i * of_z[1] + t * of_z[2] + c
                         grad_t = r * of_out[0] + i * of_out[1] + t * of_out[2] + c
-                        out_t = (row * length + t) * width + c
+                        out_t = r * of_y[0] + i * of_y[1] + t * of_y[2] + c
                         away = -min(_AHEAD, k) * towards
                         prefetch(grad_out, grad_t + away * of_out[2])
-                        prefetch(du, out_t + away * width)
-                        prefetch(ddelta, out_t + away * width)
+                        prefetch(du, out_t + away * of_y[2])
+                        prefetch(ddelta, out_t + away * of_y[2])
                         x = load(inputs, k * LANES)
                         step = load(steps, k * LANES)
                         gy = load(grad_out, grad_t)
                         slope = splat(ZERO)
+                        opening = splat(ONE)
                         if z.size > 0:
                             prefetch(z, z_t + away * of_z[2])
-                            prefetch(dz, out_t + away * width)
+                            prefetch(dz, out_t + away * of_y[2])
                             gate = load(z, z_t)
                             opened = sigmoid(gate)
                             slope = gy * opened * fma(gate, splat(ONE) - opened, splat(ONE))
-                            gy *= gate * opened
+                            opening = gate * opened
+                            gy *= opening
                         d_skip = fma(gy, x, d_skip)
                         driven = step * x
                         y = skip * x
@@ -245,6 +250,8 @@ def scan_backward(
                             store(from_c, s * LANES, gy * after)
                         if z.size > 0:
                             store(dz, out_t, y * slope)
+                        if out.size > 0:
+                            store(out, out_t, y * opening)
                         dstep = fma(dx, x, dstep)
                         if use_softplus:
                             dstep *= sigmoid_from_softplus(step)

@@ -2,30 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
-from scan import chunked, cpu, gpu, mamba_adapter
-from scan.choice import choose
-from scan.interface import (
-    Inputs,
-    Options,
-    check_tensor,
-    directions,
-    one_direction,
-    refuse_forward_mode,
-)
-from scan.operators import make_operator
-from scan.reference import selective_scan_reference
-
-_OPERATORS: dict[str, Callable] = {
-    "chunked": make_operator("chunked", chunked),
-    "cpu": make_operator("cpu", cpu),
-    "triton": make_operator("triton", gpu),
-    "mamba_ssm": make_operator("mamba_ssm", mamba_adapter, mamba_adapter.kept),
-}
+from scan.interface import Inputs, Options, check_tensor, refuse_forward_mode
+from scan.passes import OPERATORS, prepared
+from scan.reference import scan_reference
 
 
 def selective_scan(
@@ -113,26 +95,18 @@ def scan_directions(
 
 def _scan(inputs: Inputs, options: Options, backend: str) -> tuple[Tensor, Tensor]:
     """The outputs and last states of all directions."""
-    u, A, initial = inputs.u, inputs.A, inputs.initial_state
-    name = choose(backend, inputs, options.want_last)
-    options = options._replace(chunk_size=min(options.chunk_size, max(u.shape[2], 1)))
-    if any(x is not None and x.dtype == torch.float64 for x in inputs):
-        inputs = Inputs(
-            *(None if x is None else x.to(inputs.compute_dtype) for x in inputs)  # type: ignore[arg-type]
-        )
+    u = inputs.u
+    name, inputs, options = prepared(inputs, options, backend)
+    A, initial = inputs.A, inputs.initial_state
     if u.numel() == 0:
         last = A.new_zeros(*u.shape[:2], *A.shape[1:], dtype=inputs.compute_dtype)
         return u.clone(), last if initial is None else last + initial
     if name == "reference":
         with torch.autocast(u.device.type, enabled=False):
-            results = [
-                selective_scan_reference(one_direction(inputs, r, inputs.compute_dtype), way)
-                for r, way in enumerate(directions(inputs, options))
-            ]
-        out, last = (torch.stack(parts) for parts in zip(*results, strict=True))
+            out, last = scan_reference(inputs, options)
     else:
         refuse_forward_mode()
-        out, last, _ = _OPERATORS[name](*inputs, *options)
+        out, last, _ = OPERATORS[name](*inputs, *options)
     return out.to(u.dtype), last
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scan.arrays import current_device, row_major, strides
+from scan.arrays import current_device, empty_as, row_major, strides
 from scan.interface import Inputs, Options, absent_as_empty, borders
 
 # A warp and two channels a lane: B and C, which all channels of a step share, are loaded once for
@@ -33,7 +33,7 @@ def forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:
     arrays = (*prepared[:3], _packed(prepared, options), *prepared[5:])
     r, b, length, d = u.shape
     n = A.shape[1]
-    out = torch.empty(r, b, length, d, dtype=u.dtype, device=u.device)
+    out = empty_as(u)
     last = _new(u, *((r, b, n, d) if options.want_last else (0,)))
     kept = borders(inputs, options)
     with current_device(u):
@@ -42,7 +42,7 @@ def forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:
             out,
             last,
             kept,
-            *(strides(x) for x in (u, delta, z)),
+            *(strides(x) for x in (u, delta, z, out)),
             b,
             length,
             d,
@@ -54,7 +54,12 @@ def forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def backward(
-    grad_out: Tensor, grad_last: Tensor | None, inputs: Inputs, kept: Tensor, options: Options
+    grad_out: Tensor,
+    grad_last: Tensor | None,
+    inputs: Inputs,
+    kept: Tensor,
+    options: Options,
+    want_out: bool = False,
 ) -> list[Tensor]:
     """See `scan.interface.Backend`."""
     from scan.gpu_kernels import scan_backward
@@ -70,8 +75,9 @@ def backward(
     groups = min(b, max(1, PROGRAMS // (r * blocks)))
     groups = -(-b // -(-b // groups))
     tiles = -(-min(length, options.chunk_size) // BACKWARD["TILE"])
-    du, ddelta = (torch.empty(u.shape, dtype=x.dtype, device=u.device) for x in (u, delta))
-    dz = None if z is None else torch.empty(z.shape, dtype=z.dtype, device=u.device)
+    du, ddelta = (empty_as(u, x.dtype) for x in (u, delta))
+    dz = None if z is None else empty_as(u, z.dtype)
+    out = empty_as(u) if want_out else None
     dA = torch.zeros(r, groups, n, d, device=u.device)
     dBC = _new(u, blocks, r, b, length, 2, n)
     dD = None if D is None else _new(u, r, groups, d)
@@ -80,18 +86,19 @@ def backward(
     scratch, carry = _new(u, r, groups, tiles, n, d), _new(u, r, groups, n, d)
     arrays = (
         *(grad_out, grad_last, *prepared[:3], _packed(prepared, options), *prepared[5:], kept),
-        *(du, ddelta, dA, dBC, dD, dz, dbias, dinitial, scratch, carry),
+        *(du, ddelta, dA, dBC, dD, dz, dbias, dinitial, out, scratch, carry),
     )
     with current_device(u):
         scan_backward[(r * groups * blocks,)](
             *(u if x is None else x for x in arrays),
-            *(strides(x) for x in (u, delta, z, grad_out)),
+            *(strides(x) for x in (u, delta, z, grad_out, du)),
             r,
             b,
             length,
             d,
             groups,
             HAS_LAST=grad_last is not None,
+            WANT_OUT=want_out,
             LEVELS=BACKWARD["TILE"].bit_length(),
             **_settings(prepared, options),
             **BACKWARD,
@@ -101,15 +108,15 @@ def backward(
     gradients = [
         du,
         ddelta,
-        dA.sum(1).transpose(1, 2).contiguous(),
-        dB.clone(memory_format=torch.contiguous_format),
-        dC.clone(memory_format=torch.contiguous_format),
+        dA.sum(1).transpose(1, 2),
+        dB,
+        dC,
         None if dD is None else dD.sum(1),
         dz,
         None if dbias is None else dbias.sum(1),
-        None if dinitial is None else dinitial.transpose(2, 3).contiguous(),
+        None if dinitial is None else dinitial.transpose(2, 3),
     ]
-    return absent_as_empty(gradients, inputs)
+    return absent_as_empty(gradients, inputs, out)
 
 
 def _prepared(inputs: Inputs) -> Inputs:

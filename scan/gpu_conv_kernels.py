@@ -32,7 +32,7 @@ def _convolved(shift, taps, window, TAPS: tl.constexpr):
 
 @triton.jit
 def conv_forward(
-    u, weight, bias, out, of_u, batch, length, width,
+    u, weight, bias, out, of_u, of_y, batch, length, width,
     REVERSE: tl.constexpr, TAPS: tl.constexpr, SEGMENT: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Program = direction x sequence x segment x channel block. weight (r, taps, d), its last tap
@@ -47,7 +47,7 @@ def conv_forward(
     r = row // batch
     backwards = (r == 1) != REVERSE
     u += r * of_u[0] + (row % batch) * of_u[1] + d
-    out += row * length * width + d
+    out += r * of_y[0] + (row % batch) * of_y[1] + d
     taps = _load_taps(weight, r, d, width, mask, TAPS)
     shift = tl.load(bias + r * width + d, mask=mask, other=0.0)
     window = (tl.zeros([BLOCK], tl.float32),)
@@ -61,13 +61,13 @@ def conv_forward(
         x = tl.load(u + t * of_u[2], mask=mask, other=0.0).to(tl.float32)
         window = window[1:] + (x,)
         y = _convolved(shift, taps, window, TAPS)
-        tl.store(out + t * width, y * sigmoid(y), mask=mask)
+        tl.store(out + t * of_y[2], y * sigmoid(y), mask=mask)
 
 
 @triton.jit
 def conv_backward(
     grad_out, u, weight, bias, du, dweight, dbias,
-    of_u, of_out, batch, length, width,
+    of_u, of_out, of_y, batch, length, width,
     REVERSE: tl.constexpr, TAPS: tl.constexpr, SEGMENT: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Program as in `conv_forward`, from the segment's last step to its first, beginning with the
@@ -86,7 +86,7 @@ def conv_backward(
     backwards = (r == 1) != REVERSE
     u += r * of_u[0] + (row % batch) * of_u[1] + d
     grad_out += r * of_out[0] + (row % batch) * of_out[1] + d
-    du += row * length * width + d
+    du += r * of_y[0] + (row % batch) * of_y[1] + d
     taps = _load_taps(weight, r, d, width, mask, TAPS)
     shift = tl.load(bias + r * width + d, mask=mask, other=0.0)
     zero = tl.zeros([BLOCK], tl.float32)
@@ -123,7 +123,7 @@ def conv_backward(
             new_taps = new_taps + (d_taps[i] + g * window[i],)
             dx += taps[i] * grads[TAPS - 1 - i]
         d_taps = new_taps
-        tl.store(du + t * width, dx, mask=mask & (tl.zeros_like(d) + k < stop))
+        tl.store(du + t * of_y[2], dx, mask=mask & (tl.zeros_like(d) + k < stop))
     tl.store(dbias + place * width + d, d_shift, mask=mask)
     for i in tl.static_range(TAPS):
         tl.store(dweight + (place * TAPS + i) * width + d, d_taps[i], mask=mask)

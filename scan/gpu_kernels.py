@@ -33,7 +33,7 @@ from scan.gpu_step_kernels import (
 @triton.jit
 def scan_forward(
     u, delta, A, BC, D, z, bias, initial, out, last, borders,
-    of_u, of_delta, of_z, batch, length, width,
+    of_u, of_delta, of_z, of_y, batch, length, width,
     CHUNK: tl.constexpr, REVERSE: tl.constexpr, SOFTPLUS: tl.constexpr,
     HAS_D: tl.constexpr, HAS_Z: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_INITIAL: tl.constexpr,
     WANT_LAST: tl.constexpr, N: tl.constexpr, BLOCK: tl.constexpr, TILE: tl.constexpr,
@@ -50,7 +50,7 @@ def scan_forward(
     backwards = (r == 1) != REVERSE
     u, delta, z = start_of(u, of_u, r, i), start_of(delta, of_delta, r, i), start_of(z, of_z, r, i)
     bc = BC + row * length * 2 * N
-    out += row * length * width
+    out = start_of(out, of_y, r, i)
     borders += row * ((length - 1) // CHUNK) * N * width + d
     a2 = rates_of(A + r * N * width + d, width, mask, N)
     h = load_state(initial + row * N * width + d, width, mask, HAS_INITIAL, N, BLOCK)
@@ -68,14 +68,14 @@ def scan_forward(
         whole = stop - (stop - part * CHUNK) % TILE
         for first in range(part * CHUNK, whole, TILE):
             h = walk(
-                h, a2, u, delta, z, out, bc, of_u, of_delta, of_z,
-                first, length, width, backwards, shift, skip, d, mask, SOFTPLUS, HAS_Z, N, TILE,
+                h, a2, u, delta, z, out, bc, of_u, of_delta, of_z, of_y,
+                first, length, backwards, shift, skip, d, mask, SOFTPLUS, HAS_Z, N, TILE,
             )  # fmt: skip
             bc += TILE * 2 * N
         for first in range(whole, stop):
             h = walk(
-                h, a2, u, delta, z, out, bc, of_u, of_delta, of_z,
-                first, length, width, backwards, shift, skip, d, mask, SOFTPLUS, HAS_Z, N, 1,
+                h, a2, u, delta, z, out, bc, of_u, of_delta, of_z, of_y,
+                first, length, backwards, shift, skip, d, mask, SOFTPLUS, HAS_Z, N, 1,
             )  # fmt: skip
             bc += 2 * N
     if WANT_LAST:
@@ -85,11 +85,11 @@ def scan_forward(
 @triton.jit
 def scan_backward(
     grad_out, grad_last, u, delta, A, BC, D, z, bias, initial, borders,
-    du, ddelta, dA, dBC, dD, dz, dbias, dinitial, scratch, carry,
-    of_u, of_delta, of_z, of_out, directions, batch, length, width, groups,
+    du, ddelta, dA, dBC, dD, dz, dbias, dinitial, out, scratch, carry,
+    of_u, of_delta, of_z, of_out, of_y, directions, batch, length, width, groups,
     CHUNK: tl.constexpr, REVERSE: tl.constexpr, SOFTPLUS: tl.constexpr,
     HAS_D: tl.constexpr, HAS_Z: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_INITIAL: tl.constexpr,
-    HAS_LAST: tl.constexpr, N: tl.constexpr, BLOCK: tl.constexpr, TILE: tl.constexpr,
+    HAS_LAST: tl.constexpr, WANT_OUT: tl.constexpr, N: tl.constexpr, BLOCK: tl.constexpr, TILE: tl.constexpr,
     LEVELS: tl.constexpr,
 ):  # fmt: skip
     """Program = direction x group of sequences x channel block.
@@ -99,7 +99,8 @@ def scan_backward(
     tile one state index at a time, with the tile's decays and states in registers. The gradient of
     the state is handed from tile to tile in carry (r, groups, n, d).
     Sums over programs are left to the caller: dA (r, groups, n, d), which comes zeroed; dD, dbias
-    (r, groups, d); dBC (blocks, r, b, l, 2, n), in scanning order as BC is.
+    (r, groups, d); dBC (blocks, r, b, l, 2, n), in scanning order as BC is. du, ddelta, dz and out
+    (the forward pass' output again) share the strides of_y.
     """
     blocks = tl.cdiv(width, BLOCK)
     program = tl.program_id(0)
@@ -228,19 +229,23 @@ def scan_backward(
                     t = time_of(k, length, backwards)
                     here = mask & (tl.zeros_like(d) + j < inside)
                     x = tl.load(u_i + t * of_u[2] + d, mask=here, other=0.0).to(tl.float32)
-                    at = (row * length + t) * width + d
+                    at = r * of_y[0] + i * of_y[1] + t * of_y[2] + d
                     dstep = dsteps[j] + dxs[j] * x
                     if SOFTPLUS:
                         dstep *= sigmoid_from_softplus(steps[j])
                     d_shift += tl.where(here, dstep, 0.0)
                     tl.store(ddelta + at, dstep, mask=here)
                     tl.store(du + at, dxs[j] * steps[j] + skip * gys[j], mask=here)
+                    y = ys[j]
                     if HAS_Z:
                         gate = tl.load(z_i + t * of_z[2] + d, mask=here, other=0.0).to(tl.float32)
                         grad = tl.load(grad_i + t * of_out[2] + d, mask=here, other=0.0)
                         opened = sigmoid(gate)
                         slope = opened * (1.0 + gate * (1.0 - opened))
-                        tl.store(dz + at, ys[j] * grad.to(tl.float32) * slope, mask=here)
+                        tl.store(dz + at, y * grad.to(tl.float32) * slope, mask=here)
+                        y *= gate * opened
+                    if WANT_OUT:
+                        tl.store(out + at, y, mask=here)
         if HAS_INITIAL:
             tl.debug_barrier()
             for m in range(N):

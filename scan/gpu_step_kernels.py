@@ -97,8 +97,8 @@ def advance(
 
 @triton.jit
 def walk(
-    h, a2, u, delta, z, out, bc, of_u, of_delta, of_z,
-    first, length, width, backwards, shift, skip, d, mask,
+    h, a2, u, delta, z, out, bc, of_u, of_delta, of_z, of_y,
+    first, length, backwards, shift, skip, d, mask,
     SOFTPLUS: tl.constexpr, HAS_Z: tl.constexpr, N: tl.constexpr, COUNT: tl.constexpr,
 ):  # fmt: skip
     """As `advance`, and the outputs of the steps stored: behind all loads, because no load may
@@ -120,7 +120,7 @@ def walk(
             y *= gates[j] * sigmoid(gates[j])
         ys = ys + (y,)
     for j in tl.static_range(COUNT):
-        tl.store(out + time_of(first + j, length, backwards) * width + d, ys[j], mask=mask)
+        tl.store(out + time_of(first + j, length, backwards) * of_y[2] + d, ys[j], mask=mask)
     return h
 
 

@@ -7,6 +7,8 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from scan.arrays import laid_out_as
+
 
 class Inputs(NamedTuple):
     """The tensors of `scan.selective_scan`, None where absent, each with directions r in front.
@@ -34,6 +36,8 @@ class Inputs(NamedTuple):
 
 # The tensors that run along the sequence; the others are parameters and states.
 SEQUENCES = ("u", "delta", "B", "C", "z")
+# Those of the shape of u, and so the tensors of a backward pass that are laid out as it is.
+AS_U = ("u", "delta", "z", "out")
 
 
 class Options(NamedTuple):
@@ -50,8 +54,8 @@ class Backend(Protocol):
     """A module with these functions. No output may alias an input or another output."""
 
     def forward(self, inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:
-        """The output (r, b, l, d) in u's dtype, the last state (r, b, d, n) in the computing
-        one, and what the backward pass needs.
+        """The output (r, b, l, d) in u's dtype and laid out as `scan.arrays.empty_as(u)`, the last
+        state (r, b, d, n) in the computing one, and what the backward pass needs.
 
         That is the state with which each chunk but the first begins, in scanning order:
         (r, b, ceil(l / chunk) - 1, n, d).
@@ -64,9 +68,12 @@ class Backend(Protocol):
         inputs: Inputs,
         borders: Tensor,
         options: Options,
+        want_out: bool = False,
     ) -> list[Tensor]:
-        """The gradient of each input in its dtype and shape, contiguous, in the order of `Inputs`;
-        of size 0 for an absent one."""
+        """The gradient of each input in its dtype and shape, in the order of `Inputs`; of size 0
+        for an absent one. Behind them the output again, of size 0 unless it is wanted: whoever did
+        not keep it has it at no further pass over the sequence. Those of u's shape are laid out as
+        `scan.arrays.empty_as(u)`, all others contiguous."""
 
 
 FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -95,11 +102,19 @@ def refuse_forward_mode() -> None:
         )
 
 
-def absent_as_empty(gradients: list[Tensor | None], inputs: Inputs) -> list[Tensor]:
-    """Gradients in the dtypes of the inputs; a tensor of size 0 where there is none."""
+def absent_as_empty(
+    gradients: list[Tensor | None], inputs: Inputs, out: Tensor | None = None
+) -> list[Tensor]:
+    """What `Backend.backward` returns, from gradients of any dtype and layout, None for none."""
+    u = inputs.u
+    names = (*Inputs._fields, "out")
     return [
-        inputs.u.new_empty(0) if x is None or gradient is None else gradient.to(x.dtype)
-        for gradient, x in zip(gradients, inputs, strict=True)
+        u.new_empty(0)
+        if x is None or value is None
+        else laid_out_as(u, value, x.dtype)
+        if name in AS_U
+        else value.to(x.dtype).contiguous()
+        for name, value, x in zip(names, [*gradients, out], [*inputs, u], strict=True)
     ]
 
 

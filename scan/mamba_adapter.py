@@ -12,6 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from scan.arrays import laid_out_as
 from scan.interface import SEQUENCES, Inputs, Options, absent_as_empty, directions
 
 
@@ -23,7 +24,7 @@ def forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:
         results.append((_turn_back(out, way), last))
     out, last = (torch.stack(parts) for parts in zip(*results, strict=True))
     last = last.float() if options.want_last else last.new_empty(0, dtype=torch.float32)
-    return out.to(inputs.u.dtype), last, kept(inputs, options)
+    return laid_out_as(inputs.u, out), last, kept(inputs, options)
 
 
 def kept(inputs: Inputs, options: Options) -> Tensor:
@@ -32,14 +33,19 @@ def kept(inputs: Inputs, options: Options) -> Tensor:
 
 
 def backward(
-    grad_out: Tensor, grad_last: Tensor | None, inputs: Inputs, borders: Tensor, options: Options
+    grad_out: Tensor,
+    grad_last: Tensor | None,
+    inputs: Inputs,
+    borders: Tensor,
+    options: Options,
+    want_out: bool = False,
 ) -> list[Tensor]:
     """See `scan.interface.Backend`."""
     if grad_last is not None:
         raise ValueError(
             "backend 'mamba_ssm' has no gradient for the last state. Use 'triton' or 'chunked'."
         )
-    results = []
+    results, outputs = [], []
     for r, way in enumerate(directions(inputs, options)):
         # The function is the package's own autograd node: what is differentiated is exactly what
         # it is given.
@@ -49,6 +55,7 @@ def backward(
             ]
             out, _ = _call(Inputs(*leaves), way)  # type: ignore[arg-type]
             given = [x for x in leaves if x is not None]
+            outputs.append(_turn_back(out.detach(), way))
             grad = _turn(grad_out[r].to(out.dtype), way)
             found = iter(torch.autograd.grad(out, given, grad))
         grads = [None if x is None else next(found) for x in leaves]
@@ -61,7 +68,7 @@ def backward(
     gradients = [
         None if parts[0] is None else torch.stack(parts) for parts in zip(*results, strict=True)
     ]
-    return absent_as_empty(gradients, inputs)
+    return absent_as_empty(gradients, inputs, torch.stack(outputs) if want_out else None)
 
 
 def _turn(x: Tensor, options: Options) -> Tensor:

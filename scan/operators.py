@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from scan.interface import Backend, Inputs, Options, borders
+from scan.arrays import empty_as
+from scan.interface import AS_U, Backend, Inputs, Options, borders
 
 NAMESPACE = "bsbimamba"
 
@@ -52,11 +53,10 @@ def make_operator(name: str, backend: Backend, kept: Callable = borders) -> Call
     @scan.register_fake
     def _(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
         inputs, options = Inputs(*arguments[:9]), Options(*arguments[9:])
-        r, b, length, d = inputs.u.shape
-        new = inputs.u.new_empty
+        r, b, _, d = inputs.u.shape
         state = (r, b, d, inputs.A.shape[2]) if options.want_last else (0,)
-        last = new(state, dtype=inputs.compute_dtype)
-        return new(r, b, length, d), last, kept(inputs, options)
+        last = inputs.u.new_empty(state, dtype=inputs.compute_dtype)
+        return empty_as(inputs.u), last, kept(inputs, options)
 
     @torch.library.custom_op(f"{NAMESPACE}::scan_{name}_backward", mutates_args=())
     def scan_backward(
@@ -76,18 +76,27 @@ def make_operator(name: str, backend: Backend, kept: Callable = borders) -> Call
         reverse: bool,
         chunk_size: int,
         want_last: bool,
+        want_out: bool,
     ) -> list[Tensor]:
         inputs = Inputs(u, delta, A, B, C, D, z, delta_bias, initial_state)
         options = Options(delta_softplus, reverse, chunk_size, want_last)
         # Whoever calls backward() inside autocast still gets gradients in full precision.
         with torch.autocast(u.device.type, enabled=False):
-            return backend.backward(grad_out, grad_last, inputs, borders, options)
+            return backend.backward(grad_out, grad_last, inputs, borders, options, want_out)
 
     @scan_backward.register_fake
     def _(grad_out: Tensor, grad_last: Tensor | None, *arguments: Any) -> list[Tensor]:
-        inputs = Inputs(*arguments[:9])
-        new = inputs.u.new_empty
-        return [new(0) if x is None else new(x.shape, dtype=x.dtype) for x in inputs]
+        inputs, want_out = Inputs(*arguments[:9]), arguments[-1]
+        u = inputs.u
+        gradients = [
+            u.new_empty(0)
+            if x is None
+            else empty_as(u, x.dtype)
+            if name in AS_U
+            else x.new_empty(x.shape)
+            for name, x in zip(Inputs._fields, inputs, strict=True)
+        ]
+        return [*gradients, empty_as(u) if want_out else u.new_empty(0)]
 
     @register_flop_formula(getattr(getattr(torch.ops, NAMESPACE), f"scan_{name}"))
     def _(u: Any, delta: Any, A: Any, *arguments: Any, **keywords: Any) -> int:
@@ -107,7 +116,7 @@ def make_operator(name: str, backend: Backend, kept: Callable = borders) -> Call
             grad_last = None  # tracing makes one up for the tensor of size 0
         if grad_out is None:
             grad_out = torch.zeros(saved[0].shape, dtype=saved[0].dtype, device=saved[0].device)
-        grads = scan_backward(grad_out, grad_last, *saved, *ctx.options)
+        grads = scan_backward(grad_out, grad_last, *saved, *ctx.options, False)
         wanted = (
             grad if x is not None and needed else None
             for grad, x, needed in zip(grads, saved, ctx.needs_input_grad, strict=False)

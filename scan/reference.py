@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scan.interface import Inputs, Options
+from scan.arrays import laid_out_as
+from scan.interface import Inputs, Options, absent_as_empty, directions, one_direction
 
 
 def selective_scan_reference(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor]:
@@ -40,3 +41,31 @@ def selective_scan_reference(inputs: Inputs, options: Options) -> tuple[Tensor, 
     if z is not None:
         y = y * F.silu(z)
     return y, state
+
+
+def scan_reference(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor]:
+    """`selective_scan_reference` in all directions, in the computing dtype."""
+    results = [
+        selective_scan_reference(one_direction(inputs, r, inputs.compute_dtype), way)
+        for r, way in enumerate(directions(inputs, options))
+    ]
+    out, last = (torch.stack(parts) for parts in zip(*results, strict=True))
+    return out, last
+
+
+def forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor]:
+    """See `scan.passes.scan_forward`; keeps nothing."""
+    out, _ = scan_reference(inputs, options)
+    return laid_out_as(inputs.u, out), out.new_empty(0)
+
+
+def backward(grad_out: Tensor, inputs: Inputs, options: Options) -> tuple[Inputs, Tensor]:
+    """See `scan.passes.scan_backward`; by autograd, through all of it again."""
+    with torch.enable_grad():
+        leaves = Inputs(*(x if x is None else x.detach().requires_grad_() for x in inputs))  # type: ignore[arg-type]
+        out, _ = scan_reference(leaves, options)
+        given = [x for x in leaves if x is not None]
+        found = iter(torch.autograd.grad(out, given, grad_out.to(out.dtype)))
+    gradients = [None if x is None else next(found) for x in leaves]
+    *parts, again = absent_as_empty(gradients, inputs, out.detach())
+    return Inputs(*parts), again

@@ -201,7 +201,7 @@ def test_a_forked_child_scans_as_its_parent_does() -> None:
         "child = os.fork()\n"
         "out, last, kept = torch.ops.bsbimamba.scan_cpu(*x.values(), True, False, 64, True)\n"
         "backward = torch.ops.bsbimamba.scan_cpu_backward\n"
-        "backward(out, last, *x.values(), kept, True, False, 64, True)\n"
+        "backward(out, last, *x.values(), kept, True, False, 64, True, False)\n"
         "same = torch.equal(out[0], got['out'])\n"
         "if child == 0: sys.exit(0 if same else 1)\n"
         "assert same and os.waitpid(child, 0)[1] == 0\n"

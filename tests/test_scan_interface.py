@@ -35,7 +35,9 @@ def test_operators_keep_torchs_contract(
     detached = [None if x is None else x.detach() for x in tensors]
     out, last, borders = operator(*detached, True, False, 4, True)
     backward = getattr(torch.ops.bsbimamba, f"scan_{backend}_backward")
-    torch.library.opcheck(backward, (out, last, *detached, borders, True, False, 4, True))
+    for want_out in (False, True):
+        given = (out, last, *detached, borders, True, False, 4, True, want_out)
+        torch.library.opcheck(backward, given)
 
 
 @pytest.mark.parametrize("backend", [*FAST, "auto"])

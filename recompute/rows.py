@@ -1,0 +1,127 @@
+"""What the parts share: how sequences lie in memory, in which pieces they are taken, and their norm.
+
+Sequences (n, l, c) are taken as they lie: sequence by sequence, or step by step, as a view of
+(l, n, c). Products and norms go over rows (m, c), m = n l in the order of memory, so that no path
+of a network needs a transposed copy.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+# False keeps all that the backward pass uses; True keeps the products that are dear to compute;
+# "full" keeps the input alone. What is not kept is computed again.
+Checkpointing = bool | Literal["full"]
+
+# Rows of a piece: on a CPU so many that what a step of the computation leaves is still in the cache
+# for the next one. On a GPU each piece costs some twenty launches, and it has no such cache.
+_CPU_ROWS, _GPU_ROWS = 8192, 16384
+_GPU_PIECES = 3
+
+
+def check_checkpointing(mode: Checkpointing) -> Checkpointing:
+    """The mode, or ValueError."""
+    if mode not in (False, True, "full"):
+        raise ValueError(f"use_checkpoint is {mode!r}, expected False, True or 'full'")
+    return mode
+
+
+class Layout(NamedTuple):
+    """How sequences (n, l, ·) lie in memory: by steps, (l, n, ·), or by sequences."""
+
+    sequences: int
+    length: int
+    by_steps: bool
+
+    def rows(self, x: Tensor) -> Tensor:
+        """(n, l, c) or (r, n, l, d) to rows (m, c) or (m, r d); a view of what lies like this."""
+        if x.dim() == 4:
+            x = x.permute((2, 1, 0, 3) if self.by_steps else (1, 2, 0, 3)).flatten(2)
+        elif self.by_steps:
+            x = x.transpose(0, 1)
+        return x.flatten(0, 1)
+
+    def directions(self, rows: Tensor, r: int) -> Tensor:
+        """Rows (m, r d) to (r, n, l, d); a view."""
+        split = self._split(rows).unflatten(-1, (r, -1))
+        return split.permute((2, 1, 0, 3) if self.by_steps else (2, 0, 1, 3))
+
+    def back(self, rows: Tensor) -> Tensor:
+        """Rows (m, c) to (n, l, c); a view."""
+        split = self._split(rows)
+        return split.transpose(0, 1) if self.by_steps else split
+
+    def _split(self, rows: Tensor) -> Tensor:
+        outer, inner = self.sequences, self.length
+        return rows.unflatten(0, (inner, outer) if self.by_steps else (outer, inner))
+
+
+def lies_by_steps(x: Tensor) -> bool:
+    """Whether x (n, l, c) is best taken as the view of (l, n, c) that it is."""
+    return not x.is_contiguous() and x.stride(0) < x.stride(1)
+
+
+def pieces(n: int, length: int, device: torch.device) -> list[slice]:
+    """n sequences of `length` rows each in shares that are computed one after the other.
+
+    They bound what is in memory in passing, in both passes.
+    """
+    if device.type == "cpu":
+        limit = _CPU_ROWS
+    else:
+        limit = max(_GPU_ROWS, -(-n * length // _GPU_PIECES))
+    count = -(-n // max(1, limit // length))
+    size = -(-n // count)
+    return [slice(start, min(start + size, n)) for start in range(0, n, size)]
+
+
+def join(parts: list[Tensor], layout_by_steps: bool) -> Tensor:
+    """Pieces (n, l, c) put together again, in the order of memory that they have."""
+    if len(parts) == 1:
+        return parts[0]
+    if layout_by_steps:
+        return torch.cat([part.transpose(0, 1) for part in parts], 1).transpose(0, 1)
+    return torch.cat(parts)
+
+
+def norm_forward(
+    rows: Tensor, weight: Tensor, bias: Tensor, epsilon: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """LayerNorm over the channels of rows (m, c), in the dtype of its weights; and the means and
+    inverse deviations (m, 1) that it took."""
+    return torch.native_layer_norm(
+        rows.to(weight.dtype), rows.shape[-1:], weight, bias, epsilon
+    )
+
+
+def norm_backward(
+    grad: Tensor, rows: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor, bias: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of rows (m, c), weight and bias, from that of the output."""
+    dx, dweight, dbias = torch.ops.aten.native_layer_norm_backward(
+        grad.to(weight.dtype),
+        rows.to(weight.dtype),
+        rows.shape[-1:],
+        mean,
+        rstd,
+        weight,
+        bias,
+        [True, True, True],
+    )
+    return dx.to(rows.dtype), dweight, dbias
+
+
+def wide(x: Tensor) -> Tensor:
+    """In float32 at least: what is summed over pieces."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def compute_dtype(x: Tensor) -> torch.dtype:
+    """Of the products: what autocast says where it is on, else x's."""
+    device = x.device.type
+    if torch.is_autocast_enabled(device) and x.dtype != torch.float64:
+        return torch.get_autocast_dtype(device)
+    return x.dtype

@@ -1,0 +1,140 @@
+"""The gated feed-forward with the norm before it, piece by piece in both passes.
+
+    x → norm → gate and value → silu(gate) value → output
+
+Shazeer, "GLU Variants Improve Transformer", 2020 (arXiv:2002.05202), equation 6. Checkpointed, the
+product of gate and value is kept; the norm and what is elementwise are computed again.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from recompute.rows import (
+    Checkpointing,
+    compute_dtype,
+    norm_backward,
+    norm_forward,
+    pieces,
+    wide,
+)
+
+
+class Weights(NamedTuple):
+    """norm, norm_bias (c); into (2 h, c), the gate's rows before the value's; out (c, h)."""
+
+    norm: Tensor
+    norm_bias: Tensor
+    into: Tensor
+    out: Tensor
+
+
+class Settings(NamedTuple):
+    """checkpoint: what is kept. epsilon: of the norm. dtype: of the products."""
+
+    checkpoint: Checkpointing
+    epsilon: float
+    dtype: torch.dtype
+
+
+class _Piece(NamedTuple):
+    """What there is of a piece's rows: None where it has to be computed."""
+
+    normed: Any = None  # (m, c)
+    mean: Any = None
+    rstd: Any = None
+    both: Any = None  # gate and value, (m, 2 h)
+    opened: Any = None  # silu(gate), (m, h)
+    product: Any = None  # (m, h)
+
+
+_KEPT: dict[Checkpointing, tuple[str, ...]] = {
+    False: _Piece._fields,
+    True: ("mean", "rstd", "both"),
+    "full": (),
+}
+
+
+def swiglu(x: Tensor, weights: Weights, checkpoint: Checkpointing, epsilon: float = 1e-5) -> Tensor:
+    """The feed-forward of x (..., c), whose rows are contiguous, in autocast's dtype where that is
+    on. Gives (..., c)."""
+    if not x.numel():
+        return x.clone()
+    settings = Settings(checkpoint, epsilon, compute_dtype(x))
+    return _SwiGLU.apply(x.reshape(-1, x.shape[-1]), settings, *weights).view_as(x)
+
+
+class _SwiGLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, settings: Settings, *weights: Tensor) -> Tensor:
+        w = Weights(*weights)
+        names = _KEPT[settings.checkpoint] if any(ctx.needs_input_grad) else ()
+        outputs, kept = [], []
+        with torch.autocast(x.device.type, enabled=False):
+            into, out = w.into.to(settings.dtype), w.out.to(settings.dtype)
+            for part in pieces(len(x), 1, x.device):
+                piece = _completed(_Piece(), x[part], into, w, settings)
+                kept += [getattr(piece, name) for name in names]
+                outputs.append(piece.product @ out.mT)
+                del piece
+        ctx.settings = settings
+        ctx.save_for_backward(x, *weights, *kept)
+        return torch.cat(outputs) if len(outputs) > 1 else outputs[0]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        settings: Settings = ctx.settings
+        x, *saved = ctx.saved_tensors
+        w = Weights(*saved[: len(Weights._fields)])
+        kept = saved[len(Weights._fields) :]
+        names = _KEPT[settings.checkpoint]
+        sums = [torch.zeros_like(weight) for weight in w]
+        gradients = []
+        with torch.autocast(x.device.type, enabled=False):
+            into, out = w.into.to(settings.dtype), w.out.to(settings.dtype)
+            for number, part in enumerate(pieces(len(x), 1, x.device)):
+                own = kept[number * len(names) : (number + 1) * len(names)]
+                piece = _Piece(**dict(zip(names, own, strict=True)))
+                piece = _completed(piece, x[part], into, w, settings)
+                g = grad[part].to(settings.dtype)
+                dout = g.mT @ piece.product
+                gate, value = piece.both.chunk(2, dim=-1)
+                dproduct = g @ out
+                dboth = torch.empty_like(piece.both)
+                dgate, dvalue = dboth.chunk(2, dim=-1)
+                torch.mul(dproduct, piece.opened, out=dvalue)
+                dopened = dproduct.mul_(value)
+                dgate.copy_(torch.ops.aten.silu_backward(dopened, gate))
+                del dproduct, dopened, gate, value
+                dinto = dboth.mT @ piece.normed
+                dnormed = dboth @ into
+                dx, dnorm, dbias = norm_backward(
+                    dnormed, x[part], piece.mean, piece.rstd, w.norm, w.norm_bias
+                )
+                gradients.append(dx)
+                for total, value_ in zip(sums, (dnorm, dbias, dinto, dout), strict=True):
+                    total.add_(wide(value_))
+        dx = torch.cat(gradients) if len(gradients) > 1 else gradients[0]
+        return dx, None, *sums
+
+
+def _completed(
+    piece: _Piece, rows: Tensor, into: Tensor, w: Weights, settings: Settings
+) -> _Piece:
+    """The piece with all that was missing; `into` in the products' dtype."""
+    normed, mean, rstd, both, opened, product = piece
+    if normed is None:
+        normed, mean, rstd = norm_forward(rows, w.norm, w.norm_bias, settings.epsilon)
+        normed = normed.to(settings.dtype)
+    if both is None:
+        both = normed @ into.mT
+    gate, value = both.chunk(2, dim=-1)
+    if opened is None:
+        opened = F.silu(gate)
+    if product is None:
+        product = opened * value
+    return _Piece(normed, mean, rstd, both, opened, product)
