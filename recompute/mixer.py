@@ -24,6 +24,7 @@ from recompute.rows import (
     Checkpointing,
     Layout,
     compute_dtype,
+    fields,
     join,
     lies_by_steps,
     norm_backward,
@@ -133,7 +134,7 @@ class _Mix(torch.autograd.Function):
             for part in pieces(len(x), x.shape[1], x.device):
                 layout = Layout(part.stop - part.start, x.shape[1], by_steps)
                 piece = _completed(_Piece(), layout.rows(x[part]), layout, matrices, settings)
-                kept += [getattr(piece, name) for name in names]
+                kept += fields(piece, names)
                 y = layout.rows(piece.out)
                 del piece
                 outputs.append(layout.back(_affine(y, matrices.out, w.out_bias)))

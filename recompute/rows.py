@@ -7,7 +7,7 @@ of a network needs a transposed copy.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -112,6 +112,11 @@ def norm_backward(
         [True, True, True],
     )
     return dx.to(rows.dtype), dweight, dbias
+
+
+def fields(piece: NamedTuple, names: tuple[str, ...]) -> list[Any]:
+    """Those of a piece that are kept."""
+    return [getattr(piece, name) for name in names]
 
 
 def wide(x: Tensor) -> Tensor:

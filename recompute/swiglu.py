@@ -17,6 +17,7 @@ from torch import Tensor
 from recompute.rows import (
     Checkpointing,
     compute_dtype,
+    fields,
     norm_backward,
     norm_forward,
     pieces,
@@ -78,7 +79,7 @@ class _SwiGLU(torch.autograd.Function):
             into, out = w.into.to(settings.dtype), w.out.to(settings.dtype)
             for part in pieces(len(x), 1, x.device):
                 piece = _completed(_Piece(), x[part], into, w, settings)
-                kept += [getattr(piece, name) for name in names]
+                kept += fields(piece, names)
                 outputs.append(piece.product @ out.mT)
                 del piece
         ctx.settings = settings

@@ -79,7 +79,7 @@ def test_a_pure_tone_lands_in_its_band(bin_: int) -> None:
     t = torch.arange(4 * N_FFT)
     tone = torch.cos(2 * math.pi * bin_ * t / N_FFT)[None]
     spectrum = stft(tone)[..., 6:8]  # away from the ends
-    response = (split(spectrum) - split(torch.zeros_like(spectrum))).norm(dim=-1)[0, :, 0]
+    response = (split(spectrum) - split(torch.zeros_like(spectrum))).norm(dim=-1)[:, 0, 0]
     band = int(np.searchsorted(np.cumsum(WIDTHS), bin_, side="right"))
     # The window spreads a tone over three bins, and compression lifts its skirts.
     assert abs(int(response.argmax()) - band) <= (bin_ + 1 in np.cumsum(WIDTHS))
@@ -100,7 +100,7 @@ def test_band_linear_is_that_many_linears() -> None:
 
 
 def test_norms() -> None:
-    x = 3 + 2 * torch.randn(2, 31, 9, 6)
+    x = 3 + 2 * torch.randn(31, 2, 9, 6)
     over_channels = Norm(6)(x)
     torch.testing.assert_close(over_channels, nn.LayerNorm(6)(x))
     over_frames = Norm(6, over_frames=True)(x)
@@ -135,7 +135,7 @@ def test_a_silent_decoder_is_the_identity_filter() -> None:
         for group in decoder.decoders:
             for parameter in group.output.parameters():
                 parameter.zero_()
-    taps = decoder(torch.randn(1, BANDS, 6, 8))
+    taps = decoder(torch.randn(BANDS, 1, 6, 8))
     assert taps.shape == (1, BINS, 6, 3)
     spectrum = torch.randn(1, BINS, 6, dtype=torch.complex64)
     assert torch.equal(apply_filter(taps, spectrum), spectrum)
@@ -144,9 +144,9 @@ def test_a_silent_decoder_is_the_identity_filter() -> None:
 @pytest.mark.parametrize("hidden", [4, [3] * 11 + [5] * 20])
 def test_each_band_is_decoded_from_itself_alone(hidden: int | list[int]) -> None:
     decoder = MaskDecoder(8, hidden)
-    x = torch.randn(1, BANDS, 2, 8)
+    x = torch.randn(BANDS, 1, 2, 8)
     changed = x.clone()
-    changed[:, 12] += torch.randn(8)
+    changed[12] += torch.randn(8)
     moved = (decoder(x) - decoder(changed)).abs().amax((0, 2, 3)) > 0
     bins = slice(sum(WIDTHS[:12]), sum(WIDTHS[:13]))
     assert moved[bins].all()
@@ -160,6 +160,6 @@ def test_paths_scan_along_their_axis() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x.roll(1, dims=1)
 
-    x = torch.randn(2, 31, 5, 3)
+    x = torch.randn(31, 2, 5, 3)
     assert torch.equal(along_time(Shift(), x), x.roll(1, dims=2))
-    assert torch.equal(along_bands(Shift(), x), x.roll(1, dims=1))
+    assert torch.equal(along_bands(Shift(), x), x.roll(1, dims=0))

@@ -1,0 +1,182 @@
+"""What is computed in pieces, with backward passes by hand, against autograd in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from plain_path import plain_pair, plain_swiglu
+from torch import Tensor, nn
+
+from bandsplit.bands import Norm
+from bandsplit.path import SwiGLU
+from benchmarks.activations import saved_bytes
+from real_mamba_optimized import BidirectionalMambaBlock, MambaBlock
+from recompute import rows
+
+MODES = (False, True, "full")
+
+
+def norm_of(channels: int) -> Norm:
+    norm = Norm(channels)
+    with torch.no_grad():
+        norm.weight.uniform_(0.5, 1.5)
+        norm.bias.normal_()
+    return norm
+
+
+def sequences(by_steps: bool, n: int = 5, length: int = 37, channels: int = 24) -> Tensor:
+    """(n, l, c) in float64, as it is or as a view of (l, n, c)."""
+    if by_steps:
+        return torch.randn(length, n, channels, dtype=torch.float64).transpose(0, 1)
+    return torch.randn(n, length, channels, dtype=torch.float64)
+
+
+def results(
+    function: Callable[[Tensor], Tensor], modules: list[nn.Module], x: Tensor
+) -> dict[str, Tensor]:
+    """The output, and the gradients of x and of all parameters for a fixed function of it."""
+    x = x.detach().requires_grad_()
+    named = {f"{i}.{k}": p for i, m in enumerate(modules) for k, p in m.named_parameters()}
+    out = function(x)
+    probe = torch.randn(
+        out.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(3)
+    ).to(out.dtype)
+    gradients = torch.autograd.grad(out, [x, *named.values()], probe)
+    return {"out": out.detach(), **dict(zip(["x", *named], gradients, strict=True))}
+
+
+def assert_equal(got: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float) -> None:
+    assert got.keys() == expected.keys()
+    for name, reference in expected.items():
+        error = (got[name].double() - reference.double()).abs().max()
+        assert error <= tolerance * reference.abs().max(), (name, error)
+
+
+@pytest.fixture(params=[False, True], ids=["by sequences", "by steps"])
+def by_steps(request: pytest.FixtureRequest) -> bool:
+    return request.param
+
+
+@pytest.fixture(params=[1, 74, 10**6], ids=["one a piece", "two a piece", "one piece"])
+def pieces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "_CPU_ROWS", request.param)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("normed", [False, True])
+def test_both_directions_against_autograd(
+    mode: Any, normed: bool, by_steps: bool, pieces: None
+) -> None:
+    block = BidirectionalMambaBlock(24, d_state=5, chunk_size=8, use_checkpoint=mode).double()
+    norm = norm_of(24).double() if normed else None
+    modules = [block] if norm is None else [block, norm]
+    x = sequences(by_steps)
+    got = results(lambda x: block(x, norm), modules, x)
+    expected = results(lambda x: plain_pair(block, x, norm), modules, x)
+    # A is a float32 in the module: exp(A_log) in float64 differs from its own in the last bits.
+    assert_equal(got, expected, 1e-10)
+    assert got["out"].stride() == x.stride()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_feed_forward_against_autograd(mode: Any, pieces: None) -> None:
+    module, norm = SwiGLU(24, 48).double(), norm_of(24).double()
+    x = torch.randn(3, 2, 37, 24, dtype=torch.float64)
+    got = results(lambda x: module(x, norm, mode), [module, norm], x)
+    assert_equal(got, results(lambda x: plain_swiglu(module, x, norm), [module, norm], x), 1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_no_bit_depends_on_what_is_kept(dtype: torch.dtype, by_steps: bool, pieces: None) -> None:
+    """Also under autocast, where the wide tensors are of half precision."""
+    torch.manual_seed(0)
+    block, norm = BidirectionalMambaBlock(32, chunk_size=8), norm_of(32)
+    module = SwiGLU(32, 64)
+    x = sequences(by_steps, channels=32).float()
+    found = []
+    for mode in MODES:
+        block.forward_mamba.use_checkpoint = mode
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            mixed = results(lambda x: block(x, norm), [block, norm], x)
+            fed = results(lambda x, mode=mode: module(x, norm, mode), [module, norm], x)
+        assert mixed["out"].dtype == fed["out"].dtype == dtype
+        assert all(mixed[name].dtype == torch.float32 for name in mixed if name != "out")
+        found.append([*mixed.values(), *fed.values()])
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+
+
+def test_half_precision_is_near_to_single() -> None:
+    torch.manual_seed(0)
+    block, norm = BidirectionalMambaBlock(32), norm_of(32)
+    x = sequences(False, channels=32).float()
+    expected = results(lambda x: block(x, norm), [block, norm], x)
+    with torch.autocast("cpu", torch.bfloat16):
+        got = results(lambda x: block(x, norm), [block, norm], x)
+    assert_equal(got, expected, 0.06)
+
+
+# Dynamo makes an instance of the autograd function, and PyTorch warns of that.
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+@pytest.mark.parametrize("mode", MODES)
+def test_a_graph_can_be_walked_twice_and_compiled(mode: Any) -> None:
+    block, norm = BidirectionalMambaBlock(16, use_checkpoint=mode), norm_of(16)
+    x = torch.randn(2, 9, 16, requires_grad=True)
+    out = block(x, norm)
+    first, second = (torch.autograd.grad(out.sum(), x, retain_graph=True)[0] for _ in range(2))
+    assert torch.equal(first, second)
+    compiled = torch.compile(lambda x: block(x, norm), backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), out)
+    torch.testing.assert_close(torch.autograd.grad(compiled(x).sum(), x)[0], first)
+
+
+def test_what_is_kept_grows_by_what_is_said_to_be_kept() -> None:
+    """Bytes for one more sequence of the path's real width, counted by hand."""
+    length, c, d, s, k = 130, 192, 384, 16, 12
+
+    def more(mode: Any) -> int:
+        block, norm = BidirectionalMambaBlock(c, use_checkpoint=mode), norm_of(c)
+        x = [torch.randn(n, length, c, requires_grad=True) for n in (2, 3)]
+        few, many = (saved_bytes(lambda x=x: block(x, norm)) for x in x)
+        return many - few
+
+    borders = 2 * 2 * d * s  # two directions, two chunks begin within 130 steps
+    products = length * 2 * (2 * d + k + 2 * s)
+    means = 2 * length
+    everything = length * (c + 2 * 3 * d)  # normed; convolved, steps and output of two directions
+    assert more("full") == 4 * length * c
+    assert more(True) == 4 * (length * c + products + means + borders)
+    assert more(False) == 4 * (length * c + products + means + borders + everything)
+
+
+def test_nothing_is_kept_without_gradients() -> None:
+    block, norm = BidirectionalMambaBlock(16), norm_of(16)
+    x = torch.randn(2, 9, 16)
+    with torch.no_grad():
+        assert saved_bytes(lambda: block(x, norm)) == 0
+        assert torch.equal(block(x, norm), block(x.requires_grad_(), norm))
+
+
+def test_pieces_cover_all_sequences_evenly() -> None:
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    for n, length, device in ((186, 251, cpu), (1506, 31, gpu), (1, 10**6, cpu), (7, 1, gpu)):
+        parts = rows.pieces(n, length, device)
+        assert [i for part in parts for i in range(part.start, part.stop)] == list(range(n))
+        sizes = {part.stop - part.start for part in parts[:-1]}
+        assert len(sizes) <= 1
+        assert device == cpu or len(parts) <= 3
+    assert len(rows.pieces(186, 251, cpu)) == 6
+
+
+@pytest.mark.parametrize("mode", [None, "some", 2])
+def test_an_unknown_way_of_checkpointing_is_refused(mode: Any) -> None:
+    with pytest.raises(ValueError, match=f"use_checkpoint is {mode!r}"):
+        MambaBlock(16, use_checkpoint=mode)
+
+
+def test_an_empty_batch_gives_an_empty_result() -> None:
+    block = MambaBlock(16)
+    assert block(torch.zeros(0, 5, 16)).shape == (0, 5, 16)
