@@ -47,7 +47,7 @@ bench: .venv/development
 bench-gpu: .venv/development
 	$(BIN)/python -m pytest -m gpu
 	$(BIN)/python -m benchmarks.scan --device cuda
-	$(BIN)/python -m benchmarks.training --device cuda
+	$(BIN)/python -m benchmarks.step --device cuda
 	$(BIN)/python -m benchmarks.convolution --device cuda
 	$(BIN)/python -W ignore -m benchmarks.gpu_resources
 	$(BIN)/python -m benchmarks.gpu_tune
