@@ -81,8 +81,9 @@ def findings(
 
 
 def verdicts(found: list[dict[str, Any]]) -> str:
-    """Findings as a table."""
-    return markdown(["", "found", "target", ""], [_cells(x) for x in found])
+    """Findings as a table; nothing where there are none."""
+    rows = [_cells(x) for x in found]
+    return markdown(["", "found", "target", ""], rows) if rows else ""
 
 
 def _of_checkpointing(name: str, runs: Mapping[Candidate, Run]) -> list[Finding]:

@@ -66,7 +66,10 @@ class Measured:
         tensors = [x for x in tree_leaves(states) if isinstance(x, torch.Tensor)]
         self.resident = sum(x.nbytes for x in tensors)
         batch = next(batches)
-        self.saved = saved_bytes(lambda: self._forward(batch), self.device)
+        clean, noisy = (batch[side].to(self.device) for side in ("clean", "noisy"))
+        weights = vars(self.learner.config.loss)
+        losses = self.learner.losses
+        self.saved = saved_bytes(lambda: losses(clean, noisy, weights)[0], self.device)
         # What is left of the last step's gradients is neither there before nor taken anew.
         for optimizer in (self.learner.optimizer, self.learner.adversary.optimizer):
             optimizer.zero_grad(set_to_none=True)
@@ -92,10 +95,6 @@ class Measured:
         result = self.learner.step(dict(batch), self._steps, 0, 1.0)
         assert not result.broken, result.broken
         self._steps += 1
-
-    def _forward(self, batch: Mapping[str, Any]) -> torch.Tensor:
-        clean, noisy = (batch[side].to(self.device) for side in ("clean", "noisy"))
-        return self.learner.losses(clean, noisy, vars(self.learner.config.loss))[0]
 
     def row(self, candidate: Candidate, batch: int) -> dict[str, Any]:
         """All that was measured, for a file."""

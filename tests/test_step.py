@@ -187,6 +187,7 @@ def test_a_target_that_is_met_exactly_is_reached(limits: dict, verdict: str) -> 
 def test_tables_are_aligned() -> None:
     table = markdown(["", "ms"], [["a", "1.0"], ["long", "22.5"]])
     assert table == "|      |   ms |\n| ---- | ---: |\n| a    |  1.0 |\n| long | 22.5 |\n"
+    assert markdown(["", "n"], [["a", "1"]]) == "|     |   n |\n| --- | --: |\n| a   |   1 |\n"
 
 
 class SlowPool(ConstantPool):
