@@ -8,9 +8,10 @@ DEMO_STEPS ?= 80
 
 BIN := .venv/bin
 DEMO := runs/demo
+RESULTS := .cache/bench
 DEMO_NETWORKS := baseline abl1 abl2 abl3
 
-.PHONY: demo test test-slow test-gpu bench bench-gpu bench-gpu-build check format clean
+.PHONY: demo test test-slow test-gpu bench bench-gpu bench-gpu-tune bench-gpu-build check format clean
 .DELETE_ON_ERROR:
 
 demo: .venv/runtime
@@ -32,26 +33,36 @@ test-slow: .venv/development
 test-gpu: .venv/development
 	$(BIN)/python -m pytest -m gpu
 
-# The scan against the best others, with the sequential loop, what PESQ labels cost, how fast files
-# are scored and training examples come: some 25 minutes on 2 cores.
+# The scan against the best others, with the sequential loop, a training step of every network, what
+# PESQ labels cost, how fast files are scored and training examples come: most of an hour on 2 cores.
 bench: .venv/development
 	$(BIN)/python -m benchmarks.scan --loop
 	$(BIN)/python -m benchmarks.scan --crossovers
 	$(BIN)/python -m benchmarks.convolution
+	$(BIN)/python -m benchmarks.step --device cpu --rounds 3
 	$(BIN)/python -m benchmarks.pesq_pool
 	$(BIN)/python -m benchmarks.evaluation
 	$(BIN)/python -m benchmarks.loader
 
-# All that can only be known on a GPU: the kernels' correctness, their times and memory, what a training
-# step takes, and which block sizes are best. Most of its time goes into compiling.
+# What a GPU gains and takes, in minutes, as docs/gpu.md. One that fails leaves the others their turn.
 bench-gpu: .venv/development
-	$(BIN)/python -m pytest -m gpu
-	$(BIN)/python -m benchmarks.scan --device cuda
-	$(BIN)/python -m benchmarks.training --device cuda
-	$(BIN)/python -m benchmarks.convolution --device cuda
+	mkdir -p $(RESULTS)
+	rm -f $(RESULTS)/*.json
+	status=0; \
+	$(BIN)/python -m benchmarks.scan --device cuda --rounds 3 --without "mambapy pscan" chunked \
+		--json $(RESULTS)/scan.json || status=1; \
+	$(BIN)/python -m benchmarks.step --device cuda --rounds 7 --json $(RESULTS)/step.json || status=1; \
+	$(BIN)/python -m benchmarks.memory_12gb --json $(RESULTS)/memory_12gb.json || status=1; \
+	$(BIN)/python -m benchmarks.pesq_pool --device cuda --rounds 3 --json $(RESULTS)/pesq_pool.json || \
+		status=1; \
+	$(BIN)/python -m benchmarks.gpu_report --results $(RESULTS) || status=1; \
+	exit $$status
+
+# What their kernels are made of, and which sizes are best. Most of its time goes into compiling.
+bench-gpu-tune: .venv/development
 	$(BIN)/python -W ignore -m benchmarks.gpu_resources
 	$(BIN)/python -m benchmarks.gpu_tune
-	$(BIN)/python -m benchmarks.pesq_pool --device cuda --rounds 10
+	$(BIN)/python -m benchmarks.convolution --device cuda
 
 # mamba-ssm's CUDA kernel, to be measured by the above. Needs nvcc; up to 10 minutes.
 bench-gpu-build: .venv/development

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.results import described, save, spread
 from data import synthesise
 from data.corpus import load_pairs
 from data.dataset import PairDataset
@@ -31,6 +32,7 @@ from training.precision import Precision
 from training.settings import override
 
 _CORPUS = Path(__file__).resolve().parents[1] / "data" / "synthetic"
+_TARGET = 1.05
 
 
 class ConstantPool(PesqPool):
@@ -73,9 +75,19 @@ def main() -> None:
         print(f"{name:12} {1000 * statistics.median(seconds):8.0f} ms a step (median)")
     print(f"{'labels alone':12} {1000 * alone:8.0f} ms for a batch")
     low, high = min(ratios), max(ratios)
+    sizes = {"network": options.network, "batch": options.batch, "crop": options.crop}
+    result = {
+        **described("pesq_pool", precision.device, **sizes, amp=precision.amp, workers=workers),
+        "cores": usable_cores(),
+        "seconds": {name: spread(seconds) for name, seconds in times.items()},
+        "labels_alone": alone,
+        "ratio": spread(ratios),
+        "target": _TARGET,
+    }
+    save(options.json, result)
     print(
         f"with / without: {statistics.median(ratios):.3f} (median of {len(ratios)} pairs of "
-        f"{options.steps} steps each, {low:.3f} to {high:.3f}); target 1.05"
+        f"{options.steps} steps each, {low:.3f} to {high:.3f}); target {_TARGET}"
     )
 
 
@@ -122,6 +134,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=0, help="PESQ processes (0: as in training)")
     parser.add_argument("--steps", type=int, default=3, help="timed in a row")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, too")
     return parser.parse_args()
 
 

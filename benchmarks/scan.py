@@ -1,6 +1,7 @@
 """The selective scan side by side: our backends, the sequential loop, and the best public ones.
 
     python -m benchmarks.scan [--device cuda] [--rounds N] [--loop] [--without NAME ...]
+                              [--json FILE]
     python -m benchmarks.scan --crossovers
 
 First every backend is compared with the oracle in float64 on a small case, output and gradients;
@@ -18,6 +19,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -27,6 +29,7 @@ from benchmarks.ceilings import (
     bytes_per_second,
     cpu_products_per_second,
 )
+from benchmarks.results import described, save
 from benchmarks.rivals import Case, as_mamba_lays_it_out, make_case, ours, rivals
 from benchmarks.side_by_side import parity, passes, timed
 
@@ -106,18 +109,25 @@ def measure(
     return timed(runs, rounds, device)
 
 
-def compare(device: str, shape: str, rounds: int, left_out: list[str]) -> None:
+def compare(device: str, shape: str, rounds: int, left_out: list[str]) -> dict[str, Any]:
+    """Print one shape's table; what is in it, for a file: seconds and bytes, or why there are none.
+
+    A time that is missing was not measured.
+    """
     case = case_of(OURS[device], device, shape)
     size = "x".join(map(str, SHAPES[device][shape]))
     print(f"\n{shape}, {size}, {len(case.u)} direction(s), {case.u.dtype}")
     forward, both = (measure(device, shape, rounds, left_out, back) for back in (False, True))
     print(f"{'':22}{'forward':>12}{'ratio':>8}{'forward+backward':>19}{'ratio':>8}{'peak':>11}")
+    found: dict[str, Any] = {}
     for name, scan in rivals(device).items():
         if isinstance(scan, str):
             print(f"{name:22}not measured: {scan}")
+            found[name] = {"reason": scan}
         if isinstance(scan, str) or name in left_out:
             continue
         row = f"{name:22}"
+        found[name] = {"forward": forward.get(name), "both": both.get(name), "peak": None}
         for results, places in ((forward, 12), (both, 19)):
             if name in results:
                 ratio = results[name] / results[OURS[device]]
@@ -125,9 +135,12 @@ def compare(device: str, shape: str, rounds: int, left_out: list[str]) -> None:
             else:
                 row += f"{'-':>{places}}{'':8}"
         if name in both:
-            row += f"{peak_bytes(name, shape, device) / 2**20:7.0f} MiB"
+            peak = peak_bytes(name, shape, device)
+            found[name]["peak"] = peak if math.isfinite(peak) else None
+            row += f"{peak / 2**20:7.0f} MiB"
         print(row)
     report_ceilings(device, case, forward[OURS[device]], both[OURS[device]])
+    return {"size": size, "directions": len(case.u), "dtype": str(case.u.dtype), "rows": found}
 
 
 def report_ceilings(device: str, case: Case, forward: float, both: float) -> None:
@@ -177,6 +190,7 @@ def main() -> None:
     parser.add_argument("--loop", action="store_true", help="time the sequential loop too")
     parser.add_argument("--without", nargs="+", default=[], metavar="NAME", help="leave out")
     parser.add_argument("--crossovers", action="store_true", help="compare by length instead")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, too")
     parser.add_argument("--memory-of", nargs=2, metavar=("NAME", "SHAPE"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     left_out = arguments.without + ([] if arguments.loop else ["sequential loop"])
@@ -192,8 +206,10 @@ def main() -> None:
         print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
         if arguments.device == "cuda":
             print(torch.cuda.get_device_name(), torch.cuda.get_device_capability())
-        for shape in SHAPES[arguments.device]:
-            compare(arguments.device, shape, arguments.rounds, left_out)
+        device, rounds = arguments.device, arguments.rounds
+        shapes = {shape: compare(device, shape, rounds, left_out) for shape in SHAPES[device]}
+        head = described("scan", torch.device(device), rounds=rounds, ours=OURS[device])
+        save(arguments.json, {**head, "shapes": shapes})
 
 
 if __name__ == "__main__":

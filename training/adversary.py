@@ -54,6 +54,10 @@ class Discriminator(nn.Module):
         return torch.sigmoid(self.slope * self.head(x.amax(dim=(2, 3)))[:, 0].float())
 
 
+def unheard(phase: str) -> None:
+    """The listener to a step's phases where nobody listens."""
+
+
 @dataclass
 class Pending:
     """A batch whose labels may still be on the way: waveforms (b, s), and the wait for them."""
@@ -104,11 +108,12 @@ class Adversary:
             judged = self.network(compressed_magnitude(clean), compressed_magnitude(enhanced))
         return F.mse_loss(judged, torch.ones_like(judged))
 
-    def backward(self) -> dict[str, Tensor]:
+    def backward(self, mark: Callable[[str], None] = unheard) -> dict[str, Tensor]:
         """The gradients of the discriminator's loss on the remembered batch; what to log of it.
 
         The loss is the mean over the labelled items of all processes; those without a label are
         masked out. With nothing remembered there are no gradients, and nothing is returned.
+        mark: told when the wait for the labels begins ("adversary" has ended) and ends ("labels").
         """
         self.optimizer.zero_grad(set_to_none=True)
         if self.pending is None:
@@ -116,7 +121,9 @@ class Adversary:
         clean, enhanced = (
             compressed_magnitude(stft(x)) for x in (self.pending.clean, self.pending.enhanced)
         )
+        mark("adversary")
         labels = torch.from_numpy(self.pending.labels()).to(clean.device)
+        mark("labels")
         self.pending = None
         valid = ~labels.isnan()
         known = labels.nan_to_num()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from bandsplit.net import BandSplitNet, loudness
 from bandsplit.stft import stft
-from training.adversary import Adversary
+from training.adversary import Adversary, unheard
 from training.config import Config
 from training.distributed import World
 from training.ema import EMA
@@ -43,6 +44,12 @@ class Learner:
         precision: where, and how precisely.
         world: the processes that train together; each has its part of every batch.
         pool: labels the adversary's examples.
+
+    Attributes:
+        mark: told the name of each phase of a step as it ends: "data"; "forward" and "backward" for
+            each piece of the batch; "backward" (sums and clipping); "adversary", "labels" (the wait
+            for them, from the second step on) and "adversary"; "optimizer" (both players', and the
+            average); "labels" (the request for new ones). Does nothing unless replaced.
     """
 
     def __init__(
@@ -68,6 +75,7 @@ class Learner:
             pool,
             config.optim.clip_norm,
         )
+        self.mark: Callable[[str], None] = unheard
 
     def step(self, batch: dict[str, Any], number: int, epoch: int, rate_factor: float) -> Result:
         """One optimizer step of both players on this process' {"clean", "noisy"} (b, s).
@@ -89,12 +97,15 @@ class Learner:
         scale = loudness(noisy)  # how loud a recording is must not decide how much it counts
         clean, noisy = clean / scale, noisy / scale
         weights = self._weights(epoch)
+        self.mark("data")
 
         self.optimizer.zero_grad(set_to_none=True)
         terms, enhanced = self._backward(clean, noisy, weights)
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optim.clip_norm)
-        learnt = self.adversary.backward() if weights["metric"] else {}
+        self.mark("backward")
+        learnt = self.adversary.backward(self.mark) if weights["metric"] else {}
+        self.mark("adversary")
 
         tensors = {**terms, "grad_norm": norm, **learnt}
         numbers = torch.stack([value.float() for value in tensors.values()]).tolist()
@@ -111,8 +122,28 @@ class Learner:
         self.ema.update(self.model)
         if weights["metric"]:
             self.adversary.step()
+        self.mark("optimizer")
+        if weights["metric"]:
             self.adversary.remember(enhanced, clean)
+        self.mark("labels")
         return Result(values, {})
+
+    def losses(
+        self, clean: Tensor, noisy: Tensor, weights: dict[str, float]
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """The forward pass on waveforms (b, s).
+
+        Returns:
+            The loss, with gradients, its terms, and the enhanced waveforms (b, s), without.
+        """
+        with self.precision.autocast():
+            enhanced = Recordings(*self.model(noisy))
+        target = Recordings(clean, stft(clean))
+        terms = loss_terms(enhanced, target, weights)
+        if weights["metric"]:
+            terms["metric"] = self.adversary.term(enhanced.spectrum, target.spectrum)
+        loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+        return loss, terms, enhanced.waveform.detach()
 
     def parts(self) -> dict[str, Stateful]:
         """All that a checkpoint must hold to go on, by name."""
@@ -136,19 +167,15 @@ class Learner:
         waveforms = []
         pieces = min(self.config.run.accumulate, len(noisy))
         for c, n in zip(clean.tensor_split(pieces), noisy.tensor_split(pieces), strict=True):
-            with self.precision.autocast():
-                enhanced = Recordings(*self.model(n))
-            target = Recordings(c, stft(c))
-            terms = loss_terms(enhanced, target, weights)
-            if weights["metric"]:
-                terms["metric"] = self.adversary.term(enhanced.spectrum, target.spectrum)
-            loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+            loss, terms, waveform = self.losses(c, n, weights)
+            self.mark("forward")
             # Every term is a mean over items, so that items count alike, however they are spread.
             part = len(n) / self.config.data.batch_size
             self.scaler.scale(part * loss).backward()
+            self.mark("backward")
             for name, value in {"loss": loss, **terms}.items():
                 sums[name] = sums.get(name, 0.0) + part * value.detach()
-            waveforms.append(enhanced.waveform.detach())
+            waveforms.append(waveform)
         self.world.add_up([*gradients(self.model), *sums.values()])
         return sums, torch.cat(waveforms)
 

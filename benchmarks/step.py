@@ -1,0 +1,215 @@
+"""One step of training of every network: its time by phase, its memory, its operators.
+
+    python -m benchmarks.step [--device auto|cpu|cuda] [--batch 6] [--crop 2] [--rounds N]
+                              [--only NAME ...] [--labels] [--workers N] [--json FILE]
+
+A step is `training.learner.Learner.step` of the default recipe: both networks learn. All candidates
+are timed in turn, round by round. Batches are those of the embedded corpus, from the very loader
+that training has; "data" is the wait for the next one, its way to the device and its scaling.
+Labels are a constant, unless `--labels` has PESQ workers make them: then each turn is a step that
+is not timed, whose labels the next one waits for, and three that are.
+
+"saved" is what the forward pass and the losses leave for the backward pass, "peak" what a step
+takes at most beside weights, their averages and the optimizers' state (`benchmarks.activations`).
+The operators that a step calls, on a GPU the launches, measure what a clock measures only on
+another machine. `benchmarks.findings` makes ratios of all this and holds them against the targets.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_leaves
+
+from bandsplit.cost import count_macs, count_parameters
+from benchmarks.activations import peak_bytes, saved_bytes
+from benchmarks.candidates import Candidate, Network, candidates, networks, speech
+from benchmarks.findings import findings, verdicts
+from benchmarks.phases import PHASES, Clock, launches, operators
+from benchmarks.results import described, markdown, save, spread
+from data.workers import usable_cores
+from training.adversary import unheard
+from training.learner import Learner
+from training.pesq_pool import PesqPool
+from training.precision import Precision
+
+_MIB = 2**20
+_LABELLED = 3  # steps in a row that are timed with labels
+Batches = Iterator[Mapping[str, Any]]
+
+
+class Measured:
+    """A learner, what its steps have taken, and what of them can be counted.
+
+    Attributes:
+        seconds: of each timed step, by phase, and of the whole as "step".
+        saved, peak, resident: bytes; the last is what there is between two steps.
+        called: operators, or launches.
+    """
+
+    def __init__(self, learner: Learner) -> None:
+        self.learner, self.device = learner, learner.precision.device
+        self.seconds: list[dict[str, float]] = []
+        self.saved = self.peak = self.resident = self.called = 0
+        self._clock = Clock(self.device)
+        self._steps = 0
+
+    def count(self, batches: Batches) -> None:
+        """Everything but the time, once all states of the optimizers are there."""
+        for _ in range(2):
+            self.step(next(batches))
+        states = {name: part.state_dict() for name, part in self.learner.parts().items()}
+        tensors = [x for x in tree_leaves(states) if isinstance(x, torch.Tensor)]
+        self.resident = sum(x.nbytes for x in tensors)
+        batch = next(batches)
+        clean, noisy = (batch[side].to(self.device) for side in ("clean", "noisy"))
+        weights = vars(self.learner.config.loss)
+        losses = self.learner.losses
+        self.saved = saved_bytes(lambda: losses(clean, noisy, weights)[0], self.device)
+        # What is left of the last step's gradients is neither there before nor taken anew.
+        for optimizer in (self.learner.optimizer, self.learner.adversary.optimizer):
+            optimizer.zero_grad(set_to_none=True)
+        self.peak = peak_bytes(lambda: self.step(batch), self.device)
+        count = launches if self.device.type == "cuda" else operators
+        self.called = count(lambda: self.step(batch))
+
+    def time(self, batches: Batches, labels: bool = False) -> None:
+        """Take a turn."""
+        if labels:
+            self.step(next(batches))
+        self.learner.mark = self._clock
+        for _ in range(_LABELLED if labels else 1):
+            self._clock.begin()
+            self.step(next(batches))
+            self.seconds.append(self._clock.end())
+        self.learner.mark = unheard
+        if labels:  # they must not be made while the others are timed
+            self.learner.adversary.backward()
+            self.learner.adversary.skip()
+
+    def step(self, batch: Mapping[str, Any]) -> None:
+        result = self.learner.step(dict(batch), self._steps, 0, 1.0)
+        assert not result.broken, result.broken
+        self._steps += 1
+
+    def row(self, candidate: Candidate, batch: int) -> dict[str, Any]:
+        """All that was measured, for a file."""
+        phases = {name: spread([x[name] for x in self.seconds]) for name in ("step", *PHASES)}
+        return {
+            **vars(candidate),
+            "seconds": phases,
+            "crops_per_second": batch / phases["step"]["median"],
+            "saved_bytes": self.saved,
+            "peak_bytes": self.peak,
+            "resident_bytes": self.resident,
+            "operators": self.called,
+        }
+
+
+def measure(
+    chosen: Mapping[str, Network],
+    device: torch.device,
+    batch: int,
+    crop: float,
+    rounds: int,
+    pool: PesqPool | None,
+    batches: Batches,
+    **changes: Any,
+) -> dict[str, Any]:
+    """Everything of some networks; changes: of their arguments. What `main` writes."""
+    runs: dict[Candidate, Measured] = {}
+    for name, network in chosen.items():
+        for candidate in candidates(name, network):
+            learner = candidate.learner(network, device.type, batch, crop, pool, **changes)
+            runs[candidate] = Measured(learner)
+            runs[candidate].count(batches)
+    labels = pool is not None
+    for _ in range(rounds):
+        for run in runs.values():
+            run.time(batches, labels)
+    return {
+        **described("step", device, batch=batch, crop=crop, rounds=rounds, labels=labels),
+        "networks": {
+            name: {"parameters": count_parameters(net), "macs": crop * count_macs(net)}
+            for name, net in ((name, network.made()) for name, network in chosen.items())
+        },
+        "rows": [run.row(candidate, batch) for candidate, run in runs.items()],
+        "findings": findings(runs, chosen, device.type == "cuda", batch, labels),
+    }
+
+
+def tables(result: Mapping[str, Any]) -> str:
+    """What `measure` has found, as three tables."""
+    sizes = markdown(
+        ["network", "parameters", f"GMAC for {result['crop']:g} s"],
+        [
+            [name, f"{x['parameters']:,}", f"{x['macs'] / 1e9:.2f}"]
+            for name, x in result["networks"].items()
+        ],
+    )
+    called = "launches" if result["cuda"] else "operators"
+    memory = ["saved (MiB)", "peak (MiB)"]
+    steps = markdown(
+        ["network", "checkpoint", "AMP", "step (ms)", *PHASES, "crops/s", *memory, called],
+        [_cells(row) for row in result["rows"]],
+    )
+    return f"{sizes}\n{steps}\n{verdicts(result['findings'])}"
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    modes = {None: "", False: "no", True: "yes", "full": "full"}
+    seconds = row["seconds"]
+    step = {name: 1e3 * value for name, value in seconds["step"].items()}
+    return [
+        row["network"],
+        modes[row["checkpoint"]],
+        row["amp"],
+        f"{step['median']:.1f} ({step['min']:.1f} to {step['max']:.1f})",
+        *(f"{1e3 * seconds[phase]['median']:.1f}" for phase in PHASES),
+        f"{row['crops_per_second']:.1f}",
+        f"{row['saved_bytes'] / _MIB:.0f}",
+        f"{row['peak_bytes'] / _MIB:.0f}",
+        f"{row['operators']:,}",
+    ]
+
+
+def main() -> None:
+    options = _options()
+    device = Precision(options.device, "off").device
+    chosen = {k: v for k, v in networks().items() if k in (options.only or networks())}
+    pool = PesqPool(max(1, usable_cores() - 1)) if options.labels else None
+    batches = speech(options.batch, options.crop, options.workers, device.type == "cuda")
+    sizes = (options.batch, options.crop, options.rounds)
+    try:
+        result = measure(chosen, device, *sizes, pool, batches)
+    finally:
+        if pool:
+            pool.close()
+    threads = "" if result["cuda"] else f", {result['threads']} threads"
+    print(f"torch {torch.__version__}, {result['device']}{threads}")
+    print(f"{options.batch} x {options.crop:g} s, {options.rounds} rounds\n\n{tables(result)}")
+    save(options.json, result)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], allow_abbrev=False)
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--batch", type=int, default=6)
+    parser.add_argument("--crop", type=float, default=2.0)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--only", nargs="+", metavar="NAME", choices=tuple(networks()))
+    parser.add_argument("--labels", action="store_true", help="labels by PESQ, not a constant")
+    parser.add_argument("--workers", type=int, default=2, help="processes of the loader")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, too")
+    options = parser.parse_args()
+    if not (options.batch >= 1 and options.rounds >= 1 and options.workers >= 0):
+        parser.error("--batch and --rounds must be at least 1, --workers at least 0")
+    return options
+
+
+if __name__ == "__main__":
+    main()
