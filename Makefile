@@ -33,14 +33,15 @@ test-gpu: .venv/development
 	$(BIN)/python -m pytest -m gpu
 
 # The scan against the best others, with the sequential loop, what PESQ labels cost, how cost grows
-# with length, how fast files are scored and training examples come:
-# some 35 minutes on 2 cores.
+# with length, what the design choices save, how fast files are scored and training examples come:
+# some 45 minutes on 2 cores.
 bench: .venv/development
 	$(BIN)/python -m benchmarks.scan --loop
 	$(BIN)/python -m benchmarks.scan --crossovers
 	$(BIN)/python -m benchmarks.convolution
 	$(BIN)/python -m benchmarks.pesq_pool
 	$(BIN)/python -m benchmarks.scaling --plot docs/scaling.png
+	$(BIN)/python -m benchmarks.claims
 	$(BIN)/python -m benchmarks.evaluation
 	$(BIN)/python -m benchmarks.loader
 
