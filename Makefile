@@ -34,13 +34,16 @@ test-gpu: .venv/development
 	$(BIN)/python -m pytest -m gpu
 
 # The scan against the best others, with the sequential loop, a training step of every network, what
-# PESQ labels cost, how fast files are scored and training examples come: most of an hour on 2 cores.
+# PESQ labels cost, how cost grows with length, what the design choices save, how fast files are scored
+# and training examples come: about an hour on 2 cores.
 bench: .venv/development
 	$(BIN)/python -m benchmarks.scan --loop
 	$(BIN)/python -m benchmarks.scan --crossovers
 	$(BIN)/python -m benchmarks.convolution
 	$(BIN)/python -m benchmarks.step --device cpu --rounds 3
 	$(BIN)/python -m benchmarks.pesq_pool
+	$(BIN)/python -m benchmarks.scaling --plot docs/scaling.png
+	$(BIN)/python -m benchmarks.claims
 	$(BIN)/python -m benchmarks.evaluation
 	$(BIN)/python -m benchmarks.loader
 

@@ -32,6 +32,7 @@ __all__ = [
     "selective_scan",
 ]
 
+
 class SelectiveSSM(nn.Module):
     """Mamba's mixer: projection, causal convolution, selective scan, gate, projection.
 

@@ -1,8 +1,8 @@
 """The 31 bands: where they lie, Linears with weights of their own for each, and the split.
 
 Bands of equal width are neighbours and are computed as one batched product; there are five widths.
-Features are (k, b, t, c): bands, batch, frames, channels. So laid out, the split's and the decoder's
-products, one for each band, and both paths find them as they are, without a transposed copy.
+Features are (k, b, t, c): bands, batch, frames, channels. So laid out, the products of split and
+decoder, one for each band, and both paths find them as they are, without a transposed copy.
 Source of the widths: Yu and Luo, "Efficient Monaural Speech Enhancement with Universal Sample Rate
 Band-Split RNN", ICASSP 2023, in the 16-kHz setting of sungwon23/BSRNN.
 """
@@ -87,7 +87,8 @@ class Norm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.weight.dim() == 1 and not self.over_frames:
             return F.layer_norm(x, x.shape[-1:], self.weight, self.bias)
-        weight, bias = self.weight, self.bias
+        weight: Tensor = self.weight
+        bias: Tensor = self.bias
         if weight.dim() > 1:
             weight, bias = weight[:, None], bias[:, None]
         return F.layer_norm(x, x.shape[-2 if self.over_frames else -1 :]) * weight + bias

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import gc
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._C._profiler import _EventType
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._pytree import tree_leaves
@@ -16,12 +16,34 @@ from torch.utils._pytree import tree_leaves
 _CPU = torch.device("cpu")
 
 
-def saved_bytes(forward: Callable[[], Any], device: torch.device = _CPU) -> int:
-    """Bytes that a forward pass leaves for its backward pass.
+def saved_bytes(forward: Callable[[], Any], resident: Iterable[Tensor] = ()) -> int:
+    """Bytes that a forward pass leaves for its backward pass, by the hooks of saved tensors.
 
-    They are what is still in use when of its result nothing but the graph is held: so what a
-    checkpoint keeps aside counts, of which hooks for saved tensors hear nothing, and what was there
-    before does not. Call `forward` once before: what it makes once and keeps for ever counts too.
+    A storage that several nodes keep counts once and in full. Parameters do not count, nor does
+    what is `resident` anyway, such as the batch.
+    """
+    known = {tensor.untyped_storage().data_ptr() for tensor in resident}
+    storages: dict[int, Tensor] = {}  # holding them keeps an address from being given out twice
+
+    def pack(tensor: Tensor) -> Tensor:
+        address = tensor.untyped_storage().data_ptr()
+        if not isinstance(tensor, nn.Parameter) and address not in known:
+            storages.setdefault(address, tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        result = forward()
+    total = sum(tensor.untyped_storage().nbytes() for tensor in storages.values())
+    del result
+    return total
+
+
+def kept_bytes(forward: Callable[[], Any], device: torch.device = _CPU) -> int:
+    """Bytes that a forward pass leaves in use for its backward pass, by the allocator's count.
+
+    They are what is still in use when of its result nothing but the graph is held: whatever hides
+    from the hooks of `saved_bytes` counts, and what was there before does not. Call `forward` once
+    before: what it makes once and keeps for ever counts too.
     """
 
     def graph() -> list[Any]:

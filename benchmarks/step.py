@@ -69,7 +69,7 @@ class Measured:
         clean, noisy = (batch[side].to(self.device) for side in ("clean", "noisy"))
         weights = vars(self.learner.config.loss)
         losses = self.learner.losses
-        self.saved = saved_bytes(lambda: losses(clean, noisy, weights)[0], self.device)
+        self.saved = saved_bytes(lambda: losses(clean, noisy, weights)[0], [clean, noisy])
         # What is left of the last step's gradients is neither there before nor taken anew.
         for optimizer in (self.learner.optimizer, self.learner.adversary.optimizer):
             optimizer.zero_grad(set_to_none=True)

@@ -15,7 +15,7 @@ width, `s` states, `k` rank of Δ. Source of the equations: Gu and Dao, "Mamba",
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -124,7 +124,7 @@ def mix(
 
 class _Mix(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, settings: Settings, *weights: Tensor | None) -> Tensor:
+    def forward(ctx: Any, x: Tensor, settings: Settings, *weights: Any) -> Tensor:
         w = Weights(*weights)
         by_steps = lies_by_steps(x)
         names = _KEPT[settings.checkpoint] if any(ctx.needs_input_grad) else ()
@@ -144,7 +144,7 @@ class _Mix(torch.autograd.Function):
         return join(outputs, by_steps)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         settings: Settings = ctx.settings
         x, *saved = ctx.saved_tensors
         w = Weights(*saved[: len(Weights._fields)])
@@ -206,7 +206,9 @@ def _completed(
             room[:, way] = factor[way] @ w.dt[way].mT
         delta = layout.directions(room.flatten(1), r)
     if (y is None and out) or kept is None:
-        y, kept = scan_forward(_scan_inputs(convolved, delta, selected, z, w, layout), settings.options)
+        y, kept = scan_forward(
+            _scan_inputs(convolved, delta, selected, z, w, layout), settings.options
+        )
     return _Piece(normed, mean, rstd, u, z, convolved, selected, delta, y, kept)
 
 
@@ -228,7 +230,7 @@ def _piece_backward(
     y = again if y is None else y
     sums["out"] = wide(grad.mT @ layout.rows(y))
     del y, again
-    dz = layout.rows(found.z)
+    dz = layout.rows(cast(Tensor, found.z))
     sums["z"] = wide(dz.mT @ normed)
     ddelta = _by_direction(found.delta, layout)
     sums["dt"] = wide(torch.bmm(ddelta.mT, selected[..., :rank]))
@@ -236,7 +238,7 @@ def _piece_backward(
         [torch.bmm(ddelta, w.dt), *(_by_direction(x, layout) for x in (found.B, found.C))], -1
     )
     du = _by_direction(found.u, layout)
-    sums["A"], sums["D"], sums["dt_bias"] = found.A, found.D, found.delta_bias
+    sums |= {"A": found.A, "D": cast(Tensor, found.D), "dt_bias": cast(Tensor, found.delta_bias)}
     del found, ddelta, delta
     sums["x"] = wide(torch.bmm(dselected.mT, _by_direction(convolved, layout)))
     for way in range(r):
@@ -270,7 +272,8 @@ def _scan_inputs(
 ) -> Inputs:
     rank, states = w.dt.shape[-1], w.A.shape[-1]
     split = selected.unflatten(
-        1, (layout.length, layout.sequences) if layout.by_steps else (layout.sequences, layout.length)
+        1,
+        (layout.length, layout.sequences) if layout.by_steps else (layout.sequences, layout.length),
     )
     split = split.transpose(1, 2) if layout.by_steps else split
     _, B, C = split.split([rank, states, states], dim=-1)

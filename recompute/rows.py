@@ -1,4 +1,4 @@
-"""What the parts share: how sequences lie in memory, in which pieces they are taken, and their norm.
+"""What the parts share: how sequences lie in memory, in which pieces they are taken, the norm.
 
 Sequences (n, l, c) are taken as they lie: sequence by sequence, or step by step, as a view of
 (l, n, c). Products and norms go over rows (m, c), m = n l in the order of memory, so that no path
@@ -69,10 +69,8 @@ def pieces(n: int, length: int, device: torch.device) -> list[slice]:
 
     They bound what is in memory in passing, in both passes.
     """
-    if device.type == "cpu":
-        limit = _CPU_ROWS
-    else:
-        limit = max(_GPU_ROWS, -(-n * length // _GPU_PIECES))
+    thirds = -(-n * length // _GPU_PIECES)
+    limit = _CPU_ROWS if device.type == "cpu" else max(_GPU_ROWS, thirds)
     count = -(-n // max(1, limit // length))
     size = -(-n // count)
     return [slice(start, min(start + size, n)) for start in range(0, n, size)]
@@ -92,9 +90,7 @@ def norm_forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """LayerNorm over the channels of rows (m, c), in the dtype of its weights; and the means and
     inverse deviations (m, 1) that it took."""
-    return torch.native_layer_norm(
-        rows.to(weight.dtype), rows.shape[-1:], weight, bias, epsilon
-    )
+    return torch.native_layer_norm(rows.to(weight.dtype), rows.shape[-1:], weight, bias, epsilon)
 
 
 def norm_backward(

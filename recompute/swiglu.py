@@ -87,7 +87,7 @@ class _SwiGLU(torch.autograd.Function):
         return torch.cat(outputs) if len(outputs) > 1 else outputs[0]
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         settings: Settings = ctx.settings
         x, *saved = ctx.saved_tensors
         w = Weights(*saved[: len(Weights._fields)])
@@ -123,9 +123,7 @@ class _SwiGLU(torch.autograd.Function):
         return dx, None, *sums
 
 
-def _completed(
-    piece: _Piece, rows: Tensor, into: Tensor, w: Weights, settings: Settings
-) -> _Piece:
+def _completed(piece: _Piece, rows: Tensor, into: Tensor, w: Weights, settings: Settings) -> _Piece:
     """The piece with all that was missing; `into` in the products' dtype."""
     normed, mean, rstd, both, opened, product = piece
     if normed is None:

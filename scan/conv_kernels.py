@@ -59,8 +59,8 @@ def conv_backward(
     du, dweight, dbias, scratch,
 ):  # fmt: skip
     """Task = direction x group of sequences x channel block. Writes du (r, b, l, d), of strides
-    of_y, and dweight (r, groups, taps, d) and dbias (r, groups, d) for the caller to sum over groups.
-    scratch (r, groups, taps, d) holds the gradients before SiLU of the last steps."""
+    of_y, and dweight (r, groups, taps, d) and dbias (r, groups, d) for the caller to sum over
+    groups. scratch (r, groups, taps, d) holds the gradients before SiLU of the last steps."""
     _, batch, length, width, taps = shape
     blocks = (width + BLOCK - 1) // BLOCK
     while True:

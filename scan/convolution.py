@@ -71,7 +71,9 @@ def conv_silu_backward(
 ) -> list[Tensor]:
     with torch.autocast(u.device.type, enabled=False):
         grads = backends.ALL[backend].backward(grad_out, u, weight, bias, reverse)
-    others = (grad.to(x.dtype).contiguous() for grad, x in zip(grads[1:], (weight, bias), strict=True))
+    others = (
+        grad.to(x.dtype).contiguous() for grad, x in zip(grads[1:], (weight, bias), strict=True)
+    )
     return [laid_out_as(u, grads[0]), *others]
 
 
@@ -99,7 +101,7 @@ conv_silu.register_autograd(_backward, setup_context=_setup_context)
 
 
 def convolution_forward(u: Tensor, weight: Tensor, bias: Tensor, reverse: bool) -> Tensor:
-    """`causal_conv_silu` of (r, b, l, d) by itself, for backward passes that are written by hand."""
+    """`causal_conv_silu` of (r, b, l, d) without its gradient, for backward passes by hand."""
     return torch.ops.bsbimamba.conv_silu(u, weight, bias, reverse, _choose("auto", u, weight))
 
 

@@ -17,7 +17,7 @@ from scan.vectors import LANES
 def forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:
     """See `scan.interface.Backend`."""
     width = inputs.u.shape[3]
-    padded, dtype = _prepared(inputs)
+    padded, _ = _prepared(inputs)
     r, b, length, d = padded.u.shape
     n = padded.A.shape[1]
     out = empty_as(padded.u)

@@ -9,7 +9,7 @@ Offsets of sequences and steps are 64-bit. Notation as in `scan.cpu_kernels`. A 
 float32, whatever the dtypes of the arrays.
 """
 
-# mypy: disable-error-code="no-untyped-def, index, assignment"
+# mypy: disable-error-code="no-untyped-def, index, assignment, var-annotated"
 from __future__ import annotations
 
 import triton
@@ -89,8 +89,8 @@ def scan_backward(
     of_u, of_delta, of_z, of_out, of_y, directions, batch, length, width, groups,
     CHUNK: tl.constexpr, REVERSE: tl.constexpr, SOFTPLUS: tl.constexpr,
     HAS_D: tl.constexpr, HAS_Z: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_INITIAL: tl.constexpr,
-    HAS_LAST: tl.constexpr, WANT_OUT: tl.constexpr, N: tl.constexpr, BLOCK: tl.constexpr, TILE: tl.constexpr,
-    LEVELS: tl.constexpr,
+    HAS_LAST: tl.constexpr, WANT_OUT: tl.constexpr, N: tl.constexpr, BLOCK: tl.constexpr,
+    TILE: tl.constexpr, LEVELS: tl.constexpr,
 ):  # fmt: skip
     """Program = direction x group of sequences x channel block.
 
