@@ -61,11 +61,13 @@ bench-gpu: .venv/development
 	$(BIN)/python -m benchmarks.gpu_report --results $(RESULTS) || status=1; \
 	exit $$status
 
-# What their kernels are made of, and which sizes are best. Most of its time goes into compiling.
+# What its kernels are made of, which sizes are best, and what torch.compile and CUDA graphs do for a
+# step. Most of its time goes into compiling.
 bench-gpu-tune: .venv/development
 	$(BIN)/python -W ignore -m benchmarks.gpu_resources
 	$(BIN)/python -m benchmarks.gpu_tune
 	$(BIN)/python -m benchmarks.convolution --device cuda
+	$(BIN)/python -m benchmarks.step --device cuda --only abl3 baseline --compile
 
 # mamba-ssm's CUDA kernel, to be measured by the above. Needs nvcc; up to 10 minutes.
 bench-gpu-build: .venv/development

@@ -7,6 +7,8 @@ does not change when silence is appended.
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -15,8 +17,11 @@ HOP = 128
 BINS = N_FFT // 2 + 1
 
 
-def _window(like: Tensor) -> Tensor:
-    return torch.hann_window(N_FFT, device=like.device, dtype=like.dtype)
+@cache
+def _window(device: torch.device, dtype: torch.dtype) -> Tensor:
+    # An inference tensor, if the first call is from there, would be refused in training.
+    with torch.inference_mode(False):
+        return torch.hann_window(N_FFT, device=device, dtype=dtype)
 
 
 def stft(x: Tensor) -> Tensor:
@@ -27,7 +32,7 @@ def stft(x: Tensor) -> Tensor:
             x,
             N_FFT,
             HOP,
-            window=_window(x),
+            window=_window(x.device, x.dtype),
             center=True,
             pad_mode="constant",
             return_complex=True,
@@ -37,7 +42,7 @@ def stft(x: Tensor) -> Tensor:
 def istft(spectrum: Tensor, length: int) -> Tensor:
     """Complex spectrum (b, f, t) to waveform (b, length), where t = length // 128 + 1."""
     with torch.autocast(spectrum.device.type, enabled=False):
-        window = _window(spectrum.real)
+        window = _window(spectrum.device, spectrum.real.dtype)
         return torch.istft(spectrum, N_FFT, HOP, window=window, center=True, length=length)
 
 

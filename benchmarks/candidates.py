@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -65,11 +65,12 @@ def networks() -> dict[str, Network]:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A network by name, how it is checkpointed, and its mixed precision."""
+    """A network by name, how it is checkpointed, its mixed precision, and how it is compiled."""
 
     network: str
     checkpoint: Mode
     amp: str
+    compile: str = "off"
 
     def learner(
         self,
@@ -89,18 +90,20 @@ class Candidate:
         if self.checkpoint is not None:
             changes["use_checkpoint"] = self.checkpoint
         sizes = {"data.batch_size": batch, "data.crop_seconds": crop}
-        config = override(network.config, sizes)
+        config = override(network.config, sizes | {"run.compile": self.compile})
         config = replace(config, model={**config.model, **changes})
         precision = Precision(device, self.amp)
         return Learner(network.kind, config, precision, World(), pool or ConstantPool(1))
 
 
-def candidates(name: str, network: Network) -> list[Candidate]:
-    """With checkpointing and without, in fp32 and bf16; with nothing kept, in bf16."""
+def candidates(name: str, network: Network, compiled: Sequence[str] = ()) -> list[Candidate]:
+    """With checkpointing and without, in fp32 and bf16; with nothing kept, in bf16; as configured
+    in bf16, compiled in these ways."""
+    others = [Candidate(name, network.default, "bf16", way) for way in compiled]
     if network.default is None:
-        return [Candidate(name, None, amp) for amp in _AMPS]
+        return [Candidate(name, None, amp) for amp in _AMPS] + others
     four = [Candidate(name, mode, amp) for mode, amp in product((False, True), _AMPS)]
-    return [*four, Candidate(name, "full", "bf16")]
+    return [*four, Candidate(name, "full", "bf16"), *others]
 
 
 def noise(batch: int, crop: float) -> dict[str, Any]:

@@ -19,13 +19,11 @@ import torch
 from torch import Tensor
 
 from bandsplit.net import BandSplitNet, loudness
-from bandsplit.stft import stft
 from benchmarks.activations import kept_bytes, peak_bytes
 from benchmarks.pesq_pool import ConstantPool
 from data.audio import SAMPLE_RATE
 from training.distributed import World
 from training.learner import Learner
-from training.losses import Recordings, loss_terms
 from training.precision import Precision
 from training.settings import override
 
@@ -58,19 +56,11 @@ class Generator:
         self.precision, self.device = precision, precision.device
         learner = make_learner(folder, precision, changes or {})
         self.net: BandSplitNet = learner.model
-        self._adversary = learner.adversary
-        weights = vars(learner.config.loss)
-        self._weights = {name: weights[name] for name in weights if name != "metric_from_epoch"}
+        self._learner = learner
 
     def loss(self, clean: Tensor, noisy: Tensor) -> Tensor:
         """The loss () of waveforms (b, s), as a step takes it."""
-        with self.precision.autocast():
-            enhanced = Recordings(*self.net(noisy))
-        target = Recordings(clean, stft(clean))
-        terms = loss_terms(enhanced, target, self._weights)
-        if self._weights["metric"]:
-            terms["metric"] = self._adversary.term(enhanced.spectrum, target.spectrum)
-        return torch.stack([self._weights[name] * term for name, term in terms.items()]).sum()
+        return self._learner.losses(clean, noisy, vars(self._learner.config.loss))[0]
 
     def train(self, clean: Tensor, noisy: Tensor) -> None:
         """Forward and backward; the gradients are made and forgotten."""

@@ -1,7 +1,7 @@
 """One step of training of every network: its time by phase, its memory, its operators.
 
     python -m benchmarks.step [--device auto|cpu|cuda] [--batch 6] [--crop 2] [--rounds N]
-                              [--only NAME ...] [--labels] [--workers N] [--json FILE]
+                              [--only NAME ...] [--labels] [--compile] [--workers N] [--json FILE]
 
 A step is `training.learner.Learner.step` of the default recipe: both networks learn. All candidates
 are timed in turn, round by round. Batches are those of the embedded corpus, from the very loader
@@ -18,7 +18,7 @@ another machine. `benchmarks.findings` makes ratios of all this and holds them a
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -118,12 +118,14 @@ def measure(
     rounds: int,
     pool: PesqPool | None,
     batches: Batches,
+    compiled: Sequence[str] = (),
     **changes: Any,
 ) -> dict[str, Any]:
-    """Everything of some networks; changes: of their arguments. What `main` writes."""
+    """Everything of some networks; compiled: in these ways, too; changes: of their arguments.
+    What `main` writes."""
     runs: dict[Candidate, Measured] = {}
     for name, network in chosen.items():
-        for candidate in candidates(name, network):
+        for candidate in candidates(name, network, compiled):
             learner = candidate.learner(network, device.type, batch, crop, pool, **changes)
             runs[candidate] = Measured(learner)
             runs[candidate].count(batches)
@@ -165,7 +167,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
     seconds = row["seconds"]
     step = {name: 1e3 * value for name, value in seconds["step"].items()}
     return [
-        row["network"],
+        row["network"] + {"off": "", "on": ", compiled"}.get(row["compile"], ", CUDA graphs"),
         modes[row["checkpoint"]],
         row["amp"],
         f"{step['median']:.1f} ({step['min']:.1f} to {step['max']:.1f})",
@@ -185,7 +187,9 @@ def main() -> None:
     batches = speech(options.batch, options.crop, options.workers, device.type == "cuda")
     sizes = (options.batch, options.crop, options.rounds)
     try:
-        result = measure(chosen, device, *sizes, pool, batches)
+        ways = ("on", "graphs") if device.type == "cuda" else ("on",)
+        compiled = ways if options.compile else ()
+        result = measure(chosen, device, *sizes, pool, batches, compiled)
     finally:
         if pool:
             pool.close()
@@ -203,6 +207,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=tuple(networks()))
     parser.add_argument("--labels", action="store_true", help="labels by PESQ, not a constant")
+    parser.add_argument("--compile", action="store_true", help="compiled, too: minutes more")
     parser.add_argument("--workers", type=int, default=2, help="processes of the loader")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, too")
     options = parser.parse_args()

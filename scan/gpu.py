@@ -109,8 +109,9 @@ def backward(
         du,
         ddelta,
         dA.sum(1).transpose(1, 2),
-        dB,
-        dC,
+        # Copies, or of the smallest shapes they would be views of one tensor.
+        dB.clone(memory_format=torch.contiguous_format),
+        dC.clone(memory_format=torch.contiguous_format),
         None if dD is None else dD.sum(1),
         dz,
         None if dbias is None else dbias.sum(1),

@@ -77,7 +77,6 @@ def test_borders_of_chunks_make_no_more_than_a_step(name: str) -> None:
 
 @pytest.mark.parametrize("name", ABLATIONS)
 def test_selective_checkpointing_keeps_more_than_a_full_one_and_less_than_none(name: str) -> None:
-    """Which the hooks of saved tensors cannot tell: they do not see what the first one keeps."""
     modes = {mode: small(name, use_checkpoint=mode) for mode in ("full", True, False)}
     for net in modes.values():
         kept(net, 1, 65)
@@ -89,9 +88,9 @@ def test_kept_and_peak_of_what_is_known() -> None:
 
     def forward() -> torch.Tensor:
         passing = torch.zeros(5000)
-        return x.exp() + 0 * passing.sum()  # exp keeps its result, and the sum is another
+        return x.exp() + 0 * passing.sum()  # exp keeps its result; the sum of both is not kept
 
-    assert 8000 <= kept_bytes(forward, CPU) < 8500
+    assert 4000 <= kept_bytes(forward, CPU) < 4500
     assert 24_000 <= peak_bytes(forward, CPU) < 29_000
     assert kept_bytes(lambda: None, CPU) == peak_bytes(lambda: None, CPU) == 0
 

@@ -186,7 +186,7 @@ def test_operators_keep_torchs_contract() -> None:
         detached = [value.detach() for value in given]
         out, last, borders = operator(*detached, True, False, 4, True)
         backward = torch.ops.bsbimamba.scan_triton_backward
-        torch.library.opcheck(backward, (out, last, *detached, borders, True, False, 4, True))
+        torch.library.opcheck(backward, (out, last, *detached, borders, True, False, 4, True, True))
 
 
 @interpreted

@@ -103,9 +103,10 @@ class Adversary:
         self.pending: Pending | None = None
 
     def term(self, enhanced: Tensor, clean: Tensor) -> Tensor:
-        """The generator's metric loss for spectra (b, f, t): squared distance to a score of 1."""
+        """The generator's metric loss for compressed magnitudes (b, f, t): squared distance to a
+        score of 1."""
         with self._frozen(), self.autocast():
-            judged = self.network(compressed_magnitude(clean), compressed_magnitude(enhanced))
+            judged = self.network(clean, enhanced)
         return F.mse_loss(judged, torch.ones_like(judged))
 
     def backward(self, mark: Callable[[str], None] = unheard) -> dict[str, Tensor]:
@@ -131,7 +132,9 @@ class Adversary:
         self.world.add_up([everywhere])
         count, total = everywhere
         with self.autocast():
-            perfect, judged = self.network(clean, clean), self.network(clean, enhanced)
+            # Both in one pass: no layer looks from one item to another.
+            pairs = torch.cat([clean, clean]), torch.cat([clean, enhanced])
+            perfect, judged = self.network(*pairs).chunk(2)
         errors = (perfect - 1).square() + (judged - known).square()
         loss = torch.where(valid, errors, 0.0).sum() / count.clamp_min(1)
         self.scaler.scale(loss).backward()
@@ -165,7 +168,7 @@ class Adversary:
     def remember(self, enhanced: Tensor, clean: Tensor) -> None:
         """Take waveforms (b, s) to learn from in the next step, and have them labelled."""
         clean, enhanced = clean.detach(), enhanced.detach()
-        labels = self.pool.label(clean.cpu().numpy(), enhanced.cpu().numpy())
+        labels = self.pool.label(*torch.stack([clean, enhanced]).cpu().numpy())
         self.pending = Pending(clean, enhanced, labels)
 
     def state_dict(self) -> dict[str, Any]:

@@ -117,6 +117,7 @@ class Run:
     epochs: int = 120
     device: str = "auto"  # "auto", "cpu" or "cuda"
     amp: str = "auto"  # "auto", "bf16", "fp16" or "off"
+    compile: str = "off"  # the network's forward pass: "off", "on" or "graphs" (CUDA graphs)
     accumulate: int = 1  # pieces that a process takes its part of the batch in, to save memory
     workers: int = 2  # of each process' loader
     packed: bool = True  # read from packs, where the data have some
@@ -130,6 +131,7 @@ class Run:
         require(
             self.amp in ("auto", "bf16", "fp16", "off"), "run.amp is not auto, bf16, fp16 or off"
         )
+        require(self.compile in ("off", "on", "graphs"), "run.compile is not off, on or graphs")
         for name in ("workers", "pesq_workers"):
             require(0 <= getattr(self, name) <= 256, f"run.{name} must be at least 0, at most 256")
         require(self.accumulate >= 1, "run.accumulate must be at least 1")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from bandsplit.net import BandSplitNet, loudness
 from bandsplit.stft import stft
 from training.adversary import Adversary, unheard
-from training.config import Config
+from training.config import Config, ConfigError
 from training.distributed import World
 from training.ema import EMA
 from training.keeper import Stateful
@@ -45,6 +45,9 @@ class Learner:
         world: the processes that train together; each has its part of every batch.
         pool: labels the adversary's examples.
 
+    Raises:
+        ConfigError: CUDA graphs are asked for, and there is no CUDA device.
+
     Attributes:
         mark: told the name of each phase of a step as it ends: "data"; "forward" and "backward" for
             each piece of the batch; "backward" (sums and clipping); "adversary", "labels" (the wait
@@ -64,6 +67,7 @@ class Learner:
         torch.manual_seed(config.seed)
         self.model = network(**config.model).to(precision.device)
         self.ema = EMA(self.model, config.optim.ema_decay)
+        self._compile(config.run.compile)
         self.optimizer = make_optimizer(self.model, config.optim)
         self.scaler = precision.make_scaler()
         self.adversary = Adversary(
@@ -141,7 +145,7 @@ class Learner:
         target = Recordings(clean, stft(clean))
         terms = loss_terms(enhanced, target, weights)
         if weights["metric"]:
-            terms["metric"] = self.adversary.term(enhanced.spectrum, target.spectrum)
+            terms["metric"] = self.adversary.term(enhanced.magnitude, target.magnitude)
         loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
         return loss, terms, enhanced.waveform.detach()
 
@@ -178,6 +182,14 @@ class Learner:
             waveforms.append(waveform)
         self.world.add_up([*gradients(self.model), *sums.values()])
         return sums, torch.cat(waveforms)
+
+    def _compile(self, how: str) -> None:
+        """Have the network's passes compiled by their first use, after its average was copied."""
+        if how == "graphs" and self.precision.device.type != "cuda":
+            raise ConfigError("run.compile=graphs: CUDA graphs need a CUDA device")
+        if how != "off":
+            mode = "reduce-overhead" if how == "graphs" else None
+            self.model.compile(mode=mode, dynamic=False)
 
     def _weights(self, epoch: int) -> dict[str, float]:
         """The terms' weights in an epoch."""

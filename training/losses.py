@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -24,20 +25,30 @@ _PHASE_FLOOR = 1e-8
 
 @dataclass(frozen=True)
 class Recordings:
-    """Waveforms (b, s) and their complex spectra (b, f, t)."""
+    """Waveforms (b, s) and complex spectra (b, f, t). What several terms need is made once."""
 
     waveform: Tensor
     spectrum: Tensor
 
+    @cached_property
+    def compressed(self) -> Tensor:
+        """The spectrum with its magnitudes to the power 0.3."""
+        return compressed(self.spectrum)
+
+    @cached_property
+    def magnitude(self) -> Tensor:
+        """Those magnitudes."""
+        return compressed_magnitude(self.spectrum)
+
 
 def complex_loss(enhanced: Recordings, clean: Recordings) -> Tensor:
     """Squared distance of the compressed spectra, summed over real and imaginary part."""
-    return _squared(compressed(enhanced.spectrum) - compressed(clean.spectrum))
+    return _squared(enhanced.compressed - clean.compressed)
 
 
 def magnitude_loss(enhanced: Recordings, clean: Recordings) -> Tensor:
     """Squared distance of the compressed magnitudes."""
-    return F.mse_loss(compressed_magnitude(enhanced.spectrum), compressed_magnitude(clean.spectrum))
+    return F.mse_loss(enhanced.magnitude, clean.magnitude)
 
 
 def phase_loss(enhanced: Recordings, clean: Recordings) -> Tensor:
@@ -76,7 +87,7 @@ def consistency_loss(enhanced: Recordings, clean: Recordings) -> Tensor:
 
     Both compressed; real and imaginary part summed. The clean recording plays no part.
     """
-    return _squared(compressed(enhanced.spectrum) - compressed(stft(enhanced.waveform)))
+    return _squared(enhanced.compressed - compressed(stft(enhanced.waveform)))
 
 
 TERMS = {
