@@ -132,10 +132,7 @@ def _peak_memory(net: BandSplitNet, noisy: torch.Tensor) -> int | None:
         before = torch.cuda.memory_allocated(noisy.device)
         net.enhance(noisy)
         return torch.cuda.max_memory_allocated(noisy.device) - before
-    # What the C library keeps of freed memory would be used again without being seen. Others than
-    # glibc have no such function.
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
+    give_back_memory()  # or what is kept of freed memory would be used again without being seen
     try:
         # 5: the high-water mark becomes what is resident now (proc_pid_clear_refs(5)).
         _CLEAR.write_text("5")
@@ -145,6 +142,12 @@ def _peak_memory(net: BandSplitNet, noisy: torch.Tensor) -> int | None:
         return None
     net.enhance(noisy)
     return max(0, _resident()[1] - before)
+
+
+def give_back_memory() -> None:
+    """Return to the system what the C library keeps of freed memory, where it is glibc."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _resident() -> tuple[int, int]:

@@ -6,8 +6,8 @@
 A step is `training.learner.Learner.step` of the default recipe: both networks learn. All candidates
 are timed in turn, round by round. Batches are those of the embedded corpus, from the very loader
 that training has; "data" is the wait for the next one, its way to the device and its scaling.
-Labels are a constant, unless `--labels` has PESQ workers make them: then each turn is a step that
-is not timed, whose labels the next one waits for, and three that are.
+A turn is one step that is not timed and two that are. Labels are a constant, unless `--labels` has
+PESQ workers make them, for which the next step waits.
 
 "saved" is what the forward pass and the losses leave for the backward pass, "peak" what a step
 takes at most beside weights, their averages and the optimizers' state (`benchmarks.activations`).
@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_leaves
 
-from bandsplit.cost import count_macs, count_parameters
+from bandsplit.cost import count_macs, count_parameters, give_back_memory
 from benchmarks.activations import peak_bytes, saved_bytes
 from benchmarks.candidates import Candidate, Network, candidates, networks, speech
 from benchmarks.findings import findings, verdicts
@@ -38,7 +38,7 @@ from training.pesq_pool import PesqPool
 from training.precision import Precision
 
 _MIB = 2**20
-_LABELLED = 3  # steps in a row that are timed with labels
+_TIMED = 2  # steps in a row
 Batches = Iterator[Mapping[str, Any]]
 
 
@@ -78,11 +78,11 @@ class Measured:
         self.called = count(lambda: self.step(batch))
 
     def time(self, batches: Batches, labels: bool = False) -> None:
-        """Take a turn."""
-        if labels:
-            self.step(next(batches))
+        """Take a turn: a step that finds its memory, and those that are timed."""
+        give_back_memory()  # between so many networks it would lie in pieces
+        self.step(next(batches))
         self.learner.mark = self._clock
-        for _ in range(_LABELLED if labels else 1):
+        for _ in range(_TIMED):
             self._clock.begin()
             self.step(next(batches))
             self.seconds.append(self._clock.end())
