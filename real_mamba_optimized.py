@@ -130,7 +130,8 @@ def _mix(
         out=out.transpose(0, 1).flatten(1),
         out_bias=None if merge is None else merge.bias,
     )
-    return mix(x, weights, checkpoint, first.chunk_size, first.reverse)
+    epsilon = getattr(norm, "eps", 1e-5)
+    return mix(x, weights, checkpoint, first.chunk_size, first.reverse, epsilon)
 
 
 class MambaBlock(nn.Module):
@@ -170,10 +171,11 @@ class BidirectionalMambaBlock(nn.Module):
         self.forward_mamba = MambaBlock(d_model, reverse=False, **options)
         self.backward_mamba = MambaBlock(d_model, reverse=True, **options)
         self.merge = nn.Linear(2 * d_model, d_model)
+        self.use_checkpoint = self.forward_mamba.use_checkpoint
 
     def _forward_impl(self, x: Tensor, norm: nn.Module | None) -> Tensor:
         mixers = [self.forward_mamba.ssm, self.backward_mamba.ssm]
-        return _mix(x, mixers, self.forward_mamba.use_checkpoint, norm, self.merge)
+        return _mix(x, mixers, self.use_checkpoint, norm, self.merge)
 
     def forward(self, x: Tensor, norm: nn.Module | None = None) -> Tensor:
         """(b, l, c) to (b, l, c), of norm(x) where a LayerNorm's weight and bias are given: its

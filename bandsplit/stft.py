@@ -7,8 +7,6 @@ does not change when silence is appended.
 
 from __future__ import annotations
 
-from functools import cache
-
 import torch
 from torch import Tensor
 
@@ -17,11 +15,20 @@ HOP = 128
 BINS = N_FFT // 2 + 1
 
 
-@cache
+_windows: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+
+
 def _window(device: torch.device, dtype: torch.dtype) -> Tensor:
-    # An inference tensor, if the first call is from there, would be refused in training.
-    with torch.inference_mode(False):
+    if torch.compiler.is_compiling():
         return torch.hann_window(N_FFT, device=device, dtype=dtype)
+    window = _windows.get((device, dtype))
+    if window is None:
+        # An inference tensor, if the first call is from there, would be refused in training.
+        with torch.inference_mode(False):
+            window = torch.hann_window(N_FFT, device=device, dtype=dtype)
+        if type(window) is Tensor:  # and not one that only pretends to be there
+            _windows[device, dtype] = window
+    return window
 
 
 def stft(x: Tensor) -> Tensor:

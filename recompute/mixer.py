@@ -15,11 +15,12 @@ width, `s` states, `k` rank of Δ. Source of the equations: Gu and Dao, "Mamba",
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from recompute.mixer_piece import Piece, Settings, Weights, completed, piece_backward
 from recompute.rows import (
     Checkpointing,
     Layout,
@@ -27,78 +28,15 @@ from recompute.rows import (
     fields,
     join,
     lies_by_steps,
-    norm_backward,
-    norm_forward,
     pieces,
-    wide,
+    wanted,
 )
-from scan.convolution import convolution_backward, convolution_forward
-from scan.interface import Inputs, Options
-from scan.passes import scan_backward, scan_forward
 
-
-class Weights(NamedTuple):
-    """The mixer's parameters, those of its directions side by side.
-
-    norm, norm_bias (c), or None for no norm; u, z (r d, c); conv (r, d, taps), conv_bias (r, d);
-    x (r, k + 2 s, d), its rows those of Δ, B and C; dt (r, d, k), dt_bias (r, d); A (r, d, s);
-    D (r, d); out (c, r d), out_bias (c) or None.
-    """
-
-    norm: Any
-    norm_bias: Any
-    u: Tensor
-    z: Tensor
-    conv: Tensor
-    conv_bias: Tensor
-    x: Tensor
-    dt: Tensor
-    dt_bias: Tensor
-    A: Tensor
-    D: Tensor
-    out: Tensor
-    out_bias: Any
-
-    def products_in(self, dtype: torch.dtype) -> Weights:
-        """The same with the matrices in `dtype`."""
-        matrices = ("u", "z", "x", "dt", "out")
-        return self._replace(**{name: getattr(self, name).to(dtype) for name in matrices})
-
-
-class Settings(NamedTuple):
-    """checkpoint: what is kept. reverse: the first direction reads from right to left, and the
-    second, if there is one, the other way. epsilon: of the norm."""
-
-    checkpoint: Checkpointing
-    chunk_size: int
-    reverse: bool
-    epsilon: float
-    dtype: torch.dtype
-
-    @property
-    def options(self) -> Options:
-        return Options(True, self.reverse, self.chunk_size, want_last=False)
-
-
-class _Piece(NamedTuple):
-    """What there is of a piece: None where it has to be computed. rows (m, ·) and directions
-    (r, n, l, ·) as named; kept is the scan's own."""
-
-    normed: Any = None  # (m, c)
-    mean: Any = None
-    rstd: Any = None
-    u: Any = None  # before the convolution, (m, r d)
-    z: Any = None  # (m, r d)
-    convolved: Any = None  # (r, n, l, d)
-    selected: Any = None  # Δ's factor, B and C, (r, m, k + 2 s)
-    delta: Any = None  # (r, n, l, d)
-    out: Any = None  # of the scan, (r, n, l, d)
-    kept: Any = None
-
+__all__ = ["Weights", "mix"]
 
 _KEPT: dict[Checkpointing, tuple[str, ...]] = {
-    False: _Piece._fields,
-    True: ("mean", "rstd", "u", "z", "selected", "kept"),
+    False: Piece._fields,
+    True: ("u", "z", "selected", "kept"),
     "full": (),
 }
 
@@ -113,12 +51,16 @@ def mix(
 ) -> Tensor:
     """The mixer's output (n, l, c) for x (n, l, c), in autocast's dtype where that is on.
 
+    Gradients cannot be differentiated again.
+
     Raises:
-        ValueError: a shape, dtype or device does not fit, or no backend can run.
+        ValueError: the backend that BSBIMAMBA_SCAN names cannot run.
     """
+    dtype = compute_dtype(x)
     if not x.numel():
-        return x.clone()
-    settings = Settings(checkpoint, chunk_size, reverse, epsilon, compute_dtype(x))
+        return x.to(dtype, copy=True)
+    kept = _KEPT[checkpoint] if wanted(x, *weights) else ()
+    settings = Settings(kept, chunk_size, reverse, epsilon, dtype)
     return _Mix.apply(x, settings, *weights)
 
 
@@ -127,14 +69,13 @@ class _Mix(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, settings: Settings, *weights: Any) -> Tensor:
         w = Weights(*weights)
         by_steps = lies_by_steps(x)
-        names = _KEPT[settings.checkpoint] if any(ctx.needs_input_grad) else ()
         outputs, kept = [], []
         with torch.autocast(x.device.type, enabled=False):
             matrices = w.products_in(settings.dtype)
             for part in pieces(len(x), x.shape[1], x.device):
                 layout = Layout(part.stop - part.start, x.shape[1], by_steps)
-                piece = _completed(_Piece(), layout.rows(x[part]), layout, matrices, settings)
-                kept += fields(piece, names)
+                piece = completed(Piece(), layout.rows(x[part]), layout, matrices, settings)
+                kept += fields(piece, settings.kept)
                 y = layout.rows(piece.out)
                 del piece
                 outputs.append(layout.back(_affine(y, matrices.out, w.out_bias)))
@@ -149,7 +90,7 @@ class _Mix(torch.autograd.Function):
         x, *saved = ctx.saved_tensors
         w = Weights(*saved[: len(Weights._fields)])
         kept = saved[len(Weights._fields) :]
-        names = _KEPT[settings.checkpoint]
+        names = settings.kept
         sums: dict[str, Tensor] = {}
         gradients = []
         with torch.autocast(x.device.type, enabled=False):
@@ -157,10 +98,10 @@ class _Mix(torch.autograd.Function):
             for number, part in enumerate(pieces(len(x), x.shape[1], x.device)):
                 layout = Layout(part.stop - part.start, x.shape[1], ctx.by_steps)
                 own = kept[number * len(names) : (number + 1) * len(names)]
-                piece = _Piece(**dict(zip(names, own, strict=True)))
+                piece = Piece(**dict(zip(names, own, strict=True)))
                 rows = layout.rows(x[part])
                 g = layout.rows(grad[part]).to(settings.dtype)
-                dx, parts = _piece_backward(g, piece, rows, layout, matrices, settings)
+                dx, parts = piece_backward(g, piece, rows, layout, matrices, settings)
                 gradients.append(layout.back(dx))
                 for name, value in parts.items():
                     sums[name] = sums[name] + value if name in sums else value
@@ -176,105 +117,3 @@ def _affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if bias is None:
         return x @ weight.mT
     return torch.addmm(bias.to(x.dtype), x, weight.mT)
-
-
-def _completed(
-    piece: _Piece, rows: Tensor, layout: Layout, w: Weights, settings: Settings, out: bool = True
-) -> _Piece:
-    """The piece with all that was missing; the scan's output only where it is asked for, or
-    where what the scan's backward pass needs was not kept either."""
-    r, d, _ = w.A.shape
-    normed, mean, rstd, u, z, convolved, selected, delta, y, kept = piece
-    if normed is None and w.norm is not None:
-        normed, mean, rstd = norm_forward(rows, w.norm, w.norm_bias, settings.epsilon)
-        normed = normed.to(settings.dtype)
-    elif normed is None:
-        normed = rows.to(settings.dtype)
-    if u is None or z is None:
-        u, z = normed @ w.u.mT, normed @ w.z.mT
-    if convolved is None:
-        convolved = convolution_forward(
-            layout.directions(u, r), w.conv, w.conv_bias, settings.reverse
-        )
-    if selected is None:
-        selected = torch.bmm(_by_direction(convolved, layout), w.x.mT)
-    if delta is None:
-        factor = selected[..., : w.dt.shape[-1]]
-        # Made as rows (m, r d), where the scan wants it.
-        room = factor.new_empty(factor.shape[1], r, d)
-        for way in range(r):
-            room[:, way] = factor[way] @ w.dt[way].mT
-        delta = layout.directions(room.flatten(1), r)
-    if (y is None and out) or kept is None:
-        y, kept = scan_forward(
-            _scan_inputs(convolved, delta, selected, z, w, layout), settings.options
-        )
-    return _Piece(normed, mean, rstd, u, z, convolved, selected, delta, y, kept)
-
-
-def _piece_backward(
-    grad: Tensor, piece: _Piece, rows: Tensor, layout: Layout, w: Weights, settings: Settings
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """The gradient of a piece's rows (m, c), and its part of each weight's in float32 at least."""
-    r, rank = len(w.A), w.dt.shape[-1]
-    whole = _completed(piece, rows, layout, w, settings, out=False)
-    normed, mean, rstd, u, z, convolved, selected, delta, y, kept = whole
-    del whole, piece
-    inputs = _scan_inputs(convolved, delta, selected, z, w, layout)
-    sums: dict[str, Tensor] = {}
-    if w.out_bias is not None:
-        sums["out_bias"] = grad.sum(0, dtype=w.out_bias.dtype)
-    dy = layout.directions(grad @ w.out, r)
-    found, again = scan_backward(dy, inputs, kept, settings.options, want_out=y is None)
-    del dy, inputs
-    y = again if y is None else y
-    sums["out"] = wide(grad.mT @ layout.rows(y))
-    del y, again
-    dz = layout.rows(cast(Tensor, found.z))
-    sums["z"] = wide(dz.mT @ normed)
-    ddelta = _by_direction(found.delta, layout)
-    sums["dt"] = wide(torch.bmm(ddelta.mT, selected[..., :rank]))
-    dselected = torch.cat(
-        [torch.bmm(ddelta, w.dt), *(_by_direction(x, layout) for x in (found.B, found.C))], -1
-    )
-    du = _by_direction(found.u, layout)
-    sums |= {"A": found.A, "D": cast(Tensor, found.D), "dt_bias": cast(Tensor, found.delta_bias)}
-    del found, ddelta, delta
-    sums["x"] = wide(torch.bmm(dselected.mT, _by_direction(convolved, layout)))
-    for way in range(r):
-        du[way].addmm_(dselected[way], w.x[way])
-    del convolved
-    du, sums["conv"], sums["conv_bias"] = convolution_backward(
-        layout.directions(du.transpose(0, 1).flatten(1), r),
-        layout.directions(u, r),
-        w.conv,
-        w.conv_bias,
-        settings.reverse,
-    )
-    du = layout.rows(du)
-    sums["u"] = wide(du.mT @ normed)
-    dnormed = torch.addmm(dz @ w.z, du, w.u)
-    if w.norm is None:
-        return dnormed.to(rows.dtype), sums
-    dx, sums["norm"], sums["norm_bias"] = norm_backward(
-        dnormed, rows, mean, rstd, w.norm, w.norm_bias
-    )
-    return dx, sums
-
-
-def _by_direction(x: Tensor, layout: Layout) -> Tensor:
-    """(r, n, l, ·) to (r, m, ·); a view of what lies as `layout` says."""
-    return (x.transpose(1, 2) if layout.by_steps else x).flatten(1, 2)
-
-
-def _scan_inputs(
-    u: Tensor, delta: Tensor, selected: Tensor, z: Tensor, w: Weights, layout: Layout
-) -> Inputs:
-    rank, states = w.dt.shape[-1], w.A.shape[-1]
-    split = selected.unflatten(
-        1,
-        (layout.length, layout.sequences) if layout.by_steps else (layout.sequences, layout.length),
-    )
-    split = split.transpose(1, 2) if layout.by_steps else split
-    _, B, C = split.split([rank, states, states], dim=-1)
-    return Inputs(u, delta, w.A, B, C, w.D, layout.directions(z, len(w.A)), w.dt_bias, None)

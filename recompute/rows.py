@@ -69,9 +69,10 @@ def pieces(n: int, length: int, device: torch.device) -> list[slice]:
 
     They bound what is in memory in passing, in both passes.
     """
-    thirds = -(-n * length // _GPU_PIECES)
-    limit = _CPU_ROWS if device.type == "cpu" else max(_GPU_ROWS, thirds)
-    count = -(-n // max(1, limit // length))
+    if device.type == "cpu":
+        count = -(-n // max(1, _CPU_ROWS // length))
+    else:
+        count = min(_GPU_PIECES, -(-n * length // _GPU_ROWS))
     size = -(-n // count)
     return [slice(start, min(start + size, n)) for start in range(0, n, size)]
 
@@ -108,6 +109,12 @@ def norm_backward(
         [True, True, True],
     )
     return dx.to(rows.dtype), dweight, dbias
+
+
+def wanted(*tensors: Tensor | None) -> bool:
+    """Whether there will be a backward pass."""
+    some = any(x is not None and x.requires_grad for x in tensors)
+    return some and torch.is_grad_enabled()
 
 
 def fields(piece: NamedTuple, names: tuple[str, ...]) -> list[Any]:

@@ -21,6 +21,7 @@ from recompute.rows import (
     norm_backward,
     norm_forward,
     pieces,
+    wanted,
     wide,
 )
 
@@ -35,9 +36,10 @@ class Weights(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """checkpoint: what is kept. epsilon: of the norm. dtype: of the products."""
+    """kept: fields of a piece that outlive the forward pass. epsilon: of the norm. dtype: of the
+    products."""
 
-    checkpoint: Checkpointing
+    kept: tuple[str, ...]
     epsilon: float
     dtype: torch.dtype
 
@@ -55,7 +57,7 @@ class _Piece(NamedTuple):
 
 _KEPT: dict[Checkpointing, tuple[str, ...]] = {
     False: _Piece._fields,
-    True: ("mean", "rstd", "both"),
+    True: ("both",),
     "full": (),
 }
 
@@ -63,9 +65,10 @@ _KEPT: dict[Checkpointing, tuple[str, ...]] = {
 def swiglu(x: Tensor, weights: Weights, checkpoint: Checkpointing, epsilon: float = 1e-5) -> Tensor:
     """The feed-forward of x (..., c), whose rows are contiguous, in autocast's dtype where that is
     on. Gives (..., c)."""
+    dtype = compute_dtype(x)
     if not x.numel():
-        return x.clone()
-    settings = Settings(checkpoint, epsilon, compute_dtype(x))
+        return x.to(dtype, copy=True)
+    settings = Settings(_KEPT[checkpoint] if wanted(x, *weights) else (), epsilon, dtype)
     return _SwiGLU.apply(x.reshape(-1, x.shape[-1]), settings, *weights).view_as(x)
 
 
@@ -73,13 +76,12 @@ class _SwiGLU(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, settings: Settings, *weights: Tensor) -> Tensor:
         w = Weights(*weights)
-        names = _KEPT[settings.checkpoint] if any(ctx.needs_input_grad) else ()
         outputs, kept = [], []
         with torch.autocast(x.device.type, enabled=False):
             into, out = w.into.to(settings.dtype), w.out.to(settings.dtype)
             for part in pieces(len(x), 1, x.device):
                 piece = _completed(_Piece(), x[part], into, w, settings)
-                kept += fields(piece, names)
+                kept += fields(piece, settings.kept)
                 outputs.append(piece.product @ out.mT)
                 del piece
         ctx.settings = settings
@@ -92,8 +94,8 @@ class _SwiGLU(torch.autograd.Function):
         x, *saved = ctx.saved_tensors
         w = Weights(*saved[: len(Weights._fields)])
         kept = saved[len(Weights._fields) :]
-        names = _KEPT[settings.checkpoint]
-        sums = [torch.zeros_like(weight) for weight in w]
+        names = settings.kept
+        sums = [torch.zeros_like(wide(weight)) for weight in w]
         gradients = []
         with torch.autocast(x.device.type, enabled=False):
             into, out = w.into.to(settings.dtype), w.out.to(settings.dtype)
@@ -102,25 +104,13 @@ class _SwiGLU(torch.autograd.Function):
                 piece = _Piece(**dict(zip(names, own, strict=True)))
                 piece = _completed(piece, x[part], into, w, settings)
                 g = grad[part].to(settings.dtype)
-                dout = g.mT @ piece.product
-                gate, value = piece.both.chunk(2, dim=-1)
-                dproduct = g @ out
-                dboth = torch.empty_like(piece.both)
-                dgate, dvalue = dboth.chunk(2, dim=-1)
-                torch.mul(dproduct, piece.opened, out=dvalue)
-                dopened = dproduct.mul_(value)
-                dgate.copy_(torch.ops.aten.silu_backward(dopened, gate))
-                del dproduct, dopened, gate, value
-                dinto = dboth.mT @ piece.normed
-                dnormed = dboth @ into
-                dx, dnorm, dbias = norm_backward(
-                    dnormed, x[part], piece.mean, piece.rstd, w.norm, w.norm_bias
-                )
+                dx, *parts = _piece_backward(g, piece, x[part], into, out, w)
+                del piece
                 gradients.append(dx)
-                for total, value_ in zip(sums, (dnorm, dbias, dinto, dout), strict=True):
-                    total.add_(wide(value_))
+                for total, value in zip(sums, parts, strict=True):
+                    total.add_(value)
         dx = torch.cat(gradients) if len(gradients) > 1 else gradients[0]
-        return dx, None, *sums
+        return dx, None, *(x.to(weight.dtype) for x, weight in zip(sums, w, strict=True))
 
 
 def _completed(piece: _Piece, rows: Tensor, into: Tensor, w: Weights, settings: Settings) -> _Piece:
@@ -137,3 +127,18 @@ def _completed(piece: _Piece, rows: Tensor, into: Tensor, w: Weights, settings: 
     if product is None:
         product = opened * value
     return _Piece(normed, mean, rstd, both, opened, product)
+
+
+def _piece_backward(
+    grad: Tensor, piece: _Piece, rows: Tensor, into: Tensor, out: Tensor, w: Weights
+) -> tuple[Tensor, ...]:
+    """The gradient of a piece's rows (m, c), and its part of each weight's."""
+    dout = wide(grad.mT @ piece.product)
+    gate, value = piece.both.chunk(2, dim=-1)
+    dproduct = grad @ out
+    dgate = torch.ops.aten.silu_backward(dproduct * value, gate)
+    dboth = torch.cat([dgate, dproduct * piece.opened], -1)
+    del dproduct, dgate
+    dinto = wide(dboth.mT @ piece.normed)
+    gradients = norm_backward(dboth @ into, rows, piece.mean, piece.rstd, w.norm, w.norm_bias)
+    return *gradients, dinto, dout

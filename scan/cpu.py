@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scan.arrays import cut, empty_as, flat, pad, row_major, strides
+from scan.arrays import cut, empty_as, flat, laid_out_as, pad, row_major, strides
 from scan.cpu_kernels import BLOCK, scan_backward, scan_forward
 from scan.interface import SEQUENCES, Inputs, Options, absent_as_empty
 from scan.threads import MAX_GROUPS, share_out
@@ -32,7 +32,8 @@ def forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:
         *(flat(x) for x in (out, last, borders)),
     )
     share_out(scan_forward, r * b * (d // LANES), *arguments)
-    return cut(out, width).to(inputs.u.dtype), _cut_rows(last, width), cut(borders, width)
+    out = laid_out_as(inputs.u, cut(out, width))
+    return out, _cut_rows(last, width), cut(borders, width)
 
 
 def backward(

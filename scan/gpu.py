@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scan.arrays import current_device, empty_as, row_major, strides
+from scan.arrays import current_device, empty_as, laid_out_as, row_major, strides
 from scan.interface import Inputs, Options, absent_as_empty, borders
 
 # A warp and two channels a lane: B and C, which all channels of a step share, are loaded once for
@@ -50,7 +50,8 @@ def forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:
             **_settings(prepared, options),
             **FORWARD,
         )
-    return out, last.transpose(2, 3).contiguous() if options.want_last else last, kept
+    last = last.transpose(2, 3).contiguous() if options.want_last else last
+    return laid_out_as(inputs.u, out), last, kept
 
 
 def backward(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bandsplit.bands import Norm
 from bandsplit.path import SwiGLU
-from benchmarks.activations import saved_bytes
+from benchmarks.activations import peak_bytes, saved_bytes
 from real_mamba_optimized import BidirectionalMambaBlock, MambaBlock
 from recompute import rows
 
@@ -98,7 +98,7 @@ def test_no_bit_depends_on_what_is_kept(dtype: torch.dtype, by_steps: bool, piec
     x = sequences(by_steps, channels=32).float()
     found = []
     for mode in MODES:
-        block.forward_mamba.use_checkpoint = mode
+        block.use_checkpoint = mode
         with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
             mixed = results(lambda x: block(x, norm), [block, norm], x)
             fed = results(lambda x, mode=mode: module(x, norm, mode), [module, norm], x)
@@ -128,9 +128,15 @@ def test_a_graph_can_be_walked_twice_and_compiled(mode: Any) -> None:
     out = block(x, norm)
     first, second = (torch.autograd.grad(out.sum(), x, retain_graph=True)[0] for _ in range(2))
     assert torch.equal(first, second)
-    compiled = torch.compile(lambda x: block(x, norm), backend="aot_eager", fullgraph=True)
-    torch.testing.assert_close(compiled(x), out)
-    torch.testing.assert_close(torch.autograd.grad(compiled(x).sum(), x)[0], first)
+    module = SwiGLU(16, 32)
+
+    def both(x: Tensor) -> Tensor:
+        return block(x, norm) + module(x, norm, mode)
+
+    compiled = torch.compile(both, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), both(x))
+    expected, got = (torch.autograd.grad(f(x).sum(), x)[0] for f in (both, compiled))
+    torch.testing.assert_close(got, expected)
 
 
 def test_what_is_kept_grows_by_what_is_said_to_be_kept() -> None:
@@ -145,24 +151,57 @@ def test_what_is_kept_grows_by_what_is_said_to_be_kept() -> None:
 
     borders = 2 * 2 * d * s  # two directions, two chunks begin within 130 steps
     products = length * 2 * (2 * d + k + 2 * s)
-    means = 2 * length
-    everything = length * (c + 2 * 3 * d)  # normed; convolved, steps and output of two directions
+    # Normed, its means and deviations; convolved, steps and output of two directions.
+    everything = length * (c + 2 + 2 * 3 * d)
     assert more("full") == 4 * length * c
-    assert more(True) == 4 * (length * c + products + means + borders)
-    assert more(False) == 4 * (length * c + products + means + borders + everything)
+    assert more(True) == 4 * (length * c + products + borders)
+    assert more(False) == 4 * (length * c + products + borders + everything)
 
 
-def test_nothing_is_kept_without_gradients() -> None:
-    block, norm = BidirectionalMambaBlock(16), norm_of(16)
+@pytest.mark.parametrize("mode", MODES)
+def test_without_gradients_pieces_are_let_go(mode: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    block, norm = BidirectionalMambaBlock(16, use_checkpoint=mode), norm_of(16)
+    module, x = SwiGLU(16, 32), torch.randn(64, 9, 16)
+    expected = block(x, norm), module(x, norm, mode)
+
+    def forward() -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            return block(x, norm), module(x, norm, mode)
+
+    assert all(torch.equal(a, b) for a, b in zip(forward(), expected, strict=True))
+    assert not any(y.requires_grad for y in forward())
+    whole = peak_bytes(forward)
+    monkeypatch.setattr(rows, "_CPU_ROWS", 9)
+    assert peak_bytes(forward) < 0.5 * whole
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_learns_nothing_takes_no_gradient(mode: Any) -> None:
+    """A frozen weight, and an input that nothing is asked of."""
+    block, norm = BidirectionalMambaBlock(16, use_checkpoint=mode), norm_of(16)
     x = torch.randn(2, 9, 16)
-    with torch.no_grad():
-        assert saved_bytes(lambda: block(x, norm)) == 0
-        assert torch.equal(block(x, norm), block(x.requires_grad_(), norm))
+    block(x, norm).sum().backward()
+    expected = block.forward_mamba.ssm.D.grad
+    block.zero_grad()
+    block.requires_grad_(False)
+    norm.requires_grad_(False)
+    block.forward_mamba.ssm.D.requires_grad_()
+    block(x, norm).sum().backward()
+    got = {k: p.grad for k, p in block.named_parameters() if p.grad is not None}
+    assert list(got) == ["forward_mamba.ssm.D"]
+    assert torch.equal(got["forward_mamba.ssm.D"], expected)
 
 
 def test_pieces_cover_all_sequences_evenly() -> None:
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    for n, length, device in ((186, 251, cpu), (1506, 31, gpu), (1, 10**6, cpu), (7, 1, gpu)):
+    for n, length, device in (
+        (186, 251, cpu),
+        (1, 10**6, cpu),
+        (1506, 31, gpu),
+        (7, 1, gpu),
+        (100, 1000, gpu),
+        (4, 60000, gpu),
+    ):
         parts = rows.pieces(n, length, device)
         assert [i for part in parts for i in range(part.start, part.stop)] == list(range(n))
         sizes = {part.stop - part.start for part in parts[:-1]}
@@ -178,5 +217,13 @@ def test_an_unknown_way_of_checkpointing_is_refused(mode: Any) -> None:
 
 
 def test_an_empty_batch_gives_an_empty_result() -> None:
-    block = MambaBlock(16)
-    assert block(torch.zeros(0, 5, 16)).shape == (0, 5, 16)
+    x = torch.zeros(0, 5, 16, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        for y in (MambaBlock(16)(x), SwiGLU(16, 32)(x, norm_of(16), True)):
+            assert (y.shape, y.dtype) == ((0, 5, 16), torch.bfloat16)
+            y.sum().backward()
+
+
+def test_the_norms_own_epsilon_is_taken() -> None:
+    block, norm, x = BidirectionalMambaBlock(16), nn.LayerNorm(16, eps=1.0), torch.randn(2, 9, 16)
+    torch.testing.assert_close(block(x, norm), block(norm(x)))

@@ -179,7 +179,8 @@ class Learner:
             self.mark("backward")
             for name, value in {"loss": loss, **terms}.items():
                 sums[name] = sums.get(name, 0.0) + part * value.detach()
-            waveforms.append(waveform)
+            # A copy: a CUDA graph writes the next piece where this one is.
+            waveforms.append(waveform.clone())
         self.world.add_up([*gradients(self.model), *sums.values()])
         return sums, torch.cat(waveforms)
 

@@ -18,14 +18,27 @@ def make_optimizer(module: nn.Module, optim: Optim) -> torch.optim.Optimizer:
     # Fused: one launch for all parameters, instead of a dozen for each.
     settings: dict[str, Any] = {"betas": (optim.beta1, optim.beta2), "fused": True}
     if optim.algorithm == "adam":
-        return torch.optim.Adam(module.parameters(), optim.learning_rate, **settings)
+        return _fused(torch.optim.Adam(module.parameters(), optim.learning_rate, **settings))
     marked = [p for p in module.parameters() if getattr(p, "no_weight_decay", False)]
     others = [p for p in module.parameters() if not getattr(p, "no_weight_decay", False)]
     groups = [
         {"params": others, "weight_decay": optim.weight_decay},
         {"params": marked, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], optim.learning_rate, **settings)
+    return _fused(
+        torch.optim.AdamW([g for g in groups if g["params"]], optim.learning_rate, **settings)
+    )
+
+
+def _fused(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """The optimizer, fused whatever the state that it takes over says of itself."""
+
+    def keep(_: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+        groups = [{**group, "fused": True, "foreach": None} for group in state["param_groups"]]
+        return {**state, "param_groups": groups}
+
+    optimizer.register_load_state_dict_pre_hook(keep)
+    return optimizer
 
 
 def learning_rate(optim: Optim, epoch: int) -> float:

@@ -1,0 +1,61 @@
+"""`torch.compile` on whole networks, and as an option of a run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from fake_pool import FakePool
+from test_networks import EVERYTHING, small
+
+from training.config import ConfigError
+from training.distributed import World
+from training.learner import Learner
+from training.precision import Precision
+from training.settings import override
+
+# Dynamo makes an instance of an autograd function, and PyTorch warns of that and of complex numbers.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.mark.parametrize("mode", [False, True, "full"])
+@pytest.mark.parametrize("name", ["abl1", "abl3"])
+def test_a_network_is_one_graph(name: str, mode: Any) -> None:
+    net = small(name, use_checkpoint=mode)
+    noisy = torch.randn(2, 2000)
+    compiled = torch.compile(net, backend="aot_eager", fullgraph=True)
+    found = []
+    for forward in (net, compiled):
+        net.zero_grad()
+        waveform, spectrum = forward(noisy)
+        (waveform.square().sum() + spectrum.abs().sum()).backward()
+        found.append([waveform.detach(), *(p.grad for p in net.parameters())])
+    for eager, traced in zip(*found, strict=True):
+        torch.testing.assert_close(traced, eager, rtol=1e-4, atol=1e-4)
+
+
+def learner(name: str, how: str, device: str = "cpu") -> Learner:
+    network, config = EVERYTHING[name]
+    config = override(config, {"run.compile": how, "data.batch_size": 2})
+    config = replace(config, model={**config.model, "channels": 16})
+    return Learner(network, config, Precision(device, "off"), World(), FakePool())
+
+
+def test_graphs_without_a_card_are_refused() -> None:
+    with pytest.raises(ConfigError, match="run.compile=graphs: CUDA graphs need a CUDA device"):
+        learner("abl1", "graphs")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["abl3", "bsrnn"])
+def test_a_compiled_run_learns_the_same(name: str) -> None:
+    clean = torch.randn(2, 4000)
+    batch = {"clean": clean, "noisy": clean + 0.3 * torch.randn(2, 4000)}
+    losses = [
+        [one.step(batch, number, 0, 1.0).values["loss"] for number in range(3)]
+        for one in (learner(name, "off"), learner(name, "on"))
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    assert losses[0][2] != losses[0][0]
