@@ -140,7 +140,7 @@ def measure(
             for name, net in ((name, network.made()) for name, network in chosen.items())
         },
         "rows": [run.row(candidate, batch) for candidate, run in runs.items()],
-        "findings": findings(runs, chosen, device.type == "cuda", batch, labels),
+        "findings": findings(runs, chosen, device.type == "cuda", batch, crop, labels),
     }
 
 

@@ -148,8 +148,7 @@ class Fake:
         self.saved, self.peak, self.resident = saved, peak, 10**8
 
 
-def test_findings_are_ratios_with_targets() -> None:
-    chosen = {name: networks()[name] for name in ("abl3", "looped")}
+def faked() -> tuple[dict[str, Network], dict[Candidate, Fake]]:
     runs = {
         Candidate("abl3", False, "off"): Fake(1.0, 1000, 2000),
         Candidate("abl3", True, "off"): Fake(1.25, 700, 1500),
@@ -158,7 +157,12 @@ def test_findings_are_ratios_with_targets() -> None:
         Candidate("looped", None, "off"): Fake(2.5, 1, 1),
         Candidate("looped", None, "bf16"): Fake(0.5, 1, 5 * 10**9),
     }
-    found = {x["what"]: x for x in findings(runs, chosen, True, 6, True)}
+    return {name: networks()[name] for name in ("abl3", "looped")}, runs
+
+
+def test_findings_are_ratios_with_targets() -> None:
+    chosen, runs = faked()
+    found = {x["what"]: x for x in findings(runs, chosen, True, 6, 2.0, True)}
 
     def of(what: str) -> tuple[float, str]:
         return round(found[what]["value"], 6), found[what]["verdict"]
@@ -171,9 +175,19 @@ def test_findings_are_ratios_with_targets() -> None:
     assert of("speed of abl3 against looped, AMP off") == (2, "reached")
     assert of("speed of abl3 against looped, AMP bf16") == (1, "missed")
     assert of("looped: memory at most, AMP bf16") == (5.1, "missed")
-    assert of("abl3: throughput with labels, AMP bf16") == (9, "missed")  # of 12 and 6
-    on_cpu = {x["what"] for x in findings(runs, chosen, False, 6, False)}
+    assert of("abl3: throughput with labels, AMP bf16, batch 6") == (9, "missed")  # of 12 and 6
+    on_cpu = {x["what"] for x in findings(runs, chosen, False, 6, 2.0, False)}
     assert not any("memory at most" in what or "throughput" in what for what in on_cpu)
+
+
+@pytest.mark.parametrize(("batch", "crop"), [(1, 2.0), (32, 2.0), (6, 1.0)])
+def test_other_sizes_have_no_targets_but_the_crops_a_second(batch: int, crop: float) -> None:
+    chosen, runs = faked()
+    found = findings(runs, chosen, True, batch, crop, True)
+    judged = {x["what"] for x in found if x["verdict"] or x["least"] or x["most"]}
+    label = f"throughput with labels, AMP bf16, batch {batch}"
+    assert judged == ({f"{name}: {label}" for name in chosen} if crop == 2 else set())
+    assert len(found) == len(findings(runs, chosen, True, 6, 2.0, True))
 
 
 @pytest.mark.parametrize(
