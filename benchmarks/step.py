@@ -135,6 +135,8 @@ def measure(
             run.time(batches, labels)
     return {
         **described("step", device, batch=batch, crop=crop, rounds=rounds, labels=labels),
+        "pesq_workers": len(pool.workers) if pool else 0,
+        "cores": usable_cores(),
         "networks": {
             name: {"parameters": count_parameters(net), "macs": crop * count_macs(net)}
             for name, net in ((name, network.made()) for name, network in chosen.items())
