@@ -23,7 +23,8 @@ from bandsplit.cost import count_macs, count_parameters
 from benchmarks.activations import peak_bytes
 from benchmarks.choices import VARIANTS, WHOLE, Variant
 from benchmarks.claims_page import render
-from benchmarks.generator import Generator, Pass, machine, make_learner, noise
+from benchmarks.generator import Generator, Pass, make_learner, noise
+from benchmarks.results import described, save
 from data.files import write_text
 from training.precision import Precision
 from training.settings import override
@@ -105,16 +106,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(f"{path} is not there: measure first")
     if not options.render:
         device = Precision(options.device, "off").device
+        settings = {name: getattr(options, name) for name in ("batch", "crop", "rounds")}
         found["sizes"] = sizes(VARIANTS)
         found["machines"][device.type] = {
-            "name": machine(device),
-            "torch": torch.__version__,
-            "batch": options.batch,
-            "crop": options.crop,
-            "rounds": options.rounds,
-            "variants": measure(VARIANTS, device.type, options.batch, options.crop, options.rounds),
+            **described("claims", device, **settings),
+            "variants": measure(VARIANTS, device.type, **settings),
         }
-        write_text(path, json.dumps(found, indent=1) + "\n")
+        save(path, found)
     write_text(options.out / "claims.md", render(found))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.choices import CHOICES, CLAIMS, Choice, Claim, change
+from benchmarks.results import where
 
 NOT_MEASURED = "not measured"
 _MACHINES = {"cpu": "CPU", "cuda": "GPU"}
@@ -40,10 +41,8 @@ def render(found: Mapping[str, Any]) -> str:
 def _machine(name: str, entry: Mapping[str, Any] | None) -> str:
     if entry is None:
         return f"- {name}: {NOT_MEASURED}"
-    return (
-        f"- {name}: {entry['name']}, torch {entry['torch']}; {entry['batch']} crops of "
-        f"{entry['crop']:g} s, {entry['rounds']} rounds"
-    )
+    sizes = f"{entry['batch']} crops of {entry['crop']:g} s, {entry['rounds']} rounds"
+    return f"- {name}: {where(entry)}; {sizes}"
 
 
 def _claims(machines: Mapping[str, Any]) -> str:

@@ -10,6 +10,13 @@ import torch
 
 from benchmarks.activations import peak_bytes
 
+CARD, ASIDE = 12.0, 1.0  # GiB: of the card that all must fit, and what PyTorch does not get of it
+
+
+def usable(gib: float = CARD) -> int:
+    """Bytes that PyTorch has of a card: the rest is CUDA's context, kernels and a desktop."""
+    return round((gib - ASIDE) * 2**30)
+
 
 @dataclass(frozen=True)
 class Used:

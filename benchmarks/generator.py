@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gc
 import importlib
-import platform
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,7 +27,7 @@ from training.precision import Precision
 from training.settings import override
 
 NETWORKS = ("baseline", "abl1", "abl2", "abl3")
-_CPU_INFO, _MEMORY_INFO = Path("/proc/cpuinfo"), Path("/proc/meminfo")  # Linux
+_MEMORY_INFO = Path("/proc/meminfo")  # Linux
 
 
 def make_learner(folder: str, precision: Precision, changes: Mapping[str, Any]) -> Learner:
@@ -135,17 +134,3 @@ def enough_memory(size: float, device: torch.device) -> bool:
     except (OSError, ValueError, KeyError):
         return True
     return size < 0.8 * available  # the allocator's own waste
-
-
-def machine(device: torch.device) -> str:
-    """What is measured on: the card, or the processor and how many threads of it."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    try:
-        lines = _CPU_INFO.read_text(encoding="utf-8").splitlines()
-        fields = dict(line.partition(":")[::2] for line in lines if line.startswith("model name"))
-        name = next(iter(fields.values())).strip()
-    except (OSError, StopIteration):
-        name = platform.machine()
-    threads = torch.get_num_threads()
-    return f"{threads} thread{'s' * (threads > 1)} of {name}"

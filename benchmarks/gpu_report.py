@@ -21,7 +21,7 @@ from typing import Any
 from benchmarks import memory_12gb, step
 from benchmarks.candidates import FOUR, networks
 from benchmarks.findings import Finding, verdicts
-from benchmarks.results import FOLDER, ROOT, markdown
+from benchmarks.results import FOLDER, ROOT, markdown, where
 from data.files import write_text
 
 _MIB = 2**20
@@ -56,15 +56,9 @@ class Section:
         rest = markdown(["", "result"], rows) if rows else ""
         if result is None:
             return rest
-        return "\n".join(part for part in (_where(result), self.tables(result), rest) if part)
-
-
-def _where(result: Result) -> str:
-    versions = ", ".join(f"{name} {found}" for name, found in result["versions"].items())
-    return (
-        f"{result['device']}, {result['date'][:10]}, commit {result['commit']}; {versions}; "
-        f"{result['threads']} threads.\n"
-    )
+        return "\n".join(
+            part for part in (f"{where(result)}.\n", self.tables(result), rest) if part
+        )
 
 
 def _scan(result: Result) -> str:

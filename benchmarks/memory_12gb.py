@@ -27,7 +27,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.candidates import FOUR, Candidate, Mode, Network, networks, noise
-from benchmarks.fitting import Meter, Used, largest, predicted
+from benchmarks.fitting import ASIDE, CARD, Meter, Used, largest, predicted, usable
 from benchmarks.pesq_pool import ConstantPool
 from benchmarks.results import described, markdown, save
 from data.dataset import Key, SpeechDataset
@@ -35,8 +35,7 @@ from training.distributed import World
 from training.learner import Learner
 from training.validation import Validator
 
-_GIB, _MIB = 2**30, 2**20
-_ASIDE = 1.0  # GiB
+_MIB = 2**20
 _ATTEMPT = 3  # steps at a batch size
 
 
@@ -175,21 +174,21 @@ def misfits(result: Mapping[str, Any]) -> list[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], allow_abbrev=False)
-    parser.add_argument("--gib", type=float, default=12.0, help="of the card (default: 12)")
+    parser.add_argument("--gib", type=float, default=CARD, help="of the card (default: 12)")
     parser.add_argument("--network", nargs="+", choices=FOUR, default=FOUR, metavar="NAME")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, too")
     options = parser.parse_args()
-    if options.gib <= _ASIDE:
-        parser.error(f"--gib must be above {_ASIDE:g}, which is set aside")
+    if options.gib <= ASIDE:
+        parser.error(f"--gib must be above {ASIDE:g}, which is set aside")
     if not torch.cuda.is_available():
         print("memory_12gb: needs a CUDA card; PyTorch sees none here", file=sys.stderr)
         return 2
-    meter = Meter(torch.device("cuda", 0), round((options.gib - _ASIDE) * _GIB))
+    meter = Meter(torch.device("cuda", 0), usable(options.gib))
     chosen = {name: network for name, network in networks().items() if name in options.network}
     result = measure(meter, chosen)
     save(options.json, result)
     print(f"torch {torch.__version__}, {result['device']}")
-    print(f"{options.gib:g} GiB, of which {_ASIDE:g} set aside\n\n{table(result)}")
+    print(f"{options.gib:g} GiB, of which {ASIDE:g} set aside\n\n{table(result)}")
     for misfit in (found := misfits(result)):
         print(f"memory_12gb: does not fit: {misfit}", file=sys.stderr)
     return 1 if found else 0

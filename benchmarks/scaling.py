@@ -16,15 +16,14 @@ import argparse
 import dataclasses
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-import torch
-
-from benchmarks.generator import NETWORKS, Generator, Pass, enough_memory, machine
+from benchmarks.generator import NETWORKS, Generator, Pass, enough_memory
 from benchmarks.laws import START, Law, fit
-from data.files import write_text
+from benchmarks.results import described, save, where
 from training.precision import Precision
 
 USES = (("training", "seconds"), ("enhancement", "seconds"), ("training", "batch"))
@@ -101,25 +100,18 @@ def measure(
     return curves
 
 
-def to_json(place: str, precision: Precision, curves: Sequence[Curve]) -> str:
-    """Everything measured, the laws left out: they follow from it."""
-    found = {
-        "machine": place,
-        "torch": torch.__version__,
-        "amp": precision.amp,
-        "curves": [dataclasses.asdict(curve) for curve in curves],
-    }
-    return json.dumps(found, indent=1) + "\n"
+def described_curves(precision: Precision, curves: Sequence[Curve]) -> dict[str, Any]:
+    """Everything measured, for a file, the laws left out: they follow from it."""
+    head = described("scaling", precision.device, amp=precision.amp)
+    return {**head, "curves": [dataclasses.asdict(curve) for curve in curves]}
 
 
-def from_json(text: str) -> tuple[str, list[Curve]]:
-    """The machine and the curves that `to_json` wrote."""
-    found = json.loads(text)
-    curves = [
+def curves_of(result: Mapping[str, Any]) -> list[Curve]:
+    """Those that `described_curves` wrote."""
+    return [
         Curve(**{**curve, "points": [Point(**point) for point in curve["points"]]})
-        for curve in found["curves"]
+        for curve in result["curves"]
     ]
-    return found["machine"], curves
 
 
 def table(curves: Sequence[Curve]) -> str:
@@ -169,20 +161,20 @@ def _verdict(is_linear: bool) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
     if options.read:
-        place, curves = from_json(options.read.read_text(encoding="utf-8"))
+        result = json.loads(options.read.read_text(encoding="utf-8"))
+        curves = curves_of(result)
     else:
         precision = Precision(options.device, options.amp)
-        place = machine(precision.device)
         curves = measure(
             options.networks, precision, options.lengths, options.batches, options.rounds
         )
-        if options.json:
-            write_text(options.json, to_json(place, precision, curves))
-    print(f"{place}\n\n{table(curves)}")
+        result = described_curves(precision, curves)
+        save(options.json, result)
+    print(f"{where(result)}; AMP {result['amp']}\n\n{table(curves)}")
     if options.plot:
         from benchmarks.scaling_plot import draw
 
-        draw(options.plot, place, curves)
+        draw(options.plot, result, curves)
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
