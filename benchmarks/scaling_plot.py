@@ -45,7 +45,6 @@ def draw(path: Path, result: Mapping[str, Any], curves: Sequence[Curve]) -> None
     with mpl.rc_context(_STYLE):
         figure = Figure((10, 4.6), dpi=120, layout="constrained", facecolor="white")
         figure.suptitle(f"Batch 1, AMP {result['amp']}", fontsize=11, color="#444444")
-        figure.supxlabel(where(result), fontsize=8, color="#444444")
         times, memory = figure.subplots(1, 2)
         for curve in shown:
             sizes = [point.size for point in curve.points]
@@ -60,7 +59,15 @@ def draw(path: Path, result: Mapping[str, Any], curves: Sequence[Curve]) -> None
             axis.xaxis.minorticks_off()
             axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         handles, labels = times.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=10)
+        figure.legend(
+            handles,
+            labels,
+            loc="outside lower center",
+            ncols=4,
+            fontsize=10,
+            title=where(result),
+            title_fontsize=8,
+        )
         FigureCanvasAgg(figure).print_png(path)
 
 

@@ -33,7 +33,7 @@ def kept(net: BandSplitNet, batch: int, frames: int) -> int:
 
 def saved(net: BandSplitNet, batch: int, frames: int) -> int:
     noisy = torch.randn(batch, HOP * (frames - 1))
-    return saved_bytes(lambda: net(noisy), [noisy])
+    return saved_bytes(lambda: net(noisy), [noisy, *net.parameters()])
 
 
 def bend(costs: list[int]) -> float:

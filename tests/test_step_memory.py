@@ -7,6 +7,7 @@ from functools import cache, partial
 import pytest
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 from benchmarks.activations import kept_bytes, peak_bytes, saved_bytes
@@ -29,7 +30,9 @@ def saved(learner: Learner, batch: int, crop: float) -> int:
     sides = noise(batch, crop)
     weights = vars(learner.config.loss)
     forward = partial(learner.losses, sides["clean"], sides["noisy"], weights)
-    return saved_bytes(lambda: forward()[0], sides.values())
+    states = [part.state_dict() for part in learner.parts().values()]
+    resident = [x for x in tree_leaves(states) if isinstance(x, torch.Tensor)]
+    return saved_bytes(lambda: forward()[0], [*sides.values(), *resident])
 
 
 @cache
@@ -87,6 +90,15 @@ def test_parameters_and_arguments_are_not_counted() -> None:
     assert saved_bytes(lambda: linear(x), [x]) == 0
     assert saved_bytes(lambda: linear(x).tanh(), [x]) == 4 * 50 * 200
     assert saved_bytes(lambda: linear(x)) == 4 * 50 * 100
+
+
+def test_views_of_parameters_are_not_counted() -> None:
+    linear, x = nn.Linear(100, 200), torch.randn(50, 100, requires_grad=True)
+    assert saved_bytes(lambda: x @ linear.weight.mT, [x]) == 0
+    assert saved_bytes(lambda: x @ linear.weight[:100].mT[:, 7:], [x]) == 0
+    weight = linear.weight.detach()
+    assert saved_bytes(lambda: x @ weight.mT, [x]) == 4 * 200 * 100  # not known for one
+    assert saved_bytes(lambda: x @ weight.mT, [x, *linear.parameters()]) == 0
 
 
 def test_a_tensor_that_two_nodes_keep_counts_once() -> None:
