@@ -116,8 +116,7 @@ def _steps(result: Result) -> str:
 
 
 def _memory(result: Result) -> str:
-    limit = f"PyTorch was held to {result['limit_bytes'] / _MIB:,.0f} MiB.\n"
-    return f"{limit}\n{memory_12gb.table(result)}"
+    return f"{memory_12gb.held(result)}\n\n{memory_12gb.table(result)}"
 
 
 def _labels(result: Result) -> str:

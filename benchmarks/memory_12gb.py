@@ -8,9 +8,9 @@ desktop; PyTorch's allocator counts neither. 1 GiB is set aside for both.
 
 Each network learns 20 steps of 6 x 2 s by its own configuration; then its average is validated on
 recordings of 15 s and 60 s, by training's own validation, scores excepted. The sound is noise and
-labels are a constant: memory depends on neither. An attempt at the largest batch is three steps:
-the third finds the states of both optimizers there. Ends with status 1 where something does not
-fit, with 2 where there is no CUDA card.
+labels are a constant: memory depends on neither. An attempt at the largest batch is three steps,
+the third of which finds the states of both optimizers there, and the validation of the longest
+recording. Ends with status 1 where something does not fit, with 2 where there is no CUDA card.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ def measure(
     """Everything of some networks; changes: of their arguments. What `main` writes."""
     sizes = sizes or Sizes()
     rows = [_row(meter, name, network, sizes, changes) for name, network in chosen.items()]
-    head = described("memory_12gb", meter.device, limit_bytes=meter.limit, **vars(sizes))
-    return {**head, "rows": rows}
+    limits = {"limit_bytes": meter.limit, "wanted_bytes": meter.wanted}
+    return {**described("memory_12gb", meter.device, **limits, **vars(sizes)), "rows": rows}
 
 
 def _row(
@@ -83,7 +83,7 @@ def _row(
         found[f"validate {seconds} s"] = fits
     learners.clear()
     modes: list[Mode] = [None] if network.default is None else [True, False]
-    batches = [_largest_batch(meter, partial(make, mode), sizes.most) for mode in modes]
+    batches = [_largest_batch(meter, partial(make, mode), sizes) for mode in modes]
     return {
         "network": name,
         **{label: used and asdict(used) for label, used in found.items()},
@@ -101,15 +101,19 @@ def _train(learner: Learner, steps: int) -> Learner:
     return learner
 
 
-def _largest_batch(meter: Meter, make: Callable[[int], Learner], most: int) -> int:
-    """The most crops that fit, 0 where not even one does; make: a learner for so many."""
+def _largest_batch(meter: Meter, make: Callable[[int], Learner], sizes: Sizes) -> int:
+    """The most crops that fit, in training and validation, 0 where not even one does; make: a
+    learner for so many."""
+
+    def train_and_validate(batch: int) -> None:
+        _validate(_train(make(batch), _ATTEMPT), max(sizes.recordings))
 
     def attempt(batch: int) -> Used | None:
-        return meter.run(lambda: _train(make(batch), _ATTEMPT) and None)
+        return meter.run(lambda: train_and_validate(batch))
 
     first = {batch: used.allocated for batch in (2, 4) if (used := attempt(batch))}
     start = predicted(first, meter.limit) if len(first) == 2 else 1
-    return largest(lambda batch: attempt(batch) is not None, start, most)
+    return largest(lambda batch: attempt(batch) is not None, start, sizes.most)
 
 
 class _Unscored(ConstantPool):
@@ -140,6 +144,13 @@ def _validate(learner: Learner, seconds: float) -> None:
     found = validator.scores(learner.ema.model, lambda: False)
     assert found
     assert found[0]["files"] == 1
+
+
+def held(result: Mapping[str, Any]) -> str:
+    """What PyTorch had, which is less than was wanted where the card is smaller."""
+    limit, wanted = (f"{result[name] / _MIB:,.0f} MiB" for name in ("limit_bytes", "wanted_bytes"))
+    smaller = f", all that this card has, instead of {wanted}" if limit != wanted else ""
+    return f"PyTorch was held to {limit}{smaller}."
 
 
 def table(result: Mapping[str, Any]) -> str:
@@ -188,7 +199,7 @@ def main() -> int:
     result = measure(meter, chosen)
     save(options.json, result)
     print(f"torch {torch.__version__}, {result['device']}")
-    print(f"{options.gib:g} GiB, of which {ASIDE:g} set aside\n\n{table(result)}")
+    print(f"{held(result)}\n\n{table(result)}")
     for misfit in (found := misfits(result)):
         print(f"memory_12gb: does not fit: {misfit}", file=sys.stderr)
     return 1 if found else 0

@@ -43,7 +43,7 @@ RESULTS: dict[str, dict[str, Any]] = {
         "ratio": {"median": 1.04, "min": 1.0, "max": 1.2}, "target": 1.05,
     },
     "memory_12gb": {
-        "batch": 6, "crop": 2.0, "limit_bytes": 11 * 2**30,
+        "batch": 6, "crop": 2.0, "limit_bytes": 10 * 2**30, "wanted_bytes": 11 * 2**30,
         "rows": [{
             "network": "abl3", "train": {"allocated": 2**30, "reserved": 2**31},
             "validate 15 s": None,
@@ -87,6 +87,7 @@ def test_what_was_measured_is_shown_with_where_and_when(tmp_path: Path) -> None:
     assert cells(labels, "with / without")[1] == "1.040 (1.000 to 1.200)"
     assert cells(labels, "target")[1] == "at most 1.05: reached"
     memory = section(page, "memory_12gb")
+    assert "held to 10,240 MiB, all that this card has, instead of 11,264 MiB." in memory
     expected = ["abl3", "1,024", "2,048", "does not fit", "", "40", "30"]
     assert cells(memory, "abl3") == expected
     assert cells(memory, "abl1")[1] == "not measured"
