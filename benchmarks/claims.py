@@ -11,9 +11,9 @@ of its kind (CPU or GPU); the other's stay. Some 13 minutes on 2 cores.
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import torch
 
 from bandsplit.cost import count_macs, count_parameters
 from benchmarks.activations import peak_bytes
+from benchmarks.candidates import networks
 from benchmarks.choices import VARIANTS, WHOLE, Variant
 from benchmarks.claims_page import render
 from benchmarks.generator import Generator, Pass, make_learner, noise
@@ -35,10 +36,10 @@ _LONG = 4  # crops
 
 def sizes(variants: Mapping[str, Variant]) -> dict[str, dict[str, float]]:
     """Parameters and multiply-accumulates for a second of audio, the same on all machines."""
-    found = {}
+    found, known = {}, networks()
     for name, variant in variants.items():
-        train = importlib.import_module(f"{variant.network}.train")
-        net = train.MBSNet(**override(train.CONFIG, variant.changes).model)
+        network = known[variant.network]
+        net = replace(network, config=override(network.config, variant.changes)).made()
         found[name] = {
             "parameters": count_parameters(net),
             "macs_per_second": count_macs(net),

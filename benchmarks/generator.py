@@ -8,7 +8,6 @@ pass through all of it. The optimizers and the discriminator's own learning are 
 from __future__ import annotations
 
 import gc
-import importlib
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,32 +17,29 @@ import torch
 from torch import Tensor
 
 from bandsplit.net import BandSplitNet, loudness
+from benchmarks import candidates
 from benchmarks.activations import kept_bytes, peak_bytes
-from benchmarks.pesq_pool import ConstantPool
-from data.audio import SAMPLE_RATE
+from benchmarks.candidates import ConstantPool, networks
 from training.distributed import World
 from training.learner import Learner
 from training.precision import Precision
 from training.settings import override
 
-NETWORKS = ("baseline", "abl1", "abl2", "abl3")
 _MEMORY_INFO = Path("/proc/meminfo")  # Linux
 
 
 def make_learner(folder: str, precision: Precision, changes: Mapping[str, Any]) -> Learner:
     """The learner of a folder's network, some settings changed by dotted name, labels constant."""
-    train = importlib.import_module(f"{folder}.train")
-    network = getattr(train, "MBSNet", None) or train.BSRNN
-    return Learner(network, override(train.CONFIG, changes), precision, World(), ConstantPool(1))
+    network = networks()[folder]
+    config = override(network.config, changes)
+    return Learner(network.kind, config, precision, World(), ConstantPool(1))
 
 
 def noise(batch: int, seconds: float, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Clean and noisy waveforms (b, s), the same in every run."""
-    rng = torch.Generator().manual_seed(0)
-    clean, added = 0.1 * torch.randn(2, batch, round(seconds * SAMPLE_RATE), generator=rng)
-    noisy = clean + added
-    scale = loudness(noisy)
-    return (clean / scale).to(device), (noisy / scale).to(device)
+    """Clean and noisy waveforms (b, s), the same in every run, scaled as a step scales them."""
+    sides = candidates.noise(batch, seconds)
+    scale = loudness(sides["noisy"])
+    return (sides["clean"] / scale).to(device), (sides["noisy"] / scale).to(device)
 
 
 class Generator:

@@ -26,9 +26,8 @@ from typing import Any, cast
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.candidates import FOUR, Candidate, Mode, Network, networks, noise
+from benchmarks.candidates import FOUR, Candidate, ConstantPool, Mode, Network, networks, noise
 from benchmarks.fitting import ASIDE, CARD, Meter, Used, largest, predicted, usable
-from benchmarks.pesq_pool import ConstantPool
 from benchmarks.results import described, markdown, save
 from data.dataset import Key, SpeechDataset
 from training.distributed import World
@@ -148,7 +147,8 @@ def _validate(learner: Learner, seconds: float) -> None:
 
 def held(result: Mapping[str, Any]) -> str:
     """What PyTorch had, which is less than was wanted where the card is smaller."""
-    limit, wanted = (f"{result[name] / _MIB:,.0f} MiB" for name in ("limit_bytes", "wanted_bytes"))
+    limits = result["limit_bytes"], result.get("wanted_bytes", result["limit_bytes"])
+    limit, wanted = (f"{x / _MIB:,.0f} MiB" for x in limits)
     smaller = f", all that this card has, instead of {wanted}" if limit != wanted else ""
     return f"PyTorch was held to {limit}{smaller}."
 

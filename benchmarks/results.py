@@ -69,12 +69,14 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
-def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table that Markdown and a terminal show: all but the first column to the right."""
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]], left: bool = False) -> str:
+    """A table that Markdown and a terminal show: all but the first column to the right, unless they
+    are to the left, as text is."""
     widths = [max(3, *map(len, column)) for column in zip(head, *rows, strict=True)]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    to_right = [False, *(not left for _ in widths[1:])]
+    rule = ["-" * (w - r) + ":" * r for w, r in zip(widths, to_right, strict=True)]
     lines = [
-        [row[0].ljust(widths[0]), *(x.rjust(w) for x, w in zip(row[1:], widths[1:], strict=True))]
+        [x.rjust(w) if r else x.ljust(w) for x, w, r in zip(row, widths, to_right, strict=True)]
         for row in (head, *rows)
     ]
     return "".join(f"| {' | '.join(line)} |\n" for line in (lines[0], rule, *lines[1:]))

@@ -21,7 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.generator import NETWORKS, Generator, Pass, enough_memory
+from benchmarks.candidates import FOUR
+from benchmarks.generator import Generator, Pass, enough_memory
 from benchmarks.laws import START, Law, fit
 from benchmarks.results import described, save, where
 from training.precision import Precision
@@ -182,7 +183,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--amp", default="off", choices=("auto", "bf16", "fp16", "off"))
     parser.add_argument(
-        "--networks", nargs="+", default=("baseline", "abl1", "abl3"), choices=NETWORKS,
+        "--networks", nargs="+", default=("baseline", "abl1", "abl3"), choices=FOUR,
         help="abl2 costs what abl3 does, and is left out unless asked for",
     )  # fmt: skip
     parser.add_argument("--lengths", type=float, nargs="+", default=_LENGTHS, metavar="SECONDS")

@@ -73,8 +73,8 @@ def cells(line: str) -> list[str]:
 def claim(found: dict[str, Any], text: str) -> dict[str, str]:
     """The cells of a claim's row, by their headings."""
     lines = render(found).splitlines()
-    heads = next(cells(line) for line in lines if line.startswith("| claim |"))
-    row = next(cells(line) for line in lines if line.startswith(f"| {text} |"))
+    heads = next(cells(line) for line in lines if line.startswith("| claim "))
+    row = next(cells(line) for line in lines if line.startswith("|") and cells(line)[0] == text)
     return dict(zip(heads, row, strict=True))
 
 
@@ -179,7 +179,7 @@ def test_a_choice_shows_medians_with_spread_and_shares() -> None:
     found["machines"]["cpu"]["variants"]["abl3, d_state 32"]["peak"] = 1500 * MIB
     table = render(found).partition("### States")[2].partition("###")[0].splitlines()
     chosen, larger = (
-        next(line for line in table if line.startswith(f"| {x} |")) for x in ("16", "32")
+        next(line for line in table if line.startswith(f"| {x} ")) for x in ("16", "32")
     )
     assert cells(chosen)[1:4] == ["2,000,936", "6.43", "CPU"]
     assert cells(chosen)[5:7] == ["1,000 MiB", "2,000.0 ms (1,000.0 to 3,000.0)"]

@@ -15,9 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks import step
-from benchmarks.candidates import Candidate, Network, candidates, networks, noise
+from benchmarks.candidates import Candidate, ConstantPool, Network, candidates, networks, noise
 from benchmarks.findings import Finding, findings
-from benchmarks.pesq_pool import ConstantPool
 from benchmarks.phases import PHASES, Clock, count_launches, operators
 from benchmarks.results import markdown, save
 from benchmarks.step import Measured, measure, tables
@@ -229,6 +228,8 @@ def test_a_target_that_is_met_exactly_is_reached(limits: dict, verdict: str) -> 
 def test_tables_are_aligned() -> None:
     table = markdown(["", "ms"], [["a", "1.0"], ["long", "22.5"]])
     assert table == "|      |   ms |\n| ---- | ---: |\n| a    |  1.0 |\n| long | 22.5 |\n"
+    text = markdown(["", "says"], [["a", "b"]], left=True)
+    assert text == "|     | says |\n| --- | ---- |\n| a   | b    |\n"
     assert markdown(["", "n"], [["a", "1"]]) == "|     |   n |\n| --- | --: |\n| a   |   1 |\n"
 
 
