@@ -40,10 +40,9 @@ def described(benchmark: str, device: torch.device, **settings: Any) -> dict[str
 def where(result: Mapping[str, Any]) -> str:
     """The same in words, but for how it was set."""
     versions = ", ".join(f"{name} {found}" for name, found in result["versions"].items())
-    return (
-        f"{result['device']}, {result['date'][:10]}, commit {result['commit']}; {versions}; "
-        f"{result['threads']} threads"
-    )
+    threads = f"{result['threads']} thread{'s' * (result['threads'] > 1)}"
+    when = f"{result['date'][:10]}, commit {result['commit']}"
+    return f"{result['device']}, {when}; {versions}; {threads}"
 
 
 def machine(device: torch.device) -> str:

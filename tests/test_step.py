@@ -14,14 +14,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from benchmarks import step
 from benchmarks.candidates import Candidate, ConstantPool, Network, candidates, networks, noise
 from benchmarks.findings import Finding, findings
 from benchmarks.phases import PHASES, Clock, count_launches, operators
 from benchmarks.results import markdown, save
 from benchmarks.step import Measured, measure, tables
 from training.learner import Learner
-from training.settings import override
 
 NARROW = {"channels": 12}
 ORDER = ["data", "forward", "backward", "adversary", "labels", "adversary", "optimizer", "labels"]
@@ -141,32 +139,6 @@ def test_what_is_measured_is_complete(tmp_path: Path) -> None:
     verdicts = {x["verdict"] for x in found["findings"]}
     assert verdicts <= {"reached", "missed", ""}
     assert tables(found).count("\n| abl1 ") == 6
-
-
-def test_cuda_graphs_are_not_weighed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Here not compiled at all: only the row is that of graphs."""
-    candidate = Candidate("abl1", True, "off", "graphs")
-    run = Measured(replace(candidate, compile="off").learner(networks()["abl1"], "cpu", 1, 0.25))
-    run.learner.config = override(run.learner.config, {"run.compile": "graphs"})
-    for name in ("saved_bytes", "peak_bytes"):
-        monkeypatch.setattr(step, name, None)
-    run.count(repeat(noise(1, 0.25)))
-    run.time(repeat(noise(1, 0.25)))
-    row = json.loads(json.dumps(run.row(candidate, 1)))
-    assert row["saved_bytes"] is row["peak_bytes"] is None
-    assert row["resident_bytes"] > 0
-    line = tables(
-        {
-            "crop": 1,
-            "networks": {"abl1": {"parameters": 1, "macs": 1}},
-            "cuda": True,
-            "rows": [row],
-            "findings": [],
-        }
-    ).splitlines()[-2]
-    cells = [cell.strip() for cell in line.split("|")[1:-1]]
-    assert cells[0] == "abl1, CUDA graphs"
-    assert cells[-3:] == ["", "", f"{row['operators']:,}"]
 
 
 class Fake:

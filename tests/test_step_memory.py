@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from functools import cache, partial
+from itertools import repeat
 
 import pytest
 import torch
@@ -10,9 +13,12 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
+from benchmarks import step
 from benchmarks.activations import kept_bytes, peak_bytes, saved_bytes
 from benchmarks.candidates import ABLATIONS, Candidate, Mode, networks, noise
+from benchmarks.step import Measured, tables
 from training.learner import Learner
+from training.settings import override
 
 # Of the activations of 2 x 0.5 s, losses included, the least share in % that is saved by
 # checkpointing, by bf16, and by both. At 6 x 2 s, where the losses weigh less, it is more.
@@ -80,6 +86,32 @@ def test_a_step_takes_more_than_its_forward_pass_keeps() -> None:
     peak = peak_bytes(lambda: learner.step(batch, 1, 0, 1.0))
     kept = saved(learner, 1, 0.25)
     assert kept < peak < 3 * kept
+
+
+def test_cuda_graphs_are_not_weighed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here not compiled at all: only the row is that of graphs."""
+    candidate = Candidate("abl1", True, "off", "graphs")
+    run = Measured(replace(candidate, compile="off").learner(networks()["abl1"], "cpu", 1, 0.25))
+    run.learner.config = override(run.learner.config, {"run.compile": "graphs"})
+    for name in ("saved_bytes", "peak_bytes"):
+        monkeypatch.setattr(step, name, None)
+    run.count(repeat(noise(1, 0.25)))
+    run.time(repeat(noise(1, 0.25)))
+    row = json.loads(json.dumps(run.row(candidate, 1)))
+    assert row["saved_bytes"] is row["peak_bytes"] is None
+    assert row["resident_bytes"] > 0
+    line = tables(
+        {
+            "crop": 1,
+            "networks": {"abl1": {"parameters": 1, "macs": 1}},
+            "cuda": True,
+            "rows": [row],
+            "findings": [],
+        }
+    ).splitlines()[-2]
+    cells = [cell.strip() for cell in line.split("|")[1:-1]]
+    assert cells[0] == "abl1, CUDA graphs"
+    assert cells[-3:] == ["", "", f"{row['operators']:,}"]
 
 
 # Hand-made
