@@ -19,15 +19,16 @@ _CPU = torch.device("cpu")
 def saved_bytes(forward: Callable[[], Any], resident: Iterable[Tensor] = ()) -> int:
     """Bytes that a forward pass leaves for its backward pass, by the hooks of saved tensors.
 
-    A storage that several nodes keep counts once and in full. Parameters do not count, nor does
-    what is `resident` anyway, such as the batch.
+    A storage that several nodes keep counts once and in full. Parameters and their views do not
+    count, nor does what shares its storage with what is `resident` anyway, such as the batch.
     """
     known = {tensor.untyped_storage().data_ptr() for tensor in resident}
     storages: dict[int, Tensor] = {}  # holding them keeps an address from being given out twice
 
     def pack(tensor: Tensor) -> Tensor:
         address = tensor.untyped_storage().data_ptr()
-        if not isinstance(tensor, nn.Parameter) and address not in known:
+        owner = tensor if tensor._base is None else tensor._base
+        if not isinstance(owner, nn.Parameter) and address not in known:
             storages.setdefault(address, tensor)
         return tensor
 

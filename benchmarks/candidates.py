@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from benchmarks.looped_bsrnn import LoopedBSRNN
-from benchmarks.pesq_pool import ConstantPool
 from data import synthesise
 from data.audio import SAMPLE_RATE
 from data.corpus import load_pairs
@@ -31,6 +32,13 @@ ABLATIONS = ("abl1", "abl2", "abl3")
 FOUR = ("baseline", *ABLATIONS)
 _AMPS = ("off", "bf16")
 _CORPUS = Path(__file__).resolve().parents[1] / "data" / "synthetic"
+
+
+class ConstantPool(PesqPool):
+    """Labels everything 0.5, at once."""
+
+    def label(self, clean: NDArray, enhanced: NDArray) -> Callable[[], NDArray]:
+        return lambda: np.full(len(clean), 0.5, np.float32)
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from benchmarks.fitting import usable
+
 HOLDS, MORE, FAILS = "holds", "holds, and more", "does not hold"
+NO_CARD = "no verdict: not counted on a card"
 NO_VERDICT = "no verdict: another system, another task"
 A_COST = "a cost; what it buys is not measured here"
 
 # What a machine has measured: figures by the names of variants.
 Figures = Mapping[str, Mapping[str, Any]]
 
-_CARD = 12e9  # bytes
 _BATCH, _CROP = 6, 2.0  # what has to fit
 _SLOWER, _LARGER = 1.05, 1.01  # still counts as no more time, as no more memory
 
@@ -94,7 +96,8 @@ CHOICES = (
     Choice("Layers: num_layers, abl2", "", _rows("num_layers", 1, 2, network="abl2")),
     Choice(
         "Checkpointing and precision: use_checkpoint, --amp",
-        "abl3. True keeps matrix products and recomputes the rest; full recomputes all.",
+        "abl3. True keeps in_proj's halves, x_proj's columns, the scan's states at chunk "
+        "borders and the feed-forward's product, and recomputes the rest; full recomputes all.",
         {
             "True, fp32": "abl3",
             "False, fp32": "abl3, use_checkpoint False",
@@ -159,7 +162,7 @@ def _costs(new: str, old: str, judge: Callable[[float, float], str]) -> Callable
 
 def _in_time(machine: Mapping[str, Any]) -> tuple[str, str]:
     slower = change(machine["variants"], "abl3", "abl3, use_checkpoint False", "train")
-    return f"time {_percent(slower)}", HOLDS if slower < 0.1 else FAILS
+    return f"time {_percent(slower)}", HOLDS if slower <= 0.1 else FAILS
 
 
 def _fits(machine: Mapping[str, Any]) -> tuple[str, str]:
@@ -167,7 +170,9 @@ def _fits(machine: Mapping[str, Any]) -> tuple[str, str]:
         raise KeyError("a smaller batch")
     full, mixed = (machine["variants"][name]["whole"] for name in WHOLE)
     text = f"a whole step takes {full / 1e9:.2f} GB in fp32, {mixed / 1e9:.2f} GB in bf16"
-    return text, HOLDS if max(full, mixed) < _CARD else FAILS
+    if not machine["cuda"]:
+        return f"counted on a CPU: {text}", NO_CARD
+    return text, HOLDS if max(full, mixed) <= usable() else FAILS
 
 
 def _percent(share: float) -> str:
@@ -216,7 +221,7 @@ CLAIMS = (
         _PROJECT + "50 to 60 %",
         _saving("abl3", "abl3, use_checkpoint False", 0.5, 0.6),
     ),
-    Claim("… at little time", "none", _PROJECT + "under 10 %", _in_time),
+    Claim("… at little time", "none", _PROJECT + "at most 10 %", _in_time),
     Claim(
         "Mixed precision saves memory",
         "none",
@@ -232,7 +237,7 @@ CLAIMS = (
     Claim(
         "A batch of 6 × 2 s fits on the card, weights, both players and optimizers included",
         "none",
-        _PROJECT + "12 GB",
+        _PROJECT + "12 GB; judged by the 11 GiB that PyTorch has of such a card",
         _fits,
     ),
 )

@@ -11,9 +11,9 @@ of its kind (CPU or GPU); the other's stay. Some 13 minutes on 2 cores.
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,11 @@ import torch
 
 from bandsplit.cost import count_macs, count_parameters
 from benchmarks.activations import peak_bytes
+from benchmarks.candidates import networks
 from benchmarks.choices import VARIANTS, WHOLE, Variant
 from benchmarks.claims_page import render
-from benchmarks.generator import Generator, Pass, machine, make_learner, noise
+from benchmarks.generator import Generator, Pass, make_learner, noise
+from benchmarks.results import described, save
 from data.files import write_text
 from training.precision import Precision
 from training.settings import override
@@ -34,10 +36,10 @@ _LONG = 4  # crops
 
 def sizes(variants: Mapping[str, Variant]) -> dict[str, dict[str, float]]:
     """Parameters and multiply-accumulates for a second of audio, the same on all machines."""
-    found = {}
+    found, known = {}, networks()
     for name, variant in variants.items():
-        train = importlib.import_module(f"{variant.network}.train")
-        net = train.MBSNet(**override(train.CONFIG, variant.changes).model)
+        network = known[variant.network]
+        net = replace(network, config=override(network.config, variant.changes)).made()
         found[name] = {
             "parameters": count_parameters(net),
             "macs_per_second": count_macs(net),
@@ -105,16 +107,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(f"{path} is not there: measure first")
     if not options.render:
         device = Precision(options.device, "off").device
+        settings = {name: getattr(options, name) for name in ("batch", "crop", "rounds")}
         found["sizes"] = sizes(VARIANTS)
         found["machines"][device.type] = {
-            "name": machine(device),
-            "torch": torch.__version__,
-            "batch": options.batch,
-            "crop": options.crop,
-            "rounds": options.rounds,
-            "variants": measure(VARIANTS, device.type, options.batch, options.crop, options.rounds),
+            **described("claims", device, **settings),
+            "variants": measure(VARIANTS, device.type, **settings),
         }
-        write_text(path, json.dumps(found, indent=1) + "\n")
+        save(path, found)
     write_text(options.out / "claims.md", render(found))
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.choices import CHOICES, CLAIMS, Choice, Claim, change
+from benchmarks.results import markdown, where
 
 NOT_MEASURED = "not measured"
 _MACHINES = {"cpu": "CPU", "cuda": "GPU"}
@@ -40,10 +41,8 @@ def render(found: Mapping[str, Any]) -> str:
 def _machine(name: str, entry: Mapping[str, Any] | None) -> str:
     if entry is None:
         return f"- {name}: {NOT_MEASURED}"
-    return (
-        f"- {name}: {entry['name']}, torch {entry['torch']}; {entry['batch']} crops of "
-        f"{entry['crop']:g} s, {entry['rounds']} rounds"
-    )
+    sizes = f"{entry['batch']} crops of {entry['crop']:g} s, {entry['rounds']} rounds"
+    return f"- {name}: {where(entry)}; {sizes}"
 
 
 def _claims(machines: Mapping[str, Any]) -> str:
@@ -59,7 +58,7 @@ def _claims(machines: Mapping[str, Any]) -> str:
         ]
         for claim in CLAIMS
     ]
-    return _table(heads, rows)
+    return markdown(heads, rows, left=True)
 
 
 def _checked(claim: Claim, entry: Mapping[str, Any] | None) -> tuple[str, str]:
@@ -86,7 +85,7 @@ def _choice(choice: Choice, found: Mapping[str, Any]) -> str:
             )
             costs = [_cost(figures, variant, first, x) for x in ("kept", "peak", "train")]
             rows.append([label, *sizes, name, *costs, _cost(figures, variant, first, "enhance")])
-    return _table(heads, rows)
+    return markdown(heads, rows)
 
 
 def _cost(figures: Mapping[str, Any], variant: str, first: str, cost: str) -> str:
@@ -103,8 +102,3 @@ def _cost(figures: Mapping[str, Any], variant: str, first: str, cost: str) -> st
         return text
     share = 100 * change(figures, variant, first, cost)
     return f"{text}, {share:+.0f} %".replace("-", "\N{MINUS SIGN}")
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"

@@ -10,6 +10,13 @@ import torch
 
 from benchmarks.activations import peak_bytes
 
+CARD, ASIDE = 12.0, 1.0  # GiB: of the card that all must fit, and what PyTorch does not get of it
+
+
+def usable(gib: float = CARD) -> int:
+    """Bytes that PyTorch has of a card: the rest is CUDA's context, kernels and a desktop."""
+    return round((gib - ASIDE) * 2**30)
+
 
 @dataclass(frozen=True)
 class Used:
@@ -23,13 +30,17 @@ class Meter:
     """Holds runs to a limit of memory, and says what they took.
 
     On a CPU, which cannot be held to one, what they took beyond what was there is compared with it.
+
+    Attributes:
+        wanted, limit: bytes; what was asked for, and that or all of a card that has no more.
     """
 
     def __init__(self, device: torch.device, limit: int) -> None:
-        self.device, self.limit = device, limit
+        self.device, self.wanted, self.limit = device, limit, limit
         if device.type == "cuda":
             total = torch.cuda.get_device_properties(device).total_memory
-            torch.cuda.set_per_process_memory_fraction(min(1.0, limit / total), device)
+            self.limit = min(limit, total)
+            torch.cuda.set_per_process_memory_fraction(self.limit / total, device)
 
     def run(self, work: Callable[[], object]) -> Used | None:
         """What a run took; None where it did not fit."""

@@ -8,8 +8,6 @@ pass through all of it. The optimizers and the discriminator's own learning are 
 from __future__ import annotations
 
 import gc
-import importlib
-import platform
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,32 +17,29 @@ import torch
 from torch import Tensor
 
 from bandsplit.net import BandSplitNet, loudness
+from benchmarks import candidates
 from benchmarks.activations import kept_bytes, peak_bytes
-from benchmarks.pesq_pool import ConstantPool
-from data.audio import SAMPLE_RATE
+from benchmarks.candidates import ConstantPool, networks
 from training.distributed import World
 from training.learner import Learner
 from training.precision import Precision
 from training.settings import override
 
-NETWORKS = ("baseline", "abl1", "abl2", "abl3")
-_CPU_INFO, _MEMORY_INFO = Path("/proc/cpuinfo"), Path("/proc/meminfo")  # Linux
+_MEMORY_INFO = Path("/proc/meminfo")  # Linux
 
 
 def make_learner(folder: str, precision: Precision, changes: Mapping[str, Any]) -> Learner:
     """The learner of a folder's network, some settings changed by dotted name, labels constant."""
-    train = importlib.import_module(f"{folder}.train")
-    network = getattr(train, "MBSNet", None) or train.BSRNN
-    return Learner(network, override(train.CONFIG, changes), precision, World(), ConstantPool(1))
+    network = networks()[folder]
+    config = override(network.config, changes)
+    return Learner(network.kind, config, precision, World(), ConstantPool(1))
 
 
 def noise(batch: int, seconds: float, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Clean and noisy waveforms (b, s), the same in every run."""
-    rng = torch.Generator().manual_seed(0)
-    clean, added = 0.1 * torch.randn(2, batch, round(seconds * SAMPLE_RATE), generator=rng)
-    noisy = clean + added
-    scale = loudness(noisy)
-    return (clean / scale).to(device), (noisy / scale).to(device)
+    """Clean and noisy waveforms (b, s), the same in every run, scaled as a step scales them."""
+    sides = candidates.noise(batch, seconds)
+    scale = loudness(sides["noisy"])
+    return (sides["clean"] / scale).to(device), (sides["noisy"] / scale).to(device)
 
 
 class Generator:
@@ -135,17 +130,3 @@ def enough_memory(size: float, device: torch.device) -> bool:
     except (OSError, ValueError, KeyError):
         return True
     return size < 0.8 * available  # the allocator's own waste
-
-
-def machine(device: torch.device) -> str:
-    """What is measured on: the card, or the processor and how many threads of it."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    try:
-        lines = _CPU_INFO.read_text(encoding="utf-8").splitlines()
-        fields = dict(line.partition(":")[::2] for line in lines if line.startswith("model name"))
-        name = next(iter(fields.values())).strip()
-    except (OSError, StopIteration):
-        name = platform.machine()
-    threads = torch.get_num_threads()
-    return f"{threads} thread{'s' * (threads > 1)} of {name}"

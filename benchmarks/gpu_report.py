@@ -2,37 +2,49 @@
 
     python -m benchmarks.gpu_report [--results FOLDER] [--out FILE]
 
-Figures come from the benchmarks' files alone, and from a GPU alone: one of a CPU does not count.
+Figures come from the benchmarks' files alone, and from one GPU, that of the newest: one of a CPU or
+of another card does not count. A benchmark that failed keeps its earlier figures, with their own
+date and commit. Where there are none at all, the page that is there stays, and the status is 1.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from benchmarks import memory_12gb, step
 from benchmarks.candidates import FOUR, networks
-from benchmarks.results import FOLDER, ROOT, markdown
+from benchmarks.findings import Finding, verdicts
+from benchmarks.results import FOLDER, ROOT, markdown, where
 from data.files import write_text
 
 _MIB = 2**20
 _HEAD = """# Measured on a GPU
 
-Written by `python -m benchmarks.gpu_report` from what `make bench-gpu` left in `.cache/bench`.
-Times are medians, with the lowest and the highest where there are two more figures.
+Written by `python -m benchmarks.gpu_report` from what `make bench-gpu` left in `.cache/bench`,
+each section by the run that it names. Times are medians, with the lowest and the highest where
+there are two more figures.
 """
 Result = Mapping[str, Any]
+_FASTER = {"time path": 1.5, "band path": 3.0}  # than mamba-ssm, forward and backward
+_MAMBA = "mamba-ssm with flips"
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page: what a benchmark's result shows, and which rows it should have."""
+    """A part of the page: what a benchmark's result shows, and which rows it should have.
+
+    command: the module and its arguments.
+    """
 
     title: str
+    command: str
     tables: Callable[[Result], str]
     measured: Callable[[Result], set[str]]
     expected: tuple[str, ...]
@@ -44,15 +56,9 @@ class Section:
         rest = markdown(["", "result"], rows) if rows else ""
         if result is None:
             return rest
-        return "\n".join(part for part in (_where(result), self.tables(result), rest) if part)
-
-
-def _where(result: Result) -> str:
-    versions = ", ".join(f"{name} {found}" for name, found in result["versions"].items())
-    return (
-        f"{result['device']}, {result['date'][:10]}, commit {result['commit']}; {versions}; "
-        f"{result['threads']} threads.\n"
-    )
+        return "\n".join(
+            part for part in (f"{where(result)}.\n", self.tables(result), rest) if part
+        )
 
 
 def _scan(result: Result) -> str:
@@ -67,7 +73,23 @@ def _scan(result: Result) -> str:
                 rows.append([rival, *times, peak])
         title = f"{name}, {shape['size']}, {shape['dtype'].removeprefix('torch.')}"
         parts.append(markdown([title, "forward", "forward + backward", "peak (MiB)"], rows))
+        found = _against_mamba(name, shape["rows"].get(_MAMBA, {}), ours)
+        for part, share in shape.get("ceilings", {}).items():
+            found.append(Finding(f"{name}: {part}, of a copy's rate", 100 * share, "%"))
+        parts.append(verdicts([x.row() for x in found]))
     return "\n".join(parts)
+
+
+def _against_mamba(name: str, theirs: Result, ours: Result) -> list[Finding]:
+    """Our time and memory against its, as far as both were measured."""
+    found = []
+    if theirs.get("both") and ours["both"]:
+        what, ratio = f"{name}: speed against mamba-ssm", theirs["both"] / ours["both"]
+        found.append(Finding(what, ratio, "x", least=_FASTER[name]))
+    if theirs.get("peak") and ours["peak"]:
+        what, ratio = f"{name}: memory against mamba-ssm", ours["peak"] / theirs["peak"]
+        found.append(Finding(what, ratio, "x", most=1.0))
+    return found
 
 
 def _with_ratio(seconds: float | None, ours: float | None) -> str:
@@ -86,14 +108,15 @@ def _scanned(result: Result) -> set[str]:
 
 
 def _steps(result: Result) -> str:
-    labels = "PESQ labels" if result["labels"] else "constant labels"
+    labels = "constant labels"
+    if result["labels"]:
+        labels = f"PESQ labels by {result['pesq_workers']} of {result['cores']} cores"
     sizes = f"{result['batch']} x {result['crop']:g} s, {result['rounds']} rounds, {labels}.\n"
     return f"{sizes}\n{step.tables(result)}"
 
 
 def _memory(result: Result) -> str:
-    limit = f"PyTorch was held to {result['limit_bytes'] / _MIB:,.0f} MiB.\n"
-    return f"{limit}\n{memory_12gb.table(result)}"
+    return f"{memory_12gb.held(result)}\n\n{memory_12gb.table(result)}"
 
 
 def _labels(result: Result) -> str:
@@ -109,19 +132,30 @@ def _labels(result: Result) -> str:
     return markdown([f"{title}, {result['workers']} PESQ workers", "a step"], rows)
 
 
+def _networks(result: Result) -> set[str]:
+    return set(result["networks"])
+
+
 SECTIONS = {
-    "scan": Section("The scan", _scan, _scanned, ("mamba-ssm with flips", "triton")),
-    "step": Section(
-        "A training step", _steps, lambda result: set(result["networks"]), tuple(networks())
+    "scan": Section("The scan", "scan --device cuda", _scan, _scanned, (_MAMBA, "triton")),
+    "step": Section("A training step", "step --device cuda", _steps, _networks, tuple(networks())),
+    "step_labels": Section(
+        "A training step of a large batch, with PESQ labels",
+        "step --device cuda --batch 32 --labels --only abl3 baseline",
+        _steps,
+        _networks,
+        ("baseline", "abl3"),
     ),
     "memory_12gb": Section(
         "Memory of a 12 GiB card",
+        "memory_12gb",
         _memory,
         lambda result: {row["network"] for row in result["rows"]},
         FOUR,
     ),
     "pesq_pool": Section(
         "What PESQ labels cost",
+        "pesq_pool --device cuda",
         _labels,
         lambda result: {"with labels", "without"},
         ("with labels", "without"),
@@ -129,25 +163,41 @@ SECTIONS = {
 }
 
 
-def render(folder: Path) -> str:
-    """The page, of the results in a folder."""
+def results(folder: Path) -> dict[str, Result]:
+    """Those in a folder that are of the GPU of the newest."""
+    paths = {name: folder / f"{name}.json" for name in SECTIONS}
+    read = {k: json.loads(v.read_text(encoding="utf-8")) for k, v in paths.items() if v.is_file()}
+    found = {name: result for name, result in read.items() if result["cuda"]}
+    if not found:
+        return {}
+    newest = max(found.values(), key=lambda result: datetime.fromisoformat(result["date"]))
+    return {k: v for k, v in found.items() if v["device"] == newest["device"]}
+
+
+def render(found: Mapping[str, Result]) -> str:
+    """The page, of results by name."""
     parts = [_HEAD]
     for name, section in SECTIONS.items():
-        path = folder / f"{name}.json"
-        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-        text = section.text(found if found and found["cuda"] else None)
-        parts.append(f"## {section.title}\n\n`python -m benchmarks.{name}`\n\n{text}")
+        text = section.text(found.get(name))
+        parts.append(f"## {section.title}\n\n`python -m benchmarks.{section.command}`\n\n{text}")
     return "\n".join(parts)
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], allow_abbrev=False)
     parser.add_argument("--results", type=Path, default=FOLDER, metavar="FOLDER")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "gpu.md", metavar="FILE")
     options = parser.parse_args()
-    write_text(options.out, render(options.results))
+    found = results(options.results)
+    if not found:
+        print(
+            f"gpu_report: no result of a GPU in {options.results}; wrote nothing", file=sys.stderr
+        )
+        return 1
+    write_text(options.out, render(found))
     print(f"written to {options.out}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

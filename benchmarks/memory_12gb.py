@@ -8,9 +8,9 @@ desktop; PyTorch's allocator counts neither. 1 GiB is set aside for both.
 
 Each network learns 20 steps of 6 x 2 s by its own configuration; then its average is validated on
 recordings of 15 s and 60 s, by training's own validation, scores excepted. The sound is noise and
-labels are a constant: memory depends on neither. An attempt at the largest batch is three steps:
-the third finds the states of both optimizers there. Ends with status 1 where something does not
-fit, with 2 where there is no CUDA card.
+labels are a constant: memory depends on neither. An attempt at the largest batch is three steps,
+the third of which finds the states of both optimizers there, and the validation of the longest
+recording. Ends with status 1 where something does not fit, with 2 where there is no CUDA card.
 """
 
 from __future__ import annotations
@@ -26,17 +26,15 @@ from typing import Any, cast
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.candidates import FOUR, Candidate, Mode, Network, networks, noise
-from benchmarks.fitting import Meter, Used, largest, predicted
-from benchmarks.pesq_pool import ConstantPool
+from benchmarks.candidates import FOUR, Candidate, ConstantPool, Mode, Network, networks, noise
+from benchmarks.fitting import ASIDE, CARD, Meter, Used, largest, predicted, usable
 from benchmarks.results import described, markdown, save
 from data.dataset import Key, SpeechDataset
 from training.distributed import World
 from training.learner import Learner
 from training.validation import Validator
 
-_GIB, _MIB = 2**30, 2**20
-_ASIDE = 1.0  # GiB
+_MIB = 2**20
 _ATTEMPT = 3  # steps at a batch size
 
 
@@ -60,8 +58,8 @@ def measure(
     """Everything of some networks; changes: of their arguments. What `main` writes."""
     sizes = sizes or Sizes()
     rows = [_row(meter, name, network, sizes, changes) for name, network in chosen.items()]
-    head = described("memory_12gb", meter.device, limit_bytes=meter.limit, **vars(sizes))
-    return {**head, "rows": rows}
+    limits = {"limit_bytes": meter.limit, "wanted_bytes": meter.wanted}
+    return {**described("memory_12gb", meter.device, **limits, **vars(sizes)), "rows": rows}
 
 
 def _row(
@@ -84,7 +82,7 @@ def _row(
         found[f"validate {seconds} s"] = fits
     learners.clear()
     modes: list[Mode] = [None] if network.default is None else [True, False]
-    batches = [_largest_batch(meter, partial(make, mode), sizes.most) for mode in modes]
+    batches = [_largest_batch(meter, partial(make, mode), sizes) for mode in modes]
     return {
         "network": name,
         **{label: used and asdict(used) for label, used in found.items()},
@@ -102,15 +100,19 @@ def _train(learner: Learner, steps: int) -> Learner:
     return learner
 
 
-def _largest_batch(meter: Meter, make: Callable[[int], Learner], most: int) -> int:
-    """The most crops that fit, 0 where not even one does; make: a learner for so many."""
+def _largest_batch(meter: Meter, make: Callable[[int], Learner], sizes: Sizes) -> int:
+    """The most crops that fit, in training and validation, 0 where not even one does; make: a
+    learner for so many."""
+
+    def train_and_validate(batch: int) -> None:
+        _validate(_train(make(batch), _ATTEMPT), max(sizes.recordings))
 
     def attempt(batch: int) -> Used | None:
-        return meter.run(lambda: _train(make(batch), _ATTEMPT) and None)
+        return meter.run(lambda: train_and_validate(batch))
 
     first = {batch: used.allocated for batch in (2, 4) if (used := attempt(batch))}
     start = predicted(first, meter.limit) if len(first) == 2 else 1
-    return largest(lambda batch: attempt(batch) is not None, start, most)
+    return largest(lambda batch: attempt(batch) is not None, start, sizes.most)
 
 
 class _Unscored(ConstantPool):
@@ -141,6 +143,14 @@ def _validate(learner: Learner, seconds: float) -> None:
     found = validator.scores(learner.ema.model, lambda: False)
     assert found
     assert found[0]["files"] == 1
+
+
+def held(result: Mapping[str, Any]) -> str:
+    """What PyTorch had, which is less than was wanted where the card is smaller."""
+    limits = result["limit_bytes"], result.get("wanted_bytes", result["limit_bytes"])
+    limit, wanted = (f"{x / _MIB:,.0f} MiB" for x in limits)
+    smaller = f", all that this card has, instead of {wanted}" if limit != wanted else ""
+    return f"PyTorch was held to {limit}{smaller}."
 
 
 def table(result: Mapping[str, Any]) -> str:
@@ -175,21 +185,21 @@ def misfits(result: Mapping[str, Any]) -> list[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], allow_abbrev=False)
-    parser.add_argument("--gib", type=float, default=12.0, help="of the card (default: 12)")
+    parser.add_argument("--gib", type=float, default=CARD, help="of the card (default: 12)")
     parser.add_argument("--network", nargs="+", choices=FOUR, default=FOUR, metavar="NAME")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, too")
     options = parser.parse_args()
-    if options.gib <= _ASIDE:
-        parser.error(f"--gib must be above {_ASIDE:g}, which is set aside")
+    if options.gib <= ASIDE:
+        parser.error(f"--gib must be above {ASIDE:g}, which is set aside")
     if not torch.cuda.is_available():
         print("memory_12gb: needs a CUDA card; PyTorch sees none here", file=sys.stderr)
         return 2
-    meter = Meter(torch.device("cuda", 0), round((options.gib - _ASIDE) * _GIB))
+    meter = Meter(torch.device("cuda", 0), usable(options.gib))
     chosen = {name: network for name, network in networks().items() if name in options.network}
     result = measure(meter, chosen)
     save(options.json, result)
     print(f"torch {torch.__version__}, {result['device']}")
-    print(f"{options.gib:g} GiB, of which {_ASIDE:g} set aside\n\n{table(result)}")
+    print(f"{held(result)}\n\n{table(result)}")
     for misfit in (found := misfits(result)):
         print(f"memory_12gb: does not fit: {misfit}", file=sys.stderr)
     return 1 if found else 0

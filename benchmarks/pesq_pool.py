@@ -8,18 +8,15 @@ has to compute.
 from __future__ import annotations
 
 import argparse
-import importlib
 import statistics
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from benchmarks.candidates import FOUR, ConstantPool, networks
 from benchmarks.results import described, save, spread
 from data import synthesise
 from data.corpus import load_pairs
@@ -35,24 +32,16 @@ _CORPUS = Path(__file__).resolve().parents[1] / "data" / "synthetic"
 _TARGET = 1.05
 
 
-class ConstantPool(PesqPool):
-    """Labels everything 0.5, at once."""
-
-    def label(self, clean: NDArray, enhanced: NDArray) -> Callable[[], NDArray]:
-        return lambda: np.full(len(clean), 0.5, np.float32)
-
-
 def main() -> None:
     options = _options()
-    train = importlib.import_module(f"{options.network}.train")
-    network = getattr(train, "MBSNet", None) or train.BSRNN
+    network = networks()[options.network]
     changes = {"data.batch_size": options.batch, "data.crop_seconds": options.crop}
-    config = replace(override(train.CONFIG, changes), seed=0)
+    config = replace(override(network.config, changes), seed=0)
     precision = Precision(options.device, options.amp)
     workers = options.workers or max(1, usable_cores() - 1)
     learners = {
-        "with labels": Learner(network, config, precision, World(), PesqPool(workers)),
-        "without": Learner(network, config, precision, World(), ConstantPool(1)),
+        "with labels": Learner(network.kind, config, precision, World(), PesqPool(workers)),
+        "without": Learner(network.kind, config, precision, World(), ConstantPool(1)),
     }
     batches = _batches(options.batch, round(16000 * options.crop))
     times: dict[str, list[float]] = {name: [] for name in learners}
@@ -126,7 +115,7 @@ def _batches(size: int, frames: int, count: int = 4) -> list[dict[str, Any]]:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("--network", default="abl3", choices=("baseline", "abl1", "abl2", "abl3"))
+    parser.add_argument("--network", default="abl3", choices=FOUR)
     parser.add_argument("--batch", type=int, default=6)
     parser.add_argument("--crop", type=float, default=2.0)
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))

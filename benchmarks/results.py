@@ -6,7 +6,7 @@ import json
 import platform
 import statistics
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,23 +18,42 @@ from data.files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / ".cache" / "bench"
+_CPU_INFO = Path("/proc/cpuinfo")  # Linux
 _PACKAGES = ("numpy", "numba", "triton", "pesq")
 
 
 def described(benchmark: str, device: torch.device, **settings: Any) -> dict[str, Any]:
     """The head of a result: which benchmark, where, when, of which code, and how it was set."""
-    gpu = device.type == "cuda"
     return {
         "benchmark": benchmark,
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
         "commit": _commit(),
         "versions": {"python": platform.python_version(), "torch": str(torch.__version__)}
         | {name: found for name in _PACKAGES if (found := _version(name))},
-        "device": torch.cuda.get_device_name(device) if gpu else platform.machine() + " CPU",
-        "cuda": gpu,
+        "device": machine(device),
+        "cuda": device.type == "cuda",
         "threads": torch.get_num_threads(),
         **settings,
     }
+
+
+def where(result: Mapping[str, Any]) -> str:
+    """The same in words, but for how it was set."""
+    versions = ", ".join(f"{name} {found}" for name, found in result["versions"].items())
+    threads = f"{result['threads']} thread{'s' * (result['threads'] > 1)}"
+    when = f"{result['date'][:10]}, commit {result['commit']}"
+    return f"{result['device']}, {when}; {versions}; {threads}"
+
+
+def machine(device: torch.device) -> str:
+    """What is measured on: the card, or the processor."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = _CPU_INFO.read_text(encoding="utf-8").splitlines()
+        return next(x.partition(":")[2].strip() for x in lines if x.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.machine()
 
 
 def save(path: Path | None, content: dict[str, Any]) -> None:
@@ -49,12 +68,14 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
-def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table that Markdown and a terminal show: all but the first column to the right."""
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]], left: bool = False) -> str:
+    """A table that Markdown and a terminal show: all but the first column to the right, unless they
+    are to the left, as text is."""
     widths = [max(3, *map(len, column)) for column in zip(head, *rows, strict=True)]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    to_right = [False, *(not left for _ in widths[1:])]
+    rule = ["-" * (w - r) + ":" * r for w, r in zip(widths, to_right, strict=True)]
     lines = [
-        [row[0].ljust(widths[0]), *(x.rjust(w) for x, w in zip(row[1:], widths[1:], strict=True))]
+        [x.rjust(w) if r else x.ljust(w) for x, w, r in zip(row, widths, to_right, strict=True)]
         for row in (head, *rows)
     ]
     return "".join(f"| {' | '.join(line)} |\n" for line in (lines[0], rule, *lines[1:]))

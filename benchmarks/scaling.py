@@ -16,15 +16,15 @@ import argparse
 import dataclasses
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-import torch
-
-from benchmarks.generator import NETWORKS, Generator, Pass, enough_memory, machine
+from benchmarks.candidates import FOUR
+from benchmarks.generator import Generator, Pass, enough_memory
 from benchmarks.laws import START, Law, fit
-from data.files import write_text
+from benchmarks.results import described, save, where
 from training.precision import Precision
 
 USES = (("training", "seconds"), ("enhancement", "seconds"), ("training", "batch"))
@@ -101,25 +101,18 @@ def measure(
     return curves
 
 
-def to_json(place: str, precision: Precision, curves: Sequence[Curve]) -> str:
-    """Everything measured, the laws left out: they follow from it."""
-    found = {
-        "machine": place,
-        "torch": torch.__version__,
-        "amp": precision.amp,
-        "curves": [dataclasses.asdict(curve) for curve in curves],
-    }
-    return json.dumps(found, indent=1) + "\n"
+def described_curves(precision: Precision, curves: Sequence[Curve]) -> dict[str, Any]:
+    """Everything measured, for a file, the laws left out: they follow from it."""
+    head = described("scaling", precision.device, amp=precision.amp)
+    return {**head, "curves": [dataclasses.asdict(curve) for curve in curves]}
 
 
-def from_json(text: str) -> tuple[str, list[Curve]]:
-    """The machine and the curves that `to_json` wrote."""
-    found = json.loads(text)
-    curves = [
+def curves_of(result: Mapping[str, Any]) -> list[Curve]:
+    """Those that `described_curves` wrote."""
+    return [
         Curve(**{**curve, "points": [Point(**point) for point in curve["points"]]})
-        for curve in found["curves"]
+        for curve in result["curves"]
     ]
-    return found["machine"], curves
 
 
 def table(curves: Sequence[Curve]) -> str:
@@ -169,20 +162,20 @@ def _verdict(is_linear: bool) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
     if options.read:
-        place, curves = from_json(options.read.read_text(encoding="utf-8"))
+        result = json.loads(options.read.read_text(encoding="utf-8"))
+        curves = curves_of(result)
     else:
         precision = Precision(options.device, options.amp)
-        place = machine(precision.device)
         curves = measure(
             options.networks, precision, options.lengths, options.batches, options.rounds
         )
-        if options.json:
-            write_text(options.json, to_json(place, precision, curves))
-    print(f"{place}\n\n{table(curves)}")
+        result = described_curves(precision, curves)
+        save(options.json, result)
+    print(f"{where(result)}; AMP {result['amp']}\n\n{table(curves)}")
     if options.plot:
         from benchmarks.scaling_plot import draw
 
-        draw(options.plot, place, curves)
+        draw(options.plot, result, curves)
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -190,7 +183,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--amp", default="off", choices=("auto", "bf16", "fp16", "off"))
     parser.add_argument(
-        "--networks", nargs="+", default=("baseline", "abl1", "abl3"), choices=NETWORKS,
+        "--networks", nargs="+", default=("baseline", "abl1", "abl3"), choices=FOUR,
         help="abl2 costs what abl3 does, and is left out unless asked for",
     )  # fmt: skip
     parser.add_argument("--lengths", type=float, nargs="+", default=_LENGTHS, metavar="SECONDS")

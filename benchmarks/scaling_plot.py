@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from benchmarks.results import where
 
 if TYPE_CHECKING:
     from benchmarks.scaling import Curve
@@ -34,12 +36,15 @@ _STYLE: Any = {  # matplotlib types it by a list of all the names there are
 }
 
 
-def draw(path: Path, place: str, curves: Sequence[Curve]) -> None:
-    """Write a PNG of the curves over clips: training in full lines, enhancement in broken ones."""
+def draw(path: Path, result: Mapping[str, Any], curves: Sequence[Curve]) -> None:
+    """Write a PNG of the curves over clips: training in full lines, enhancement in broken ones.
+
+    result: says where, when and of what code they were measured.
+    """
     shown = [curve for curve in curves if curve.axis == "seconds" and curve.points]
     with mpl.rc_context(_STYLE):
         figure = Figure((10, 4.6), dpi=120, layout="constrained", facecolor="white")
-        figure.suptitle(f"Batch 1 on {place}", fontsize=11, color="#444444")
+        figure.suptitle(f"Batch 1, AMP {result['amp']}", fontsize=11, color="#444444")
         times, memory = figure.subplots(1, 2)
         for curve in shown:
             sizes = [point.size for point in curve.points]
@@ -54,7 +59,15 @@ def draw(path: Path, place: str, curves: Sequence[Curve]) -> None:
             axis.xaxis.minorticks_off()
             axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         handles, labels = times.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=10)
+        figure.legend(
+            handles,
+            labels,
+            loc="outside lower center",
+            ncols=4,
+            fontsize=10,
+            title=where(result),
+            title_fontsize=8,
+        )
         FigureCanvasAgg(figure).print_png(path)
 
 

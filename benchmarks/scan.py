@@ -139,27 +139,34 @@ def compare(device: str, shape: str, rounds: int, left_out: list[str]) -> dict[s
             found[name]["peak"] = peak if math.isfinite(peak) else None
             row += f"{peak / 2**20:7.0f} MiB"
         print(row)
-    report_ceilings(device, case, forward[OURS[device]], both[OURS[device]])
-    return {"size": size, "directions": len(case.u), "dtype": str(case.u.dtype), "rows": found}
+    ceilings = report_ceilings(device, case, forward[OURS[device]], both[OURS[device]])
+    about = {"size": size, "directions": len(case.u), "dtype": str(case.u.dtype)}
+    return {**about, "rows": found, "ceilings": ceilings}
 
 
-def report_ceilings(device: str, case: Case, forward: float, both: float) -> None:
-    """Counted bytes and, on a CPU, products, and the share of the machine's best rate."""
+def report_ceilings(device: str, case: Case, forward: float, both: float) -> dict[str, float]:
+    """Print counted bytes and, on a CPU, products, and their shares of the machine's best rates.
+
+    Returns the shares of a copy's rate, by pass.
+    """
     states = case.u.numel() * case.A.shape[2]
     small = case.B.nbytes + case.C.nbytes
     # Forward reads u, delta, z and writes the output; backward reads those and the output's
     # gradient, and writes three gradients. B, C and theirs besides; borders are left out.
     moved = (4 * case.u.nbytes + small, 7 * case.u.nbytes + 2 * small)
     rate = bytes_per_second(device)
+    shares = {}
     for label, seconds, moving, products in (
         ("forward", forward, moved[0], PRODUCTS_FORWARD),
         ("backward", both - forward, moved[1], PRODUCTS_BACKWARD),
     ):
-        line = f"{label}: {moving / 2**20:.0f} MiB, {moving / rate / seconds:.0%} of a copy's rate"
+        shares[label] = moving / rate / seconds
+        line = f"{label}: {moving / 2**20:.0f} MiB, {shares[label]:.0%} of a copy's rate"
         if device == "cpu":
             share = products * states / cpu_products_per_second() / seconds
             line += f"; {products * states / 1e9:.2f} G products, {share:.0%} of the peak"
         print(line)
+    return shares
 
 
 def crossovers() -> None:

@@ -47,7 +47,8 @@ class Measured:
 
     Attributes:
         seconds: of each timed step, by phase, and of the whole as "step".
-        saved, peak, resident: bytes; the last is what there is between two steps.
+        saved, peak, resident: bytes; the last is what there is between two steps. The others are
+            not counted (0) of CUDA graphs, whose replays do without the allocator.
         called: operators, or launches.
     """
 
@@ -66,16 +67,22 @@ class Measured:
         tensors = [x for x in tree_leaves(states) if isinstance(x, torch.Tensor)]
         self.resident = sum(x.nbytes for x in tensors)
         batch = next(batches)
+        if self.learner.config.run.compile != "graphs":
+            self._weigh(batch, tensors)
+        count = launches if self.device.type == "cuda" else operators
+        self.called = count(lambda: self.step(batch))
+
+    def _weigh(self, batch: Mapping[str, Any], resident: list[torch.Tensor]) -> None:
         clean, noisy = (batch[side].to(self.device) for side in ("clean", "noisy"))
         weights = vars(self.learner.config.loss)
         losses = self.learner.losses
-        self.saved = saved_bytes(lambda: losses(clean, noisy, weights)[0], [clean, noisy])
+        self.saved = saved_bytes(
+            lambda: losses(clean, noisy, weights)[0], [clean, noisy, *resident]
+        )
         # What is left of the last step's gradients is neither there before nor taken anew.
         for optimizer in (self.learner.optimizer, self.learner.adversary.optimizer):
             optimizer.zero_grad(set_to_none=True)
         self.peak = peak_bytes(lambda: self.step(batch), self.device)
-        count = launches if self.device.type == "cuda" else operators
-        self.called = count(lambda: self.step(batch))
 
     def time(self, batches: Batches, labels: bool = False) -> None:
         """Take a turn: a step that finds its memory, and those that are timed."""
@@ -103,8 +110,8 @@ class Measured:
             **vars(candidate),
             "seconds": phases,
             "crops_per_second": batch / phases["step"]["median"],
-            "saved_bytes": self.saved,
-            "peak_bytes": self.peak,
+            "saved_bytes": self.saved or None,
+            "peak_bytes": self.peak or None,
             "resident_bytes": self.resident,
             "operators": self.called,
         }
@@ -135,12 +142,14 @@ def measure(
             run.time(batches, labels)
     return {
         **described("step", device, batch=batch, crop=crop, rounds=rounds, labels=labels),
+        "pesq_workers": len(pool.workers) if pool else 0,
+        "cores": usable_cores(),
         "networks": {
             name: {"parameters": count_parameters(net), "macs": crop * count_macs(net)}
             for name, net in ((name, network.made()) for name, network in chosen.items())
         },
         "rows": [run.row(candidate, batch) for candidate, run in runs.items()],
-        "findings": findings(runs, chosen, device.type == "cuda", batch, labels),
+        "findings": findings(runs, chosen, device.type == "cuda", batch, crop, labels),
     }
 
 
@@ -173,8 +182,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         f"{step['median']:.1f} ({step['min']:.1f} to {step['max']:.1f})",
         *(f"{1e3 * seconds[phase]['median']:.1f}" for phase in PHASES),
         f"{row['crops_per_second']:.1f}",
-        f"{row['saved_bytes'] / _MIB:.0f}",
-        f"{row['peak_bytes'] / _MIB:.0f}",
+        *(f"{x / _MIB:.0f}" if x else "" for x in (row["saved_bytes"], row["peak_bytes"])),
         f"{row['operators']:,}",
     ]
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from benchmarks import memory_12gb
 from benchmarks.candidates import networks
-from benchmarks.fitting import Meter, largest, predicted
-from benchmarks.memory_12gb import Sizes, main, measure, misfits, table
+from benchmarks.fitting import Meter, largest, predicted, usable
+from benchmarks.memory_12gb import Sizes, held, main, measure, misfits, table
 
 CPU = torch.device("cpu")
 MIB = 2**20
@@ -62,9 +63,9 @@ def test_a_run_beyond_the_limit_does_not_fit() -> None:
     assert Meter(CPU, MIB - 1).run(work) is None
 
 
-def small(meter: Meter, *names: str, most: int = 3) -> dict:
+def small(meter: Meter, *names: str, most: int = 3, recordings: tuple[int, ...] = (1, 2)) -> dict:
     chosen = {name: networks()[name] for name in names}
-    return measure(meter, chosen, Sizes(1, 0.25, 2, (1, 2), most), channels=12)
+    return measure(meter, chosen, Sizes(1, 0.25, 2, recordings, most), channels=12)
 
 
 def test_everything_fits_a_large_card() -> None:
@@ -72,8 +73,8 @@ def test_everything_fits_a_large_card() -> None:
     assert misfits(result) == []
     first, second = result["rows"]
     assert [(x["checkpoint"], x["batch"]) for x in first["largest"]] == [(True, 3), (False, 3)]
-    if networks()["baseline"].default is None:
-        assert [x["checkpoint"] for x in second["largest"]] == [None]
+    modes = [None] if networks()["baseline"].default is None else [True, False]
+    assert [(x["checkpoint"], x["batch"]) for x in second["largest"]] == [(x, 3) for x in modes]
     for row in (first, second):
         assert row["train"]["allocated"] > 0
         assert row["validate 2 s"]["allocated"] > row["validate 1 s"]["allocated"] > 0
@@ -87,6 +88,35 @@ def test_nothing_fits_a_tiny_card() -> None:
     assert misfits(result) == ["abl1: train", "abl1: validate 1 s", "abl1: validate 2 s"]
     assert [x["batch"] for x in result["rows"][0]["largest"]] == [0, 0]
     assert "does not fit" in table(result)
+
+
+def test_a_batch_that_leaves_no_room_to_validate_does_not_fit() -> None:
+    free = small(Meter(CPU, 2**33), "abl1", most=1, recordings=(10,))["rows"][0]
+    train, validate = (free[kind]["allocated"] for kind in ("train", "validate 10 s"))
+    assert train < validate
+    assert [x["batch"] for x in free["largest"]] == [1, 1]
+    row = small(Meter(CPU, (train + validate) // 2), "abl1", most=1, recordings=(10,))["rows"][0]
+    assert row["train"]
+    assert row["validate 10 s"] is None
+    assert [x["batch"] for x in row["largest"]] == [0, 0]
+
+
+@pytest.mark.parametrize(("total", "limit"), [(10, 10), (11, 11), (80, 11)])
+def test_a_smaller_card_is_held_to_what_it_has(
+    monkeypatch: pytest.MonkeyPatch, total: int, limit: int
+) -> None:
+    card = SimpleNamespace(total_memory=total * 2**30)
+    fractions: list[float] = []
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
+    monkeypatch.setattr(
+        torch.cuda, "set_per_process_memory_fraction", lambda x, device: fractions.append(x)
+    )
+    meter = Meter(torch.device("cuda"), usable())
+    assert meter.limit == limit * 2**30
+    assert fractions == [limit / total]
+    said = held({"limit_bytes": meter.limit, "wanted_bytes": meter.wanted})
+    assert said.startswith(f"PyTorch was held to {1024 * limit:,} MiB")
+    assert ("instead of 11,264 MiB" in said) == (limit < 11)
 
 
 def test_the_command_needs_a_card(

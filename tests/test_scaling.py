@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,8 @@ from benchmarks import generator, scaling
 from benchmarks.activations import kept_bytes, peak_bytes, saved_bytes
 from benchmarks.generator import Generator, Pass, enough_memory, noise
 from benchmarks.laws import fit
-from benchmarks.scaling import Curve, Point, from_json, table, to_json
+from benchmarks.results import where
+from benchmarks.scaling import Curve, Point, curves_of, described_curves, table
 from training.precision import Precision
 
 CPU = torch.device("cpu")
@@ -31,7 +33,7 @@ def kept(net: BandSplitNet, batch: int, frames: int) -> int:
 
 def saved(net: BandSplitNet, batch: int, frames: int) -> int:
     noisy = torch.randn(batch, HOP * (frames - 1))
-    return saved_bytes(lambda: net(noisy), [noisy])
+    return saved_bytes(lambda: net(noisy), [noisy, *net.parameters()])
 
 
 def bend(costs: list[int]) -> float:
@@ -182,8 +184,9 @@ def test_small_sizes_play_no_part_and_few_make_no_law() -> None:
 
 def test_json_holds_everything(tmp_path: Path) -> None:
     curve = Curve("abl3", "training", "seconds", [Point(4, 9, 5, [1.0, 3.0, 2.0])], [60.0])
-    place, curves = from_json(to_json("a machine", Precision("cpu", "off"), [curve]))
-    assert place == "a machine"
+    result = json.loads(json.dumps(described_curves(Precision("cpu", "off"), [curve])))
+    assert {"device", "date", "commit", "versions", "threads", "amp"} <= result.keys()
+    curves = curves_of(result)
     assert curves == [curve]
     assert curves[0].points[0].seconds == 2
 
@@ -221,7 +224,9 @@ def test_the_command(
     places = ["--json", str(found), "--plot", str(plot)]
     scaling.main(["--device", "cpu", "--networks", "abl1", *sizes, *places])
     printed = capsys.readouterr().out
-    _, curves = from_json(found.read_text())
+    result = json.loads(found.read_text())
+    assert printed.startswith(where(result))
+    curves = curves_of(result)
     assert [(c.network, c.use, c.axis) for c in curves] == [("abl1", *x) for x in scaling.USES]
     for curve in curves:
         assert [point.size for point in curve.points] == (

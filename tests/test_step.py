@@ -14,9 +14,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.candidates import Candidate, Network, candidates, networks, noise
+from benchmarks.candidates import Candidate, ConstantPool, Network, candidates, networks, noise
 from benchmarks.findings import Finding, findings
-from benchmarks.pesq_pool import ConstantPool
 from benchmarks.phases import PHASES, Clock, count_launches, operators
 from benchmarks.results import markdown, save
 from benchmarks.step import Measured, measure, tables
@@ -148,8 +147,7 @@ class Fake:
         self.saved, self.peak, self.resident = saved, peak, 10**8
 
 
-def test_findings_are_ratios_with_targets() -> None:
-    chosen = {name: networks()[name] for name in ("abl3", "looped")}
+def faked() -> tuple[dict[str, Network], dict[Candidate, Fake]]:
     runs = {
         Candidate("abl3", False, "off"): Fake(1.0, 1000, 2000),
         Candidate("abl3", True, "off"): Fake(1.25, 700, 1500),
@@ -158,7 +156,12 @@ def test_findings_are_ratios_with_targets() -> None:
         Candidate("looped", None, "off"): Fake(2.5, 1, 1),
         Candidate("looped", None, "bf16"): Fake(0.5, 1, 5 * 10**9),
     }
-    found = {x["what"]: x for x in findings(runs, chosen, True, 6, True)}
+    return {name: networks()[name] for name in ("abl3", "looped")}, runs
+
+
+def test_findings_are_ratios_with_targets() -> None:
+    chosen, runs = faked()
+    found = {x["what"]: x for x in findings(runs, chosen, True, 6, 2.0, True)}
 
     def of(what: str) -> tuple[float, str]:
         return round(found[what]["value"], 6), found[what]["verdict"]
@@ -171,9 +174,19 @@ def test_findings_are_ratios_with_targets() -> None:
     assert of("speed of abl3 against looped, AMP off") == (2, "reached")
     assert of("speed of abl3 against looped, AMP bf16") == (1, "missed")
     assert of("looped: memory at most, AMP bf16") == (5.1, "missed")
-    assert of("abl3: throughput with labels, AMP bf16") == (9, "missed")  # of 12 and 6
-    on_cpu = {x["what"] for x in findings(runs, chosen, False, 6, False)}
+    assert of("abl3: throughput with labels, AMP bf16, batch 6") == (9, "missed")  # of 12 and 6
+    on_cpu = {x["what"] for x in findings(runs, chosen, False, 6, 2.0, False)}
     assert not any("memory at most" in what or "throughput" in what for what in on_cpu)
+
+
+@pytest.mark.parametrize(("batch", "crop"), [(1, 2.0), (32, 2.0), (6, 1.0)])
+def test_other_sizes_have_no_targets_but_the_crops_a_second(batch: int, crop: float) -> None:
+    chosen, runs = faked()
+    found = findings(runs, chosen, True, batch, crop, True)
+    judged = {x["what"] for x in found if x["verdict"] or x["least"] or x["most"]}
+    label = f"throughput with labels, AMP bf16, batch {batch}"
+    assert judged == ({f"{name}: {label}" for name in chosen} if crop == 2 else set())
+    assert len(found) == len(findings(runs, chosen, True, 6, 2.0, True))
 
 
 @pytest.mark.parametrize(
@@ -187,6 +200,8 @@ def test_a_target_that_is_met_exactly_is_reached(limits: dict, verdict: str) -> 
 def test_tables_are_aligned() -> None:
     table = markdown(["", "ms"], [["a", "1.0"], ["long", "22.5"]])
     assert table == "|      |   ms |\n| ---- | ---: |\n| a    |  1.0 |\n| long | 22.5 |\n"
+    text = markdown(["", "says"], [["a", "b"]], left=True)
+    assert text == "|     | says |\n| --- | ---- |\n| a   | b    |\n"
     assert markdown(["", "n"], [["a", "1"]]) == "|     |   n |\n| --- | --: |\n| a   |   1 |\n"
 
 
@@ -208,6 +223,6 @@ def test_with_labels_each_turn_waits_for_its_own() -> None:
     candidate = Candidate("abl1", True, "off")
     run = Measured(candidate.learner(network, "cpu", 1, 0.25, SlowPool(1), **NARROW))
     run.time(repeat(noise(1, 0.25)), labels=True)
-    assert len(run.seconds) == 3
+    assert len(run.seconds) == 2
     assert all(x["labels"] >= 0.1 for x in run.seconds)
     assert run.learner.adversary.pending is None

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from functools import cache, partial
+from itertools import repeat
 
 import pytest
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
+from benchmarks import step
 from benchmarks.activations import kept_bytes, peak_bytes, saved_bytes
 from benchmarks.candidates import ABLATIONS, Candidate, Mode, networks, noise
+from benchmarks.step import Measured, tables
 from training.learner import Learner
+from training.settings import override
 
 # Of the activations of 2 x 0.5 s, losses included, the least share in % that is saved by
 # checkpointing, by bf16, and by both. At 6 x 2 s, where the losses weigh less, it is more.
@@ -29,7 +36,9 @@ def saved(learner: Learner, batch: int, crop: float) -> int:
     sides = noise(batch, crop)
     weights = vars(learner.config.loss)
     forward = partial(learner.losses, sides["clean"], sides["noisy"], weights)
-    return saved_bytes(lambda: forward()[0], sides.values())
+    states = [part.state_dict() for part in learner.parts().values()]
+    resident = [x for x in tree_leaves(states) if isinstance(x, torch.Tensor)]
+    return saved_bytes(lambda: forward()[0], [*sides.values(), *resident])
 
 
 @cache
@@ -79,6 +88,32 @@ def test_a_step_takes_more_than_its_forward_pass_keeps() -> None:
     assert kept < peak < 3 * kept
 
 
+def test_cuda_graphs_are_not_weighed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here not compiled at all: only the row is that of graphs."""
+    candidate = Candidate("abl1", True, "off", "graphs")
+    run = Measured(replace(candidate, compile="off").learner(networks()["abl1"], "cpu", 1, 0.25))
+    run.learner.config = override(run.learner.config, {"run.compile": "graphs"})
+    for name in ("saved_bytes", "peak_bytes"):
+        monkeypatch.setattr(step, name, None)
+    run.count(repeat(noise(1, 0.25)))
+    run.time(repeat(noise(1, 0.25)))
+    row = json.loads(json.dumps(run.row(candidate, 1)))
+    assert row["saved_bytes"] is row["peak_bytes"] is None
+    assert row["resident_bytes"] > 0
+    line = tables(
+        {
+            "crop": 1,
+            "networks": {"abl1": {"parameters": 1, "macs": 1}},
+            "cuda": True,
+            "rows": [row],
+            "findings": [],
+        }
+    ).splitlines()[-2]
+    cells = [cell.strip() for cell in line.split("|")[1:-1]]
+    assert cells[0] == "abl1, CUDA graphs"
+    assert cells[-3:] == ["", "", f"{row['operators']:,}"]
+
+
 # Hand-made
 
 
@@ -87,6 +122,15 @@ def test_parameters_and_arguments_are_not_counted() -> None:
     assert saved_bytes(lambda: linear(x), [x]) == 0
     assert saved_bytes(lambda: linear(x).tanh(), [x]) == 4 * 50 * 200
     assert saved_bytes(lambda: linear(x)) == 4 * 50 * 100
+
+
+def test_views_of_parameters_are_not_counted() -> None:
+    linear, x = nn.Linear(100, 200), torch.randn(50, 100, requires_grad=True)
+    assert saved_bytes(lambda: x @ linear.weight.mT, [x]) == 0
+    assert saved_bytes(lambda: x @ linear.weight[:100].mT[:, 7:], [x]) == 0
+    weight = linear.weight.detach()
+    assert saved_bytes(lambda: x @ weight.mT, [x]) == 4 * 200 * 100  # not known for one
+    assert saved_bytes(lambda: x @ weight.mT, [x, *linear.parameters()]) == 0
 
 
 def test_a_tensor_that_two_nodes_keep_counts_once() -> None:
