@@ -30,12 +30,13 @@ def saved_bytes(forward: Callable[[], Any], resident: Iterable[Tensor] = ()) -> 
         owner = tensor if tensor._base is None else tensor._base
         if not isinstance(owner, nn.Parameter) and address not in known:
             storages.setdefault(address, tensor)
-        return tensor
+        return tensor.detach()
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         result = forward()
     total = sum(tensor.untyped_storage().nbytes() for tensor in storages.values())
     del result
+    storages.clear()  # the graph holds `pack`, and so what is in there: for ever
     return total
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from dataclasses import replace
 from functools import cache, partial
 from itertools import repeat
@@ -186,3 +188,17 @@ def test_the_peak_is_the_most_at_once() -> None:
 
     assert 5 * MIB <= peak_bytes(run) <= 5 * MIB + 1000
     assert peak_bytes(lambda: None) == 0
+
+
+def test_counting_leaves_nothing_behind() -> None:
+    x = torch.randn(1000, requires_grad=True)
+    alive = weakref.WeakSet()
+
+    def forward() -> torch.Tensor:
+        y = x.exp()  # keeps its own output
+        alive.add(y)
+        return y.sum()
+
+    assert saved_bytes(forward, [x]) == 4000
+    gc.collect()
+    assert not alive
