@@ -6,10 +6,12 @@ import copy
 import json
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from convolution_cases import compare
+from plain_path import plain_pair
 from processes import command, relative_difference
 from scan_cases import (
     NAMES,
@@ -20,9 +22,12 @@ from scan_cases import (
     run,
     run_both,
 )
+from test_compile import learner
 from test_networks import EVERYTHING, small, snr
+from test_recompute import assert_equal, norm_of, results, sequences
 from test_training import FOLDERS, train
 
+from real_mamba_optimized import BidirectionalMambaBlock
 from scan import selective_scan
 
 pytestmark = [
@@ -117,6 +122,32 @@ def test_a_network_says_the_same_as_on_a_cpu(name: str) -> None:
     assert snr(on_device.enhance(noisy.cuda()).cpu(), expected) > 60
     with torch.autocast("cuda", dtype=torch.bfloat16):
         assert snr(on_device.enhance(noisy.cuda()).cpu(), expected) > 30
+
+
+@pytest.mark.parametrize("mode", [False, True, "full"])
+@pytest.mark.parametrize("by_steps", [False, True])
+def test_both_directions_against_autograd(by_steps: bool, mode: Any) -> None:
+    """In three pieces; the oracle in float64."""
+    block = BidirectionalMambaBlock(32, chunk_size=16, use_checkpoint=mode)
+    norm, x = norm_of(32), sequences(by_steps, n=300, length=70, channels=32)
+    exact, exact_norm = copy.deepcopy(block).double().cuda(), copy.deepcopy(norm).double().cuda()
+    expected = results(lambda x: plain_pair(exact, x, exact_norm), [exact, exact_norm], x.cuda())
+    block, norm = block.cuda(), norm.cuda()
+    got = results(lambda x: block(x, norm), [block, norm], x.float().cuda())
+    assert_equal(got, expected, 1e-4)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("how", ["on", "graphs"])
+@pytest.mark.parametrize("name", ["abl3", "bsrnn"])
+def test_a_compiled_run_learns_the_same(name: str, how: str) -> None:
+    clean = torch.randn(2, 4000)
+    batch = {"clean": clean, "noisy": clean + 0.3 * torch.randn(2, 4000)}
+    losses = [
+        [one.step(batch, number, 0, 1.0).values["loss"] for number in range(5)]
+        for one in (learner(name, "off", "cuda"), learner(name, how, "cuda"))
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])

@@ -43,7 +43,7 @@ def results(
     out = function(x)
     probe = torch.randn(
         out.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(3)
-    ).to(out.dtype)
+    ).to(out)
     gradients = torch.autograd.grad(out, [x, *named.values()], probe)
     return {"out": out.detach(), **dict(zip(["x", *named], gradients, strict=True))}
 

@@ -15,8 +15,10 @@ import torch
 from conftest import ROOT
 from convolution_cases import compare
 from scan_cases import NAMES, OPTIONAL, assert_close, make_arguments, make_both, run, run_both
+from test_scan_layout import ORDERS, check_fakes, check_values
 
 from scan import choice, selective_scan
+from scan.choice import VARIABLE
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
@@ -171,6 +173,16 @@ def test_two_runs_give_identical_bits() -> None:
     arguments = make_both(2, 9, 66, 2)
     first, second = (run_both(arguments, torch.float32, "triton") for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@interpreted
+@pytest.mark.parametrize("order", ORDERS.values(), ids=list(ORDERS))
+def test_no_value_depends_on_the_layout(
+    order: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, "triton")
+    check_values(6, order)
+    check_fakes("triton", torch.float32, 6, order)
 
 
 @interpreted
