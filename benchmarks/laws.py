@@ -23,6 +23,7 @@ class Law:
         slope, intercept: of the straight line, in units of the cost (for a unit of the size).
         unevenness: by how much the largest increment for a unit of size exceeds the smallest, as a
             share of that; infinite where one is not positive.
+        rise: by how much a unit of size costs more at some size than at a smaller one, as a share.
         sizes: how many the law is taken from.
     """
 
@@ -31,6 +32,7 @@ class Law:
     slope: float
     intercept: float
     unevenness: float
+    rise: float
     sizes: int
 
     @property
@@ -40,6 +42,11 @@ class Law:
     @property
     def is_linear_in_memory(self) -> bool:
         return self.unevenness <= INCREMENT_TOLERANCE
+
+    @property
+    def is_at_most_linear_in_memory(self) -> bool:
+        """No second more costs more than those before: a small size may pay for what all need."""
+        return self.rise <= INCREMENT_TOLERANCE
 
 
 def fit(sizes: Sequence[float], costs: Sequence[float], start: float = START) -> Law | None:
@@ -63,5 +70,6 @@ def fit(sizes: Sequence[float], costs: Sequence[float], start: float = START) ->
         slope=float(slope),
         intercept=float(intercept),
         unevenness=float(increments.max()) / lowest - 1 if lowest > 0 else float("inf"),
+        rise=float((y / x / np.minimum.accumulate(y / x)).max()) - 1,
         sizes=len(points),
     )

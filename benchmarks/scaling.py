@@ -150,13 +150,15 @@ def _laws(curve: Curve) -> list[str]:
             lines.append(
                 f"{name} ~ size^{law.exponent:.3f} (R^2 {law.r2:.4f}); {slope:.1f} MiB a {unit} "
                 f"{offset:+.1f} MiB, increments equal within {100 * law.unevenness:.1f} %: "
-                f"{_verdict(law.is_linear_in_memory)}"
+                f"{_verdict(law.is_linear_in_memory, law.is_at_most_linear_in_memory)}"
             )
     return lines
 
 
-def _verdict(is_linear: bool) -> str:
-    return "linear" if is_linear else "NOT linear"
+def _verdict(is_linear: bool, is_at_most_linear: bool = False) -> str:
+    if is_linear:
+        return "linear"
+    return "no more than linear" if is_at_most_linear else "NOT linear"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

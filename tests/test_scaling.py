@@ -177,6 +177,16 @@ def test_small_sizes_play_no_part_and_few_make_no_law() -> None:
     assert shrinking is not None
     assert math.isinf(shrinking.unevenness)
     assert not shrinking.is_linear_in_memory
+    assert shrinking.is_at_most_linear_in_memory
+
+
+def test_what_costs_the_more_the_more_of_it_there_is_is_more_than_linear() -> None:
+    """A flat start, as of what is computed in pieces, may be followed by a line, not by a curve."""
+    for costs, expected in (([10, 10, 10, 15, 30, 60], True), ([10, 10, 20, 60, 120, 240], False)):
+        law = fit([2, 4, 8, 15, 30, 60], costs, start=2)
+        assert law is not None
+        assert not law.is_linear_in_memory
+        assert law.is_at_most_linear_in_memory is expected, law
 
 
 # The command
