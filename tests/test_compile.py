@@ -20,8 +20,10 @@ from training.settings import override
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-@pytest.mark.parametrize("mode", [False, True, "full"])
-@pytest.mark.parametrize("name", ["abl1", "abl3"])
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [("abl1", True), *(pytest.param("abl3", m, marks=pytest.mark.slow) for m in (False, "full"))],
+)
 def test_a_network_is_one_graph(name: str, mode: Any) -> None:
     net = small(name, use_checkpoint=mode)
     noisy = torch.randn(2, 2000)

@@ -43,11 +43,12 @@ def swiglu(channels: int) -> int:
 
 
 def bimamba(channels: int, inner: int, states: int, rank: int, taps: int = 4) -> int:
-    """Gu and Dao's block, twice; the scan's three products in each state; the Linear that joins."""
+    """Gu and Dao's block, twice; the scan's three products in each state. The last projection of
+    each and the Linear that joins them are one product, with the product of their weights."""
     projections = channels * 2 * inner + inner * (rank + 2 * states) + rank * inner
-    projections += inner * channels
     one = projections + taps * inner + 3 * inner * states
-    return PLACES * (2 * one + 2 * channels * channels)
+    weights = 2 * channels * inner * channels
+    return PLACES * (2 * one + 2 * inner * channels) + weights
 
 
 MAMBA_PATH = bimamba(192, 384, 16, 12) + swiglu(192)

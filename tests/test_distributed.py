@@ -43,7 +43,8 @@ def test_several_processes_learn_what_one_learns(
     assert errors.count("parameters, ") == 1  # one process speaks
     assert f"shared by {processes} processes" in errors
     for part in ("model", "ema", "adversary"):
-        assert relative_difference(alone, tmp_path, part) < 1e-5
+        # Rounding, which the adversary passes on to the generator and back in every step.
+        assert relative_difference(alone, tmp_path, part) < 3e-5
     assert labelled(tmp_path) == labelled(alone)
     assert max(labelled(alone)) < 4
     assert len(set(labelled(alone))) > 1

@@ -196,6 +196,6 @@ def test_the_adapters_operators_keep_torchs_contract() -> None:
     detached = [None if x is None else x.detach() for x in given]
     out, _, kept = operator(*detached, True, False, 4, True)
     backward = torch.ops.bsbimamba.scan_mamba_ssm_backward
-    torch.library.opcheck(backward, (out, None, *detached, kept, True, False, 4, False))
+    torch.library.opcheck(backward, (out, None, *detached, kept, True, False, 4, False, True))
     u, weight, bias = arguments["u"], torch.randn(2, 8, 4), torch.randn(2, 8)
     torch.library.opcheck(torch.ops.bsbimamba.conv_silu, (u, weight, bias, True, "causal_conv1d"))
