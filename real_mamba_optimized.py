@@ -92,11 +92,11 @@ def _mix(
     x: Tensor,
     mixers: Sequence[SelectiveSSM],
     checkpoint: Checkpointing,
-    norm: nn.Module | None = None,
+    norm: Any = None,
     merge: nn.Linear | None = None,
 ) -> Tensor:
     """What one or two mixers of equal sizes make of norm(x), and `merge` of that. (b, l, c) to the
-    same.
+    same. norm: a module with the weight, bias and eps of an nn.LayerNorm over c.
 
     Two share every launch: the second one's direction is the opposite of the first one's. `merge`
     and their out_proj are one Linear after the other, and so one product with the product of the
@@ -130,7 +130,7 @@ def _mix(
         out=out.transpose(0, 1).flatten(1),
         out_bias=None if merge is None else merge.bias,
     )
-    epsilon = getattr(norm, "eps", 1e-5)
+    epsilon = 0.0 if norm is None else norm.eps
     return mix(x, weights, checkpoint, first.chunk_size, first.reverse, epsilon)
 
 
@@ -173,11 +173,11 @@ class BidirectionalMambaBlock(nn.Module):
         self.merge = nn.Linear(2 * d_model, d_model)
         self.use_checkpoint = self.forward_mamba.use_checkpoint
 
-    def _forward_impl(self, x: Tensor, norm: nn.Module | None) -> Tensor:
+    def _forward_impl(self, x: Tensor, norm: Any) -> Tensor:
         mixers = [self.forward_mamba.ssm, self.backward_mamba.ssm]
         return _mix(x, mixers, self.use_checkpoint, norm, self.merge)
 
-    def forward(self, x: Tensor, norm: nn.Module | None = None) -> Tensor:
-        """(b, l, c) to (b, l, c), of norm(x) where a LayerNorm's weight and bias are given: its
-        output need not be kept then."""
+    def forward(self, x: Tensor, norm: Any = None) -> Tensor:
+        """(b, l, c) to (b, l, c), of norm(x) where there is one: a module with the weight, bias and
+        eps of an nn.LayerNorm over c. Its output need not be kept then."""
         return self._forward_impl(x, norm)

@@ -83,15 +83,17 @@ class Norm(nn.Module):
         self.weight = nn.Parameter(torch.ones(shape))
         self.bias = nn.Parameter(torch.zeros(shape))
         self.over_frames = over_frames
+        self.eps = 1e-5
 
     def forward(self, x: Tensor) -> Tensor:
         if self.weight.dim() == 1 and not self.over_frames:
-            return F.layer_norm(x, x.shape[-1:], self.weight, self.bias)
+            return F.layer_norm(x, x.shape[-1:], self.weight, self.bias, self.eps)
         weight: Tensor = self.weight
         bias: Tensor = self.bias
         if weight.dim() > 1:
             weight, bias = weight[:, None], bias[:, None]
-        return F.layer_norm(x, x.shape[-2 if self.over_frames else -1 :]) * weight + bias
+        shape = x.shape[-2 if self.over_frames else -1 :]
+        return F.layer_norm(x, shape, eps=self.eps) * weight + bias
 
 
 class BandSplit(nn.Module):

@@ -38,7 +38,8 @@ class SwiGLU(nn.Module):
     def forward(self, x: Tensor, norm: Norm, use_checkpoint: Checkpointing) -> Tensor:
         """Of norm(x), (..., c) to the same."""
         into, out = self.gate_and_value.weight, self.output.weight
-        return swiglu(x, Weights(norm.weight, norm.bias, into, out), use_checkpoint)
+        weights = Weights(norm.weight, norm.bias, into, out)
+        return swiglu(x, weights, use_checkpoint, norm.eps)
 
 
 class PathBlock(nn.Module):

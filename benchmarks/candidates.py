@@ -30,6 +30,7 @@ from training.settings import override
 Mode = bool | str | None  # of checkpointing; None where a network has none
 ABLATIONS = ("abl1", "abl2", "abl3")
 FOUR = ("baseline", *ABLATIONS)
+BATCH, CROP = 6, 2.0  # crops and seconds: what the networks are configured for, and targets set
 _AMPS = ("off", "bf16")
 _CORPUS = Path(__file__).resolve().parents[1] / "data" / "synthetic"
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from benchmarks.candidates import BATCH, CROP
 from benchmarks.fitting import usable
 
 HOLDS, MORE, FAILS = "holds", "holds, and more", "does not hold"
@@ -21,7 +22,6 @@ A_COST = "a cost; what it buys is not measured here"
 # What a machine has measured: figures by the names of variants.
 Figures = Mapping[str, Mapping[str, Any]]
 
-_BATCH, _CROP = 6, 2.0  # what has to fit
 _SLOWER, _LARGER = 1.05, 1.01  # still counts as no more time, as no more memory
 
 
@@ -166,7 +166,7 @@ def _in_time(machine: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _fits(machine: Mapping[str, Any]) -> tuple[str, str]:
-    if machine["batch"] < _BATCH or machine["crop"] < _CROP:
+    if machine["batch"] < BATCH or machine["crop"] < CROP:
         raise KeyError("a smaller batch")
     full, mixed = (machine["variants"][name]["whole"] for name in WHOLE)
     text = f"a whole step takes {full / 1e9:.2f} GB in fp32, {mixed / 1e9:.2f} GB in bf16"

@@ -21,7 +21,7 @@ import torch
 
 from bandsplit.cost import count_macs, count_parameters
 from benchmarks.activations import peak_bytes
-from benchmarks.candidates import networks
+from benchmarks.candidates import BATCH, CROP, networks
 from benchmarks.choices import VARIANTS, WHOLE, Variant
 from benchmarks.claims_page import render
 from benchmarks.generator import Generator, Pass, make_learner, noise
@@ -120,8 +120,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], allow_abbrev=False)
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    parser.add_argument("--batch", type=int, default=6)
-    parser.add_argument("--crop", type=float, default=2.0, metavar="SECONDS")
+    parser.add_argument("--batch", type=int, default=BATCH)
+    parser.add_argument("--crop", type=float, default=CROP, metavar="SECONDS")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=DOCS, metavar="DIR")
     parser.add_argument("--render", action="store_true", help="only the page, from the JSON there")

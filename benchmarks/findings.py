@@ -7,13 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
-from benchmarks.candidates import Candidate, Network
+from benchmarks.candidates import BATCH, CROP, Candidate, Network
 from benchmarks.results import markdown
 
-_BATCH, _CROP = (
-    6,
-    2.0,
-)  # what targets are for, but for the crops a second, which any batch may reach
 _LESS_MEMORY = 70.0  # %
 _CHECKPOINTING_TIME = 10.0  # %
 _CROPS_PER_SECOND = 385.0
@@ -85,10 +81,10 @@ def findings(
             run = runs[Candidate(name, network.default, "bf16")]
             total = (run.peak + run.resident) / 1e9
             found.append(Finding(f"{name}: memory at most, AMP bf16", total, "GB", most=_PEAK))
-    if (batch, crop) != (_BATCH, _CROP):
+    if (batch, crop) != (BATCH, CROP):
         found = [replace(x, least=None, most=None) for x in found]
     if gpu and labels:
-        least = _CROPS_PER_SECOND if crop == _CROP else None
+        least = _CROPS_PER_SECOND if crop == CROP else None
         for name, network in networks.items():
             run = runs[Candidate(name, network.default, "bf16")]
             rates = [batch / x["step"] for x in run.seconds]

@@ -26,7 +26,17 @@ from typing import Any, cast
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.candidates import FOUR, Candidate, ConstantPool, Mode, Network, networks, noise
+from benchmarks.candidates import (
+    BATCH,
+    CROP,
+    FOUR,
+    Candidate,
+    ConstantPool,
+    Mode,
+    Network,
+    networks,
+    noise,
+)
 from benchmarks.fitting import ASIDE, CARD, Meter, Used, largest, predicted, usable
 from benchmarks.results import described, markdown, save
 from data.dataset import Key, SpeechDataset
@@ -45,8 +55,8 @@ class Sizes:
     most: the largest batch that is tried.
     """
 
-    batch: int = 6
-    crop: float = 2.0
+    batch: int = BATCH
+    crop: float = CROP
     steps: int = 20
     recordings: tuple[int, ...] = (15, 60)
     most: int = 4096

@@ -10,17 +10,16 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from collections.abc import Mapping
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.candidates import FOUR, ConstantPool, networks
+from benchmarks.candidates import BATCH, CROP, FOUR, ConstantPool, networks, speech
 from benchmarks.results import described, save, spread
-from data import synthesise
-from data.corpus import load_pairs
-from data.dataset import PairDataset
 from data.workers import usable_cores
 from training.distributed import World
 from training.learner import Learner
@@ -28,8 +27,8 @@ from training.pesq_pool import PesqPool
 from training.precision import Precision
 from training.settings import override
 
-_CORPUS = Path(__file__).resolve().parents[1] / "data" / "synthetic"
 _TARGET = 1.05
+_BATCHES = 4  # different ones, in turn
 
 
 def main() -> None:
@@ -43,7 +42,7 @@ def main() -> None:
         "with labels": Learner(network.kind, config, precision, World(), PesqPool(workers)),
         "without": Learner(network.kind, config, precision, World(), ConstantPool(1)),
     }
-    batches = _batches(options.batch, round(16000 * options.crop))
+    batches = list(islice(speech(options.batch, options.crop, 0, pin=False), _BATCHES))
     times: dict[str, list[float]] = {name: [] for name in learners}
     ratios = []
     for number in range(options.rounds + 1):
@@ -80,44 +79,31 @@ def main() -> None:
     )
 
 
-def _block(learner: Learner, batches: list[dict[str, Any]], steps: int) -> list[float]:
+def _block(learner: Learner, batches: list[Mapping[str, Any]], steps: int) -> list[float]:
     """Seconds of so many steps, the first of which teaches the discriminator a labelled batch."""
-    learner.step(batches[0], 0, 0, 1.0)
+    learner.step(dict(batches[0]), 0, 0, 1.0)
     seconds = []
     for number in range(steps):
         begin = time.perf_counter()
-        learner.step(batches[number % len(batches)], number, 0, 1.0)
+        learner.step(dict(batches[number % len(batches)]), number, 0, 1.0)
         seconds.append(time.perf_counter() - begin)  # a step ends with a transfer to the CPU
     learner.adversary.backward()  # its labels must not be made while the other is timed
     learner.adversary.skip()
     return seconds
 
 
-def _labels_alone(pool: PesqPool, batch: dict[str, Any]) -> float:
+def _labels_alone(pool: PesqPool, batch: Mapping[str, Any]) -> float:
     clean, noisy = batch["clean"].numpy(), batch["noisy"].numpy()
     begin = time.perf_counter()
     pool.label(clean, noisy)()
     return time.perf_counter() - begin
 
 
-def _batches(size: int, frames: int, count: int = 4) -> list[dict[str, Any]]:
-    """Crops of the embedded corpus."""
-    pairs = load_pairs(synthesise.ensure(_CORPUS), "train")
-    items = [PairDataset(pairs, 0, frames)[0, index] for index in range(count * size)]
-    return [
-        {
-            side: torch.stack([item[side] for item in items[first : first + size]])
-            for side in ("clean", "noisy")
-        }
-        for first in range(0, count * size, size)
-    ]
-
-
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--network", default="abl3", choices=FOUR)
-    parser.add_argument("--batch", type=int, default=6)
-    parser.add_argument("--crop", type=float, default=2.0)
+    parser.add_argument("--batch", type=int, default=BATCH)
+    parser.add_argument("--crop", type=float, default=CROP)
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--amp", default="auto", choices=("auto", "bf16", "fp16", "off"))
     parser.add_argument("--workers", type=int, default=0, help="PESQ processes (0: as in training)")

@@ -27,7 +27,15 @@ from torch.utils._pytree import tree_leaves
 
 from bandsplit.cost import count_macs, count_parameters, give_back_memory
 from benchmarks.activations import peak_bytes, saved_bytes
-from benchmarks.candidates import Candidate, Network, candidates, networks, speech
+from benchmarks.candidates import (
+    BATCH,
+    CROP,
+    Candidate,
+    Network,
+    candidates,
+    networks,
+    speech,
+)
 from benchmarks.findings import findings, verdicts
 from benchmarks.phases import PHASES, Clock, launches, operators
 from benchmarks.results import described, markdown, save, spread
@@ -210,8 +218,8 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], allow_abbrev=False)
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    parser.add_argument("--batch", type=int, default=6)
-    parser.add_argument("--crop", type=float, default=2.0)
+    parser.add_argument("--batch", type=int, default=BATCH)
+    parser.add_argument("--crop", type=float, default=CROP)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=tuple(networks()))
     parser.add_argument("--labels", action="store_true", help="labels by PESQ, not a constant")

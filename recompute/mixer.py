@@ -29,6 +29,7 @@ from recompute.rows import (
     join,
     lies_by_steps,
     pieces,
+    restored,
     wanted,
 )
 
@@ -46,8 +47,8 @@ def mix(
     weights: Weights,
     checkpoint: Checkpointing,
     chunk_size: int,
-    reverse: bool = False,
-    epsilon: float = 1e-5,
+    reverse: bool,
+    epsilon: float,
 ) -> Tensor:
     """The mixer's output (n, l, c) for x (n, l, c), in autocast's dtype where that is on.
 
@@ -90,15 +91,13 @@ class _Mix(torch.autograd.Function):
         x, *saved = ctx.saved_tensors
         w = Weights(*saved[: len(Weights._fields)])
         kept = saved[len(Weights._fields) :]
-        names = settings.kept
         sums: dict[str, Tensor] = {}
         gradients = []
         with torch.autocast(x.device.type, enabled=False):
             matrices = w.products_in(settings.dtype)
             for number, part in enumerate(pieces(len(x), x.shape[1], x.device)):
                 layout = Layout(part.stop - part.start, x.shape[1], ctx.by_steps)
-                own = kept[number * len(names) : (number + 1) * len(names)]
-                piece = Piece(**dict(zip(names, own, strict=True)))
+                piece = Piece(**restored(kept, number, settings.kept))
                 rows = layout.rows(x[part])
                 g = layout.rows(grad[part]).to(settings.dtype)
                 dx, parts = piece_backward(g, piece, rows, layout, matrices, settings)

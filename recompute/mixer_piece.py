@@ -81,7 +81,7 @@ def completed(
 ) -> Piece:
     """The piece with all that was missing; the scan's output only where it is asked for, or
     where what the scan's backward pass needs was not kept either."""
-    r, d, _ = w.A.shape
+    r = len(w.A)
     normed, mean, rstd, u, z, convolved, selected, delta, y, kept = piece
     if normed is None and w.norm is not None:
         normed, mean, rstd = norm_forward(rows, w.norm, w.norm_bias, settings.epsilon)
@@ -98,11 +98,7 @@ def completed(
         selected = torch.bmm(_by_direction(convolved, layout), w.x.mT)
     if delta is None:
         factor = selected[..., : w.dt.shape[-1]]
-        # Made as rows (m, r d), where the scan wants it.
-        room = factor.new_empty(factor.shape[1], r, d)
-        for way in range(r):
-            room[:, way] = factor[way] @ w.dt[way].mT
-        delta = layout.directions(room.flatten(1), r)
+        delta = _by_sequence(torch.bmm(factor, w.dt.mT), layout)
     if (y is None and out) or kept is None:
         y, kept = scan_forward(
             _scan_inputs(convolved, delta, selected, z, w, layout), settings.options
@@ -143,7 +139,7 @@ def piece_backward(
         du[way].addmm_(dselected[way], w.x[way])
     del convolved
     du, sums["conv"], sums["conv_bias"] = convolution_backward(
-        layout.directions(du.transpose(0, 1).flatten(1), r),
+        _by_sequence(du, layout),
         layout.directions(u, r),
         w.conv,
         w.conv_bias,
@@ -165,14 +161,16 @@ def _by_direction(x: Tensor, layout: Layout) -> Tensor:
     return (x.transpose(1, 2) if layout.by_steps else x).flatten(1, 2)
 
 
+def _by_sequence(x: Tensor, layout: Layout) -> Tensor:
+    """(r, m, ·) to (r, n, l, ·); a view."""
+    if layout.by_steps:
+        return x.unflatten(1, (layout.length, layout.sequences)).transpose(1, 2)
+    return x.unflatten(1, (layout.sequences, layout.length))
+
+
 def _scan_inputs(
     u: Tensor, delta: Tensor, selected: Tensor, z: Tensor, w: Weights, layout: Layout
 ) -> Inputs:
     rank, states = w.dt.shape[-1], w.A.shape[-1]
-    split = selected.unflatten(
-        1,
-        (layout.length, layout.sequences) if layout.by_steps else (layout.sequences, layout.length),
-    )
-    split = split.transpose(1, 2) if layout.by_steps else split
-    _, B, C = split.split([rank, states, states], dim=-1)
+    _, B, C = _by_sequence(selected, layout).split([rank, states, states], dim=-1)
     return Inputs(u, delta, w.A, B, C, w.D, layout.directions(z, len(w.A)), w.dt_bias, None)

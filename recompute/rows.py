@@ -7,6 +7,7 @@ of a network needs a transposed copy.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -77,11 +78,11 @@ def pieces(n: int, length: int, device: torch.device) -> list[slice]:
     return [slice(start, min(start + size, n)) for start in range(0, n, size)]
 
 
-def join(parts: list[Tensor], layout_by_steps: bool) -> Tensor:
-    """Pieces (n, l, c) put together again, in the order of memory that they have."""
+def join(parts: list[Tensor], by_steps: bool = False) -> Tensor:
+    """Pieces (n, ...) put together again, in the order of memory that they have."""
     if len(parts) == 1:
         return parts[0]
-    if layout_by_steps:
+    if by_steps:
         return torch.cat([part.transpose(0, 1) for part in parts], 1).transpose(0, 1)
     return torch.cat(parts)
 
@@ -120,6 +121,12 @@ def wanted(*tensors: Tensor | None) -> bool:
 def fields(piece: NamedTuple, names: tuple[str, ...]) -> list[Any]:
     """Those of a piece that are kept."""
     return [getattr(piece, name) for name in names]
+
+
+def restored(kept: Sequence[Any], number: int, names: tuple[str, ...]) -> dict[str, Any]:
+    """Those of the piece of that number, by name, from what `fields` gave of all of them."""
+    own = kept[number * len(names) : (number + 1) * len(names)]
+    return dict(zip(names, own, strict=True))
 
 
 def wide(x: Tensor) -> Tensor:

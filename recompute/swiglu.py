@@ -18,9 +18,11 @@ from recompute.rows import (
     Checkpointing,
     compute_dtype,
     fields,
+    join,
     norm_backward,
     norm_forward,
     pieces,
+    restored,
     wanted,
     wide,
 )
@@ -62,7 +64,7 @@ _KEPT: dict[Checkpointing, tuple[str, ...]] = {
 }
 
 
-def swiglu(x: Tensor, weights: Weights, checkpoint: Checkpointing, epsilon: float = 1e-5) -> Tensor:
+def swiglu(x: Tensor, weights: Weights, checkpoint: Checkpointing, epsilon: float) -> Tensor:
     """The feed-forward of x (..., c), whose rows are contiguous, in autocast's dtype where that is
     on. Gives (..., c)."""
     dtype = compute_dtype(x)
@@ -86,7 +88,7 @@ class _SwiGLU(torch.autograd.Function):
                 del piece
         ctx.settings = settings
         ctx.save_for_backward(x, *weights, *kept)
-        return torch.cat(outputs) if len(outputs) > 1 else outputs[0]
+        return join(outputs)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -94,14 +96,12 @@ class _SwiGLU(torch.autograd.Function):
         x, *saved = ctx.saved_tensors
         w = Weights(*saved[: len(Weights._fields)])
         kept = saved[len(Weights._fields) :]
-        names = settings.kept
         sums = [torch.zeros_like(wide(weight)) for weight in w]
         gradients = []
         with torch.autocast(x.device.type, enabled=False):
             into, out = w.into.to(settings.dtype), w.out.to(settings.dtype)
             for number, part in enumerate(pieces(len(x), 1, x.device)):
-                own = kept[number * len(names) : (number + 1) * len(names)]
-                piece = _Piece(**dict(zip(names, own, strict=True)))
+                piece = _Piece(**restored(kept, number, settings.kept))
                 piece = _completed(piece, x[part], into, w, settings)
                 g = grad[part].to(settings.dtype)
                 dx, *parts = _piece_backward(g, piece, x[part], into, out, w)
@@ -109,8 +109,11 @@ class _SwiGLU(torch.autograd.Function):
                 gradients.append(dx)
                 for total, value in zip(sums, parts, strict=True):
                     total.add_(value)
-        dx = torch.cat(gradients) if len(gradients) > 1 else gradients[0]
-        return dx, None, *(x.to(weight.dtype) for x, weight in zip(sums, w, strict=True))
+        return (
+            join(gradients),
+            None,
+            *(x.to(weight.dtype) for x, weight in zip(sums, w, strict=True)),
+        )
 
 
 def _completed(piece: _Piece, rows: Tensor, into: Tensor, w: Weights, settings: Settings) -> _Piece:

@@ -12,18 +12,16 @@ from typing import Any
 import pytest
 import torch
 from recordings import put, put_pairs
+from sources import VOICES, mixtures, pairs, put_material
 
 from data import manifest, synthesise
 from data.augment import Augment
-from data.dataset import MixDataset, PairDataset
 from data.errors import DataError
 from data.pack import pack
 from training.config import Config, Data, Run
 from training.sources import make_datasets
 
 RATE = 16000
-VOICES = [f"p{speaker}_{number}.wav" for speaker in range(225, 233) for number in (1, 2)]
-VOICES = [name for name in VOICES if not name.startswith("p232")]
 
 
 pytestmark = pytest.mark.usefixtures("own_index")
@@ -48,29 +46,9 @@ def opened() -> Iterator[list[str]]:
     _watching.clear()
 
 
-def pairs(root: Path, **options: Any) -> tuple[PairDataset, PairDataset]:
-    train, valid = make_datasets(Config(data=Data(root=str(root), **options)), False)
-    assert isinstance(train, PairDataset)
-    assert isinstance(valid, PairDataset)
-    return train, valid
-
-
-def mixtures(root: Path, **options: Any) -> tuple[MixDataset, MixDataset]:
-    data = Data("mix", clean=str(root / "speech"), noise=str(root / "noise"), **options)
-    train, valid = make_datasets(Config(data=data), False)
-    assert isinstance(train, MixDataset)
-    assert isinstance(valid, MixDataset)
-    return train, valid
-
-
 @pytest.fixture
 def material(tmp_path: Path) -> Path:
-    """Speech and noise to mix."""
-    for seed, name in enumerate(VOICES):
-        put(tmp_path / "speech" / name, 0.4, seed)
-    for number in range(10):
-        put(tmp_path / "noise" / f"{number}.wav", 1, 100 + number)
-    return tmp_path
+    return put_material(tmp_path)
 
 
 # Pairs
@@ -253,60 +231,3 @@ def test_a_table_of_speakers_decides(material: Path):
     train, valid = mixtures(material)
     assert {recording.speaker for recording in train.clean} in ({"1"}, {"2"})
     assert len(valid) == len(VOICES) // 2
-
-
-# What is said where there is no way
-
-
-@pytest.mark.parametrize("made", ["", "test", "valid"])
-def test_no_data_set_names_three_ways(tmp_path: Path, made: str):
-    if made:
-        put_pairs(tmp_path / made, ["q_1.wav"])
-    with pytest.raises(DataError, match=f"^no data set at {tmp_path}. There are three") as raised:
-        pairs(tmp_path)
-    for way in (
-        "--synthetic",
-        "--data ROOT",
-        "--mix CLEAN NOISE",
-        "10.7488/ds/2117",
-        "data.voicebank",
-    ):
-        assert way in str(raised.value)
-
-
-def test_one_speaker(tmp_path: Path):
-    put_pairs(tmp_path, ["p225_1.wav", "p225_2.wav"])
-    message = rf"{tmp_path}: all files are of one speaker \(p225\).* speakers\.csv"
-    with pytest.raises(DataError, match=message):
-        pairs(tmp_path)
-
-
-def test_one_noise_file(material: Path):
-    for path in list((material / "noise").iterdir())[1:]:
-        path.unlink()
-    with pytest.raises(DataError, match=r"noise: one usable noise file only; .* cut this one"):
-        mixtures(material)
-
-
-@pytest.mark.parametrize(("clean", "noise"), [("", "noise"), ("speech", ""), ("noise", "noise")])
-def test_speech_and_noise_in_each_other(material: Path, clean: str, noise: str):
-    data = Data("mix", clean=str(material / clean), noise=str(material / noise))
-    with pytest.raises(DataError, match="one is in the other; move it out"):
-        make_datasets(Config(data=data), False)
-
-
-def test_missing_folders(material: Path):
-    for clean, noise in (("speech", "missing"), ("missing", "noise")):
-        data = Data("mix", clean=str(material / clean), noise=str(material / noise))
-        with pytest.raises(DataError, match=f"^{material / 'missing'}: no such folder"):
-            make_datasets(Config(data=data), False)
-
-
-def test_bad_files_are_left_out_on_demand(material: Path):
-    (material / "speech" / "p225_9.wav").touch()
-    (material / "noise" / "x.wav").write_text("no noise")
-    data = Data("mix", clean=str(material / "speech"), noise=str(material / "noise"))
-    with pytest.raises(DataError, match="noise: 1 files cannot be used"):
-        make_datasets(Config(data=data), False)
-    train, valid = make_datasets(Config(data=data), True)
-    assert len(train) + len(valid) == len(VOICES)
