@@ -42,7 +42,7 @@ bench: .venv/development
 	$(BIN)/python -m benchmarks.convolution
 	$(BIN)/python -m benchmarks.step --device cpu --rounds 3
 	$(BIN)/python -m benchmarks.pesq_pool
-	$(BIN)/python -m benchmarks.scaling --plot docs/scaling.png
+	$(BIN)/python -m benchmarks.scaling --json docs/scaling.json --plot docs/scaling.png
 	$(BIN)/python -m benchmarks.claims
 	$(BIN)/python -m benchmarks.evaluation
 	$(BIN)/python -m benchmarks.loader
