@@ -29,7 +29,7 @@ from data.console import say, show
 from data.errors import DataError
 from data.files import is_within, remove_partials, write_text
 from data.listing import find_recordings, list_pairs, pair_up
-from data.workers import stop_by_signals
+from data.workers import end_children, stop_by_signals
 from evaluation.analysis import AnalysisError, analyse, choose_baseline
 from evaluation.command import check_usage, parser
 from evaluation.models import NOISY, System, models_of, names_of, without_gain
@@ -88,6 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         message, status = "interrupted", 130
     else:
         return _judge(systems, options)
+    end_children()
     say(f"evaluate.py: {message}")
     return status
 

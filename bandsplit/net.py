@@ -37,12 +37,13 @@ class BandSplitNet(nn.Module):
         self.layers = layers
         self.decoder = decoder
 
-    def forward(self, noisy: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, noisy: Tensor, scale: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Noisy waveforms (b, s), s >= 1, to enhanced ones (b, s) and their spectrum (b, f, t).
 
-        Each item is divided by its own loudness first and multiplied by it in the end.
+        Each item is divided by its loudness first and multiplied by it in the end: its own, or
+        `scale` (b, 1), that of the recording which it is a piece of.
         """
-        scale = loudness(noisy)
+        scale = loudness(noisy) if scale is None else scale
         spectrum = stft(noisy / scale)
         taps = self.decoder(self.layers(self.split(spectrum)))
         enhanced = apply_filter(taps, spectrum)
@@ -50,11 +51,14 @@ class BandSplitNet(nn.Module):
         return waveform * scale, enhanced * scale[..., None]
 
     @torch.no_grad()
-    def enhance(self, noisy: Tensor) -> Tensor:
-        """Noisy waveforms (b, s), s >= 1, to enhanced ones (b, s), without gradients."""
+    def enhance(self, noisy: Tensor, scale: Tensor | None = None) -> Tensor:
+        """Noisy waveforms (b, s), s >= 1, to enhanced ones (b, s), without gradients.
+
+        scale: as in `forward`.
+        """
         if noisy.dim() != 2 or noisy.shape[-1] < 1:
             raise ValueError(
                 f"expected waveforms (batch, samples), at least one sample long; "
                 f"the shape is {tuple(noisy.shape)}"
             )
-        return self(noisy)[0]
+        return self(noisy, scale)[0]

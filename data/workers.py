@@ -145,8 +145,12 @@ def _end_with_parent() -> None:
 def end_children() -> None:
     """End what worker processes there still are, whatever they are doing: this one is about to end.
 
-    Without, it would wait for one that hangs.
+    Without, it would wait for one that hangs. After one Ctrl-C another is ignored from here on:
+    Python gives up its handlers while it ends, and would be killed before it returns its status.
     """
+    if signal.getsignal(signal.SIGINT) is _stop_at_once:
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.SIG_IGN)
     for child in multiprocessing.active_children():
         child.kill()
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import importlib
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from bandsplit.net import BandSplitNet
 from training.checkpoint import BEST, LAST, CheckpointError, read, understood, unpack
@@ -49,11 +52,7 @@ def load_trained(run: Path) -> Trained:
     state = unpack(content, path)
     config = config_of(state, path)
     with understood(path):
-        network = _network_class(state["network"])
-        check_model(config, network_defaults(network))
-        net = network(**config.model)
-        net.load_state_dict(state["ema"]["model"])
-        net.eval().requires_grad_(False)
+        net = network_with(state["network"], config, state["ema"]["model"])
         values = state["values"]
         step, epochs, held_out = int(values["step"]), float(values["epochs"]), values["held_out"]
         digest = hashlib.sha256(content).hexdigest()
@@ -61,6 +60,24 @@ def load_trained(run: Path) -> Trained:
             raise ConfigError(f"{epochs} epochs")
         data, speakers = str(state["data"]), list(map(str, held_out))
         return Trained(net, config, path.name, digest, data, step, epochs, speakers)
+
+
+def network_with(name: str, config: Config, weights: Mapping[str, Tensor]) -> BandSplitNet:
+    """A network with the given weights, in evaluation mode on the CPU.
+
+    Args:
+        name: of its class, as `name_of` gives it.
+        config: of which its settings are taken.
+
+    Raises:
+        ConfigError: there is no such network here, or it has no such settings.
+        RuntimeError: the weights are not those of such a network.
+    """
+    network = _network_class(name)
+    check_model(config, network_defaults(network))
+    net = network(**config.model)
+    net.load_state_dict(weights)
+    return net.eval().requires_grad_(False)
 
 
 def name_of(network: type) -> str:
