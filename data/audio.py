@@ -11,7 +11,7 @@ import math
 import os
 import stat
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,7 +83,7 @@ def find_audio(folder: Path) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     try:
-        paths = sorted(_walk(folder))
+        paths = sorted(walk(folder))
     except OSError as error:
         raise AudioError(f"{error.filename} cannot be listed ({error.strerror})") from None
     except RecursionError:
@@ -110,12 +110,12 @@ def examine(path: Path) -> tuple[Info, Signal]:
     Raises:
         AudioError: it cannot be decoded, is empty, cut short, silent, or holds no audio.
     """
-    with _opened(path) as file:
+    with opened(path) as file:
         rate, channels, announced = file.samplerate, file.channels, file.frames
         x = _mono(file)
         if file.seekable():
             file.seek(announced // 2)  # as it will be when pieces are read
-        cut_short = len(x) < announced or _wav_is_cut_short(path)
+        cut_short = len(x) < announced or wav_is_cut_short(path)
     if cut_short:
         raise AudioError(f"cut short or damaged: its header announces more than {len(x)} samples")
     if not np.isfinite(x).all():
@@ -142,7 +142,7 @@ def read(path: Path, start: int = 0, frames: int | None = None) -> Signal:
     Raises:
         AudioError: the file cannot be decoded.
     """
-    with _opened(path) as file:
+    with opened(path) as file:
         rate = file.samplerate
         flank = 0 if rate == SAMPLE_RATE else _FLANK
         # A whole number of periods of the two rates keeps the pieces' samples in phase.
@@ -168,7 +168,7 @@ def described(path: Path) -> tuple[int, int, str]:
     Raises:
         AudioError: the file cannot be opened.
     """
-    with _opened(path) as file:
+    with opened(path) as file:
         return file.samplerate, file.channels, file.comment
 
 
@@ -202,8 +202,16 @@ def write(path: Path, x: NDArray, subtype: str | None = None, comment: str = "")
         raise DataError(f"{path} cannot be written ({error.strerror})") from None
 
 
-def _walk(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
-    """What has an audio file's extension below `folder`. above: the real folders it lies in."""
+def walk(
+    folder: Path, extensions: Collection[str] = EXTENSIONS, above: tuple[str, ...] = ()
+) -> Iterator[Path]:
+    """What has one of the extensions below `folder`, links followed, hidden names left out.
+
+    above: the real folders that it lies in.
+
+    Raises:
+        OSError: a folder cannot be listed.
+    """
     real = os.path.realpath(folder)
     if real in above:  # a link back to where this came from
         return
@@ -211,13 +219,13 @@ def _walk(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
         if path.name.startswith("."):
             continue
         if os.path.isdir(path):
-            yield from _walk(path, (*above, real))
-        elif path.suffix.lower() in EXTENSIONS:
+            yield from walk(path, extensions, (*above, real))
+        elif path.suffix.lower() in extensions:
             yield path
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[sf.SoundFile]:
+def opened(path: Path) -> Iterator[sf.SoundFile]:
     """A file, open for decoding; what goes wrong until it is closed is an AudioError."""
     try:
         status = path.stat()
@@ -256,7 +264,8 @@ def _mono(file: sf.SoundFile, frames: float = math.inf) -> Signal:
     return np.concatenate(blocks)
 
 
-def _wav_is_cut_short(path: Path) -> bool:
+def wav_is_cut_short(path: Path) -> bool:
+    """Whether a file is a wav file that announces more bytes than it has."""
     with path.open("rb") as file:
         return announces_more(file.read(8), path.stat().st_size)
 

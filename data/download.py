@@ -74,6 +74,7 @@ class Wanted:
         start: the bytes that the file begins with.
         size: in bytes, where it is known.
         most: bytes, beyond which it cannot be the right file.
+        otherwise: what to do where no server has it, beside trying again.
     """
 
     target: Path
@@ -82,6 +83,7 @@ class Wanted:
     start: bytes = b""
     size: int | None = None
     most: int = 1 << 40
+    otherwise: str = "get it by other means and name its folder with --from"
 
     @property
     def part(self) -> Path:
@@ -105,7 +107,7 @@ def download(wanted: Wanted, addresses: Sequence[str], patience: Patience) -> Or
                 log.info("%s; now from another address", reasons[-1])
     raise FailedError(
         f"{wanted.target.name} cannot be downloaded ({'; '.join(reasons)}). Run again later, which "
-        f"goes on from what has arrived, or get it by other means and name its folder with --from."
+        f"goes on from what has arrived, or {wanted.otherwise}."
     )
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 _BUSY = (408, 425, 429, 500, 502, 503, 504)  # a later request may be answered
-_USER_AGENT = "bs-bimamba (python -m data.voicebank)"
+_USER_AGENT = "bs-bimamba"
 
 
 class AgainError(Exception):

@@ -69,7 +69,9 @@ def write_model(folder: Path, trained: Trained, name: str) -> None:
 
 def write_sums(folder: Path, names: tuple[str, ...]) -> None:
     """Write the checksums of a model folder's files."""
-    lines = [f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}" for name in names]
+    lines = [
+        f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}" for name in names
+    ]
     write_text(folder / SUMS, "\n".join(lines) + "\n")
 
 

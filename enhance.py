@@ -1,0 +1,5 @@
+"""placeholder"""
+
+from enhancement.model import Model, load
+
+__all__ = ["Model", "load"]

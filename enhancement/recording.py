@@ -1,0 +1,180 @@
+"""A recording at any rate, enhanced as it streams by: in blocks in, in blocks out.
+
+Two passes over the source: the first finds each channel's loudness at 16 kHz, the second enhances.
+Both resample on the way (soxr, very high quality; in blocks to the bit what it is at once).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import soxr
+import torch
+from numpy.typing import NDArray
+
+from bandsplit.net import RMS_FLOOR, BandSplitNet
+from data.audio import LOUDEST, SAMPLE_RATE, AudioError
+from enhancement.windows import Block, Windows, overlapped
+
+# From where a sample counts as clipped, and the share of them from which that is told.
+_FULL_SCALE, _CLIPPED = 32767 / 32768, 1e-4
+_SAMPLES = 1 << 17  # of a block at most
+
+
+class Source(Protocol):
+    """Where samples come from: the same each time."""
+
+    rate: int
+    channels: int
+
+    def blocks(self) -> Iterator[Block]:
+        """The samples (c, n) in blocks of any length.
+
+        Raises:
+            AudioError: they cannot be decoded.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What the first pass finds.
+
+    Attributes:
+        frames: samples a channel at the source's rate.
+        total: and at 16 kHz.
+        loudness: of each channel at 16 kHz, (c, 1).
+        silent: channels in which the network hears nothing.
+        clipped: the share of samples at full scale.
+    """
+
+    frames: int
+    total: int
+    loudness: NDArray[np.float32]
+    silent: int
+    clipped: float
+
+    def notes(self, channels: int) -> list[str]:
+        """What a listener should know."""
+        notes = []
+        if self.silent:
+            whole = self.silent == channels
+            notes.append("silent" if whole else f"{self.silent} of {channels} channels are silent")
+        if self.clipped >= _CLIPPED:
+            notes.append(
+                f"clipped: {100 * self.clipped:.2g} % of its samples are at full scale, and what "
+                "they lack is not brought back"
+            )
+        return notes
+
+
+def survey(source: Source) -> Survey:
+    """Look a recording over.
+
+    Raises:
+        AudioError: it cannot be decoded, or is empty, or holds no audio.
+    """
+    frames = total = clipped = 0
+    power = np.zeros(source.channels)
+
+    def watched() -> Iterator[Block]:
+        nonlocal frames, clipped
+        for block in source.blocks():
+            if not np.isfinite(block).all():
+                raise AudioError("has NaN or infinite samples")
+            frames += block.shape[1]
+            clipped += int(np.count_nonzero(np.abs(block) >= _FULL_SCALE))
+            yield block
+
+    for block in resampled(_padded(watched(), source), source.rate, SAMPLE_RATE):
+        total += block.shape[1]
+        power += np.square(block, dtype=np.float64).sum(1)
+    if not frames:
+        raise AudioError("empty: no samples")
+    power /= total
+    if not (power < 10 ** (LOUDEST / 10)).all():
+        raise AudioError(f"no audio: above {LOUDEST:.0f} dB of full scale")
+    loudness = np.sqrt(np.maximum(power, RMS_FLOOR**2))[:, None].astype(np.float32)
+    silent = int(np.count_nonzero(power <= RMS_FLOOR**2))
+    return Survey(frames, total, loudness, silent, clipped / (frames * source.channels))
+
+
+def enhanced(
+    network: BandSplitNet,
+    source: Source,
+    found: Survey,
+    windows: Windows,
+    progress: Callable[[float], object] = lambda seconds: None,
+) -> Iterator[Block]:
+    """The recording (c, n) in blocks, at its own rate, `found.frames` samples long.
+
+    Each channel is enhanced as if it were alone.
+
+    Args:
+        network: on the device to use.
+        found: what `survey` says of the source.
+        progress: told the seconds that each window brings.
+
+    Raises:
+        AudioError: the source has changed since it was looked over.
+    """
+    device = next(network.parameters()).device
+
+    def enhance(window: Block) -> Block:
+        rows = []
+        for signal, loudness in zip(window, found.loudness, strict=True):
+            noisy, scale = (torch.from_numpy(x[None]).to(device) for x in (signal, loudness))
+            rows.append(network.enhance(noisy, scale)[0].cpu().numpy())
+        progress(windows.step / SAMPLE_RATE)
+        return np.stack(rows)
+
+    signal = resampled(_padded(source.blocks(), source), source.rate, SAMPLE_RATE)
+    clean = overlapped(_all(signal, found.total), enhance, found.total, windows)
+    yield from _first(resampled(clean, SAMPLE_RATE, source.rate), found.frames)
+
+
+def resampled(blocks: Iterable[Block], rate: int, to: int) -> Iterator[Block]:
+    """A signal (c, n) in blocks, at another rate."""
+    if rate == to:
+        yield from blocks
+        return
+    stream = None
+    for block in blocks:
+        if stream is None:
+            stream = soxr.ResampleStream(rate, to, len(block), dtype="float32", quality="VHQ")
+        for first in range(0, block.shape[1], _SAMPLES):
+            piece = np.ascontiguousarray(block[:, first : first + _SAMPLES].T)
+            yield stream.resample_chunk(piece).reshape(-1, len(block)).T
+    if stream is not None:
+        nothing = np.zeros((0, len(block)), np.float32)
+        yield stream.resample_chunk(nothing, last=True).reshape(-1, len(block)).T
+
+
+def _padded(blocks: Iterable[Block], source: Source) -> Iterator[Block]:
+    """With some zeros at the end, of which there is a sample at 16 kHz, however short it is."""
+    yield from blocks
+    if source.rate != SAMPLE_RATE:
+        yield np.zeros((source.channels, math.ceil(source.rate / SAMPLE_RATE)), np.float32)
+
+
+def _all(blocks: Iterable[Block], total: int) -> Iterator[Block]:
+    """The blocks, if they have so many samples together."""
+    for block in blocks:
+        total -= block.shape[1]
+        yield block
+    # A generator that runs dry early would end its reader without a word.
+    if total:
+        raise AudioError("it changed while it was read")
+
+
+def _first(blocks: Iterable[Block], frames: int) -> Iterator[Block]:
+    """So many samples of a signal, with zeros where it has fewer (a handful, of rounding)."""
+    for block in blocks:
+        yield block[:, :frames]
+        frames -= min(frames, block.shape[1])
+    if frames:
+        yield np.zeros((len(block), frames), np.float32)
