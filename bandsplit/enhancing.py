@@ -78,7 +78,15 @@ def _origin(source: Path, made_by: str, device: torch.device) -> str:
     except OSError as error:
         raise AudioError(f"cannot be opened ({error.strerror})") from None
     backend = os.environ.get("BSBIMAMBA_SCAN", "")
-    parts = (made_by, content, torch.__version__, soxr.__version__, device.type, backend, _code())
+    parts = (
+        made_by,
+        content,
+        torch.__version__,
+        soxr.__version__,
+        device.type,
+        backend,
+        code_digest(),
+    )
     return f"{_MARK}{hashlib.sha256(' '.join(parts).encode()).hexdigest()}, samples "
 
 
@@ -87,8 +95,8 @@ def _digest(samples: NDArray) -> str:
 
 
 @cache
-def _code() -> str:
-    """The networks' code: a change of it may change what they do with the same weights."""
+def code_digest() -> str:
+    """The networks' code, hashed: a change of it may change what they do with the same weights."""
     paths = [_ROOT / "real_mamba_optimized.py", Path(data.audio.__file__)]
     for package in ("abl1", "abl2", "abl3", "bandsplit", "baseline", "scan"):
         paths += sorted((_ROOT / package).glob("*.py"))

@@ -13,8 +13,10 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import as_completed as futures_as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from multiprocessing.context import BaseContext
@@ -109,6 +111,40 @@ def mapped(
         pool.shutdown(cancel_futures=True)
 
 
+def as_finished(
+    function: Callable[[S], T], tasks: Sequence[S], workers: int
+) -> Iterator[tuple[int, T | None]]:
+    """What a function gives for each task, by its number, as soon as it is there.
+
+    From so many processes, of which each takes the next task when it is done. One that dies takes
+    the others with it: what they were at is done again, by one process each, and None is given for
+    what ends that one too.
+    """
+    waiting = dict(enumerate(tasks))
+
+    def some(chosen: Mapping[int, S], at_once: int) -> Iterator[tuple[int, T]]:
+        pool = process_pool(min(at_once, len(chosen)))
+        try:
+            futures = {pool.submit(function, task): number for number, task in chosen.items()}
+            for future in futures_as_completed(futures):
+                result = future.result()
+                del waiting[futures[future]]
+                yield futures[future], result
+        except BrokenProcessPool:
+            pass
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    while waiting:
+        yield from some(dict(waiting), workers)
+        # Tasks are taken in order, so that a process that died was at one of the first of these.
+        for number in list(waiting)[:workers]:
+            yield from some({number: waiting[number]}, 1)
+            if number in waiting:
+                del waiting[number]
+                yield number, None
+
+
 def usable_cores() -> int:
     """The number of cores this process may run on (a container or `taskset` may grant fewer)."""
     if hasattr(os, "sched_getaffinity"):
@@ -140,6 +176,20 @@ def _end_with_parent() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)
+
+
+def interrupt_children() -> None:
+    """Have the tasks that run in worker processes end by `KeyboardInterrupt`, tidying up.
+
+    For tasks that call `be_interruptible` first; others are ended as they are.
+    """
+    for child in multiprocessing.active_children():
+        child.terminate()
+
+
+def be_interruptible() -> None:
+    """Called by a task in a worker process, in its main thread: see `interrupt_children`."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def end_children() -> None:

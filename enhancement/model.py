@@ -36,6 +36,11 @@ class Model:
         self.trained = trained
         self.windows = windows or Windows()
 
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.trained.network.parameters()).device
+
     def __call__(self, x: Samples, sample_rate: int) -> Samples:
         """The enhanced signal: of the same shape, rate, kind, dtype and device.
 
@@ -67,7 +72,7 @@ def load(model: str | Path, device: str = "auto") -> Model:
     """A trained model, ready to be called: `load("runs/abl3")(x, sample_rate)`.
 
     Args:
-        model: a run folder, a checkpoint, a model folder, or the name of a model (`enhancement.find`).
+        model: a run folder, checkpoint or model folder, or a model's name (`enhancement.find`).
         device: "auto" (a GPU where there is one), "cpu" or "cuda".
 
     Raises:

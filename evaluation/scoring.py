@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from data.audio import SAMPLE_RATE, AudioError, described, read
-from data.workers import process_pool
+from data.workers import as_finished
 from evaluation.metrics import score
 
 COMMON_PART = "samples: the common part is scored"
@@ -63,24 +61,12 @@ def score_files(
     done: called with a task's number and its row as soon as that is there.
     """
     rows: dict[int, Row] = {}
-    waiting = dict(enumerate(tasks))
     with tqdm(total=len(tasks), desc="scoring", unit="file", disable=None) as progress:
-
-        def finish(number: int, row: Row) -> None:
-            rows[number] = row
-            done(number, row)
+        for number, row in as_finished(score_file, tasks, workers):
+            task = tasks[number]
+            rows[number] = row or Row(task.system, task.utterance, {}, "its scoring process died")
+            done(number, rows[number])
             progress.update()
-
-        while waiting:
-            _score_some(waiting, workers, finish)
-            left = [number for number in waiting if number not in rows]
-            # A worker died. Files are taken in order, so that it was at one of the first of these.
-            for number in left[:workers]:
-                _score_some({number: tasks[number]}, 1, finish)
-                if number not in rows:
-                    task = tasks[number]
-                    finish(number, Row(task.system, task.utterance, {}, "its scoring process died"))
-            waiting = {number: tasks[number] for number in left[workers:]}
     return [rows[number] for number in range(len(tasks))]
 
 
@@ -126,18 +112,3 @@ def samples_cut(note: str) -> int:
     """By how many samples the two files of a row differ, as its note says; 0 where it does not."""
     found = re.search(rf"([+-]\d+) {COMMON_PART}", note)
     return abs(int(found[1])) if found else 0
-
-
-def _score_some(
-    tasks: Mapping[int, Task], workers: int, finish: Callable[[int, Row], None]
-) -> None:
-    """Finish the tasks; some are left where a worker died."""
-    pool = process_pool(min(workers, len(tasks)))
-    try:
-        futures = {pool.submit(score_file, task): number for number, task in tasks.items()}
-        for future in as_completed(futures):
-            finish(futures[future], future.result())
-    except BrokenProcessPool:
-        pass
-    finally:
-        pool.shutdown(cancel_futures=True)

@@ -70,7 +70,7 @@ def test_what_is_there_is_not_made_again(tmp_path: Path):
     for change in ("code", "package", "backend"):
         with pytest.MonkeyPatch.context() as patch:
             if change == "code":
-                patch.setattr(enhancing, "_code", lambda: "other code")
+                patch.setattr(enhancing, "code_digest", lambda: "other code")
             elif change == "package":
                 patch.setattr(torch, "__version__", "2.14.0")
             else:
@@ -81,7 +81,7 @@ def test_what_is_there_is_not_made_again(tmp_path: Path):
 def test_the_code_that_counts_is_that_of_the_networks(monkeypatch: pytest.MonkeyPatch):
     seen: list[Path] = []
     monkeypatch.setattr(enhancing, "digest_of", lambda paths: seen.extend(paths) or "x")
-    enhancing._code.__wrapped__()
+    enhancing.code_digest.__wrapped__()
     names = {path.relative_to(ROOT).as_posix() for path in seen}
     assert {"real_mamba_optimized.py", "abl3/mamba.py", "baseline/bsrnn.py", "bandsplit/stft.py",
             "scan/cpu_kernels.py", "data/audio.py"} <= names  # fmt: skip

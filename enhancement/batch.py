@@ -1,0 +1,156 @@
+"""Many recordings, each enhanced into a file of its kind, one after the other or side by side."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from bandsplit.enhancing import code_digest
+from data.audio import SAMPLE_RATE, AudioError
+from data.files import replacing
+from data.workers import as_finished, be_interruptible, interrupt_children, usable_cores
+from enhancement.audio_file import FileSource, write_like
+from enhancement.journal import Journal
+from enhancement.model import Model, load
+from enhancement.recording import enhanced, survey
+from enhancement.targets import Job
+
+_LONG = 60.0  # s of a recording that gets a progress bar of its own
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a recording: failed, if there is an error; notes for who listens to it."""
+
+    job: Job
+    error: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Order:
+    """A recording for a worker process, with all that it needs to know."""
+
+    job: Job
+    out: Path
+    model: str
+    device: str
+    threads: int
+    overwrite: bool
+
+
+def select(model: Model, jobs: Sequence[Job], out: Path) -> list[Job]:
+    """Those that are not done yet by this model."""
+    journal, by = Journal(out), made_by(model)
+    return [job for job in jobs if not journal.is_done(job, by)]
+
+
+def made_by(model: Model) -> str:
+    """By what a model is known, in the journal of what it made."""
+    return f"{model.trained.digest[:16]} {code_digest()[:16]}"
+
+
+def enhance_all(
+    model: Model, jobs: Sequence[Job], out: Path, overwrite: bool, workers: int
+) -> Iterator[Outcome]:
+    """Enhance recordings, with progress bars; what became of each, as soon as it is known.
+
+    Args:
+        workers: processes; with 1, it is this one.
+    """
+    with tqdm(total=len(jobs), desc="enhancing", unit="file", disable=None) as bar:
+        for outcome in _outcomes(model, jobs, out, overwrite, workers):
+            yield outcome
+            bar.update()
+
+
+def _outcomes(
+    model: Model, jobs: Sequence[Job], out: Path, overwrite: bool, workers: int
+) -> Iterator[Outcome]:
+    if workers <= 1 or len(jobs) <= 1:
+        journal = Journal(out)
+        for job in jobs:
+            yield enhance_one(model, job, journal, overwrite, shown=True)
+        return
+    device = next(model.trained.network.parameters()).device
+    # A relative path of a model, too, is the same one there.
+    order = Order(jobs[0], out, model.name, str(device), usable_cores() // workers or 1, overwrite)
+    orders = [replace(order, job=job) for job in jobs]
+    results = as_finished(_in_worker, orders, workers)
+    try:
+        for number, outcome in results:
+            yield outcome or Outcome(jobs[number], "its process died (was there no memory?)")
+    except (KeyboardInterrupt, GeneratorExit):
+        interrupt_children()
+        raise
+
+
+def _in_worker(order: Order) -> Outcome:
+    be_interruptible()
+    torch.set_num_threads(order.threads)
+    model = _loaded(order.model, order.device)
+    return enhance_one(model, order.job, Journal(order.out), order.overwrite)
+
+
+@lru_cache(maxsize=1)
+def _loaded(model: str, device: str) -> Model:
+    return load(model, device)
+
+
+def enhance_one(
+    model: Model, job: Job, journal: Journal, overwrite: bool, shown: bool = False
+) -> Outcome:
+    """Enhance one recording into its place; what goes wrong with it is in the outcome.
+
+    Args:
+        journal: of the output folder.
+        overwrite: replace a file that is there and was not made here.
+        shown: with a progress bar, if it is long.
+    """
+    try:
+        if os.path.lexists(job.target) and not overwrite and not journal.is_own(job):
+            raise AudioError(
+                f"{job.target} is in the way: it was not made here, or has been changed since. "
+                "Move it, or have it replaced by --overwrite"
+            )
+        with tqdm(
+            desc=job.source.name, unit="s", leave=False, disable=None if shown else True
+        ) as bar:  # fmt: skip
+            return Outcome(job, notes=tuple(_enhance(model, job, journal, bar)))
+    except AudioError as error:
+        return Outcome(job, str(error))
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return Outcome(job, f"{where}{error.strerror or error}")
+    except MemoryError:
+        return Outcome(job, "there is not enough memory for it")
+    except RuntimeError as error:
+        if "memory" not in str(error):
+            raise
+        return Outcome(job, f"there is not enough memory for it ({model.device})")
+
+
+def _enhance(model: Model, job: Job, journal: Journal, bar: tqdm) -> list[str]:
+    stamp = journal.entry(job, made_by(model), job.target)
+    source = FileSource(job.source)
+    found = survey(source)
+    bar.total = round(found.total / SAMPLE_RATE)
+    bar.disable = bar.disable or bar.total < _LONG
+    blocks = enhanced(model.trained.network, source, found, model.windows, bar.update)
+    job.target.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(job.target) as temporary:
+        beyond = write_like(source, temporary, blocks)
+        entry = journal.entry(job, made_by(model), temporary)
+        if entry.stamp != stamp.stamp:
+            raise AudioError("it changed while it was read")
+        journal.note(entry)
+    notes = found.notes(source.channels)
+    if beyond:
+        notes.append(f"{beyond} samples of the result were beyond full scale and are clipped")
+    return notes
