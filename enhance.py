@@ -36,7 +36,7 @@ __all__ = ["Model", "load", "main"]
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     options = _parser().parse_args(arguments)
-    return carry_out("enhance.py", partial(_run, options))
+    return carry_out("enhance.py", partial(_run, options), "; the same command goes on from here")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -118,7 +118,7 @@ def as_finished(
 
     From so many processes, of which each takes the next task when it is done. One that dies takes
     the others with it: what they were at is done again, by one process each, and None is given for
-    what ends that one too.
+    what ends that one too. Interrupted, or not asked any further, it ends them (`be_interruptible`).
     """
     waiting = dict(enumerate(tasks))
 
@@ -132,6 +132,9 @@ def as_finished(
                 yield futures[future], result
         except BrokenProcessPool:
             pass
+        except (KeyboardInterrupt, GeneratorExit):
+            _interrupt_children()
+            raise
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -178,17 +181,16 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def interrupt_children() -> None:
-    """Have the tasks that run in worker processes end by `KeyboardInterrupt`, tidying up.
-
-    For tasks that call `be_interruptible` first; others are ended as they are.
-    """
+def _interrupt_children() -> None:
     for child in multiprocessing.active_children():
         child.terminate()
 
 
 def be_interruptible() -> None:
-    """Called by a task in a worker process, in its main thread: see `interrupt_children`."""
+    """Called by a task in the main thread of its process: let it tidy up when it is to end.
+
+    It is then ended by a `KeyboardInterrupt`, where others just end.
+    """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 

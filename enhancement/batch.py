@@ -14,7 +14,7 @@ from tqdm import tqdm
 from bandsplit.enhancing import code_digest
 from data.audio import SAMPLE_RATE, AudioError
 from data.files import replacing
-from data.workers import as_finished, be_interruptible, interrupt_children, usable_cores
+from data.workers import as_finished, be_interruptible, usable_cores
 from enhancement.audio_file import FileSource, write_like
 from enhancement.journal import Journal
 from enhancement.model import Model, load
@@ -82,16 +82,12 @@ def _outcomes(
     # A relative path of a model, too, is the same one there.
     order = Order(jobs[0], out, model.name, str(device), usable_cores() // workers or 1, overwrite)
     orders = [replace(order, job=job) for job in jobs]
-    results = as_finished(_in_worker, orders, workers)
-    try:
-        for number, outcome in results:
-            yield outcome or Outcome(jobs[number], "its process died (was there no memory?)")
-    except (KeyboardInterrupt, GeneratorExit):
-        interrupt_children()
-        raise
+    for number, outcome in as_finished(enhance_order, orders, workers):
+        yield outcome or Outcome(jobs[number], "its process died (was there no memory?)")
 
 
-def _in_worker(order: Order) -> Outcome:
+def enhance_order(order: Order) -> Outcome:
+    """`enhance_one` in a worker process, which keeps the model for the next."""
     be_interruptible()
     torch.set_num_threads(order.threads)
     model = _loaded(order.model, order.device)
@@ -114,6 +110,8 @@ def enhance_one(
         shown: with a progress bar, if it is long.
     """
     try:
+        if job.target.is_dir():
+            raise AudioError(f"{job.target} is a folder, where a file would be written")
         if os.path.lexists(job.target) and not overwrite and not journal.is_own(job):
             raise AudioError(
                 f"{job.target} is in the way: it was not made here, or has been changed since. "
@@ -126,8 +124,10 @@ def enhance_one(
     except AudioError as error:
         return Outcome(job, str(error))
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        return Outcome(job, f"{where}{error.strerror or error}")
+        where = error.filename or job.target
+        if str(where).endswith(".partial"):
+            where = job.target
+        return Outcome(job, f"{where}: {error.strerror or error}")
     except MemoryError:
         return Outcome(job, "there is not enough memory for it")
     except RuntimeError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from numbers import Real
 from pathlib import Path
 from typing import TypeVar
 
@@ -95,7 +96,7 @@ class _InMemory:
             yield self.x[:, first : first + _ROUND].astype(np.float32)
 
 
-def _check(x: NDArray, rate: int) -> None:
+def _check(x: object, rate: object) -> None:
     if not isinstance(x, np.ndarray) or not np.issubdtype(x.dtype, np.floating):
         kind = getattr(x, "dtype", type(x).__name__)
         raise TypeError(f"expected floating-point samples, numpy or torch, not {kind}")
@@ -105,5 +106,7 @@ def _check(x: NDArray, rate: int) -> None:
         raise ValueError(
             f"{x.shape[0]} channels of {x.shape[1]} samples: expected (channels, s); is x.T meant?"
         )
-    if int(rate) != rate or int(rate) not in RATES:
+    if not isinstance(rate, Real):
+        raise TypeError(f"expected a sampling rate in Hz, not {rate!r}")
+    if rate not in RATES:  # nor is any fraction
         raise ValueError(f"a sampling rate of {rate} Hz: expected whole Hz from {RATES.start} up")

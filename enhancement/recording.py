@@ -129,12 +129,17 @@ def enhanced(
         for signal, loudness in zip(window, found.loudness, strict=True):
             noisy, scale = (torch.from_numpy(x[None]).to(device) for x in (signal, loudness))
             rows.append(network.enhance(noisy, scale)[0].cpu().numpy())
-        progress(windows.step / SAMPLE_RATE)
         return np.stack(rows)
 
     signal = resampled(_padded(source.blocks(), source), source.rate, SAMPLE_RATE)
     clean = overlapped(_all(signal, found.total), enhance, found.total, windows)
-    yield from _first(resampled(clean, SAMPLE_RATE, source.rate), found.frames)
+
+    def told() -> Iterator[Block]:
+        for block in clean:
+            progress(block.shape[1] / SAMPLE_RATE)
+            yield block
+
+    yield from _first(resampled(told(), SAMPLE_RATE, source.rate), found.frames)
 
 
 def resampled(blocks: Iterable[Block], rate: int, to: int) -> Iterator[Block]:
@@ -163,12 +168,15 @@ def _padded(blocks: Iterable[Block], source: Source) -> Iterator[Block]:
 
 def _all(blocks: Iterable[Block], total: int) -> Iterator[Block]:
     """The blocks, if they have so many samples together."""
+    changed = AudioError("it changed while it was read")
     for block in blocks:
         total -= block.shape[1]
+        if total < 0:
+            raise changed
         yield block
     # A generator that runs dry early would end its reader without a word.
     if total:
-        raise AudioError("it changed while it was read")
+        raise changed
 
 
 def _first(blocks: Iterable[Block], frames: int) -> Iterator[Block]:
