@@ -118,7 +118,7 @@ def as_finished(
 
     From so many processes, of which each takes the next task when it is done. One that dies takes
     the others with it: what they were at is done again, by one process each, and None is given for
-    what ends that one too. Interrupted, or not asked any further, it ends them (`be_interruptible`).
+    what ends that one too. Interrupted, or not asked any further, all end (`be_interruptible`).
     """
     waiting = dict(enumerate(tasks))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ def test_resampling_there_and_back_changes_little(rate: int):
     """What lies below 3.5 kHz comes back in its place, over many windows and blocks."""
     x = soxr.resample(sound(4, 7_000), 7_000, rate)[None].astype(np.float32)
     cuts = [0, 1, 700, 20_001, x.shape[1]]
-    parts = [x[:, a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
+    parts = [x[:, a:b] for a, b in pairwise(cuts)]
     source, network = Given(rate, *parts), Untouched()
     found = survey(source)
     y = np.concatenate(list(enhanced(network, source, found, SHORT)), axis=1)  # type: ignore[arg-type]
@@ -185,6 +186,6 @@ def test_models_are_found_by_path(tmp_path: Path):
         load(tmp_path / "other")
     with pytest.raises(CheckpointError, match="no such checkpoint"):
         load(tmp_path)
-    with pytest.raises(ConfigError, match="expected one of|cuda"):
-        load(run, "cuda" if not torch.cuda.is_available() else "tpu")
+    with pytest.raises(ConfigError, match="cuda"):
+        load(run, "cuda" if not torch.cuda.is_available() else "cuda:99")
     assert load_trained(run).digest == load(run).trained.digest

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -31,7 +33,7 @@ def test_windows_follow_each_other_and_cover_all(total: int):
     spans = SHORT.spans(total)
     assert spans[0][0] == 0
     assert spans[-1][1] == total
-    for (begin, end), (next_begin, next_end) in zip(spans, spans[1:], strict=False):
+    for (begin, end), (next_begin, next_end) in pairwise(spans):
         assert end - begin == hops(SHORT.length)
         assert begin % HOP == 0
         assert next_begin == begin + SHORT.step
