@@ -16,6 +16,7 @@ from data.audio import RATES, AudioError
 from enhancement.find import find
 from enhancement.recording import enhanced, survey
 from enhancement.windows import Block, Windows
+from training.config import ConfigError
 from training.precision import Precision
 from training.trained import Trained
 
@@ -81,6 +82,8 @@ def load(model: str | Path, device: str = "auto") -> Model:
         ConfigError: there is no such device.
         FailedError: it cannot be downloaded now.
     """
+    if device not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"the device is {device!r}, expected 'auto', 'cpu' or 'cuda'")
     chosen = Precision(device, "off").device
     trained = find(model)
     trained.network.to(chosen)

@@ -93,7 +93,7 @@ def survey(source: Source) -> Survey:
     for block in resampled(_padded(watched(), source), source.rate, SAMPLE_RATE):
         total += block.shape[1]
         power += np.square(block, dtype=np.float64).sum(1)
-    if not frames:
+    if not frames or not total:
         raise AudioError("empty: no samples")
     power /= total
     if not (power < 10 ** (LOUDEST / 10)).all():

@@ -256,3 +256,29 @@ def _dies_of_b(order: batch.Order) -> batch.Outcome:
     if order.job.source.name == "b.wav":
         os.kill(os.getpid(), signal.SIGKILL)
     return batch.enhance_order(order)  # as it is in another process
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_length(run: Path, tmp_path: Path) -> None:
+    """Three hours take no more than three minutes do, but for what the allocator leaves lying."""
+    told = (
+        "import resource, sys, enhance\n"
+        "status = enhance.main(sys.argv[1:])\n"
+        "print(status, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    peaks = []
+    for minutes in (3, 180):
+        path = tmp_path / f"{minutes}.wav"
+        with sf.SoundFile(path, "w", RATE, 1) as file:
+            for _ in range(minutes):
+                file.write(sound(60))
+        words = [sys.executable, "-c", told, str(path), "-o", str(tmp_path), "--checkpoint", str(run)]
+        words[-3] = str(tmp_path / "out")
+        result = subprocess.run(
+            words, cwd=ROOT, capture_output=True, text=True, check=True, timeout=1800
+        )
+        status, peak = map(int, result.stdout.split())
+        assert status == 0
+        assert sf.info(tmp_path / "out" / path.name).frames == minutes * 60 * RATE
+        peaks.append(peak / 1024)
+    assert peaks[1] < peaks[0] + 50  # MiB; the recording alone would be 660
