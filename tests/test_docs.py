@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -25,7 +26,8 @@ from bandsplit.decoder import apply_filter
 from bandsplit.net import BandSplitNet
 from baseline.bsrnn import BSRNN, BSRNNLayer
 from scan import selective_scan
-from training.config import Loss
+from training.config import BASE, Loss
+from training.settings import flatten, network_defaults
 
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
@@ -271,3 +273,95 @@ def test_the_adaptive_widths_are_those_of_ablation_3() -> None:
     (line,) = re.findall(r"H_k = .*tag\{17\}", text_of(DOCS / "equations.md"))
     said = [int(number) for number in re.findall(r"(\d+) \\;\\text\{for\}", line)]
     assert said == sorted({group.hidden for group in Net3().decoder.groups})
+
+
+# The troubles
+
+SOURCES = [
+    path
+    for path in [*ROOT.glob("*.py"), *ROOT.glob("*/*.py")]
+    if path.parent.name not in ("tests", "runs")
+]
+# A value in a message: of an f-string, of str.format, of logging.
+VALUE = "\N{OBJECT REPLACEMENT CHARACTER}"
+
+
+def template(node: ast.expr) -> str:
+    """The text of a literal, a mark in the place of each value."""
+    if isinstance(node, ast.JoinedStr):
+        return "".join(template(part) for part in node.values)
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return re.sub(r"\{\w*(:[^{}]*)?\}|%[sdg]", VALUE, node.value)
+    return VALUE
+
+
+@cache
+def messages() -> str:
+    """All that the software may say, a text on a line; values are marks."""
+    texts = []
+    for path in SOURCES:
+        nodes = list(ast.walk(ast.parse(text_of(path))))
+        comments = [node.value for node in nodes if isinstance(node, ast.Expr)]  # docstrings
+        texts += [
+            template(node)
+            for node in nodes
+            if isinstance(node, ast.JoinedStr | ast.Constant) and node not in comments
+        ]
+    return "\n".join(" ".join(text.split()) for text in texts)
+
+
+def quoted() -> list[str]:
+    """The messages on the page: quotations, and the reasons in its last table."""
+    page = text_of(DOCS / "troubleshooting.md")
+    reasons = rows("troubleshooting.md", "A file has no score")
+    return [*re.findall(r"^> `(.+)`$", page, re.M), *list(reasons)[2:]]
+
+
+@pytest.mark.parametrize("message", quoted())
+def test_every_message_that_is_quoted_is_in_the_code(message: str) -> None:
+    assert re.sub(r"\{\w+\}", VALUE, message) in messages()
+
+
+def test_every_quotation_is_a_message() -> None:
+    page = text_of(DOCS / "troubleshooting.md")
+    assert len(re.findall(r"^>", page, re.M)) == len(re.findall(r"^> `.+`$", page, re.M)) > 20
+
+
+@cache
+def flags() -> set[str]:
+    """Those of all the commands."""
+    return {
+        argument.value
+        for path in SOURCES
+        for node in ast.walk(ast.parse(text_of(path)))
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "add_argument"
+        for argument in node.args
+        if isinstance(argument, ast.Constant) and str(argument.value).startswith("--")
+    }
+
+
+# Of torchrun, Slurm, pip and TensorBoard.
+FOREIGN = {
+    "--nproc_per_node", "--nnodes", "--node_rank", "--master_addr", "--signals-to-handle",
+    "--signal", "--requeue", "--open-mode", "--index-url", "--logdir",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_every_flag_that_is_named_exists(page: Path) -> None:
+    named = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", text_of(page)))
+    assert named <= flags() | FOREIGN
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_every_setting_that_is_named_exists(page: Path) -> None:
+    known = set(flatten(BASE)) | {f"model.{name}" for name in network_defaults(Net3)}
+    groups = "model|loss|optim|data|augment|run"
+    named = set(re.findall(rf"\b(?:{groups})\.[a-z_0-9]+(?==)", text_of(page)))
+    assert named <= known
+
+
+def test_every_module_that_is_run_exists() -> None:
+    for page in PAGES:
+        for module in re.findall(r"python -m ((?:\w+\.)+\w+)", text_of(page)):
+            assert (ROOT / module.replace(".", "/")).with_suffix(".py").is_file(), module
