@@ -100,7 +100,8 @@ def test_every_file_that_is_named_exists(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 def test_every_function_that_is_named_is_in_its_file(page: Path) -> None:
-    for names, file in re.findall(r"((?:`[\w.]+`(?:, | and )?)+) in `([\w/]+\.py)`", prose(page)):
+    page_text = " ".join(prose(page).split())
+    for names, file in re.findall(r"((?:`[\w.]+`(?:, | and )?)+) in `([\w/]+\.py)`", page_text):
         for name in re.findall(r"`([\w.]+)`", names):
             missing = set(name.split(".")) - defined(ROOT / file)
             assert not missing, f"{page.name}: {missing} in {file}"
