@@ -366,3 +366,9 @@ def test_every_module_that_is_run_exists() -> None:
     for page in PAGES:
         for module in re.findall(r"python -m ((?:\w+\.)+\w+)", text_of(page)):
             assert (ROOT / module.replace(".", "/")).with_suffix(".py").is_file(), module
+
+
+def test_every_thread_is_named_with_its_repository() -> None:
+    """A bare number would be taken for an issue of this repository."""
+    for page in PAGES:
+        assert not re.search(r"(?<![\w/-])#\d+", prose(page)), page
