@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import ast
 import difflib
+import importlib
 import re
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
 
-from abl1.train import CONFIG as ABL1
-from abl2.train import CONFIG as ABL2
-from abl3.train import CONFIG as ABL3
 from abl3.train import PRESETS as ABL3_PRESETS
 from bandsplit.cost import count_parameters
+from baseline.bsrnn import BSRNN
 from baseline.train import CONFIG as BASELINE
 from baseline.train import PRESETS as BASELINE_PRESETS
-from training.config import BASE
+from training.config import BASE, Config
 from training.settings import diff
 
 ABLATIONS = ("abl1", "abl2", "abl3")
-OWN = {"abl1", "abl2", "abl3", "baseline", "bandsplit", "benchmarks", "data", "evaluation",
+OWN = {*ABLATIONS, "baseline", "bandsplit", "benchmarks", "data", "evaluation",
        "recompute", "scan", "training", "real_mamba_optimized", "evaluate"}  # fmt: skip
 # What the modules of a package may import of the project, beside their own package.
 ALLOWED = {
@@ -33,9 +32,7 @@ ALLOWED = {
     "evaluation": {"data"},
     "training": {"bandsplit", "data", "evaluation"},
     "baseline": {"bandsplit", "training"},
-    "abl1": {"bandsplit", "real_mamba_optimized", "training"},
-    "abl2": {"bandsplit", "real_mamba_optimized", "training"},
-    "abl3": {"bandsplit", "real_mamba_optimized", "training"},
+    **{name: {"bandsplit", "real_mamba_optimized", "training"} for name in ABLATIONS},
     "evaluate": {"bandsplit", "data", "evaluation", "training"},
     "data/noisy_scores.py": {"evaluation"},
     "benchmarks": {"bandsplit", "baseline", "data", "evaluation", "scan", "training"},
@@ -84,8 +81,8 @@ def test_bare_module_names_are_never_imported() -> None:
 
 
 def test_ablations_have_the_same_files() -> None:
-    names = [{path.name for path in modules(folder)} for folder in ABLATIONS]
-    assert names[0] == names[1] == names[2] == {"__init__.py", "mamba.py", "mbs_net.py", "train.py"}
+    expected = {"__init__.py", "mamba.py", "mbs_net.py", "train.py"}
+    assert all({path.name for path in modules(folder)} == expected for folder in ABLATIONS)
 
 
 def code(path: Path) -> list[str]:
@@ -96,7 +93,7 @@ def code(path: Path) -> list[str]:
             node
         ):
             node.body.pop(0)
-    return re.sub(r"abl[123]", "ablN", ast.unparse(tree)).splitlines()
+    return re.sub(r"abl\d", "ablN", ast.unparse(tree)).splitlines()
 
 
 def changed(one: str, other: str, name: str) -> tuple[set[str], set[str]]:
@@ -164,19 +161,18 @@ def test_readme_has_one_line_for_every_file() -> None:
     assert described() == {name for name in files if not name.endswith("__init__.py")}
 
 
+def ablation(name: str) -> tuple[type, Config]:
+    """The network of an ablation's folder, and its configuration."""
+    network = importlib.import_module(f"{name}.mbs_net").MBSNet
+    return network, importlib.import_module(f"{name}.train").CONFIG
+
+
 def ablation_table() -> str:
     """The README's table of networks, from their configurations."""
     presets = {**BASELINE_PRESETS, **ABL3_PRESETS}
-    from abl1.mbs_net import MBSNet as Net1
-    from abl2.mbs_net import MBSNet as Net2
-    from abl3.mbs_net import MBSNet as Net3
-    from baseline.bsrnn import BSRNN
-
     networks = {
         "baseline": (BSRNN, BASELINE),
-        "abl1": (Net1, ABL1),
-        "abl2": (Net2, ABL2),
-        "abl3": (Net3, ABL3),
+        **{name: ablation(name) for name in ABLATIONS},
         **{f"--preset {name}": preset for name, preset in presets.items()},
     }
     rows = [
