@@ -98,8 +98,8 @@ def _digest(samples: NDArray) -> str:
 def code_digest() -> str:
     """The networks' code, hashed: a change of it may change what they do with the same weights."""
     paths = [_ROOT / "real_mamba_optimized.py", Path(data.audio.__file__)]
-    for package in ("abl1", "abl2", "abl3", "bandsplit", "baseline", "scan"):
-        paths += sorted((_ROOT / package).glob("*.py"))
+    for package in ("abl*", "bandsplit", "baseline", "recompute", "scan"):
+        paths += sorted(_ROOT.glob(f"{package}/*.py"))
     return digest_of(paths)
 
 

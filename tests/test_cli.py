@@ -9,6 +9,7 @@ import pytest
 import torch
 from commands import NARROW, QUICK, refused
 from recordings import put, put_pairs
+from saved_runs import assert_same_state
 
 from abl3.mbs_net import MBSNet
 from abl3.train import CONFIG, PRESETS
@@ -137,6 +138,16 @@ def test_precision_may_change_in_the_middle_of_a_run(corpus: Path) -> None:
         state = torch.load(corpus / "run" / "last.pt", weights_only=True)
         assert state["values"]["step"] == step
         assert bool(state["scaler"]) is (precision == "fp16")
+
+
+def test_what_is_kept_may_change_in_the_middle_of_a_run(corpus: Path) -> None:
+    """As the advice for a lack of memory has it; what is learnt stays the same."""
+    options = ["--data", str(corpus), "--run", str(corpus / "run"), *QUICK, *NARROW]
+    cli.main(MBSNet, CONFIG, PRESETS, options)
+    cli.main(MBSNet, CONFIG, PRESETS, [*options, "model.use_checkpoint=full", "--max-steps", "2"])
+    options[3] = str(corpus / "whole")
+    cli.main(MBSNet, CONFIG, PRESETS, [*options, "--max-steps", "2"])
+    assert_same_state(corpus / "run", corpus / "whole")
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("[...] can't allocate memory: 9")])

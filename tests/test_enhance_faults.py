@@ -272,7 +272,16 @@ def test_memory_does_not_grow_with_length(run: Path, tmp_path: Path) -> None:
         with sf.SoundFile(path, "w", RATE, 1) as file:
             for _ in range(minutes):
                 file.write(sound(60))
-        words = [sys.executable, "-c", told, str(path), "-o", str(tmp_path), "--checkpoint", str(run)]
+        words = [
+            sys.executable,
+            "-c",
+            told,
+            str(path),
+            "-o",
+            str(tmp_path),
+            "--checkpoint",
+            str(run),
+        ]
         words[-3] = str(tmp_path / "out")
         result = subprocess.run(
             words, cwd=ROOT, capture_output=True, text=True, check=True, timeout=1800

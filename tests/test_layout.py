@@ -21,7 +21,8 @@ from training.settings import diff
 
 ABLATIONS = ("abl1", "abl2", "abl3")
 OWN = {*ABLATIONS, "baseline", "bandsplit", "benchmarks", "data", "evaluation",
-       "recompute", "scan", "training", "real_mamba_optimized", "evaluate"}  # fmt: skip
+       "enhancement", "recompute", "scan", "training", "real_mamba_optimized", "evaluate",
+       "enhance"}  # fmt: skip
 # What the modules of a package may import of the project, beside their own package.
 ALLOWED = {
     "scan": set(),
@@ -34,8 +35,18 @@ ALLOWED = {
     "baseline": {"bandsplit", "training"},
     **{name: {"bandsplit", "real_mamba_optimized", "training"} for name in ABLATIONS},
     "evaluate": {"bandsplit", "data", "evaluation", "training"},
+    "enhancement": {"bandsplit", "data", "training"},
+    "enhance": {"data", "enhancement", "training"},
     "data/noisy_scores.py": {"evaluation"},
-    "benchmarks": {"bandsplit", "baseline", "data", "evaluation", "scan", "training"},
+    "benchmarks": {
+        "bandsplit",
+        "baseline",
+        "data",
+        "enhancement",
+        "evaluation",
+        "scan",
+        "training",
+    },
 }
 
 

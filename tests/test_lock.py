@@ -62,6 +62,7 @@ def test_a_second_process_is_refused_and_one_that_was_killed_is_not(
         ("process 5 on another-machine", False),
         ("", True),
     ],
+    ids=("this one", "one that is gone", "another machine's", "none"),
 )
 def test_without_locks_of_the_system_the_text_decides(
     holder: str, free: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

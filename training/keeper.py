@@ -32,8 +32,8 @@ from training.trained import config_of, name_of
 log = logging.getLogger("training")
 
 # Settings by which a run may differ from the one that it continues. Data may have moved: what is
-# compared is their fingerprint.
-_FREE = ("run.", *PLACES)
+# compared is their fingerprint. What is kept for the backward pass changes no result.
+_FREE = ("run.", "model.use_checkpoint", *PLACES)
 # How a file system says that it has no hard links.
 _NO_LINKS = {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 _WAY_OUT = "Name another folder with --run, or start anew with --fresh."
@@ -138,7 +138,7 @@ class Keeper:
 
         Raises:
             CheckpointError: it is of another network, of other data, or its configuration differs
-                in more than `run`.
+                in more than may change.
         """
         if state["network"] != self._name:
             raise CheckpointError(
