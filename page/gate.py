@@ -32,7 +32,6 @@ _READ_BELOW = ("/assets/", "/static/", "/results/", f"{_API}/heartbeat/")
 _WRITTEN = {_JOIN, _UPLOAD, f"{_API}/cancel", f"{_API}/reset"}
 _LONGEST = 1 << 16  # bytes of a request that is no upload
 _AROUND = 1 << 16  # bytes of an upload beside the file
-_HERE = ("localhost", "127.0.0.1", "[::1]")
 # Whatever the page's scripts try, the browser lets them ask this server alone.
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
@@ -51,13 +50,13 @@ class Gate:
     """An application before another one, which answers what the other shall not see.
 
     Args:
-        loopback: whether only this machine can ask; it then has to use one of its own names, so
-            that no page from elsewhere whose name leads here can (DNS rebinding).
+        names: by which the page may be asked for, where only this machine can: so that no page
+            from elsewhere whose name leads here can (DNS rebinding). None: by any.
         most: bytes of an uploaded file.
     """
 
-    def __init__(self, app: App, store: Store, loopback: bool, most: int) -> None:
-        self._app, self._store, self._loopback, self._most = app, store, loopback, most
+    def __init__(self, app: App, store: Store, names: frozenset[str] | None, most: int) -> None:
+        self._app, self._store, self._names, self._most = app, store, names, most
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """As ASGI has it."""
@@ -93,7 +92,7 @@ class Gate:
     def _judge(self, method: str, path: str, headers: dict[bytes, str]) -> tuple[int, str]:
         """The status to refuse a request with and the reason; 0: it is let in."""
         host, origin = headers.get(b"host", ""), headers.get(b"origin", "")
-        if self._loopback and host.rpartition(":")[0] not in _HERE and host not in _HERE:
+        if self._names is not None and _without_port(host) not in self._names:
             return 403, "ask for this page by the address that app.py tells"
         if origin and origin.partition("://")[2] != host:
             return 403, "asked by another page"
@@ -179,6 +178,11 @@ def _limited(receive: Receive, most: int) -> Receive:
         return message if there <= most else {"type": "http.disconnect"}
 
     return receive_limited
+
+
+def _without_port(host: str) -> str:
+    name, colon, port = host.rpartition(":")
+    return name if colon and port.isdigit() else host
 
 
 def _digits(text: str) -> str:

@@ -15,7 +15,9 @@ from page.work import Outcome, Progress, Result, Version
 _HERE = Path(__file__).parent
 STYLE = (_HERE / "style.css").read_text(encoding="utf-8")
 SCRIPT = f"<script>{(_HERE / 'player.js').read_text(encoding='utf-8')}</script>"
-_TICKS = 4  # intervals of the time axis
+# Seconds from one mark of the time axis to the next.
+_STEPS = (0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120)
+_MOST_TICKS = 5.5
 
 
 def introduction(models: Mapping[str, str]) -> str:
@@ -56,16 +58,20 @@ def fault(message: str) -> str:
 def results(result: Result, store: Store) -> str:
     """Everything that was made of a recording."""
     names = names_of(result)
-    parts = [_facts(result), '<div class="row one">', _card(result, result.noisy, store, names)]
-    parts.append("</div>")
+    rows = []
     for each in result.outcomes:
         cards = [_card(result, version, store, names) for version in (each.enhanced, each.removed)]
-        parts += [
-            f"<h2>{text(each.label)}</h2>",
+        rows += [
+            f"<h3>{text(each.label)}</h3>",
             f'<p class="facts">{text(_taken(result, each))}</p>',
-            f'<div class="row two">{"".join(cards)}</div>',
+            f'<div class="row">{"".join(cards)}</div>',
         ]
-    return f'<div class="results">{"".join(parts)}{_scale()}</div>'
+    noisy = _card(result, result.noisy, store, names)
+    return (
+        f'<div class="results">{_facts(result)}<div class="beside"><div class="first">'
+        f'<h3>The recording</h3><p class="facts">As it was</p>{noisy}</div>'
+        f"<div>{''.join(rows)}</div></div>{_scale()}</div>"
+    )
 
 
 def text(words: str) -> str:
@@ -93,9 +99,9 @@ def _facts(result: Result) -> str:
 
 def _taken(result: Result, outcome: Outcome) -> str:
     factor = outcome.seconds / result.seconds
-    words = f"Took {outcome.seconds:.2f} s, {factor:.3g} times the recording's length"
-    if 0 < factor < 1:
-        words += f" ({1 / factor:.3g} times faster than real time)"
+    words = f"Took {outcome.seconds:.2f} s: real-time factor {factor:.3f}"
+    if factor < 0.5:
+        words += f", {1 / factor:.0f} times faster than real time"
     if outcome.clipped:
         words += f". {outcome.clipped} samples were beyond full scale and have been clipped"
     return f"{words}."
@@ -106,8 +112,8 @@ def _card(result: Result, version: Version, store: Store, names: Mapping[Path, s
     picture = store.address(version.picture)
     title = text(version.title)
     ticks = "".join(
-        f"<span>{_time(result.seconds * place / _TICKS, result.seconds)}</span>"
-        for place in range(_TICKS + 1)
+        f'<span style="left:{100 * at / result.seconds:.2f}%">{label}</span>'
+        for at, label in _ticks(result.seconds)
     )
     return (
         f'<figure class="version"><figcaption>{title}</figcaption>'
@@ -122,16 +128,22 @@ def _card(result: Result, version: Version, store: Store, names: Mapping[Path, s
     )
 
 
-def _time(seconds: float, longest: float) -> str:
-    if longest >= 120:
-        return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
-    return f"{seconds:.{0 if longest >= 20 else 1 if longest >= 2 else 2}f} s"
+def _ticks(seconds: float) -> list[tuple[float, str]]:
+    """Round times within so many seconds, and how they are written: six at most."""
+    step = next((each for each in _STEPS if seconds / each <= _MOST_TICKS), seconds)
+    times = [step * number for number in range(int(seconds / step) + 1)]
+    # One at the very end would stick out of the picture.
+    times = [at for at in times if at <= 0.95 * seconds]
+    if step < 60:
+        return [(at, f"{at:.6g} s" if at else "0") for at in times]
+    return [(at, f"{at / 60:.6g} min" if at else "0") for at in times]
 
 
 def _scale() -> str:
     return (
         '<div class="scale"><i></i>'
-        f"<div><span>{FLOOR_DB:.0f} dB</span><span>{FLOOR_DB / 2:.0f} dB</span><span>0 dB</span></div>"
+        f"<div><span>{FLOOR_DB:.0f} dB</span><span>{FLOOR_DB / 2:.0f} dB</span>"
+        "<span>0 dB</span></div>"
         "<p>One scale for all pictures; 0 dB is the loudest point of all of them. Begin a "
         "second version while one plays, and it goes on at the same place; click into a "
         "picture to go there.</p></div>"

@@ -117,7 +117,8 @@ def application(models: Mapping[str, Model], store: Store, host: str) -> Any:
         css=STYLE,
         head=SCRIPT,
     )
-    return Gate(app, store, is_loopback(host), MOST_BYTES)
+    names = frozenset({"localhost", "127.0.0.1", "[::1]", host}) if is_loopback(host) else None
+    return Gate(app, store, names, MOST_BYTES)
 
 
 def _server(models: Mapping[str, Model], store: Store, host: str) -> Any:

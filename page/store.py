@@ -35,7 +35,7 @@ class Store:
         return self.folder / f"result-{secrets.token_hex(8)}"
 
     def address(self, path: Path, name: str = "") -> str:
-        """Under which a file can be asked for. name: that a download of it gets; "": no download."""
+        """Under which a file can be asked for. name: what a download of it is called."""
         key = secrets.token_urlsafe(16)
         self.results[key] = (path, name)
         return f"/results/{key}"

@@ -15,8 +15,8 @@ MOST_CHANNELS, MOST_RATE = 8, 192_000
 # Each channel is enhanced by itself: what costs is their minutes together.
 MOST_CHANNEL_MINUTES = 20
 LIMITS = (
-    f"Up to {MOST_MINUTES} minutes and {MOST_BYTES // 1_000_000} MB; {KINDS}. "
-    f"At most {MOST_CHANNELS} channels of {MOST_CHANNEL_MINUTES} minutes together."
+    f"Up to {MOST_MINUTES} minutes ({MOST_CHANNEL_MINUTES} of all channels together), "
+    f"{MOST_CHANNELS} channels, {MOST_BYTES // 1_000_000}\N{NO-BREAK SPACE}MB: {KINDS}."
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,7 +118,7 @@ def _enhanced_by(
     upload: Upload,
     found: Survey,
     out: Path,
-) -> Iterator[Progress]:
+) -> Generator[Progress, None, Outcome]:
     clean, removed = (
         Version(title, out / f"{number}-{name}.wav", out / f"{number}-{name}.png")
         for title, name in (("Enhanced", "enhanced"), ("Removed noise", "removed"))
