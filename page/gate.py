@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from data.files import is_within
-from page.store import Store
+from page.store import KEPT_MINUTES, Store
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -38,6 +38,10 @@ _POLICY = (
     "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; media-src 'self' data: blob:; "
     "font-src 'self' data:; connect-src 'self' data: blob:; worker-src 'self' blob:; "
     "object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
+)
+_STRANGER = (
+    "only files that were uploaded here can be enhanced, and they are deleted after "
+    f"{KEPT_MINUTES} minutes"
 )
 _HEADERS = [
     (b"content-security-policy", _POLICY.encode()),
@@ -81,7 +85,7 @@ class Gate:
                 if body is None:
                     status, reason = 413, "too long a request"
                 elif scope["path"] == _JOIN and not self._uploads_only(body):
-                    status, reason = 403, "only files that were uploaded here can be enhanced"
+                    status, reason = 403, _STRANGER
                 else:
                     receive = _again(body, receive)
         if status:
@@ -129,7 +133,9 @@ class Gate:
             elif isinstance(each, dict):
                 pending += each.values()
                 path = each.get("path")
-                if path is not None and not (isinstance(path, str) and self._is_upload(path)):
+                if path is None:
+                    continue
+                if not (isinstance(path, str) and self._is_upload(path) and Path(path).is_file()):
                     return False
         return True
 

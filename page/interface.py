@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -70,9 +71,6 @@ def interface(models: Mapping[str, Model], store: Store) -> Any:
     def run(path: str | None, chosen: list[str]) -> Iterator[tuple[str, str]]:
         yield from answers(path, chosen, models, store)
 
-    def stopped() -> str:
-        return markup.status("Stopped.")
-
     labels = list(models)
     with gr.Blocks(title=TITLE, analytics_enabled=False) as blocks:
         gr.HTML(markup.introduction(described(models)), js_on_load=None)
@@ -85,18 +83,21 @@ def interface(models: Mapping[str, Model], store: Store) -> Any:
                     label="Noisy recording",
                     editable=False,
                     buttons=[],
+                    elem_id="recording",
                 )
                 gr.HTML(markup.limits(), js_on_load=None)
             with gr.Column(min_width=280):
                 chosen = gr.CheckboxGroup(labels, value=labels[:1], label="Models")
                 with gr.Row():
-                    go = gr.Button("Enhance", variant="primary", min_width=120)
-                    stop = gr.Button("Stop", min_width=120)
+                    go = gr.Button("Enhance", variant="primary", min_width=120, elem_id="enhance")
+                    stop = gr.Button("Stop", min_width=120, elem_id="stop")
                 status = gr.HTML(js_on_load=None)
         results = gr.HTML(js_on_load=None)
         running = go.click(
             run, [recording, chosen], [status, results], concurrency_limit=1, show_progress="hidden"
         )
-        stop.click(stopped, outputs=status, cancels=[running], queue=False)
+        stop.click(None, cancels=[running])
+        # By the page itself: a request for it would have to wait with the others.
+        stop.click(None, outputs=status, js=f"() => {json.dumps(markup.status('Stopped.'))}")
     blocks.queue(max_size=WAITING, default_concurrency_limit=1)
     return blocks

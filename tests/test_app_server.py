@@ -100,6 +100,8 @@ def test_odd_recordings_are_enhanced(served: Served, name: str, content: bytes, 
         "file:///etc/passwd",
         "data:audio/wav;base64,UklGRg==",
         "UPLOADS/../../../../../../etc/passwd",
+        "UPLOADS/gone.wav",
+        "UPLOADS",
         "app.py",
         "",
     ],
@@ -107,10 +109,8 @@ def test_odd_recordings_are_enhanced(served: Served, name: str, content: bytes, 
 def test_files_that_were_not_uploaded_are_not_read(served: Served, path: str):
     path = path.replace("UPLOADS", str(served.folder / "uploads"))
     status, answer = served.join(path, ["small"], "stranger")
-    assert (status, answer) == (
-        403,
-        {"detail": "only files that were uploaded here can be enhanced"},
-    )
+    assert status == 403
+    assert answer["detail"].startswith("only files that were uploaded here can be enhanced")
     assert served.connections() == []
 
 
@@ -235,8 +235,8 @@ def test_a_choice_that_is_none_is_said_to_be(served: Served):
 
 def test_only_so_many_may_wait(served: Served):
     """One is worked on, eight wait, the others are told that there are too many."""
-    _, path = served.upload("long.wav", wav(np.tile(SPOKEN, 120)))
-    found = [served.join(path, ["small", "other"], f"crowd{n}") for n in range(12)]
+    _, path = served.upload("long.wav", wav(np.tile(SPOKEN, 10)))
+    found = [served.join(path, ["small"], f"crowd{n}") for n in range(12)]
     statuses = [status for status, _ in found]
     assert statuses.count(200) in (9, 10)
     assert statuses.count(503) == 12 - statuses.count(200)
