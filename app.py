@@ -50,10 +50,10 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace) -> int:
     if importlib.util.find_spec("gradio") is None:
         raise DataError("the page needs Gradio: pip install -r requirements-demo.txt")
-    listening = bound(options.host, options.port)
-    models = offered(options.models, options.device)
-    warm_up(models)
-    serve(models, options.host, listening)
+    with bound(options.host, options.port) as listening:
+        models = offered(options.models, options.device)
+        warm_up(models)
+        serve(models, options.host, listening)
     return 0
 
 

@@ -39,12 +39,12 @@ def powers(source: Source, frames: int) -> NDArray[np.float64]:
     def add(signal: Block) -> Block:
         """Take all whole frames; returns what is left."""
         nonlocal first
-        count = max(0, 1 + (signal.shape[1] - N_FFT) // HOP) if signal.shape[1] >= N_FFT else 0
-        if not count:
+        count = min(1 + (signal.shape[1] - N_FFT) // HOP, total - first)
+        if count < 1:
             return signal
-        cut = np.lib.stride_tricks.sliding_window_view(signal, N_FFT, axis=1)[:, ::HOP]
+        cut = np.lib.stride_tricks.sliding_window_view(signal, N_FFT, axis=1)[:, ::HOP][:, :count]
         power = np.square(np.abs(np.fft.rfft(cut * _WINDOW))).mean(0)
-        places = np.minimum((first + np.arange(count)) * columns // total, columns - 1)
+        places = (first + np.arange(count)) * columns // total
         np.add.at(summed, places, power)
         np.add.at(counts, places, 1)
         first += count

@@ -24,17 +24,23 @@ def bound(host: str, port: int) -> socket.socket:
     Raises:
         DataError: it is taken, or not one of this machine's.
     """
+    if port not in range(1 << 16):  # the system would take another one
+        raise DataError(f"--port {port}: expected 0 (any that is free) to 65535")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         found = socket.socket(family, kind, protocol)
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        found.bind(address)
-        found.listen(128)
-    except (OSError, OverflowError, UnicodeError) as error:
+        try:
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            found.bind(address)
+            found.listen(128)
+        except OSError:
+            found.close()
+            raise
+    except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise DataError(f"--host {host} --port {port}: {reason}; is another one free?") from None
+        raise DataError(f"--host {host} --port {port}: {reason}. Choose others.") from None
     return found
 
 

@@ -9,14 +9,14 @@ from data.audio import AudioError
 from enhancement.audio_file import KINDS, FileSource
 from enhancement.windows import Block
 
-MOST_BYTES = 200_000_000
+MOST_BYTES = 200 << 20
 MOST_MINUTES = 10
 MOST_CHANNELS, MOST_RATE = 8, 192_000
 # Each channel is enhanced by itself: what costs is their minutes together.
 MOST_CHANNEL_MINUTES = 20
 LIMITS = (
     f"Up to {MOST_MINUTES} minutes ({MOST_CHANNEL_MINUTES} of all channels together), "
-    f"{MOST_CHANNELS} channels, {MOST_BYTES // 1_000_000}\N{NO-BREAK SPACE}MB: {KINDS}."
+    f"{MOST_CHANNELS} channels, {MOST_BYTES >> 20}\N{NO-BREAK SPACE}MB: {KINDS}."
 )
 
 

@@ -21,8 +21,8 @@ from training.config import BASE
 from training.settings import diff
 
 ABLATIONS = ("abl1", "abl2", "abl3")
-OWN = {"abl1", "abl2", "abl3", "baseline", "bandsplit", "benchmarks", "data", "evaluation",
-       "recompute", "scan", "training", "real_mamba_optimized", "evaluate"}  # fmt: skip
+OWN = {"abl1", "abl2", "abl3", "baseline", "bandsplit", "benchmarks", "data", "evaluation", "page",
+       "recompute", "scan", "training", "real_mamba_optimized", "app", "evaluate"}  # fmt: skip
 # What the modules of a package may import of the project, beside their own package.
 ALLOWED = {
     "scan": set(),
@@ -37,6 +37,8 @@ ALLOWED = {
     "abl2": {"bandsplit", "real_mamba_optimized", "training"},
     "abl3": {"bandsplit", "real_mamba_optimized", "training"},
     "evaluate": {"bandsplit", "data", "evaluation", "training"},
+    "page": {"bandsplit", "data", "enhancement", "evaluation", "training"},
+    "app": {"data", "page"},
     "data/noisy_scores.py": {"evaluation"},
     "benchmarks": {"bandsplit", "baseline", "data", "evaluation", "scan", "training"},
 }
