@@ -101,7 +101,8 @@ def _taken(result: Result, outcome: Outcome) -> str:
     factor = outcome.seconds / result.seconds
     words = f"Took {outcome.seconds:.2f} s: real-time factor {factor:.3f}"
     if factor < 0.5:
-        words += f", {1 / factor:.0f} times faster than real time"
+        faster = 1 / factor
+        words += f", {faster:.{0 if faster >= 10 else 1}f} times faster than real time"
     if outcome.clipped:
         words += f". {outcome.clipped} samples were beyond full scale and have been clipped"
     return f"{words}."

@@ -144,12 +144,12 @@ def test_results_are_as_fine_as_what_came(tmp_path: Path, model: Model, subtype:
         assert sf.read(version.sound)[0] == pytest.approx(values, abs=step)
 
 
-def test_what_a_file_cannot_hold_is_counted(tmp_path: Path, model: Model):
+def test_what_a_file_cannot_hold_is_counted(tmp_path: Path, model: Model, store: Store):
     path = put(tmp_path / "a.wav", np.sign(sound(0.5)))
     result = finished(path, [("abl3", model)], tmp_path / "out")
     y = model(sf.read(path, dtype="float32")[0], 16000)
     assert result.outcomes[0].clipped == np.count_nonzero(np.abs(y) > 1) > 0
-    assert "beyond full scale" in markup.results(result, Store())
+    assert "beyond full scale" in markup.results(result, store)
 
 
 def test_work_given_up_leaves_nothing(tmp_path: Path, model: Model):
