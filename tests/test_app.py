@@ -112,7 +112,7 @@ def test_more_than_the_header_tells_is_not_decoded(tmp_path: Path, monkeypatch: 
     decoded = []
 
     def endless(self: FileSource) -> Any:
-        while True:
+        for _ in range(100):
             decoded.append(np.zeros((1, 4000), np.float32))
             yield decoded[-1]
 
@@ -352,6 +352,22 @@ def test_a_wider_host_is_warned_of(run: Path, monkeypatch: pytest.MonkeyPatch, c
         with serve.bound(host, 0) as listening:
             serve.serve({}, host, listening)
         assert ("whoever reaches this port can use" in capsys.readouterr().err) == warned
+
+
+def test_gradio_is_told_nothing_from_outside(store: Store):
+    from page import serve
+
+    given = {"GRADIO_ALLOWED_PATHS": "/", "GRADIO_ANALYTICS_ENABLED": "True", "OTHER": "kept"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "environ", dict(given))
+        serve._quieten(store)
+        assert os.environ == {
+            "GRADIO_ANALYTICS_ENABLED": "False",
+            "GRADIO_TEMP_DIR": str(store.uploads),
+            "HF_HUB_OFFLINE": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "OTHER": "kept",
+        }
 
 
 def test_help_needs_no_gradio():
