@@ -66,7 +66,7 @@ class Survey:
             notes.append("silent" if whole else f"{self.silent} of {channels} channels are silent")
         if self.clipped >= _CLIPPED:
             notes.append(
-                f"clipped: {100 * self.clipped:.2g} % of its samples are at full scale, and what "
+                f"clipped: {100 * self.clipped:.3g} % of its samples are at full scale, and what "
                 "they lack is not brought back"
             )
         return notes

@@ -33,8 +33,11 @@ def browser() -> Iterator[Any]:
     if not CHROMIUM:
         pytest.skip("there is no Chromium (Debian's package chromium)")
     with playwright.sync_playwright() as started:
-        # The sandbox is none for root; sound goes nowhere, but at its own speed.
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        # The sandbox is none for root; sound goes nowhere, but at its own speed. The microphone is
+        # one that beeps.
+        media = [f"--use-fake-{each}-for-media-stream" for each in ("ui", "device")]
+        arguments = ["--no-sandbox", *media]
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=arguments)
         yield browser
         browser.close()
 

@@ -20,9 +20,8 @@ from training.config import BASE, Config
 from training.settings import diff
 
 ABLATIONS = ("abl1", "abl2", "abl3")
-OWN = {*ABLATIONS, "baseline", "bandsplit", "benchmarks", "data", "evaluation",
-       "enhancement", "recompute", "scan", "training", "real_mamba_optimized", "evaluate",
-       "enhance"}  # fmt: skip
+OWN = {*ABLATIONS, "baseline", "bandsplit", "benchmarks", "data", "enhancement", "evaluation", "page",
+       "recompute", "scan", "training", "real_mamba_optimized", "app", "enhance", "evaluate"}  # fmt: skip
 # What the modules of a package may import of the project, beside their own package.
 ALLOWED = {
     "scan": set(),
@@ -37,6 +36,8 @@ ALLOWED = {
     "evaluate": {"bandsplit", "data", "evaluation", "training"},
     "enhancement": {"bandsplit", "data", "training"},
     "enhance": {"data", "enhancement", "training"},
+    "page": {"bandsplit", "data", "enhancement", "evaluation", "training"},
+    "app": {"data", "page"},
     "data/noisy_scores.py": {"evaluation"},
     "benchmarks": {
         "bandsplit",
