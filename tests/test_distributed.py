@@ -76,7 +76,7 @@ def test_a_run_may_go_on_with_another_number_of_processes(
 ) -> None:
     for step, processes in (("1", 2), ("3", 1), ("5", 2)):
         train(corpus, tmp_path, processes, "--max-steps", step)
-    assert relative_difference(alone, tmp_path, "model") < 1e-5
+    assert relative_difference(alone, tmp_path, "model") < 3e-5
     sessions = json.loads((tmp_path / "config.json").read_text())["sessions"]
     assert [s["processes"] for s in sessions] == [2, 1, 2]
     assert [s["first_step"] for s in sessions] == [0, 1, 3]
@@ -121,4 +121,4 @@ def test_two_machines(corpus: Path, alone: Path, tmp_path: Path) -> None:
         agents.append(subprocess.Popen(launched, stderr=subprocess.PIPE, text=True))
     errors = [agent.communicate(timeout=200)[1] for agent in agents]
     assert [agent.returncode for agent in agents] == [0, 0], errors
-    assert relative_difference(alone, tmp_path, "model") < 1e-5
+    assert relative_difference(alone, tmp_path, "model") < 3e-5

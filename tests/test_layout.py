@@ -20,8 +20,9 @@ from training.config import BASE, Config
 from training.settings import diff
 
 ABLATIONS = ("abl1", "abl2", "abl3")
-OWN = {*ABLATIONS, "baseline", "bandsplit", "benchmarks", "data", "enhancement", "evaluation", "page",
-       "recompute", "scan", "training", "real_mamba_optimized", "app", "enhance", "evaluate"}  # fmt: skip
+OWN = {*ABLATIONS, "baseline", "bandsplit", "benchmarks", "data", "enhancement", "evaluation",
+       "page", "recompute", "scan", "training", "real_mamba_optimized", "app", "enhance",
+       "evaluate"}  # fmt: skip
 # What the modules of a package may import of the project, beside their own package.
 ALLOWED = {
     "scan": set(),

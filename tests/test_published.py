@@ -1,4 +1,4 @@
-"""Models by name: kept in a folder, downloaded into it, refused when they are not what they were."""
+"""Models by name: kept in a folder, downloaded into it, refused where they were changed."""
 
 from __future__ import annotations
 
