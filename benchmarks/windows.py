@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from training.sources import make_datasets
 from training.trained import Trained, load_trained
 
 HARD = "cut hard, own loudness"
+_ALL = 10_000  # utterances of the validation set: more than there are
 
 
 class Long:
@@ -79,7 +81,8 @@ def main() -> None:
 
 def long_recordings(trained: Trained, seconds: float, count: int) -> list[Long]:
     """Utterances of the validation set of a run, joined."""
-    valid = make_datasets(trained.config, skip_bad=False)[1]
+    data = replace(trained.config.data, validation_files=_ALL)
+    valid = make_datasets(replace(trained.config, data=data), skip_bad=False)[1]
     found: list[Long] = []
     sides: list[tuple[Signal, Signal]] = []
     for index in range(len(valid)):

@@ -67,7 +67,7 @@ def test_accumulated_pieces_are_the_batch(
 ) -> None:
     train(corpus, tmp_path, 1, "--max-steps", "5", "--accumulate", str(pieces))
     for part in ("model", "ema"):
-        assert relative_difference(alone, tmp_path, part) < 1e-5
+        assert relative_difference(alone, tmp_path, part) < 3e-5
 
 
 @pytest.mark.slow
