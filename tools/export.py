@@ -82,7 +82,7 @@ def _name(options: argparse.Namespace) -> str:
         path = path.resolve()
         return (path.parent.name if path.is_file() else path.name) or "model"
     name: str = options.name
-    if Path(name).name != name or name.startswith((".", "-")) or "\0" in name:
+    if not name or Path(name).name != name or name.startswith((".", "-")) or "\0" in name:
         raise DataError(f"--name {name!r}: expected a name that a folder may have")
     return name
 
