@@ -22,7 +22,7 @@ from training.settings import diff
 ABLATIONS = ("abl1", "abl2", "abl3")
 OWN = {*ABLATIONS, "baseline", "bandsplit", "benchmarks", "data", "evaluation",
        "enhancement", "recompute", "scan", "training", "real_mamba_optimized", "evaluate",
-       "enhance"}  # fmt: skip
+       "enhance", "examples", "tools"}  # fmt: skip
 # What the modules of a package may import of the project, beside their own package.
 ALLOWED = {
     "scan": set(),
@@ -37,6 +37,8 @@ ALLOWED = {
     "evaluate": {"bandsplit", "data", "evaluation", "training"},
     "enhancement": {"bandsplit", "data", "training"},
     "enhance": {"data", "enhancement", "training"},
+    "tools": {"bandsplit", "data", "enhancement", "scan", "training"},
+    "examples": set(),
     "data/noisy_scores.py": {"evaluation"},
     "benchmarks": {
         "bandsplit",
@@ -45,6 +47,7 @@ ALLOWED = {
         "enhancement",
         "evaluation",
         "scan",
+        "tools",
         "training",
     },
 }
