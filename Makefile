@@ -110,6 +110,6 @@ clean:
 		CC="$$zig cc" $(BIN)/pip install -r requirements.txt; fi
 	touch $@
 
-.venv/development: requirements-dev.txt .venv/runtime
+.venv/development: requirements-dev.txt requirements-export.txt .venv/runtime
 	$(BIN)/pip install -r requirements-dev.txt
 	touch $@

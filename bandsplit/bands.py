@@ -69,6 +69,17 @@ class BandLinear(nn.Module):
         return torch.baddbmm(self.bias, x, self.weight)
 
 
+def standardised(x: Tensor, dims: int, eps: float = 1e-5) -> Tensor:
+    """x less its mean and over its standard deviation, both over its last `dims` dimensions, one of
+    which is the frames'."""
+    if torch.compiler.is_exporting():
+        # `layer_norm` would fix the number of frames to that of the example.
+        over = tuple(range(-dims, 0))
+        x = x - x.mean(over, keepdim=True)
+        return x * torch.rsqrt(x.square().mean(over, keepdim=True) + eps)
+    return F.layer_norm(x, x.shape[-dims:], eps=eps)
+
+
 class Norm(nn.Module):
     """Normalisation of (k, b, t, c) with a gain and an offset for each channel.
 
@@ -92,8 +103,9 @@ class Norm(nn.Module):
         bias: Tensor = self.bias
         if weight.dim() > 1:
             weight, bias = weight[:, None], bias[:, None]
-        shape = x.shape[-2 if self.over_frames else -1 :]
-        return F.layer_norm(x, shape, eps=self.eps) * weight + bias
+        if self.over_frames:
+            return standardised(x, 2, self.eps) * weight + bias
+        return F.layer_norm(x, x.shape[-1:], eps=self.eps) * weight + bias
 
 
 class BandSplit(nn.Module):
@@ -115,15 +127,17 @@ class BandSplit(nn.Module):
         )
 
     def forward(self, spectrum: Tensor) -> Tensor:
-        b = spectrum.shape[0]
-        features = torch.view_as_real(compressed(spectrum))  # (b, f, t, 2)
+        return self.of_parts(torch.view_as_real(compressed(spectrum)))
+
+    def of_parts(self, features: Tensor) -> Tensor:
+        """The compressed spectrum's real and imaginary parts (b, f, t, 2) to (k, b, t, c)."""
+        b = features.shape[0]
         outputs = []
         for group, linear in zip(self.groups, self.linears, strict=True):
             x = features[:, group.bins]
             if self.over_frames:
                 bands = rearrange(x, "b (k w) t r -> b k (w t r)", w=group.width)
-                bands = F.layer_norm(bands, bands.shape[-1:])
-                x = bands.reshape(x.shape)
+                x = standardised(bands, 1).reshape(x.shape)
             x = x * self.weight[group.bins] + self.bias[group.bins]
             x = rearrange(x, "b (k w) t r -> k (b t) (w r)", w=group.width)
             outputs.append(linear(x))

@@ -65,14 +65,18 @@ class MaskDecoder(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        parts = [
+        # Complex numbers of half precision overflow at 65504: the filter is complex64, always.
+        taps = torch.view_as_complex(self.parts(x).float().contiguous())
+        identity = taps.new_tensor([0, 1, 0])
+        return taps + identity
+
+    def parts(self, x: Tensor) -> Tensor:
+        """Real and imaginary parts (b, f, t, 3, 2) of the filter without its 1 in the centre."""
+        filters = [
             decoder(x[group.bands])
             for group, decoder in zip(self.groups, self.decoders, strict=True)
         ]
-        # Complex numbers of half precision overflow at 65504: the filter is complex64, always.
-        taps = torch.view_as_complex(torch.cat(parts, dim=1).float().contiguous())
-        identity = taps.new_tensor([0, 1, 0])
-        return taps + identity
+        return torch.cat(filters, dim=1)
 
 
 def apply_filter(taps: Tensor, spectrum: Tensor) -> Tensor:

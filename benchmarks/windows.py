@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -80,19 +81,22 @@ def main() -> None:
 
 
 def long_recordings(trained: Trained, seconds: float, count: int) -> list[Long]:
-    """Utterances of the validation set of a run, joined."""
+    """Utterances of the validation set of a run, joined, each recording in an order of its own.
+
+    Noises and their places are drawn anew for each.
+    """
     data = replace(trained.config.data, validation_files=_ALL)
     valid = make_datasets(replace(trained.config, data=data), skip_bad=False)[1]
     found: list[Long] = []
-    sides: list[tuple[Signal, Signal]] = []
-    for index in range(len(valid)):
-        sides.append(valid.sides((0, index), None))
-        if sum(len(clean) for clean, _ in sides) >= seconds * SAMPLE_RATE:
-            found.append(Long(sides))
-            sides = []
-            if len(found) == count:
-                return found
-    raise SystemExit(f"the validation set makes {len(found)} recordings of {seconds:g} s")
+    for number in range(count):
+        valid.seed = trained.config.seed + number
+        sides: list[tuple[Signal, Signal]] = []
+        for index in cycle(np.random.default_rng(number).permutation(len(valid))):
+            sides.append(valid.sides((0, int(index)), None))
+            if sum(len(clean) for clean, _ in sides) >= seconds * SAMPLE_RATE:
+                break
+        found.append(Long(sides))
+    return found
 
 
 def measured(

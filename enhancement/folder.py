@@ -6,7 +6,8 @@
     SHA256SUMS          checksums of all of these, as `sha256sum --check` takes them
 
 `SHA256SUMS` is written last and read first: what it does not list is not looked at, and what it
-lists has to be as it says.
+lists has to be as it says. `config.json` also tells other programs what they need to use the
+network as `enhance.py` does: the transform, and in samples how signals are cut (docs/export.md).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +24,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from bandsplit.cost import count_parameters
+from bandsplit.net import RMS_FLOOR
 from bandsplit.stft import HOP, N_FFT
 from data.audio import SAMPLE_RATE
 from data.files import DAMAGE, replacing, write_text
+from enhancement.windows import Windows, hops
 from training.checkpoint import CheckpointError, read, understood
 from training.config import ConfigError
 from training.settings import from_json, to_json
@@ -32,25 +36,43 @@ from training.trained import Trained, name_of, network_with
 
 WEIGHTS, CONFIG, ONNX, SUMS = "model.safetensors", "config.json", "model.onnx", "SHA256SUMS"
 _FORMAT = 1
-_LINE = re.compile(r"([0-9a-f]{64}) [ *]([^/\\]+)")
+_LINE = re.compile(r"([0-9a-f]{64}) [ *]([^/\\.][^/\\]*)")
 _LONGEST = 1 << 20  # bytes of a text that describes a model
 
 
-def write_model(folder: Path, trained: Trained, name: str) -> None:
+@dataclass(frozen=True)
+class OnnxFile:
+    """A network as an ONNX model: its content, and what `config.json` says of it."""
+
+    content: bytes
+    described: Mapping[str, Any]
+
+
+def write_model(folder: Path, trained: Trained, name: str, onnx: OnnxFile | None = None) -> None:
     """Write weights and description into a folder that is there, and their checksums.
 
-    name: what the model is called; of no meaning to the network.
+    Args:
+        name: what the model is called; of no meaning to the network.
+        onnx: the same network as an ONNX model, if there is one.
 
     Raises:
         OSError: it cannot be written; no file is left half written.
     """
+    windows = Windows()
     weights = {key: value.contiguous() for key, value in trained.network.state_dict().items()}
     described = {
         "format": _FORMAT,
         "name": name,
         "network": name_of(type(trained.network)),
         "parameters": count_parameters(trained.network),
-        "signal": {"sample_rate": SAMPLE_RATE, "n_fft": N_FFT, "hop": HOP, "window": "hann"},
+        "signal": {
+            "sample_rate": SAMPLE_RATE,
+            "n_fft": N_FFT,
+            "hop": HOP,
+            "window": "hann",
+            "loudness_floor": RMS_FLOOR,
+        },
+        "windows": {part: hops(getattr(windows, part)) for part in ("length", "context", "fade")},
         "settings": json.loads(to_json(trained.config)),
         "training": {
             "checkpoint": trained.checkpoint,
@@ -61,10 +83,15 @@ def write_model(folder: Path, trained: Trained, name: str) -> None:
             "held_out": trained.held_out,
         },
     }
-    with replacing(folder / WEIGHTS) as temporary:
-        temporary.write_bytes(save(weights))
-    write_text(folder / CONFIG, json.dumps(described, indent=1) + "\n")
-    write_sums(folder, (WEIGHTS, CONFIG))
+    files = {WEIGHTS: save(weights)}
+    if onnx is not None:
+        described["onnx"] = {"file": ONNX, **onnx.described}
+        files[ONNX] = onnx.content
+    files[CONFIG] = (json.dumps(described, indent=1) + "\n").encode()
+    for file, content in files.items():
+        with replacing(folder / file) as temporary:
+            temporary.write_bytes(content)
+    write_sums(folder, tuple(files))
 
 
 def write_sums(folder: Path, names: tuple[str, ...]) -> None:
@@ -76,13 +103,14 @@ def write_sums(folder: Path, names: tuple[str, ...]) -> None:
 
 
 def read_model(folder: Path) -> Trained:
-    """The network in a model folder, its checksums verified.
+    """The network in a model folder, the checksums of all that it lists verified.
 
     Raises:
         CheckpointError: a file is missing, has been changed, or is not of this version.
     """
     sums = read_sums(folder)
-    weights, text = (_verified(folder, sums, name) for name in (WEIGHTS, CONFIG))
+    content = {name: _verified(folder, sums, name) for name in sums}
+    weights, text = content[WEIGHTS], content[CONFIG]
     path = folder / CONFIG
     try:
         described = json.loads(text)
@@ -123,7 +151,7 @@ def parse_sums(content: bytes, path: Path) -> dict[str, str]:
     """
     found = [_LINE.fullmatch(line) for line in content.decode("utf-8", "replace").splitlines()]
     sums = {match[2]: match[1] for match in found if match}
-    if not all(found) or not {WEIGHTS, CONFIG} <= sums.keys():
+    if len(sums) != len(found) or not {WEIGHTS, CONFIG} <= sums.keys():
         raise CheckpointError(f"{path} is not a list of a model's files and their checksums")
     return sums
 

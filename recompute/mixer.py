@@ -73,7 +73,7 @@ class _Mix(torch.autograd.Function):
         outputs, kept = [], []
         with torch.autocast(x.device.type, enabled=False):
             matrices = w.products_in(settings.dtype)
-            for part in pieces(len(x), x.shape[1], x.device):
+            for part in pieces(x.shape[0], x.shape[1], x.device):
                 layout = Layout(part.stop - part.start, x.shape[1], by_steps)
                 piece = completed(Piece(), layout.rows(x[part]), layout, matrices, settings)
                 kept += fields(piece, settings.kept)

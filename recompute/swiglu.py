@@ -81,7 +81,7 @@ class _SwiGLU(torch.autograd.Function):
         outputs, kept = [], []
         with torch.autocast(x.device.type, enabled=False):
             into, out = w.into.to(settings.dtype), w.out.to(settings.dtype)
-            for part in pieces(len(x), 1, x.device):
+            for part in pieces(x.shape[0], 1, x.device):
                 piece = _completed(_Piece(), x[part], into, w, settings)
                 kept += fields(piece, settings.kept)
                 outputs.append(piece.product @ out.mT)

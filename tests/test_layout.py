@@ -21,8 +21,8 @@ from training.settings import diff
 
 ABLATIONS = ("abl1", "abl2", "abl3")
 OWN = {*ABLATIONS, "baseline", "bandsplit", "benchmarks", "data", "enhancement", "evaluation",
-       "page", "recompute", "scan", "training", "real_mamba_optimized", "app", "enhance",
-       "evaluate"}  # fmt: skip
+       "examples", "page", "recompute", "scan", "tools", "training", "real_mamba_optimized", "app",
+       "enhance", "evaluate"}  # fmt: skip
 # What the modules of a package may import of the project, beside their own package.
 ALLOWED = {
     "scan": set(),
@@ -39,6 +39,8 @@ ALLOWED = {
     "enhance": {"data", "enhancement", "training"},
     "page": {"bandsplit", "data", "enhancement", "evaluation", "training"},
     "app": {"data", "page"},
+    "tools": {"bandsplit", "data", "enhancement", "scan", "training"},
+    "examples": set(),
     "data/noisy_scores.py": {"evaluation"},
     "benchmarks": {
         "bandsplit",
@@ -47,6 +49,7 @@ ALLOWED = {
         "enhancement",
         "evaluation",
         "scan",
+        "tools",
         "training",
     },
 }
