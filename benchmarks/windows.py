@@ -117,7 +117,8 @@ def measured(
         reference = np.array(recording.scores(whole))
         for name, way in ways.items():
             y = way(recording.noisy)
-            residual = 10 * np.log10(np.sum((y - whole) ** 2) / np.sum(whole**2))
+            # Where nothing differs, -200 dB is said.
+            residual = 10 * np.log10(np.sum((y - whole) ** 2) / np.sum(whole**2) + 1e-20)
             found[name].append((float(residual), list(np.array(recording.scores(y)) - reference)))
     return [
         {
