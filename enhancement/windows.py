@@ -31,8 +31,8 @@ class Windows:
         fade: in which one window goes over into the next.
     """
 
-    length: float = 60.0
-    context: float = 12.0
+    length: float = 30.0
+    context: float = 6.0
     fade: float = 0.512
 
     def __post_init__(self) -> None:
