@@ -13,8 +13,10 @@ from recordings import sound
 from saved_runs import save_run
 
 import enhance
-from enhancement.journal import NAME
+from enhancement import batch
+from enhancement.journal import NAME, Journal
 from enhancement.model import load
+from enhancement.targets import Job
 from enhancement.windows import Windows
 
 RATE = 16_000
@@ -95,6 +97,18 @@ def test_every_kind_comes_back_as_it_was(
         assert alike > (0.6 if lossy else 1 - 1e-6), (name, alike)
 
 
+@pytest.mark.parametrize(
+    ("name", "endian"), [("big.wav", "BIG"), ("little.aiff", "LITTLE"), ("little.au", "LITTLE")]
+)
+def test_the_order_of_bytes_is_kept(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture, name: str, endian: str
+) -> None:
+    sf.write(tmp_path / name, sound(0.1), RATE, "PCM_16", endian)
+    assert carried_out(capsys, run, tmp_path / "out", tmp_path / name)[0] == 0
+    before, after = (sf.info(tmp_path / name), sf.info(tmp_path / "out" / name))
+    assert (after.endian, after.subtype) == (before.endian, before.subtype) == (endian, "PCM_16")
+
+
 def test_what_is_said_of_a_recording_is_kept(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -130,7 +144,7 @@ def test_folders_keep_their_structure(
 
 
 def test_what_is_done_is_not_done_again(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
     for name in ("a.wav", "b.wav"):
@@ -154,11 +168,24 @@ def test_what_is_done_is_not_done_again(
     other = save_run(tmp_path / "other", seed=1)
     _, message = carried_out(capsys, other, out, tmp_path / "in")
     assert message == f"2 of 2 files enhanced into {out}\n"
+    # And by another version of the networks' code.
+    monkeypatch.setattr(batch, "code_digest", lambda: "another version")
+    _, message = carried_out(capsys, other, out, tmp_path / "in")
+    assert message == f"2 of 2 files enhanced into {out}\n"
     # A line of the journal that was cut off costs its own file only.
     journal = (out / NAME).read_bytes()
     (out / NAME).write_bytes(journal[:-9])
     status, message = carried_out(capsys, other, out, tmp_path / "in")
     assert (status, "1 were done before" in message) == (1, True)
+
+
+def test_what_another_process_has_made_meanwhile_is_known(tmp_path: Path) -> None:
+    """Two commands into one folder: neither takes the other's file for a stranger's."""
+    job = Job(put(tmp_path / "in.wav"), put(tmp_path / "out.wav"))
+    one, other = Journal(tmp_path), Journal(tmp_path)
+    assert not one.is_own(job)
+    other.note(other.entry(job, "a model", job.target))
+    assert one.is_own(job)
 
 
 def test_nobodys_file_is_replaced(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
