@@ -13,7 +13,8 @@ command line, the model or DIR; 130: interrupted.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -69,12 +70,14 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace) -> int:
     if options.jobs < 1:
         raise DataError(f"--jobs is {options.jobs}, expected at least 1")
+    if ".." in options.out.parts:  # of a folder that is not there yet, it could lead anywhere
+        options.out = Path(os.path.realpath(options.out))
     jobs = jobs_of(options.inputs, options.out)
     try:
         model = load(options.checkpoint, options.device)
     except (CheckpointError, ConfigError) as error:
         raise DataError(str(error)) from None
-    _make_folder(options.out)
+    _make_folder(options.out, {job.target.parent for job in jobs})
     todo = jobs if options.overwrite else select(model, jobs, options.out)
     failed = 0
     for outcome in enhance_all(model, todo, options.out, options.overwrite, options.jobs):
@@ -95,11 +98,15 @@ def _tell(outcome: Outcome) -> None:
             say(f"{outcome.job.source}: {'; '.join(outcome.notes)}")
 
 
-def _make_folder(out: Path) -> None:
-    """Make the output folder and see that it can be written to."""
+def _make_folder(out: Path, below: Iterable[Path]) -> None:
+    """Make the output folder, see that it can be written to, and that nothing half-written is left.
+
+    below: the folders that files will be written to.
+    """
     try:
         out.mkdir(parents=True, exist_ok=True)
-        remove_partials(out, older_than=3600)
+        for folder in below:
+            remove_partials(folder, older_than=3600)
         with TemporaryFile(dir=out):
             pass
     except OSError as error:

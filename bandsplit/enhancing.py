@@ -18,7 +18,7 @@ from tqdm import tqdm
 import data.audio
 from bandsplit.net import BandSplitNet
 from data.audio import AudioError, described, read, write
-from data.errors import DataError
+from data.errors import DataError, lacks_memory
 from data.files import digest_of
 
 _MARK = "made from "
@@ -66,7 +66,7 @@ def enhance_files(
         except (FileExistsError, NotADirectoryError) as error:  # x.wav beside x.wav/y.wav
             made[name] = f"{error.filename}: {error.strerror}"
         except RuntimeError as error:
-            if "memory" not in str(error):
+            if not lacks_memory(error):
                 raise
             made[name] = f"{source}: too long for the memory of {device}"
     return made

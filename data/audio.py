@@ -271,12 +271,15 @@ def wav_is_cut_short(path: Path) -> bool:
 
 
 def announces_more(head: bytes, size: int) -> bool:
-    """Whether a wav file's first bytes announce more than its size; libsndfile does not mind.
+    """Whether a wav or AIFF file's first bytes announce more than its size.
+
+    libsndfile does not mind.
 
     Programs that write into a pipe announce 0, or 2 or 4 GB; others miscount by a header.
     """
-    kind, announced = head[:4], int.from_bytes(head[4:8], "little")
-    return kind == b"RIFF" and size + 64 < announced < 0x7FFF0000
+    kind = head[:4]
+    announced = int.from_bytes(head[4:8], "big" if kind == b"FORM" else "little")
+    return kind in (b"RIFF", b"FORM") and size + 64 < announced < 0x7FFF0000
 
 
 def _to_16k(x: Signal, rate: int) -> Signal:

@@ -62,4 +62,4 @@ def show(text: str) -> None:
         # Python tries to write the rest once more on exit; that must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if not isinstance(error, BrokenPipeError):
-            raise DataError(f"the table cannot be printed: {error.strerror}") from None
+            raise DataError(f"standard output cannot be written: {error.strerror}") from None

@@ -73,7 +73,7 @@ def remove_partials(folder: Path, older_than: float = 0.0) -> None:
 
     Without an age in seconds, only for a folder in which nobody else is writing.
     """
-    for path in folder.glob(".*.partial"):
+    for path in folder.glob(f".{'[0-9a-f]' * 32}.partial"):
         with suppress(OSError):
             if time.time() - path.stat().st_mtime >= older_than:
                 path.unlink()

@@ -18,8 +18,9 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures import as_completed as futures_as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import resource_tracker
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import BaseContext
+from pathlib import Path
 from typing import Any, TypeVar
 
 from data.signals import STOP_SIGNALS
@@ -29,8 +30,12 @@ T = TypeVar("T")
 _METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 _BASE: Any = multiprocessing.get_context(_METHOD)
 _BASE.set_forkserver_preload(["data.session"])
+_ROOT = str(Path(__file__).resolve().parents[1])
 # Where the libraries that numpy may be built with look for their number of threads.
 _THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+_INTERRUPTIONS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
 # Processes are started by the main thread and by those that wait for PESQ workers.
 _starting = threading.Lock()
 
@@ -64,6 +69,23 @@ def _signals_waiting() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+@contextmanager
+def _root_on_path() -> Iterator[None]:
+    """Let the server of worker processes find `data.session`, wherever this one was started.
+
+    It imports that before it is told this process' path, and says nothing where it cannot.
+    """
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([_ROOT, *([before] if before else [])])
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
+
+
 class _Process(_BASE.Process):
     @staticmethod
     def _Popen(process_obj: Any) -> Any:  # noqa: N802 - the name is multiprocessing's
@@ -79,8 +101,10 @@ def process_context() -> BaseContext:
     """The multiprocessing context that every worker process of this project is started in."""
     # Python's keeper of semaphores is in this process' group and by itself survives SIGINT and
     # SIGTERM only: started here, it also keeps the other signals blocked.
-    with _signals_waiting():
+    with _starting, _signals_waiting(), _root_on_path():
         resource_tracker.ensure_running()
+        if _METHOD == "forkserver":
+            forkserver.ensure_running()
     return _Context()
 
 
@@ -118,7 +142,7 @@ def as_finished(
 
     From so many processes, of which each takes the next task when it is done. One that dies takes
     the others with it: what they were at is done again, by one process each, and None is given for
-    what ends that one too. Interrupted, or not asked any further, all end (`be_interruptible`).
+    what ends that one too. Interrupted, or not asked any further, all end (`tidied_up`).
     """
     waiting = dict(enumerate(tasks))
 
@@ -186,12 +210,20 @@ def _interrupt_children() -> None:
         child.terminate()
 
 
-def be_interruptible() -> None:
-    """Called by a task in the main thread of its process: let it tidy up when it is to end.
+@contextmanager
+def tidied_up() -> Iterator[None]:
+    """Around what a task does in the main thread of a worker process that may be told to end.
 
-    It is then ended by a `KeyboardInterrupt`, where others just end.
+    What is within meets a `KeyboardInterrupt` and can tidy up; then the process ends, whatever else
+    waits for it.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        os._exit(1)
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def end_children() -> None:
@@ -200,22 +232,27 @@ def end_children() -> None:
     Without, it would wait for one that hangs. After one Ctrl-C another is ignored from here on:
     Python gives up its handlers while it ends, and would be killed before it returns its status.
     """
-    if signal.getsignal(signal.SIGINT) is _stop_at_once:
-        for each in (signal.SIGINT, signal.SIGTERM):
+    for each in _INTERRUPTIONS:
+        if signal.getsignal(each) is _stop_at_once:
             signal.signal(each, signal.SIG_IGN)
     for child in multiprocessing.active_children():
         child.kill()
 
 
 def stop_by_signals() -> None:
-    """Ctrl-C and SIGTERM interrupt, so that what is done is kept; a second one ends all at once."""
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, _stop)
+    """Ctrl-C, SIGTERM and a closed terminal interrupt, so that what is done is kept.
+
+    A second one ends all at once.
+    """
+    for each in _INTERRUPTIONS:
+        if signal.getsignal(each) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(each, _stop)
 
 
 def _stop(number: int, frame: object) -> None:
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, _stop_at_once)
+    for each in _INTERRUPTIONS:
+        if signal.getsignal(each) is _stop:
+            signal.signal(each, _stop_at_once)
     raise KeyboardInterrupt
 
 

@@ -130,4 +130,5 @@ def write_like(source: FileSource, path: Path, blocks: Iterable[Block]) -> int:
 
 
 def _reason(error: sf.LibsndfileError) -> str:
-    return error.error_string.strip().rstrip(".")
+    reason = error.error_string.strip().rstrip(".")
+    return f"{reason}; is the disk full?" if "System error" in reason else reason

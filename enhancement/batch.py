@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -13,13 +15,16 @@ from tqdm import tqdm
 
 from bandsplit.enhancing import code_digest
 from data.audio import SAMPLE_RATE, AudioError
-from data.files import replacing
-from data.workers import as_finished, be_interruptible, usable_cores
+from data.errors import FailedError, lacks_memory
+from data.files import digest_of, replacing, stamp_of
+from data.workers import as_finished, tidied_up, usable_cores
 from enhancement.audio_file import FileSource, write_like
 from enhancement.journal import Journal
 from enhancement.model import Model, load
 from enhancement.recording import enhanced, survey
 from enhancement.targets import Job
+from training.checkpoint import CheckpointError
+from training.config import ConfigError
 
 _LONG = 60.0  # s of a recording that gets a progress bar of its own
 
@@ -52,8 +57,10 @@ def select(model: Model, jobs: Sequence[Job], out: Path) -> list[Job]:
 
 
 def made_by(model: Model) -> str:
-    """By what a model is known, in the journal of what it made."""
-    return f"{model.trained.digest[:16]} {code_digest()[:16]}"
+    """By what a model is known, in the journal of what it made: weights, windows and code."""
+    own = digest_of(sorted(Path(__file__).parent.glob("*.py")))
+    parts = (model.trained.digest, repr(model.windows), code_digest(), own)
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
 
 def enhance_all(
@@ -88,10 +95,13 @@ def _outcomes(
 
 def enhance_order(order: Order) -> Outcome:
     """`enhance_one` in a worker process, which keeps the model for the next."""
-    be_interruptible()
-    torch.set_num_threads(order.threads)
-    model = _loaded(order.model, order.device)
-    return enhance_one(model, order.job, Journal(order.out), order.overwrite)
+    with tidied_up():
+        torch.set_num_threads(order.threads)
+        try:
+            model = _loaded(order.model, order.device)
+        except (CheckpointError, ConfigError, FailedError, OSError, MemoryError) as error:
+            return Outcome(order.job, f"the model cannot be loaded any more: {error}")
+        return enhance_one(model, order.job, Journal(order.out), order.overwrite)
 
 
 @lru_cache(maxsize=1)
@@ -117,10 +127,7 @@ def enhance_one(
                 f"{job.target} is in the way: it was not made here, or has been changed since. "
                 "Move it, or have it replaced by --overwrite"
             )
-        with tqdm(
-            desc=job.source.name, unit="s", leave=False, disable=None if shown else True
-        ) as bar:  # fmt: skip
-            return Outcome(job, notes=tuple(_enhance(model, job, journal, bar)))
+        return Outcome(job, notes=tuple(_enhance(model, job, journal, shown)))
     except AudioError as error:
         return Outcome(job, str(error))
     except OSError as error:
@@ -131,26 +138,38 @@ def enhance_one(
     except MemoryError:
         return Outcome(job, "there is not enough memory for it")
     except RuntimeError as error:
-        if "memory" not in str(error):
+        if not lacks_memory(error):
             raise
         return Outcome(job, f"there is not enough memory for it ({model.device})")
 
 
-def _enhance(model: Model, job: Job, journal: Journal, bar: tqdm) -> list[str]:
-    stamp = journal.entry(job, made_by(model), job.target)
+def _enhance(model: Model, job: Job, journal: Journal, shown: bool) -> list[str]:
+    before = stamp_of(job.source)
     source = FileSource(job.source)
     found = survey(source)
-    bar.total = round(found.total / SAMPLE_RATE)
-    bar.disable = bar.disable or bar.total < _LONG
-    blocks = enhanced(model.trained.network, source, found, model.windows, bar.update)
     job.target.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(job.target) as temporary:
+    with (
+        _progress(job.source.name, found.total / SAMPLE_RATE, shown) as progress,
+        replacing(job.target) as temporary,
+    ):
+        blocks = enhanced(model.trained.network, source, found, model.windows, progress)
         beyond = write_like(source, temporary, blocks)
         entry = journal.entry(job, made_by(model), temporary)
-        if entry.stamp != stamp.stamp:
+        if entry.stamp != before:
             raise AudioError("it changed while it was read")
         journal.note(entry)
     notes = found.notes(source.channels)
     if beyond:
         notes.append(f"{beyond} samples of the result were beyond full scale and are clipped")
     return notes
+
+
+@contextmanager
+def _progress(name: str, seconds: float, shown: bool) -> Iterator[Callable[[float], object]]:
+    """What is told the seconds that are done of a recording; with a bar, if it is long."""
+    if not shown or seconds < _LONG:
+        # Not a hidden bar: each makes a lock that a worker which is interrupted leaves behind.
+        yield lambda more: None
+        return
+    with tqdm(total=round(seconds), desc=name, unit="s", leave=False, disable=None) as bar:
+        yield bar.update

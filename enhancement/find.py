@@ -41,16 +41,16 @@ def find(model: str | Path) -> Trained:
     path = Path(model)
     if isinstance(model, str) and Path(model).name == model:
         here = model_folder() / model
-        if (here / SUMS).is_file():
+        if os.path.isfile(here / SUMS):
             return read_model(here)
         if model in PUBLISHED:
             fetch(PUBLISHED[model], here)
             return read_model(here)
-    if (path / SUMS).is_file() or (path / WEIGHTS).is_file():
+    if os.path.isfile(path / SUMS) or os.path.isfile(path / WEIGHTS):
         return read_model(path)
     if path.name == WEIGHTS:
         return read_model(path.parent)
-    if not path.exists():
+    if not model or not os.path.exists(path):
         known = ", ".join(names()) or "none"
         raise CheckpointError(
             f"{model}: no such run folder, checkpoint or model. Models known by name: {known}"

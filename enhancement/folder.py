@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +38,7 @@ from training.trained import Trained, name_of, network_with
 
 WEIGHTS, CONFIG, ONNX, SUMS = "model.safetensors", "config.json", "model.onnx", "SHA256SUMS"
 _FORMAT = 1
-_LINE = re.compile(r"([0-9a-f]{64}) [ *]([^/\\.][^/\\]*)")
+_LINE = re.compile(rf"([0-9a-f]{{64}}) [ *]({WEIGHTS}|{CONFIG}|{ONNX})")
 _LONGEST = 1 << 20  # bytes of a text that describes a model
 
 
@@ -122,7 +124,9 @@ def read_model(folder: Path) -> Trained:
         training: Mapping[str, Any] = described["training"]
         facts = (str(training["data"]), int(training["step"]), float(training["epochs"]))
         held_out = list(map(str, training["held_out"]))
-    except DAMAGE:
+        if not math.isfinite(facts[2]):
+            raise ValueError
+    except (*DAMAGE, ArithmeticError):
         raise CheckpointError(f"{path} does not describe a model") from None
     try:
         config = from_json(settings)
@@ -140,7 +144,10 @@ def read_sums(folder: Path) -> dict[str, str]:
         CheckpointError: there is no such list, or it is none.
     """
     path = folder / SUMS
-    return parse_sums(read(path)[:_LONGEST], path)
+    with suppress(OSError):  # which `read` tells
+        if path.stat().st_size > _LONGEST:
+            raise CheckpointError(f"{path} is not a list of a model's files and their checksums")
+    return parse_sums(read(path), path)
 
 
 def parse_sums(content: bytes, path: Path) -> dict[str, str]:

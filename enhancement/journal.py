@@ -6,16 +6,15 @@ is written just before the file comes into its place.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from data.errors import DataError
 from data.files import DAMAGE, stamp_of
-from enhancement.targets import Job
-
-NAME = ".enhanced.jsonl"
+from enhancement.targets import JOURNAL, Job
 
 
 @dataclass(frozen=True)
@@ -41,19 +40,18 @@ class Journal:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._entries = self._read()
+        self._known: dict[str, list[Entry]] | None = None  # not read yet
 
     def is_done(self, job: Job, by: str) -> bool:
         """Whether the file is there, made by the same of the same recording."""
-        entry = self._entries.get(self._place(job))
-        return entry is not None and entry == self.entry(job, by, job.target)
+        return self.entry(job, by, job.target) in self._entries(job)
 
     def is_own(self, job: Job) -> bool:
         """Whether the file that is in the job's place was made here and is as it was made."""
-        if self._known(job):
+        if self._made(job):
             return True
-        self._entries = self._read()  # another process may have made it since
-        return self._known(job)
+        self._known = None  # another process may have made it since
+        return self._made(job)
 
     def entry(self, job: Job, by: str, made: Path) -> Entry:
         """What is to be noted of a file. made: where it is now."""
@@ -64,29 +62,41 @@ class Journal:
         """Add a line.
 
         Raises:
+            DataError: there is something else in the journal's place.
             OSError: it cannot be written.
         """
-        line = json.dumps(asdict(entry)).encode() + b"\n"
-        with (self._folder / NAME).open("ab", buffering=0) as file:
-            file.write(line)
+        # It may follow a line that was cut off, whose end it must not become.
+        line = b"\n" + json.dumps(asdict(entry)).encode() + b"\n"
+        with (self._folder / JOURNAL).open("ab", buffering=0) as file:
+            if file.write(line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._folder / JOURNAL))
 
-    def _known(self, job: Job) -> bool:
-        entry = self._entries.get(self._place(job))
-        return entry is not None and entry.made == stamp_of(job.target)
+    def _made(self, job: Job) -> bool:
+        made = stamp_of(job.target)
+        return any(entry.made == made for entry in self._entries(job))
+
+    def _entries(self, job: Job) -> list[Entry]:
+        """All that was noted of the job's place: the last line may be of a file that never came."""
+        if self._known is None:
+            self._known = self._read()
+        return self._known.get(self._place(job), [])
 
     def _place(self, job: Job) -> str:
         return job.target.relative_to(self._folder).as_posix()
 
-    def _read(self) -> Mapping[str, Entry]:
-        entries = {}
+    def _read(self) -> dict[str, list[Entry]]:
+        entries: dict[str, list[Entry]] = {}
+        path = self._folder / JOURNAL
+        if os.path.lexists(path) and not path.is_file():  # a named pipe would wait for ever
+            raise DataError(f"{path} is not a file: what is done cannot be noted in it")
         try:
-            lines = (self._folder / NAME).read_bytes().splitlines()
+            lines = path.read_bytes().splitlines()
         except OSError:
             return {}
-        for line in lines:
+        for line in filter(None, lines):
             try:
                 entry = Entry(**json.loads(line))
-            except DAMAGE:  # the end of one that was cut off
+                entries.setdefault(entry.file, []).append(entry)
+            except DAMAGE:  # one that was cut off
                 continue
-            entries[entry.file] = entry
         return entries

@@ -54,7 +54,7 @@ class Model:
         Raises:
             TypeError, ValueError: that is not such a signal; the text says why.
         """
-        values = x.detach().cpu().numpy() if isinstance(x, Tensor) else x
+        values = _array(x) if isinstance(x, Tensor) else x
         _check(values, sample_rate)
         source = _InMemory(np.atleast_2d(values), int(sample_rate))
         y = np.empty(source.x.shape, values.dtype)
@@ -67,7 +67,7 @@ class Model:
         except AudioError as error:
             raise ValueError(f"the signal cannot be enhanced: {error}") from None
         result = y.reshape(values.shape)
-        return torch.from_numpy(result).to(x.device) if isinstance(x, Tensor) else result
+        return torch.from_numpy(result).to(x) if isinstance(x, Tensor) else result
 
 
 def load(model: str | Path, device: str = "auto") -> Model:
@@ -96,7 +96,13 @@ class _InMemory:
 
     def blocks(self) -> Iterator[Block]:
         for first in range(0, self.x.shape[1], _ROUND):
-            yield self.x[:, first : first + _ROUND].astype(np.float32)
+            with np.errstate(over="ignore"):  # what becomes infinite is refused
+                yield self.x[:, first : first + _ROUND].astype(np.float32)
+
+
+def _array(x: Tensor) -> NDArray:
+    x = x.detach().cpu()
+    return (x.float() if x.dtype == torch.bfloat16 else x).numpy()  # which numpy has not
 
 
 def _check(x: object, rate: object) -> None:

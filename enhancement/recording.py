@@ -120,7 +120,7 @@ def enhanced(
         progress: told the seconds that each window brings.
 
     Raises:
-        AudioError: the source has changed since it was looked over.
+        AudioError: the source has changed since it was looked over, or the network overflows.
     """
     device = next(network.parameters()).device
 
@@ -129,7 +129,10 @@ def enhanced(
         for signal, loudness in zip(window, found.loudness, strict=True):
             noisy, scale = (torch.from_numpy(x[None]).to(device) for x in (signal, loudness))
             rows.append(network.enhance(noisy, scale)[0].cpu().numpy())
-        return np.stack(rows)
+        clean = np.stack(rows)
+        if not np.isfinite(clean).all():
+            raise AudioError("the network gives NaN or infinite samples of it")
+        return clean
 
     signal = resampled(_padded(source.blocks(), source), source.rate, SAMPLE_RATE)
     clean = overlapped(_all(signal, found.total), enhance, found.total, windows)

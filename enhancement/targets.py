@@ -12,6 +12,8 @@ from data.errors import DataError
 from data.files import is_within
 from enhancement.audio_file import EXTENSIONS, KINDS
 
+JOURNAL = ".enhanced.jsonl"  # of the output folder (`enhancement.journal`)
+
 
 @dataclass(frozen=True)
 class Job:
@@ -31,10 +33,12 @@ def jobs_of(inputs: Sequence[Path], out: Path) -> list[Job]:
         DataError: there is nothing of that name, or no audio in it, or a file would take the place
             of an input or of another's.
     """
-    folders = [path for path in inputs if path.is_dir()]
+    folders = [path for path in inputs if os.path.isdir(path)]
     jobs: dict[str, Job] = {}
     for path in inputs:
         for source, place in _found(path, out, named=len(folders) > 1):
+            if place.name == JOURNAL:
+                raise DataError(f"{source}: {JOURNAL} is the name of the journal; rename it")
             job = Job(source, out / place)
             other = jobs.setdefault(os.path.normcase(job.target), job)
             if not _same(other.source, source):
@@ -53,7 +57,7 @@ def jobs_of(inputs: Sequence[Path], out: Path) -> list[Job]:
 
 def _found(path: Path, out: Path, named: bool) -> Iterator[tuple[Path, Path]]:
     """The recordings at a path, with their places below the output folder."""
-    if not path.is_dir():
+    if not os.path.isdir(path):
         if not os.path.lexists(path):
             raise DataError(f"{path}: no such file or folder")
         yield path, Path(path.name)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from data.audio import AudioError
+from data.errors import lacks_memory
 from enhancement.model import Model
 from page import markup
 from page.models import described
@@ -37,6 +38,9 @@ def answers(
         yield markup.fault("Choose a model."), ""
         return
     name = Path(path).name
+    if store.full():
+        yield markup.fault("There is no room for more results: try again in a while."), ""
+        return
     try:
         upload = Upload(Path(path))
         for state in work(upload, picked, store.place()):
@@ -50,7 +54,7 @@ def answers(
         log.warning("%s: %s", error.filename, error.strerror)
         yield markup.fault(f"{name}: the server's disk failed ({error.strerror})."), ""
     except (MemoryError, RuntimeError) as error:  # PyTorch's own is a RuntimeError
-        if not isinstance(error, MemoryError) and "memory" not in str(error):
+        if not lacks_memory(error):
             raise
         yield markup.fault(f"{name}: there is not enough memory for it."), ""
 

@@ -67,7 +67,7 @@ def test_odd_outputs(tmp_path: Path):
     if Path("/dev/full").exists():
         found = _run(root, ">/dev/full")
         assert found.returncode == 2
-        assert "cannot be printed: No space left on device" in found.stderr
+        assert "cannot be written: No space left on device" in found.stderr
         assert "Traceback" not in found.stderr
 
 

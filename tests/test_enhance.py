@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import uuid
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile as sf
 from recordings import sound
-from saved_runs import save_run
+from saved_runs import change, save_run
+from saved_runs import load as saved
 
 import enhance
 from enhancement import batch
-from enhancement.journal import NAME, Journal
+from enhancement.journal import Journal
 from enhancement.model import load
+from enhancement.targets import JOURNAL as NAME
 from enhancement.targets import Job
 from enhancement.windows import Windows
 
@@ -172,11 +176,43 @@ def test_what_is_done_is_not_done_again(
     monkeypatch.setattr(batch, "code_digest", lambda: "another version")
     _, message = carried_out(capsys, other, out, tmp_path / "in")
     assert message == f"2 of 2 files enhanced into {out}\n"
-    # A line of the journal that was cut off costs its own file only.
-    journal = (out / NAME).read_bytes()
-    (out / NAME).write_bytes(journal[:-9])
-    status, message = carried_out(capsys, other, out, tmp_path / "in")
-    assert (status, "1 were done before" in message) == (1, True)
+    # So are they by other windows.
+    monkeypatch.setattr("enhancement.model.Windows", lambda: Windows(20, 4, 0.1))
+    _, message = carried_out(capsys, other, out, tmp_path / "in")
+    assert message == f"2 of 2 files enhanced into {out}\n"
+
+
+def test_a_damaged_journal_costs_its_damaged_lines_only(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    out = tmp_path / "out"
+    for name in ("a.wav", "b.wav"):
+        put(tmp_path / "in" / name)
+        carried_out(capsys, run, out, tmp_path / "in" / name)
+    lines = (out / NAME).read_bytes()
+    (out / NAME).write_bytes(lines[:-9])
+    (out / "b.wav").unlink()
+    put(tmp_path / "in" / "c.wav")
+    assert carried_out(capsys, run, out, tmp_path / "in")[0] == 0
+    with (out / NAME).open("ab") as file:
+        file.write(b'{}\n{"file": [], "source": "", "stamp": [], "by": "", "made": []}\n\xff[[\n7')
+    assert carried_out(capsys, run, out, tmp_path / "in") == (
+        0,
+        f"0 of 3 files enhanced into {out}, 3 were done before\n",
+    )
+
+
+def test_a_line_of_a_file_that_never_came_hides_no_other(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """As an interruption just before the file takes its place leaves it."""
+    out, job = tmp_path / "out", Job(put(tmp_path / "a.wav"), tmp_path / "out" / "a.wav")
+    carried_out(capsys, run, out, job.source)
+    journal = Journal(out)
+    journal.note(replace(journal.entry(job, "another", job.target), made=[1, 2]))
+    put(job.source, rate=8_000)
+    assert carried_out(capsys, run, out, job.source)[0] == 0
+    assert sf.info(job.target).samplerate == 8_000
 
 
 def test_what_another_process_has_made_meanwhile_is_known(tmp_path: Path) -> None:
@@ -218,6 +254,10 @@ def test_nobodys_file_is_replaced(run: Path, tmp_path: Path, capsys: pytest.Capt
         (["other.wav"], "out", "no such file or folder"),
         (["empty"], "out", "no audio in it"),
         (["in/a.wav"], "in/a.wav", "cannot be written to"),
+        (["in/a.wav", "--overwrite"], "in/new/..", "is a recording that is to be enhanced"),
+        (["in/a.wav"], "piped", "is not a file"),
+        (["odd/.enhanced.jsonl"], "out", "is the name of the journal"),
+        (["x" * 300], "out", "no such file or folder"),
         (["in/a.wav", "--jobs", "0"], "out", "--jobs is 0"),
     ],
 )
@@ -237,6 +277,9 @@ def test_wrong_commands_are_refused_before_anything_is_done(
     (tmp_path / "empty").mkdir()
     (tmp_path / "linked").mkdir()
     os.link("link.wav", "linked/a.wav")
+    put(tmp_path / "odd" / "a.wav").rename(tmp_path / "odd" / NAME)
+    (tmp_path / "piped").mkdir()
+    os.mkfifo(tmp_path / "piped" / NAME)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     status, message = carried_out(capsys, run, Path(out), *words)
     assert (status, message.count("\n")) == (2, 1)
@@ -254,12 +297,18 @@ def test_one_file_twice_is_one_file(
     assert message == "1 of 1 files enhanced into out\n"
 
 
-@pytest.mark.parametrize("model", ["nothing", "text", "other"])
+@pytest.mark.parametrize("model", ["nothing", "text", "other", "wrong", "nan"])
 def test_wrong_models_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture, model: str
 ) -> None:
     (tmp_path / "text").write_text("no checkpoint")
     (tmp_path / "other").mkdir()
+    for name in ("wrong", "nan"):
+        save_run(tmp_path / name)
+    change(tmp_path / "wrong" / "best.pt", network="baseline.bsrnn:BSRNN")
+    weights = saved(tmp_path / "nan" / "best.pt")["ema"]
+    weights["model"]["split.bias"][3] = np.nan
+    change(tmp_path / "nan" / "best.pt", ema=weights)
     put(tmp_path / "a.wav")
     status, message = carried_out(capsys, tmp_path / model, tmp_path / "out", tmp_path / "a.wav")
     assert (status, message.count("\n")) == (2, 1)
@@ -282,7 +331,7 @@ def test_by_several_processes_it_is_the_same(
     for number in range(3):
         one, two = (sf.read(f"{out}/{number}.wav")[0] for out in ("one", "two"))
         np.testing.assert_allclose(one, two, atol=1e-4)
-    lines = [json.loads(line) for line in Path("two", NAME).read_text().splitlines()]
+    lines = [json.loads(line) for line in Path("two", NAME).read_text().splitlines() if line]
     assert {line["file"] for line in lines} == {"0.wav", "1.wav", "2.wav"}
 
 
@@ -297,3 +346,17 @@ def test_long_files_by_windows(
     assert carried_out(capsys, run, tmp_path / "out", tmp_path / "a.wav")[0] == 0
     y = sf.read(tmp_path / "out" / "a.wav", dtype="float32")[0].T
     np.testing.assert_allclose(y, load(run)(x.astype(np.float32), 12_000), atol=1e-7)
+
+
+def test_what_was_left_half_written_goes_and_others_files_stay(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    put(tmp_path / "in" / "sub" / "a.wav")
+    left = tmp_path / "out" / "sub" / f".{uuid.uuid4().hex}.partial"
+    theirs = left.with_name(".mine.partial")
+    left.parent.mkdir(parents=True)
+    for path in (left, theirs):
+        path.touch()
+        os.utime(path, (1, 1))
+    assert carried_out(capsys, run, tmp_path / "out", tmp_path / "in")[0] == 0
+    assert files(tmp_path / "out") == ["sub/.mine.partial", "sub/a.wav"]

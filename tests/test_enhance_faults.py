@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from recordings import sound
 from saved_runs import save_run
 from test_enhance import RATE, carried_out, files, put
 
+import enhance
 from enhancement import batch
 from enhancement.audio_file import FileSource
 from enhancement.batch import enhance_all, select
@@ -40,6 +42,8 @@ def put_bad(folder: Path) -> dict[str, str]:
     sf.write(folder / "none.wav", np.zeros(0), RATE)
     (folder / "cut.wav").write_bytes(whole[: len(whole) // 2])
     (folder / "cut.flac").write_bytes(flac[: len(flac) // 2])
+    aiff = put(folder / "whole.aiff").read_bytes()
+    (folder / "whole.aiff").write_bytes(aiff[: len(aiff) // 2])
     sf.write(folder / "nan.wav", np.r_[sound(0.1), np.nan], RATE, "FLOAT")
     sf.write(folder / "inf.wav", np.r_[np.inf, sound(0.1)], RATE, "FLOAT")
     sf.write(folder / "huge.wav", 1e15 * sound(0.1), RATE, "FLOAT")
@@ -58,6 +62,7 @@ def put_bad(folder: Path) -> dict[str, str]:
         "none.wav": "empty: no samples",
         "cut.wav": "cut short",
         "cut.flac": "cannot be decoded",
+        "whole.aiff": "cut short",
         "nan.wav": "NaN or infinite",
         "inf.wav": "NaN or infinite",
         "huge.wav": "no audio: above 200 dB",
@@ -80,7 +85,7 @@ def test_bad_files_are_told_and_stop_no_others(
     for name, reason in reasons.items():
         (line,) = (line for line in lines if line.startswith(f"{tmp_path / 'in' / name}: "))
         assert reason in line
-    assert lines[-1] == f"2 of 14 files enhanced into {tmp_path / 'out'}; 12 failed"
+    assert lines[-1] == f"2 of 15 files enhanced into {tmp_path / 'out'}; 13 failed"
     assert len(lines) == len(reasons) + 1
     assert files(tmp_path / "out") == ["a.wav", "zz/z.wav"]
 
@@ -204,20 +209,25 @@ def test_a_full_disk(run: Path, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="looks at processes in /proc")
 @pytest.mark.parametrize("jobs", [1, 2])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interrupted_it_leaves_nothing_half_written(
     run: Path, tmp_path: Path, jobs: int, number: int
 ) -> None:
-    """In the middle of files of minutes, each: at once, and what is done is kept."""
+    """In the middle of files of minutes, each: at once, and what is done is kept.
+
+    Others wait for the workers, and it is not the repository that the command is given in.
+    """
     put(tmp_path / "in" / "0.wav")
-    for name in ("1.wav", "2.wav"):
+    for name in ("1.wav", "2.wav", "3.wav", "4.wav", "5.wav"):
         sf.write(tmp_path / "in" / name, np.tile(sound(10), 120), RATE)
     mark = new_mark()
     # Whoever runs the tests in the background has them ignore Ctrl-C, and hands that on.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     out = tmp_path / "out"
     with subprocess.Popen(
         command(run, tmp_path / "in", "-o", out, "--jobs", jobs),
+        cwd=tmp_path,
         env=os.environ | mark,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -250,6 +260,46 @@ def test_a_process_that_is_killed_costs_its_file_only(
     assert "b.wav: its process died" in message
     assert "2 of 3 files enhanced" in message
     assert files(tmp_path / "out") == ["a.wav", "c.wav"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="looks at processes in /proc")
+def test_a_worker_without_work_ends_without_a_word(run: Path, tmp_path: Path) -> None:
+    """One of two processes has nothing left to do when all is interrupted."""
+    put(tmp_path / "in" / "0.wav")
+    sf.write(tmp_path / "in" / "1.wav", np.tile(sound(10), 120), RATE)
+    out = tmp_path / "out"
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with subprocess.Popen(
+        command(run, tmp_path / "in", "-o", out, "--jobs", 2),
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        while not ((out / "0.wav").exists() and list(out.glob(".*.partial"))):
+            assert process.poll() is None
+            time.sleep(0.02)
+        time.sleep(0.5)
+        os.killpg(process.pid, signal.SIGINT)
+        message = process.communicate(timeout=60)[1]
+    assert message == "enhance.py: interrupted; the same command goes on from here\n"
+
+
+def test_a_model_that_goes_away_is_a_message(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = save_run(tmp_path / "run")
+    for name in ("a.wav", "b.wav"):
+        put(tmp_path / "in" / name)
+    selected = enhance.select
+
+    def then_gone(*arguments: Any) -> list[Job]:
+        (gone / "best.pt").unlink()
+        return selected(*arguments)
+
+    monkeypatch.setattr(enhance, "select", then_gone)
+    status, message = carried_out(capsys, gone, tmp_path / "out", tmp_path / "in", "--jobs", "2")
+    assert status == 1
+    assert message.count("the model cannot be loaded any more") == 2
 
 
 def _dies_of_b(order: batch.Order) -> batch.Outcome:

@@ -267,4 +267,4 @@ def test_a_table_that_cannot_be_printed_is_a_fault(
         monkeypatch.setattr(sys, "stdout", full)
         arguments = ["--clean", str(clean), "--enhanced", str(clean), "--out", str(tmp_path)]
         assert evaluate.main(arguments) == 2
-    assert "the table cannot be printed: No space left on device" in capsys.readouterr().err
+    assert "standard output cannot be written: No space left on device" in capsys.readouterr().err

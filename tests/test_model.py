@@ -78,6 +78,26 @@ def test_kinds_of_arrays(model: Model, rate: int, dtype: str):
     assert not np.shares_memory(x, y)
 
 
+def test_bfloat16_and_odd_numbers(model: Model):
+    x = torch.from_numpy(sound(0.2)).to(torch.bfloat16)
+    y = model(x, 16_000)
+    assert (y.dtype, y.shape) == (torch.bfloat16, x.shape)
+    with pytest.raises(ValueError, match="infinite"):  # beyond float32
+        model(np.full(9, 1e300), 16_000)
+
+
+def test_a_network_that_overflows_is_told():
+    class Overflowing(Untouched):
+        def enhance(self, noisy: Tensor, scale: Tensor) -> Tensor:
+            return noisy * torch.tensor([1.0, float("inf")])[(noisy > 0.9).long()]
+
+    x = np.full((1, 40_000), 0.5)
+    x[0, 30_000] = 0.95
+    source = Given(16_000, x)
+    with pytest.raises(AudioError, match="the network gives NaN or infinite"):
+        list(enhanced(Overflowing(), source, survey(source), SHORT))  # type: ignore[arg-type]
+
+
 def test_each_channel_as_if_it_were_alone(model: Model):
     x = np.stack([sound(0.4, seed=1), 0.01 * sound(0.4, seed=2), np.zeros(6_400)])
     y = model(x, 16_000)

@@ -10,11 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-import torch
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from bandsplit.net import BandSplitNet
-from data.errors import DataError
+from data.errors import DataError, lacks_memory
 from data.workers import end_children
 from training.announce import session, sum_up
 from training.checkpoint import CheckpointError
@@ -75,7 +74,7 @@ def main(
     except Interrupted as error:
         _fail(STOPPED, f"stopped by {error}. The same command goes on from what is saved.")
     except (MemoryError, RuntimeError) as error:
-        if not _is_lack_of_memory(error):
+        if not lacks_memory(error):
             leave(1, error)
             raise
         _fail(1, f"out of memory. {_SAVING_MEMORY} ({str(error) or type(error).__name__})")
@@ -134,13 +133,6 @@ def _run_folder(config: Config, options: argparse.Namespace) -> Path:
     except UnicodeEncodeError:  # TensorBoard cannot write to it
         raise ConfigError(f"--run {os.fspath(folder)!a}: the name is no valid text") from None
     return folder
-
-
-def _is_lack_of_memory(error: Exception) -> bool:
-    """On a CPU, PyTorch says so in words only."""
-    words = ("can't allocate memory", "not enough memory", "Storage size calculation overflowed")
-    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
-    return known or any(text in str(error) for text in words)
 
 
 def _configure(network: type[BandSplitNet], config: Config, options: argparse.Namespace) -> Config:

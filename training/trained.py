@@ -5,18 +5,23 @@ from __future__ import annotations
 import hashlib
 import importlib
 import math
+import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from bandsplit.net import BandSplitNet
+from data.text import some
 from training.checkpoint import BEST, LAST, CheckpointError, read, understood, unpack
 from training.config import Config, ConfigError
 from training.settings import check_model, from_json, network_defaults
 
+_NETWORKS = re.compile(r"(baseline|abl[a-z0-9]+)\.[a-z_0-9]+")  # their modules
 _ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -75,6 +80,20 @@ def network_with(name: str, config: Config, weights: Mapping[str, Tensor]) -> Ba
     """
     network = _network_class(name)
     check_model(config, network_defaults(network))
+    layers = config.model.get("num_layers", 1)
+    if not isinstance(layers, int) or layers > len(weights):
+        raise ConfigError(f"{layers} layers with {len(weights)} tensors of weights")
+    # Before memory is taken for it: settings from elsewhere may ask for any size.
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that nothing is copied
+        empty = network(**config.model)
+        try:
+            empty.load_state_dict(weights)
+        except RuntimeError as error:  # which names every tensor
+            reasons = [f"{line.strip():.200}" for line in str(error).splitlines()[1:]]
+            raise RuntimeError(f"the weights are another network's: {some(reasons, 2)}") from None
+    if not all(torch.isfinite(value).all() for value in weights.values()):
+        raise RuntimeError("some of the weights are NaN or infinite")
     net = network(**config.model)
     net.load_state_dict(weights)
     return net.eval().requires_grad_(False)
@@ -98,10 +117,14 @@ def config_of(state: dict[str, Any], path: Path) -> Config:
 
 
 def _network_class(name: str) -> type[BandSplitNet]:
-    """The class that `name_of` names, if it is a network of this repository."""
+    """The class that `name_of` names, if it is a network of this repository.
+
+    Importing runs code: only the networks' own folders are looked into. Models, which may come from
+    anywhere, lie below the repository too.
+    """
     module, _, qualified = name.partition(":")
-    parts = module.split(".")
-    if all(map(str.isidentifier, parts)) and _ROOT.joinpath(*parts).with_suffix(".py").is_file():
+    path = _ROOT / f"{module.replace('.', '/')}.py"
+    if _NETWORKS.fullmatch(module) and path.is_file():
         found = getattr(importlib.import_module(module), qualified, None)
         if isinstance(found, type) and issubclass(found, BandSplitNet):
             return found
