@@ -24,8 +24,10 @@ demo: .venv/runtime
 	$(BIN)/python evaluate.py $(DEMO_NETWORKS:%=$(DEMO)/%) --data data/synthetic \
 		--out $(DEMO)/comparison --require-gain
 
+# Side by side, as many tests wait for a process or for one core. Threads that wait must then not spin.
+TEST_WORKERS ?= 2
 test: check
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -m "not slow" -n $(TEST_WORKERS) --dist worksteal
 
 test-slow: .venv/development
 	$(BIN)/python -m pytest -m slow
@@ -110,6 +112,6 @@ clean:
 		CC="$$zig cc" $(BIN)/pip install -r requirements.txt; fi
 	touch $@
 
-.venv/development: requirements-dev.txt requirements-export.txt .venv/runtime
+.venv/development: requirements-dev.txt requirements-demo.txt requirements-export.txt .venv/runtime
 	$(BIN)/pip install -r requirements-dev.txt
 	touch $@

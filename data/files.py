@@ -69,11 +69,12 @@ def sha256_of(path: Path) -> str:
 
 
 def remove_partials(folder: Path, older_than: float = 0.0) -> None:
-    """Remove what `replacing` has left in a folder where its process was killed in the middle.
+    """Remove what `replacing` and the keeper of checkpoints have left where they were killed.
 
     Without an age in seconds, only for a folder in which nobody else is writing.
     """
-    for path in folder.glob(f".{'[0-9a-f]' * 32}.partial"):
+    own = f".{'[0-9a-f]' * 32}.partial"  # whoever else calls files so has theirs left
+    for path in [*folder.glob(own), *folder.glob(".*.pt.partial")]:
         with suppress(OSError):
             if time.time() - path.stat().st_mtime >= older_than:
                 path.unlink()

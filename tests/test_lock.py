@@ -36,14 +36,15 @@ def hold(folder: Path) -> subprocess.Popen[str]:
 def test_a_second_process_is_refused_and_one_that_was_killed_is_not(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
-    (tmp_path / ".abc.partial").touch()
+    left, being_written = (tmp_path / f".{digit * 32}.partial" for digit in "ab")
+    left.touch()
     other = hold(tmp_path)
-    assert not (tmp_path / ".abc.partial").exists()
+    assert not left.exists()
     with other:
-        (tmp_path / ".def.partial").touch()
+        being_written.touch()
         with pytest.raises(DataError, match=rf"in use by process {other.pid} on .*--run"):
             Lock(tmp_path, OTHERWISE)
-        assert (tmp_path / ".def.partial").exists()  # the other may be writing it
+        assert being_written.exists()  # the other may be writing it
         other.send_signal(signal.SIGKILL)
     lock = Lock(tmp_path, OTHERWISE)
     assert f"ended without notice (process {other.pid} on" in caplog.text
