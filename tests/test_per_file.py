@@ -98,10 +98,13 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> Scored:
 def tasks(tmp_path: Path) -> list[Task]:
     """Three pairs of files, and one whose enhanced file is not there."""
     clean, noisy = (side.numpy()[0] for side in voiced(0, 0.1))
-    made = []
+    made: list[Task] = []
     for place, name in enumerate("abc"):
         paths = [tmp_path / f"{name}_{side}.wav" for side in ("clean", "enhanced")]
-        soundfile.write(paths[0], 0.2 * clean, 16000, "FLOAT")
+        if made:  # written anew, it could be another second's, which such files have in them
+            paths[0].write_bytes((tmp_path / "a_clean.wav").read_bytes())
+        else:
+            soundfile.write(paths[0], 0.2 * clean, 16000, "FLOAT")
         soundfile.write(paths[1], 0.2 * clean + 0.1 * (place + 1) * (noisy - clean), 16000, "FLOAT")
         made.append(Task("x", name, *paths))
     return [*made, Task("x", "d", made[0].clean, None)]
