@@ -18,6 +18,7 @@ from data.errors import DataError
 from enhancement import folder as model_folders
 from enhancement.find import find
 from enhancement.folder import read_model
+from enhancement.windows import Windows, hops
 from tools import export, onnx_check
 
 FILES = {"model.safetensors", "model.onnx", "config.json", "SHA256SUMS"}
@@ -244,7 +245,7 @@ def test_a_model_that_differs_is_not_kept(
 
 @pytest.mark.slow
 def test_the_command_itself(tmp_path: Path):
-    """As a user calls it, with windows of 20 s, and warnings as errors."""
+    """As a user calls it, with the usual windows, and warnings as errors."""
     run = save_lively_run(tmp_path / "run")
     command = [
         sys.executable,
@@ -259,4 +260,5 @@ def test_the_command_itself(tmp_path: Path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert len(done.stderr.splitlines()) == 2
-    assert json.loads((tmp_path / "m" / "config.json").read_text())["windows"]["length"] == 320000
+    found = json.loads((tmp_path / "m" / "config.json").read_text())["windows"]
+    assert found["length"] == hops(Windows().length)
