@@ -61,4 +61,4 @@ class BandSplitNet(nn.Module):
                 f"expected waveforms (batch, samples), at least one sample long; "
                 f"the shape is {tuple(noisy.shape)}"
             )
-        return (self(noisy) if scale is None else self(noisy, scale))[0]
+        return self(noisy, scale)[0]

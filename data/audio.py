@@ -37,6 +37,8 @@ EXTENSIONS = _FORMATS.keys()
 # In dB of full scale: a file below the first is silent, as it is to the networks; one above the
 # second holds no samples, whatever they were scaled to (32-bit integers reach 187).
 SILENCE, LOUDEST = -100.0, 200.0
+# From where a sample counts as clipped, and the share of them from which a signal does.
+FULL_SCALE, CLIPPED = 32767 / 32768, 1e-4
 RATES = range(4_000, 1_000_000)
 # Source samples read on either side of a piece before it is resampled, for the filter's flanks.
 _FLANK = 2048

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import torch
@@ -58,9 +58,13 @@ def select(model: Model, jobs: Sequence[Job], out: Path) -> list[Job]:
 
 def made_by(model: Model) -> str:
     """By what a model is known, in the journal of what it made: weights, windows and code."""
-    own = digest_of(sorted(Path(__file__).parent.glob("*.py")))
-    parts = (model.trained.digest, repr(model.windows), code_digest(), own)
+    parts = (model.trained.digest, repr(model.windows), code_digest(), _own_code())
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()
+
+
+@cache
+def _own_code() -> str:
+    return digest_of(sorted(Path(__file__).parent.glob("*.py")))
 
 
 def enhance_all(
@@ -85,9 +89,9 @@ def _outcomes(
         for job in jobs:
             yield enhance_one(model, job, journal, overwrite, shown=True)
         return
-    device = next(model.trained.network.parameters()).device
     # A relative path of a model, too, is the same one there.
-    order = Order(jobs[0], out, model.name, str(device), usable_cores() // workers or 1, overwrite)
+    threads = usable_cores() // workers or 1
+    order = Order(jobs[0], out, model.name, str(model.device), threads, overwrite)
     orders = [replace(order, job=job) for job in jobs]
     for number, outcome in as_finished(enhance_order, orders, workers):
         yield outcome or Outcome(jobs[number], "its process died (was there no memory?)")

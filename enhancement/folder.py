@@ -29,7 +29,7 @@ from bandsplit.cost import count_parameters
 from bandsplit.net import RMS_FLOOR
 from bandsplit.stft import HOP, N_FFT
 from data.audio import SAMPLE_RATE
-from data.files import DAMAGE, replacing, write_text
+from data.files import DAMAGE, replacing, sha256_of, write_text
 from enhancement.windows import Windows, hops
 from training.checkpoint import CheckpointError, read, understood
 from training.config import ConfigError
@@ -98,10 +98,7 @@ def write_model(folder: Path, trained: Trained, name: str, onnx: OnnxFile | None
 
 def write_sums(folder: Path, names: tuple[str, ...]) -> None:
     """Write the checksums of a model folder's files."""
-    lines = [
-        f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}" for name in names
-    ]
-    write_text(folder / SUMS, "\n".join(lines) + "\n")
+    write_text(folder / SUMS, "".join(f"{sha256_of(folder / name)}  {name}\n" for name in names))
 
 
 def read_model(folder: Path) -> Trained:

@@ -17,11 +17,9 @@ import torch
 from numpy.typing import NDArray
 
 from bandsplit.net import RMS_FLOOR, BandSplitNet
-from data.audio import LOUDEST, SAMPLE_RATE, AudioError
+from data.audio import CLIPPED, FULL_SCALE, LOUDEST, SAMPLE_RATE, AudioError
 from enhancement.windows import Block, Windows, overlapped
 
-# From where a sample counts as clipped, and the share of them from which that is told.
-_FULL_SCALE, _CLIPPED = 32767 / 32768, 1e-4
 _SAMPLES = 1 << 17  # of a block at most
 
 
@@ -64,7 +62,7 @@ class Survey:
         if self.silent:
             whole = self.silent == channels
             notes.append("silent" if whole else f"{self.silent} of {channels} channels are silent")
-        if self.clipped >= _CLIPPED:
+        if self.clipped >= CLIPPED:
             notes.append(
                 f"clipped: {100 * self.clipped:.3g} % of its samples are at full scale, and what "
                 "they lack is not brought back"
@@ -87,7 +85,7 @@ def survey(source: Source) -> Survey:
             if not np.isfinite(block).all():
                 raise AudioError("has NaN or infinite samples")
             frames += block.shape[1]
-            clipped += int(np.count_nonzero(np.abs(block) >= _FULL_SCALE))
+            clipped += int(np.count_nonzero(np.abs(block) >= FULL_SCALE))
             yield block
 
     for block in resampled(_padded(watched(), source), source.rate, SAMPLE_RATE):

@@ -13,13 +13,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from data.audio import SAMPLE_RATE, AudioError, described, read
+from data.audio import CLIPPED, FULL_SCALE, SAMPLE_RATE, AudioError, described, read
 from data.workers import as_finished
 from evaluation.metrics import score
 
 COMMON_PART = "samples: the common part is scored"
-# A signal is clipped where so many of its samples, one in ten thousand, are at full scale.
-_FULL_SCALE, _CLIPPED = 32767 / 32768, 1e-4
 
 
 @dataclass(frozen=True)
@@ -93,8 +91,8 @@ def _scored(task: Task) -> tuple[dict[str, float], list[str]]:
             notes.append(f"{side}resampled from {rate} Hz")
         if channels != 1:
             notes.append(f"{side}the mean of {channels} channels")
-        share = np.mean(np.abs(signals[-1]) >= _FULL_SCALE) if signals[-1].size else 0.0
-        if share >= _CLIPPED:
+        share = np.mean(np.abs(signals[-1]) >= FULL_SCALE) if signals[-1].size else 0.0
+        if share >= CLIPPED:
             notes.append(f"{side}clipped, {100 * share:.2f} % of its samples at full scale")
     clean, enhanced = signals
     if len(clean) != len(enhanced):

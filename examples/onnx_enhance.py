@@ -20,7 +20,10 @@ class Enhancer:
     """An exported model: `Enhancer("models/NAME")(x, rate)` for x (samples,), one channel."""
 
     def __init__(self, folder: str | Path) -> None:
-        config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+        described = Path(folder) / "config.json"
+        if not described.is_file():
+            raise SystemExit(f"{folder} is no exported model: there is no {described.name} in it")
+        config = json.loads(described.read_text(encoding="utf-8"))
         if "onnx" not in config:
             raise SystemExit(f"{folder} has no ONNX model: it was exported with --no-onnx")
         signal, windows = config["signal"], config["windows"]

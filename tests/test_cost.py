@@ -139,7 +139,9 @@ class Watched(BandSplitNet):
         twin.lengths = self.lengths
         return twin
 
-    def forward(self, noisy: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(
+        self, noisy: torch.Tensor, scale: object = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         return self.net(noisy)
 
     def enhance(self, noisy: torch.Tensor) -> torch.Tensor:

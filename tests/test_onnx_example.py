@@ -101,6 +101,8 @@ def test_what_it_says(folder: Path, tmp_path: Path):
     sf.write(tmp_path / "noisy.wav", sound(0.1), 16000)
     said = run_alone(tmp_path / "plain", tmp_path / "noisy.wav", tmp_path / "x.wav", status=1)
     assert "has no ONNX model" in said
+    said = run_alone(tmp_path, tmp_path / "noisy.wav", tmp_path / "x.wav", status=1)
+    assert f"{tmp_path} is no exported model" in said
     assert not (tmp_path / "x.wav").exists()
 
 

@@ -24,8 +24,8 @@ RUN = Run(workers=0, device="cpu", amp="off", log_every=1, epochs=4)
 class Dropping(MBSNet):
     """A network with something random in it, besides."""
 
-    def forward(self, noisy: Tensor) -> tuple[Tensor, Tensor]:
-        return super().forward(F.dropout(noisy, 0.2, self.training))
+    def forward(self, noisy: Tensor, scale: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return super().forward(F.dropout(noisy, 0.2, self.training), scale)
 
 
 def assert_same(one: Path, other: Path, name: str = "last.pt") -> None:
