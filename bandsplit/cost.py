@@ -5,10 +5,8 @@ from __future__ import annotations
 import copy
 import ctypes
 import gc
-import os
 import statistics
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -20,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bandsplit.net import BandSplitNet
 from data.audio import SAMPLE_RATE
+from data.environment import variable
 
 # Linux: this process's memory, and where the mark that it came up to is set back.
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -67,7 +66,8 @@ def count_macs(net: BandSplitNet, seconds: int = 2) -> float:
     formulas = {torch.ops.aten.mkldnn_rnn_layer: lstm}
     probe = copy.deepcopy(net).cpu().eval()
     with (
-        _without("BSBIMAMBA_SCAN"),
+        # This one may name a backend that no CPU can run, or that does not say what it costs.
+        variable("BSBIMAMBA_SCAN", None),
         torch.no_grad(),
         FlopCounterMode(display=False, custom_mapping=formulas) as counter,
     ):
@@ -166,17 +166,3 @@ def _phrase(device: torch.device) -> str:
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
     return f"{threads} thread{'s' * (threads > 1)} of a {device.type.upper()}"
-
-
-@contextmanager
-def _without(variable: str) -> Iterator[None]:
-    """Without an environment variable.
-
-    This one may name a backend that no CPU can run, or that does not say what it costs.
-    """
-    value = os.environ.pop(variable, None)
-    try:
-        yield
-    finally:
-        if value is not None:
-            os.environ[variable] = value

@@ -23,7 +23,8 @@ from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any, TypeVar
 
-from data.signals import STOP_SIGNALS
+from data.environment import variable
+from data.signals import INTERRUPTIONS, STOP_SIGNALS
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -33,9 +34,6 @@ _BASE.set_forkserver_preload(["data.session"])
 _ROOT = str(Path(__file__).resolve().parents[1])
 # Where the libraries that numpy may be built with look for their number of threads.
 _THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
-_INTERRUPTIONS = [
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
-]
 # Processes are started by the main thread and by those that wait for PESQ workers.
 _starting = threading.Lock()
 
@@ -69,23 +67,6 @@ def _signals_waiting() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-@contextmanager
-def _root_on_path() -> Iterator[None]:
-    """Let the server of worker processes find `data.session`, wherever this one was started.
-
-    It imports that before it is told this process' path, and says nothing where it cannot.
-    """
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join([_ROOT, *([before] if before else [])])
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["PYTHONPATH"]
-        else:
-            os.environ["PYTHONPATH"] = before
-
-
 class _Process(_BASE.Process):
     @staticmethod
     def _Popen(process_obj: Any) -> Any:  # noqa: N802 - the name is multiprocessing's
@@ -101,7 +82,10 @@ def process_context() -> BaseContext:
     """The multiprocessing context that every worker process of this project is started in."""
     # Python's keeper of semaphores is in this process' group and by itself survives SIGINT and
     # SIGTERM only: started here, it also keeps the other signals blocked.
-    with _starting, _signals_waiting(), _root_on_path():
+    # The server imports `data.session` before it is told this process' path, and says nothing where
+    # it cannot find it.
+    path = os.pathsep.join(filter(None, [_ROOT, os.environ.get("PYTHONPATH")]))
+    with _starting, _signals_waiting(), variable("PYTHONPATH", path):
         resource_tracker.ensure_running()
         if _METHOD == "forkserver":
             forkserver.ensure_running()
@@ -232,7 +216,7 @@ def end_children() -> None:
     Without, it would wait for one that hangs. After one Ctrl-C another is ignored from here on:
     Python gives up its handlers while it ends, and would be killed before it returns its status.
     """
-    for each in _INTERRUPTIONS:
+    for each in INTERRUPTIONS:
         if signal.getsignal(each) is _stop_at_once:
             signal.signal(each, signal.SIG_IGN)
     for child in multiprocessing.active_children():
@@ -244,13 +228,13 @@ def stop_by_signals() -> None:
 
     A second one ends all at once.
     """
-    for each in _INTERRUPTIONS:
+    for each in INTERRUPTIONS:
         if signal.getsignal(each) is not signal.SIG_IGN:  # as under nohup
             signal.signal(each, _stop)
 
 
 def _stop(number: int, frame: object) -> None:
-    for each in _INTERRUPTIONS:
+    for each in INTERRUPTIONS:
         if signal.getsignal(each) is _stop:
             signal.signal(each, _stop_at_once)
     raise KeyboardInterrupt

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import cache
 
@@ -22,8 +21,6 @@ from bandsplit.net import BandSplitNet
 from bandsplit.stft import compressed, stft
 from baseline.bsrnn import BSRNN, LSTMDualPath
 from data.errors import DataError
-from scan.choice import VARIABLE
-from tools import onnx_graph
 from tools.onnx_check import check_model, compare, session_of
 from tools.onnx_graph import onnx_model
 from tools.onnx_network import RealNetwork, compressed_parts, filtered_parts
@@ -159,18 +156,6 @@ def test_an_export_leaves_everything_as_it_was(monkeypatch: pytest.MonkeyPatch):
     before = network.enhance(noisy)
     RealNetwork(network)
     assert torch.equal(network.enhance(noisy), before)
-
-
-@pytest.mark.parametrize("before", [None, "reference"])
-def test_the_choice_of_a_scan_is_that_of_before(
-    before: str | None, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.delenv(VARIABLE, raising=False)
-    if before:
-        monkeypatch.setenv(VARIABLE, before)
-    with onnx_graph._one_scan():
-        assert os.environ[VARIABLE] == "chunked"
-    assert os.environ.get(VARIABLE) == before
 
 
 def test_real_parts_are_those_of_the_complex_forms():

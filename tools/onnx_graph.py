@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ import torch
 
 from bandsplit.net import BandSplitNet
 from bandsplit.stft import BINS
+from data.environment import variable
 from data.errors import DataError
 from scan.choice import VARIABLE
 from tools.onnx_network import RealNetwork
@@ -34,7 +34,8 @@ def onnx_model(network: BandSplitNet) -> bytes:
     """
     dimensions = {0: torch.export.Dim("batch"), 2: torch.export.Dim("frames")}
     try:
-        with _quiet(), _one_scan(), torch.no_grad():
+        # The backend that has a translation here, and that exists everywhere.
+        with _quiet(), variable(VARIABLE, "chunked"), torch.no_grad():
             program = torch.onnx.export(
                 RealNetwork(network).eval(),
                 (torch.zeros(_EXAMPLE),),
@@ -79,21 +80,6 @@ def _graphs(graph: ir.Graph) -> Iterator[ir.Graph]:
         for attribute in node.attributes.values():
             if isinstance(attribute.value, ir.Graph):
                 yield from _graphs(attribute.value)
-
-
-@contextmanager
-def _one_scan() -> Iterator[None]:
-    """Let whatever chooses a backend of the scan choose the one that has a translation here, and
-    that exists everywhere."""
-    before = os.environ.get(VARIABLE)
-    os.environ[VARIABLE] = "chunked"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[VARIABLE]
-        else:
-            os.environ[VARIABLE] = before
 
 
 @contextmanager
