@@ -117,7 +117,7 @@ def examine(path: Path) -> tuple[Info, Signal]:
         x = _mono(file)
         if file.seekable():
             file.seek(announced // 2)  # as it will be when pieces are read
-        cut_short = len(x) < announced or wav_is_cut_short(path)
+        cut_short = len(x) < announced or is_cut_short(path)
     if cut_short:
         raise AudioError(f"cut short or damaged: its header announces more than {len(x)} samples")
     if not np.isfinite(x).all():
@@ -266,8 +266,8 @@ def _mono(file: sf.SoundFile, frames: float = math.inf) -> Signal:
     return np.concatenate(blocks)
 
 
-def wav_is_cut_short(path: Path) -> bool:
-    """Whether a file is a wav file that announces more bytes than it has."""
+def is_cut_short(path: Path) -> bool:
+    """Whether a wav or AIFF file announces more bytes than it has."""
     with path.open("rb") as file:
         return announces_more(file.read(8), path.stat().st_size)
 

@@ -18,7 +18,7 @@ from data.audio import SAMPLE_RATE, AudioError
 from data.errors import FailedError, lacks_memory
 from data.files import digest_of, replacing, stamp_of
 from data.workers import as_finished, tidied_up, usable_cores
-from enhancement.audio_file import FileSource, write_like
+from enhancement.audio_file import FileSource, Writer
 from enhancement.journal import Journal
 from enhancement.model import Model, load
 from enhancement.recording import enhanced, survey
@@ -156,15 +156,22 @@ def _enhance(model: Model, job: Job, journal: Journal, shown: bool) -> list[str]
         _progress(job.source.name, found.total / SAMPLE_RATE, shown) as progress,
         replacing(job.target) as temporary,
     ):
-        blocks = enhanced(model.trained.network, source, found, model.windows, progress)
-        beyond = write_like(source, temporary, blocks)
+        written = Writer(
+            temporary, source.rate, source.channels, source.encoding, source.description
+        )
+        with written:
+            network = model.trained.network
+            for block in enhanced(network, source, found, model.windows, progress):
+                written.write(block)
         entry = journal.entry(job, made_by(model), temporary)
         if entry.stamp != before:
             raise AudioError("it changed while it was read")
         journal.note(entry)
     notes = found.notes(source.channels)
-    if beyond:
-        notes.append(f"{beyond} samples of the result were beyond full scale and are clipped")
+    if written.beyond:
+        notes.append(
+            f"{written.beyond} samples of the result were beyond full scale and are clipped"
+        )
     return notes
 
 

@@ -8,13 +8,11 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
-import soundfile as sf
 
 from data.audio import AudioError
-from enhancement.audio_file import FileSource
+from enhancement.audio_file import FileSource, Writer
 from enhancement.model import Model
 from enhancement.recording import Survey, enhanced, survey
 from enhancement.windows import Block
@@ -88,7 +86,7 @@ def work(
         yield Progress("Reading the recording", 0.0)
         found = survey(upload)
         noisy = Version("Noisy", out / "noisy.wav", out / "noisy.png")
-        with _Wav(noisy.sound, upload) as file:
+        with _wav(noisy.sound, upload) as file:
             for block in upload.blocks():
                 file.write(block)
         outcomes = []
@@ -125,8 +123,8 @@ def _enhanced_by(
     )
     started, frames = time.perf_counter(), 0
     with ExitStack() as stack:
-        clean_file = stack.enter_context(_Wav(clean.sound, upload))
-        removed_file = stack.enter_context(_Wav(removed.sound, upload))
+        clean_file = stack.enter_context(_wav(clean.sound, upload))
+        removed_file = stack.enter_context(_wav(removed.sound, upload))
         noisy = _Pieces(upload.blocks())
         for block in enhanced(model.trained.network, upload, found, model.windows):
             clean_file.write(block)
@@ -135,7 +133,7 @@ def _enhanced_by(
             share = (number + frames / found.frames) / count
             yield Progress(f"Enhancing by {label}", share)
     taken = time.perf_counter() - started
-    return Outcome(model, label, clean, removed, taken, clean_file.clipped)
+    return Outcome(model, label, clean, removed, taken, clean_file.beyond)
 
 
 class _Pieces:
@@ -159,30 +157,7 @@ class _Pieces:
         return whole[:, :frames]
 
 
-class _Wav:
-    """A wav file at the rate and with the channels of an upload, written in blocks (c, n)."""
-
-    def __init__(self, path: Path, like: Upload) -> None:
-        self._limited, self.clipped = like.subtype != "FLOAT", 0
-        kind = "WAV" if like.channels <= 2 else "WAVEX"
-        self._file = sf.SoundFile(path, "w", like.rate, like.channels, like.subtype, format=kind)
-
-    def __enter__(self) -> _Wav:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._file.close()
-
-    def write(self, block: Block) -> None:
-        """Raises: AudioError: it cannot be written (a full disk)."""
-        if self._limited:
-            self.clipped += int(np.count_nonzero(np.abs(block) > 1))
-        try:
-            self._file.write(np.ascontiguousarray(block.T))
-        except sf.LibsndfileError as error:
-            raise AudioError(f"its result cannot be written ({error.error_string})") from None
+def _wav(path: Path, like: Upload) -> Writer:
+    """A wav file at the rate and with the channels of an upload."""
+    kind = "WAV" if like.channels <= 2 else "WAVEX"
+    return Writer(path, like.rate, like.channels, (kind, like.subtype, "FILE"))

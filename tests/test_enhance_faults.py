@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -140,14 +141,13 @@ def test_a_recording_that_is_replaced_meanwhile(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = put(tmp_path / "a.wav")
-    made = batch.write_like
+    made = batch.enhanced
 
-    def then_replaced(source: FileSource, *rest: object) -> int:
-        beyond = made(source, *rest)  # type: ignore[arg-type]
+    def then_replaced(*arguments: Any) -> Iterator[np.ndarray]:
+        yield from made(*arguments)
         put(path, rate=8_000)
-        return beyond
 
-    monkeypatch.setattr(batch, "write_like", then_replaced)
+    monkeypatch.setattr(batch, "enhanced", then_replaced)
     (tmp_path / "out").mkdir()
     jobs = [Job(path, tmp_path / "out" / "a.wav")]
     model = load(run)
