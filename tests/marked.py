@@ -1,10 +1,35 @@
-"""Processes that a test has started, and those that these have, found by a mark they inherit."""
+"""Commands that a test starts and interrupts; processes, found by a mark that they inherit."""
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from subprocess import PIPE, Popen
+
+
+@contextmanager
+def started(
+    words: list[str], mark: dict[str, str], cwd: Path | None = None
+) -> Iterator[Popen[str]]:
+    """A command as in a terminal of its own, all that it says kept."""
+    # Whoever runs the tests in the background has them ignore Ctrl-C, and hands that on.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    with Popen(
+        words,
+        cwd=cwd,
+        env=os.environ | mark,
+        stdout=PIPE,
+        stderr=PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        yield process
 
 
 def new_mark() -> dict[str, str]:

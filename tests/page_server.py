@@ -19,6 +19,8 @@ import pytest
 from conftest import ROOT
 from saved_runs import save_run
 
+from page.store import Store
+
 # Runs app.py as it is, and keeps an account of whom it asks for what.
 _WATCHED = """
 import os, runpy, sys
@@ -32,6 +34,15 @@ sys.argv.pop(0)
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 API = "/gradio_api"
+
+
+@pytest.fixture
+def store() -> Iterator[Store]:
+    """A folder of uploads and results, which leaves nothing behind."""
+    store = Store()
+    yield store
+    store.close()
+    assert not store.folder.exists()
 
 
 @dataclass

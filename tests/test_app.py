@@ -35,14 +35,6 @@ def model(run: Path) -> Model:
     return load(run, "cpu")
 
 
-@pytest.fixture
-def store() -> Any:
-    store = Store()
-    yield store
-    store.close()
-    assert not store.folder.exists()
-
-
 def put(path: Path, x: np.ndarray, rate: int = 16000, subtype: str = "PCM_16") -> Path:
     sf.write(path, x, rate, subtype)
     return path

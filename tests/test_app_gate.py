@@ -25,14 +25,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_run(tmp_path_factory.mktemp("runs") / "abl3")
 
 
-@pytest.fixture
-def store() -> Any:
-    store = Store()
-    yield store
-    store.close()
-    assert not store.folder.exists()
-
-
 def answered(gate: Gate, method: str, path: str, *parts: bytes, **headers: str) -> tuple[int, bool]:
     """The status of a gate's answer; whether the application behind it was asked."""
     sent: list[Any] = []

@@ -1,4 +1,4 @@
-"""Bad recordings, full disks and interruptions: a message, and nothing half-written."""
+"""Bad recordings, full disks, lost processes: a message, and nothing half-written."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,9 @@ import numpy as np
 import pytest
 import soundfile as sf
 from conftest import ROOT
-from marked import alive, assert_none_left, new_mark
+from enhance_command import RATE, carried_out, command, files, put
 from recordings import sound
 from saved_runs import save_run
-from test_enhance import RATE, carried_out, files, put
 
 import enhance
 from enhancement import batch
@@ -26,11 +24,6 @@ from enhancement.audio_file import FileSource
 from enhancement.batch import enhance_all, select
 from enhancement.model import load
 from enhancement.targets import Job
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_run(tmp_path_factory.mktemp("model") / "run")
 
 
 def put_bad(folder: Path) -> dict[str, str]:
@@ -182,10 +175,6 @@ def test_a_lack_of_memory_is_one_files_matter(
     assert files(tmp_path / "out") == ["b.wav"]
 
 
-def command(run: Path, *words: object) -> list[str]:
-    return [sys.executable, str(ROOT / "enhance.py"), "--checkpoint", str(run), *map(str, words)]
-
-
 def test_a_full_disk(run: Path, tmp_path: Path) -> None:
     """Here, a limit on the size of a file: what fits is written, the rest is not begun twice."""
     put(tmp_path / "in" / "large.wav", rate=48_000)
@@ -208,47 +197,6 @@ def test_a_full_disk(run: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="looks at processes in /proc")
-@pytest.mark.parametrize("jobs", [1, 2])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_interrupted_it_leaves_nothing_half_written(
-    run: Path, tmp_path: Path, jobs: int, number: int
-) -> None:
-    """In the middle of files of minutes, each: at once, and what is done is kept.
-
-    Others wait for the workers, and it is not the repository that the command is given in.
-    """
-    put(tmp_path / "in" / "0.wav")
-    for name in ("1.wav", "2.wav", "3.wav", "4.wav", "5.wav"):
-        sf.write(tmp_path / "in" / name, np.tile(sound(10), 120), RATE)
-    mark = new_mark()
-    # Whoever runs the tests in the background has them ignore Ctrl-C, and hands that on.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    out = tmp_path / "out"
-    with subprocess.Popen(
-        command(run, tmp_path / "in", "-o", out, "--jobs", jobs),
-        cwd=tmp_path,
-        env=os.environ | mark,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        while len(list(out.glob(".*.partial"))) < jobs or not (out / "0.wav").exists():
-            assert process.poll() is None
-            time.sleep(0.02)
-        began = time.monotonic()
-        os.killpg(process.pid, number)
-        output, message = process.communicate(timeout=60)
-        assert time.monotonic() - began < 20  # minutes would be left to do
-    assert (process.returncode, output) == (130, "")
-    assert message == "enhance.py: interrupted; the same command goes on from here\n"
-    assert files(out) == ["0.wav"]
-    assert_none_left(mark)
-    assert not alive(mark)
-
-
-@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="looks at processes in /proc")
 def test_a_process_that_is_killed_costs_its_file_only(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -260,28 +208,6 @@ def test_a_process_that_is_killed_costs_its_file_only(
     assert "b.wav: its process died" in message
     assert "2 of 3 files enhanced" in message
     assert files(tmp_path / "out") == ["a.wav", "c.wav"]
-
-
-@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="looks at processes in /proc")
-def test_a_worker_without_work_ends_without_a_word(run: Path, tmp_path: Path) -> None:
-    """One of two processes has nothing left to do when all is interrupted."""
-    put(tmp_path / "in" / "0.wav")
-    sf.write(tmp_path / "in" / "1.wav", np.tile(sound(10), 120), RATE)
-    out = tmp_path / "out"
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    with subprocess.Popen(
-        command(run, tmp_path / "in", "-o", out, "--jobs", 2),
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        while not ((out / "0.wav").exists() and list(out.glob(".*.partial"))):
-            assert process.poll() is None
-            time.sleep(0.02)
-        time.sleep(0.5)
-        os.killpg(process.pid, signal.SIGINT)
-        message = process.communicate(timeout=60)[1]
-    assert message == "enhance.py: interrupted; the same command goes on from here\n"
 
 
 def test_a_model_that_goes_away_is_a_message(
@@ -322,17 +248,8 @@ def test_memory_does_not_grow_with_length(run: Path, tmp_path: Path) -> None:
         with sf.SoundFile(path, "w", RATE, 1) as file:
             for _ in range(minutes):
                 file.write(sound(60))
-        words = [
-            sys.executable,
-            "-c",
-            told,
-            str(path),
-            "-o",
-            str(tmp_path),
-            "--checkpoint",
-            str(run),
-        ]
-        words[-3] = str(tmp_path / "out")
+        out = str(tmp_path / "out")
+        words = [sys.executable, "-c", told, str(path), "-o", out, "--checkpoint", str(run)]
         result = subprocess.run(
             words, cwd=ROOT, capture_output=True, text=True, check=True, timeout=1800
         )

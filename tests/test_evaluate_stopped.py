@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from marked import alive, assert_none_left, has_loaded, new_mark
+from marked import alive, assert_none_left, has_loaded, new_mark, started
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="looks at processes in /proc")
@@ -26,16 +25,7 @@ def test_interrupted_scoring_ends_at_once_and_leaves_nothing(
     words = [sys.executable, str(ROOT / "evaluate.py"), "--clean", str(tmp_path)]
     words += ["--enhanced", str(tmp_path), "--out", str(tmp_path / "out"), "--workers", "1"]
     mark = new_mark()
-    # Whoever runs the tests in the background has them ignore Ctrl-C, and hands that on.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    with subprocess.Popen(
-        words,
-        env=os.environ | mark,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as process:
+    with started(words, mark) as process:
         while not any(has_loaded(each, "cypesq") for each in alive(mark) - {process.pid}):
             assert process.poll() is None
             time.sleep(0.05)
