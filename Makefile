@@ -48,6 +48,7 @@ bench: .venv/development
 	$(BIN)/python -m benchmarks.claims
 	$(BIN)/python -m benchmarks.evaluation
 	$(BIN)/python -m benchmarks.loader
+	$(BIN)/python -m benchmarks.export
 
 # What a GPU gains and takes, as docs/gpu.md. One that fails leaves the others their turn, and keeps on
 # the page what it found before on the same GPU. By estimate, on an H100: the scan 1 minute, a step 2,

@@ -24,12 +24,12 @@ from tempfile import TemporaryFile
 from typing import Any
 
 from bandsplit.cost import measure_cost
-from bandsplit.enhancing import enhance_files
 from data.console import say, show
 from data.errors import DataError
 from data.files import is_within, remove_partials, write_text
 from data.listing import find_recordings, list_pairs, pair_up
 from data.workers import end_children, stop_by_signals
+from enhancement.whole import enhance_files
 from evaluation.analysis import AnalysisError, analyse, choose_baseline
 from evaluation.command import check_usage, parser
 from evaluation.models import NOISY, System, models_of, names_of, without_gain

@@ -37,6 +37,11 @@ class BandSplitNet(nn.Module):
         self.layers = layers
         self.decoder = decoder
 
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(self.parameters()).device
+
     def forward(self, noisy: Tensor, scale: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Noisy waveforms (b, s), s >= 1, to enhanced ones (b, s) and their spectrum (b, f, t).
 

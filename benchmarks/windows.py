@@ -13,17 +13,18 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from bandsplit.net import BandSplitNet, loudness
+from bandsplit.net import BandSplitNet
 from benchmarks.results import described, markdown, save, where
 from data.audio import SAMPLE_RATE, Signal
-from enhancement.windows import Windows, overlapped
+from enhancement.model import Model
+from enhancement.windows import Windows
 from evaluation.metrics import MetricError, pesq_wb
 from training.sources import make_datasets
 from training.trained import Trained, load_trained
@@ -67,7 +68,7 @@ def main() -> None:
     for run in options.runs:
         trained = load_trained(run)
         recordings = long_recordings(trained, options.seconds, options.recordings)
-        rows = measured(trained.network, recordings, options)
+        rows = measured(trained, recordings, options)
         result["runs"][run.name] = {
             "network": trained.config.name,
             "step": trained.step,
@@ -100,17 +101,18 @@ def long_recordings(trained: Trained, seconds: float, count: int) -> list[Long]:
 
 
 def measured(
-    network: BandSplitNet, recordings: Sequence[Long], options: argparse.Namespace
+    trained: Trained, recordings: Sequence[Long], options: argparse.Namespace
 ) -> list[dict[str, float | str]]:
     """A row for each way to cut."""
+    network = trained.network
     ways: dict[str, Callable[[Signal], Signal]] = {}
     extra: dict[str, float] = {}
     for context in options.contexts:
         windows = Windows(options.step + 2 * context + options.fade, context, options.fade)
         name = f"{context:g} s"
-        ways[name] = lambda x, windows=windows: by_windows(network, x, windows)  # type: ignore[misc]
+        ways[name] = partial(Model(name, trained, windows), sample_rate=SAMPLE_RATE)
         extra[name] = windows.overlap / windows.step
-    ways[HARD], extra[HARD] = lambda x: cut_hard(network, x, options.step), 0.0
+    ways[HARD], extra[HARD] = partial(cut_hard, network, seconds=options.step), 0.0
     found: dict[str, list[tuple[float, list[float]]]] = {name: [] for name in ways}
     for recording in recordings:
         whole = enhance(network, recording.noisy)
@@ -133,20 +135,9 @@ def measured(
     ]
 
 
-def enhance(network: BandSplitNet, x: Signal, scale: float | None = None) -> Signal:
+def enhance(network: BandSplitNet, x: Signal) -> Signal:
     """A signal, whole."""
-    given = None if scale is None else torch.tensor([[scale]])
-    return network.enhance(torch.from_numpy(x)[None], given)[0].numpy()
-
-
-def by_windows(network: BandSplitNet, x: Signal, windows: Windows) -> Signal:
-    """As `enhancement` does it."""
-    scale = float(loudness(torch.from_numpy(x)[None]))
-
-    def window(piece: NDArray) -> NDArray:
-        return enhance(network, np.ascontiguousarray(piece[0]), scale)[None]
-
-    return np.concatenate(list(overlapped([x[None]], window, len(x), windows)), axis=1)[0]
+    return network.enhance(torch.from_numpy(x)[None])[0].numpy()
 
 
 def cut_hard(network: BandSplitNet, x: Signal, seconds: float) -> Signal:

@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from bandsplit.enhancing import code_digest
 from data.audio import SAMPLE_RATE, AudioError
 from data.errors import FailedError, lacks_memory
 from data.files import digest_of, replacing, stamp_of
@@ -23,6 +22,7 @@ from enhancement.journal import Journal
 from enhancement.model import Model, load
 from enhancement.recording import enhanced, survey
 from enhancement.targets import Job
+from enhancement.whole import code_digest
 from training.checkpoint import CheckpointError
 from training.config import ConfigError
 

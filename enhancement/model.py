@@ -41,7 +41,7 @@ class Model:
     @property
     def device(self) -> torch.device:
         """Where the network is."""
-        return next(self.trained.network.parameters()).device
+        return self.trained.network.device
 
     def __call__(self, x: Samples, sample_rate: int) -> Samples:
         """The enhanced signal: of the same shape, rate, kind, dtype and device.

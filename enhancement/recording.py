@@ -120,12 +120,13 @@ def enhanced(
     Raises:
         AudioError: the source has changed since it was looked over, or the network overflows.
     """
-    device = next(network.parameters()).device
 
     def enhance(window: Block) -> Block:
         rows = []
         for signal, loudness in zip(window, found.loudness, strict=True):
-            noisy, scale = (torch.from_numpy(x[None]).to(device) for x in (signal, loudness))
+            noisy, scale = (
+                torch.from_numpy(x[None]).to(network.device) for x in (signal, loudness)
+            )
             rows.append(network.enhance(noisy, scale)[0].cpu().numpy())
         clean = np.stack(rows)
         if not np.isfinite(clean).all():

@@ -34,7 +34,7 @@ ALLOWED = {
     "training": {"bandsplit", "data", "evaluation"},
     "baseline": {"bandsplit", "training"},
     **{name: {"bandsplit", "real_mamba_optimized", "training"} for name in ABLATIONS},
-    "evaluate": {"bandsplit", "data", "evaluation", "training"},
+    "evaluate": {"bandsplit", "data", "enhancement", "evaluation", "training"},
     "enhancement": {"bandsplit", "data", "training"},
     "enhance": {"data", "enhancement", "training"},
     "page": {"bandsplit", "data", "enhancement", "evaluation", "training"},

@@ -36,7 +36,7 @@ class Untouched(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.device = nn.Parameter(torch.zeros(1))
+        self.device = torch.device("cpu")
         self.scales: set[float] = set()
 
     def enhance(self, noisy: Tensor, scale: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ def test_rows_are_differences_to_the_whole(
 ) -> None:
     monkeypatch.setattr(windows, "_pesq", lambda clean, y: float(np.sqrt(np.mean(y**2))))
     options = Namespace(contexts=[0, 0.2, 50], step=1.0, fade=0.048)
-    rows = measured(trained.network, long_recordings(trained, 4.0, 1), options)
+    rows = measured(trained, long_recordings(trained, 4.0, 1), options)
     none, some, whole, hard = rows
     # A context beyond the recording's ends makes the first window all of it.
     assert whole["residual"] == pytest.approx(-200)

@@ -45,7 +45,7 @@ def enhance_files(
     Raises:
         DataError: a file cannot be written, or another program's is where it should be.
     """
-    device = next(network.parameters()).device
+    device = network.device
     made: dict[str, Path | str] = {}
     for name, source in tqdm(
         noisy.items(), desc=f"enhancing by {title}", unit="file", disable=None

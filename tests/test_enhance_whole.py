@@ -14,10 +14,10 @@ from recordings import put
 from torch import Tensor
 
 from abl3.mbs_net import MBSNet
-from bandsplit import enhancing
-from bandsplit.enhancing import enhance_files
 from data.audio import described, read, write
 from data.errors import DataError
+from enhancement import whole
+from enhancement.whole import enhance_files
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_what_is_there_is_not_made_again(tmp_path: Path):
     for change in ("code", "package", "backend"):
         with pytest.MonkeyPatch.context() as patch:
             if change == "code":
-                patch.setattr(enhancing, "code_digest", lambda: "other code")
+                patch.setattr(whole, "code_digest", lambda: "other code")
             elif change == "package":
                 patch.setattr(torch, "__version__", "2.14.0")
             else:
@@ -80,8 +80,8 @@ def test_what_is_there_is_not_made_again(tmp_path: Path):
 
 def test_the_code_that_counts_is_that_of_the_networks(monkeypatch: pytest.MonkeyPatch):
     seen: list[Path] = []
-    monkeypatch.setattr(enhancing, "digest_of", lambda paths: seen.extend(paths) or "x")
-    enhancing.code_digest.__wrapped__()
+    monkeypatch.setattr(whole, "digest_of", lambda paths: seen.extend(paths) or "x")
+    whole.code_digest.__wrapped__()
     names = {path.relative_to(ROOT).as_posix() for path in seen}
     assert {"real_mamba_optimized.py", "abl3/mamba.py", "baseline/bsrnn.py", "bandsplit/stft.py",
             "scan/cpu_kernels.py", "data/audio.py"} <= names  # fmt: skip
