@@ -37,7 +37,7 @@ test-gpu: .venv/development
 
 # The scan against the best others, with the sequential loop, a training step of every network, what
 # PESQ labels cost, how cost grows with length, what the design choices save, how fast files are scored
-# and training examples come: about an hour on 2 cores.
+# and training examples come, PyTorch against onnxruntime: about an hour on 2 cores.
 bench: .venv/development
 	$(BIN)/python -m benchmarks.scan --loop
 	$(BIN)/python -m benchmarks.scan --crossovers
