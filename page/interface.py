@@ -21,6 +21,8 @@ TITLE = "BS-BiMamba"
 WAITING = 8  # requests that may wait for the one that is being worked on
 _FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 _FIXED_FONTS = ("ui-monospace", "Menlo", "Consolas", "monospace")
+# For the page itself: a button, and whether it can be pressed for a value.
+_ENABLED_BY = "value => ({__type__: 'update', interactive: Boolean(value)})"
 log = logging.getLogger("page")
 
 Shown = tuple[Any, Any]  # what is said, and the results; None: nothing
@@ -93,10 +95,19 @@ def interface(models: Mapping[str, Model], store: Store) -> Any:
             with gr.Column(min_width=280):
                 chosen = gr.CheckboxGroup(labels, value=labels[:1], label="Models")
                 with gr.Row():
-                    go = gr.Button("Enhance", variant="primary", min_width=120, elem_id="enhance")
+                    go = gr.Button(
+                        "Enhance",
+                        variant="primary",
+                        min_width=120,
+                        elem_id="enhance",
+                        interactive=False,
+                    )
                     stop = gr.Button("Stop", min_width=120, elem_id="stop")
                 status = gr.HTML(js_on_load=None)
         results = gr.HTML(js_on_load=None)
+        # What was recorded can be played before it has been uploaded. Only then is there anything
+        # to enhance.
+        recording.change(None, recording, go, js=_ENABLED_BY)
         running = go.click(
             run, [recording, chosen], [status, results], concurrency_limit=1, show_progress="hidden"
         )

@@ -179,10 +179,13 @@ def test_a_file_name_is_text(tab: Any, tmp_path: Path):
     assert tab.locator("img[src=x]").count() == 0
 
 
-def test_without_a_recording_it_asks_for_one(tab: Any):
-    tab.locator("#enhance").click()
-    tab.locator(".fault").wait_for()
-    assert "Upload a recording first" in tab.locator(".fault").inner_text()
+def test_only_a_recording_that_has_arrived_can_be_enhanced(tab: Any, recording: Path):
+    button = tab.locator("#enhance")
+    assert button.is_disabled()
+    tab.locator(UPLOAD).set_input_files(recording)
+    tab.locator("#enhance:enabled").wait_for()
+    tab.get_by_label("Clear").click()
+    tab.locator("#enhance:disabled").wait_for()
 
 
 def test_a_microphone_can_be_used(tab: Any, served: Served):
