@@ -31,6 +31,7 @@ test: check
 
 test-slow: .venv/development
 	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m hypothesis --hypothesis-profile search
 
 test-gpu: .venv/development
 	$(BIN)/python -m pytest -m gpu

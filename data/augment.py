@@ -21,7 +21,7 @@ from data.audio import SAMPLE_RATE
 from data.errors import DataError
 from data.noises import babble
 from data.rooms import Room, reverberate
-from data.sound import Signal
+from data.sound import Signal, drawn_between
 
 # A piece may hold a pause only; its noise is not made louder or softer than this to reach an SNR.
 _MOST_GAIN_DB = 20.0
@@ -109,8 +109,8 @@ class Drawn:
     def __init__(self, settings: Augment, rng: np.random.Generator, frames: int) -> None:
         def draw(probability: float, low: float, high: float) -> float | None:
             # Both numbers are drawn in any case: one slot's probability decides no other's fate.
-            used, value = rng.random() < probability, rng.uniform(low, high)
-            return float(value) if used else None
+            used, value = rng.random() < probability, drawn_between(rng, low, high)
+            return value if used else None
 
         speed = draw(settings.speed, *settings.speed_by)
         self._decay = draw(settings.room, *settings.room_decay)

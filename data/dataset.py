@@ -22,6 +22,7 @@ from data.audio import SAMPLE_RATE, Signal
 from data.augment import Augment, Drawn
 from data.corpus import Pair, Recording
 from data.samples import Samples
+from data.sound import drawn_between
 
 Key = tuple[int, int]  # epoch, index
 # What a generator is for; 2 is `data.loading`'s, for the order.
@@ -200,7 +201,10 @@ class MixDataset(SpeechDataset):
         rng = np.random.default_rng([self.seed, *stream, index])
         speech = self.clean[index]
         noise = self.noise[rng.integers(len(self.noise))]
-        snr = self.levels[index % len(self.levels)] if self.levels else rng.uniform(*self.snr_db)
+        if self.levels:
+            snr = self.levels[index % len(self.levels)]
+        else:
+            snr = drawn_between(rng, *self.snr_db)
         length = speech.info.frames
         start = int(rng.integers(max(0, length - frames) + 1)) if frames else 0
         frames = frames or min(length, self.limit or length)

@@ -26,6 +26,11 @@ def bed(rng: np.random.Generator, samples: int, rate: int, knee: float, slope: f
     return shaped(rng, samples, rate, lambda f: 1 / (1 + (f / knee) ** slope))
 
 
+def drawn_between(rng: np.random.Generator, low: float, high: float) -> float:
+    """A number between two. NumPy takes -0.0 for less than 0.0, and refuses such a range."""
+    return float(rng.uniform(low, high + 0.0))
+
+
 def unit_rms(signal: Signal) -> Signal:
     """`signal` scaled to an RMS of 1. Raises ValueError if it is silent."""
     rms = np.sqrt(np.mean(signal**2)) if len(signal) else 0.0
@@ -89,9 +94,16 @@ def drift(rng: np.random.Generator, samples: int, rate: int, hertz: float) -> Si
 
 
 def mixed(rng: np.random.Generator, parts: Sequence[tuple[Signal, float, float]]) -> Signal:
-    """The sum of signals, each at a level drawn between two numbers of dB; unit RMS."""
-    total = sum(10 ** (rng.uniform(low, high) / 20) * unit_rms(part) for part, low, high in parts)
-    return unit_rms(np.asarray(total))
+    """The sum of signals, each at a level drawn between two numbers of dB; unit RMS.
+
+    Silent ones, like a clock between two of its ticks, have no level and add nothing.
+    """
+    total = np.zeros(len(parts[0][0]))
+    for part, low, high in parts:
+        gain = 10 ** (rng.uniform(low, high) / 20)
+        if part.any():
+            total += gain * unit_rms(part)
+    return unit_rms(total)
 
 
 def crowd(

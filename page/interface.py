@@ -53,7 +53,8 @@ def answers(
     except AudioError as error:
         yield markup.fault(f"{name}: {error}."), ""
     except OSError as error:
-        log.warning("%s: %s", error.filename, error.strerror)
+        if not store.closed:
+            log.warning("%s: %s", error.filename, error.strerror)
         yield markup.fault(f"{name}: the server's disk failed ({error.strerror})."), ""
     except (MemoryError, RuntimeError) as error:  # PyTorch's own is a RuntimeError
         if not lacks_memory(error):
@@ -105,12 +106,11 @@ def interface(models: Mapping[str, Model], store: Store) -> Any:
                     stop = gr.Button("Stop", min_width=120, elem_id="stop")
                 status = gr.HTML(js_on_load=None)
         results = gr.HTML(js_on_load=None)
-        # What was recorded can be played before it has been uploaded. Only then is there anything
-        # to enhance.
-        recording.change(None, recording, go, js=_ENABLED_BY)
         running = go.click(
             run, [recording, chosen], [status, results], concurrency_limit=1, show_progress="hidden"
         )
+        # What was recorded can be played before it has been uploaded, but not yet be enhanced.
+        recording.change(None, recording, go, js=_ENABLED_BY)
         stop.click(None, cancels=[running])
         # By the page itself: a request for it would have to wait with the others.
         stop.click(None, outputs=status, js=f"() => {json.dumps(markup.status('Stopped.'))}")

@@ -22,6 +22,7 @@ class Store:
     Attributes:
         folder: it. Everything in it that is older than `KEPT_MINUTES` is removed.
         results: what can be asked for by an address that cannot be guessed.
+        closed: whether everything in it has been removed; what is written then comes to nothing.
     """
 
     def __init__(self) -> None:
@@ -29,6 +30,7 @@ class Store:
         self.uploads = self.folder / "uploads"
         self.uploads.mkdir()
         self.results: dict[str, tuple[Path, str]] = {}
+        self.closed = False
 
     def place(self) -> Path:
         """A folder for results, not made yet."""
@@ -75,7 +77,8 @@ class Store:
         threading.Thread(target=sweeping, daemon=True).start()
 
     def close(self) -> None:
-        """Remove everything."""
+        """Remove everything, under the hands of whoever still writes there."""
+        self.closed = True
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

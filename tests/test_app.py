@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from enhancement.audio_file import FileSource
 from enhancement.model import Model, load
 from evaluation.spectrogram import levels
 from page import markup, models, upload, work
+from page.interface import answers
 from page.pictures import drawn, powers
 from page.store import Store, names_of
 from page.upload import Upload
@@ -232,3 +234,25 @@ def test_old_files_go(store: Store, tmp_path: Path):
     assert address.removeprefix("/results/") not in store.results
     assert store.uploads.is_dir()
     assert not store.full()
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_disk_that_fails_is_reported_unless_the_page_is_ending(
+    closed: bool,
+    tmp_path: Path,
+    model: Model,
+    store: Store,
+    caplog: pytest.LogCaptureFixture,
+):
+    """When it ends its folder is removed, whoever writes there."""
+    noisy = put(tmp_path / "noisy.wav", sound(1.0))
+    states = answers(str(noisy), ["abl3"], {"abl3": model}, store)
+    next(states)
+    if closed:
+        store.close()
+    else:
+        shutil.rmtree(store.folder)
+    *_, (said, shown) = states
+    assert "disk failed (No such file or directory)" in said
+    assert shown == ""
+    assert bool(caplog.messages) is not closed

@@ -185,6 +185,12 @@ def test_numbers_of_talkers_and_speeds():
     assert 17500 < max(rates) <= 17600
 
 
+def test_minus_zero_may_end_a_range():
+    slots = drawn(gain=1.0, gain_db=(0.0, -0.0))
+    clean, _ = slots.apply(*[np.ones(slots.source_frames, np.float32)] * 2, talk)
+    assert np.array_equal(clean, np.ones_like(clean))
+
+
 @pytest.mark.parametrize("speed", [1.0000625, 1.1, 0.9123, 1.99])
 def test_enough_is_read_for_a_change_of_speed(speed: float):
     slots = drawn(speed=1.0, speed_by=(speed, speed))

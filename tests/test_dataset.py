@@ -148,6 +148,7 @@ def test_the_documented_snr_holds_for_whole_files(tmp_path: Path):
     levels = (2.5, 7.5, 12.5)
     for dataset, expected in (
         (MixDataset(clean, noise, 0, (4, 4), None), [4, 4, 4, 4]),
+        (MixDataset(clean, noise, 0, (0.0, -0.0), None), [0, 0, 0, 0]),
         (MixDataset(clean, noise, 0, (0, 0), None, levels=levels), [2.5, 7.5, 12.5, 2.5]),
     ):
         for number, snr in enumerate(expected):

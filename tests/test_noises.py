@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import median_filter
 from scipy.signal import welch
@@ -75,6 +75,7 @@ def test_noise_is_finite_normalised_and_its_seed_s_own(name: str, seed: int):
 
 
 @settings(max_examples=25, deadline=None)
+@example("living", 8000, 16000)  # between two ticks of the clock
 @given(st.sampled_from(list(NOISES)), st.integers(8000, 40000), st.sampled_from([8000, 16000]))
 def test_noise_has_any_length_and_rate(name: str, samples: int, rate: int):
     noise = make(name, 3, samples, rate)
