@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scan_cases import (
     NAMES,
@@ -42,6 +42,7 @@ def test_outputs_and_gradients(
 
 
 @settings(max_examples=40, deadline=None)
+@example(1, 4, 1, 9, 1, True, set(), "chunked")  # gradients that nearly cancel
 @given(
     b=st.integers(1, 3),
     length=st.integers(1, 40),
