@@ -145,7 +145,8 @@ def test_it_fits_a_phone_and_can_be_read_by_night(tab: Any, recording: Path):
         tab.wait_for_function(
             f"document.body.classList.contains('dark') === {str(scheme == 'dark').lower()}"
         )
-        tab.wait_for_timeout(300)  # colours change slowly
+        # Colours change slowly.
+        tab.wait_for_function("document.getAnimations().every(x => x.playState !== 'running')")
         paper = luminance(tab.evaluate("getComputedStyle(document.body).backgroundColor"))
         assert (paper < 0.1) == (scheme == "dark")
         for selector in (".intro h1", ".intro li", ".limits", ".facts", ".ticks", ".download"):

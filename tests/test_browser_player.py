@@ -67,8 +67,7 @@ def test_by_keyboard(page: Any):
     page.keyboard.press(" ")
     assert page.evaluate("players.map(each => each.playing)") == [False] * 4
     assert page.evaluate("players[0].heard") == "0"
-    page.wait_for_timeout(300)  # it scrolls
-    assert page.evaluate("scrollY") > 100
+    until(page, "scrollY > 100")
     # All that a player has can be reached and used.
     page.locator(f"{FIRST} .play").focus()
     page.keyboard.press(" ")
