@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,7 +115,8 @@ class Served:
         return [line for line in self.account.read_text().splitlines() if line not in own]
 
 
-def start(folder: Path, *arguments: str, **variables: str) -> Served:
+@contextmanager
+def serving(folder: Path, *arguments: str, **variables: str) -> Iterator[Served]:
     """Start it on a free port, in whose place its message tells the one that it has."""
     account = folder / "connections"
     temporary = folder / "tmp"
@@ -129,16 +131,24 @@ def start(folder: Path, *arguments: str, **variables: str) -> Served:
         text=True,
         env=environment,
     )
+    try:
+        port = _announced(process)
+        (made,) = temporary.glob("bs-bimamba-page-*")
+        served = Served(process, port, made, account)
+        _wait_for(served)
+        yield served
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def _announced(process: subprocess.Popen[str]) -> int:
     assert process.stderr is not None
     said = ""
     for line in process.stderr:
         said += line
         if "(Ctrl-C" in line:
-            port = int(line.partition(" (")[0].rpartition(":")[2])
-            (made,) = temporary.glob("bs-bimamba-page-*")
-            served = Served(process, port, made, account)
-            _wait_for(served)
-            return served
+            return int(line.partition(" (")[0].rpartition(":")[2])
     raise AssertionError(f"it did not start: {said}")
 
 
@@ -167,8 +177,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         pytest.skip("gradio (requirements-demo.txt) is not installed")
     folder = tmp_path_factory.mktemp("served")
     runs = [save_run(folder / name, seed) for seed, name in enumerate(("small", "other"))]
-    served = start(folder, *map(str, runs))
-    try:
+    with serving(folder, *map(str, runs)) as served:
         yield served
         assert served.connections() == []
         status, errors, _ = end(served, signal.SIGTERM)
@@ -176,6 +185,3 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         # Of a choice that is none, Gradio tells the terminal.
         assert errors.count("Traceback") == errors.count("not in the list of choices"), errors
         assert not served.folder.exists()
-    finally:
-        served.process.kill()
-        served.process.communicate()

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile as sf
-from page_server import API, Served, end, start
+from page_server import API, Served, end, serving
 from recordings import sound
 from saved_runs import save_run
 
@@ -272,12 +272,12 @@ def test_it_ends_at_once_and_leaves_nothing(served: Served, tmp_path: Path):
     """Also while it is working, and while somebody has the page open."""
     # Settings of Gradio's that would open it are not looked at.
     opened = {"GRADIO_ALLOWED_PATHS": "/", "GRADIO_SHARE": "True", "GRADIO_SERVER_NAME": "0.0.0.0"}
-    own = start(tmp_path, str(save_run(tmp_path / "run")), **opened)
-    assert own.ask("GET", f"{API}/file=/etc/passwd")[0] == 403
-    _, path = own.upload("long.wav", wav(np.tile(SPOKEN, 590)))
-    assert own.join(path, ["run"], "ended")[0] == 200
-    until(lambda: own.results)
-    status, errors, seconds = end(own)
+    with serving(tmp_path, str(save_run(tmp_path / "run")), **opened) as own:
+        assert own.ask("GET", f"{API}/file=/etc/passwd")[0] == 403
+        _, path = own.upload("long.wav", wav(np.tile(SPOKEN, 590)))
+        assert own.join(path, ["run"], "ended")[0] == 200
+        until(lambda: own.results)
+        status, errors, seconds = end(own)
     assert (status, errors) == (0, "")
     assert seconds < 2
     assert not own.folder.exists()
