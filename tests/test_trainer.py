@@ -6,6 +6,7 @@ import copy
 import math
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,35 @@ def test_the_rate_decays_by_epochs_for_both_players(make: Callable[..., Trainer]
             assert [group["lr"] for group in optimizer.param_groups] == pytest.approx(
                 [rate] * len(optimizer.param_groups)
             )
+
+
+def test_a_run_ends_where_its_rate_has_come_down(make: Callable[..., Trainer]) -> None:
+    """In the middle of an epoch, too: what it has come to by then is validated."""
+    ending = {
+        "optim": Optim(cooldown=(1, STEPS + 1)),
+        "run": Run(workers=0, log_every=1, epochs=4),
+    }
+    trainer = make(**ending)
+    assert not trainer.fit()
+    assert (trainer.step, trainer.validated) == (STEPS + 1, 2)
+    lines = metrics(trainer.folder)
+    rates = [line["train"]["learning_rate"] for line in lines if "train" in line]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] > 0
+    assert [line["step"] for line in lines if "valid" in line] == [STEPS, STEPS + 1]
+    trainer.close()
+    again = make(**ending)
+    assert not again.fit()
+    assert (again.step, again.validated) == (STEPS + 1, 2)
+    assert len(metrics(again.folder)) == len(lines)
+
+
+def test_a_deadline_stops_between_two_steps(make: Callable[..., Trainer]) -> None:
+    trainer = make()
+    assert trainer.fit(deadline=time.monotonic())
+    assert trainer.step == 1
+    trainer.close()
+    assert make().step == 1
 
 
 def test_validation_scores_what_the_average_makes_of_the_noisy(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -43,9 +45,9 @@ def main(
 ) -> None:
     """Train `network` as `config` and the command line say; ends the process with its status.
 
-    Status 0: trained, as far as was asked for. 75: stopped by SIGINT, SIGTERM, SIGUSR1 or SIGHUP,
-    and saved; the same command goes on. 130: stopped by a second Ctrl-C, without saving. 1:
-    training failed. 2: something is wrong with the command line, the data or the run folder. A
+    Status 0: trained, as far as was asked for. 75: stopped by SIGINT, SIGTERM, SIGUSR1, SIGHUP or
+    --minutes, and saved; the same command goes on. 130: stopped by a second Ctrl-C, without saving.
+    1: training failed. 2: something is wrong with the command line, the data or the run folder. A
     message on stderr says what.
 
     Args:
@@ -53,6 +55,7 @@ def main(
         presets: further networks and configurations, for `--preset NAME`.
         arguments: in place of `sys.argv[1:]`.
     """
+    started = time.monotonic()
     quiet_ends(sys.stderr)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     options = _parser(config.name, presets or {}).parse_args(arguments)
@@ -66,7 +69,8 @@ def main(
             if options.preset is not None:
                 network, config = _preset(presets or {}, options.preset)
             config = _configure(network, config, options)
-            stopped = _train(network, config, options, world)
+            deadline = started + 60 * (math.inf if options.minutes is None else options.minutes)
+            stopped = _train(network, config, options, world, deadline)
     except (ConfigError, DataError, CheckpointError) as error:
         _fail(2, error)
     except (TrainingError, LostError) as error:
@@ -91,11 +95,17 @@ def main(
 
 
 def _train(
-    network: type[BandSplitNet], config: Config, options: argparse.Namespace, world: World
+    network: type[BandSplitNet],
+    config: Config,
+    options: argparse.Namespace,
+    world: World,
+    deadline: float,
 ) -> bool:
-    """Train; whether that was stopped by a signal."""
+    """Train; whether that was stopped by a signal, or by the deadline."""
     if options.max_steps is not None and options.max_steps < 1:
         raise ConfigError(f"--max-steps is {options.max_steps}, expected at least 1")
+    if options.minutes is not None and not options.minutes > 0:
+        raise ConfigError(f"--minutes is {options.minutes}, expected more than 0")
     folder = _run_folder(config, options)
     with world.one_first():  # what it finds out of the files, the others read from its index
         train, valid = make_datasets(config, options.skip_bad)
@@ -106,7 +116,7 @@ def _train(
         raise ConfigError(f"{error.filename or folder}: {error.strerror or error}") from None
     try:
         with session(trainer, network):
-            stopped = trainer.fit(options.max_steps)
+            stopped = trainer.fit(options.max_steps, deadline)
         sum_up(trainer, stopped)
         return stopped
     except OSError as error:
@@ -181,7 +191,7 @@ def _parser(name: str, presets: Mapping[str, Preset]) -> argparse.ArgumentParser
         prog="train.py",
         description=f"Train {name}. Run again with the same arguments to go on where it stopped.",
         epilog="Without --data, --mix or --synthetic, data/voicebank_demand is trained on. Exit "
-        "status: 0 done, 75 stopped by a signal and saved, 1 failed, 2 wrong input.",
+        "status: 0 done, 75 stopped by a signal or --minutes and saved, 1 failed, 2 wrong input.",
         allow_abbrev=False,
     )
     source = parser.add_mutually_exclusive_group()
@@ -208,6 +218,9 @@ def _parser(name: str, presets: Mapping[str, Preset]) -> argparse.ArgumentParser
     parser.add_argument("--fresh", action="store_true", help="clear the run folder first")
     parser.add_argument("--epochs", type=int, metavar="N")
     parser.add_argument("--max-steps", type=int, metavar="N", help="stop there, whatever the epoch")
+    parser.add_argument(
+        "--minutes", type=float, metavar="M", help="save and stop then; the same command goes on"
+    )
     parser.add_argument(
         "--batch-size", type=int, metavar="N", help="crops of a step, over all processes"
     )

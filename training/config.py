@@ -52,13 +52,15 @@ class Loss:
 class Optim:
     """The generator's optimizer; the adversary uses the same."""
 
-    algorithm: str = "adamw"  # or "adam"
+    algorithm: str = "adamw"  # or "adam", or "muon" for the matrices and "adamw" for the rest
     learning_rate: float = 5e-4
     beta1: float = 0.8
     beta2: float = 0.99
     weight_decay: float = 0.01  # of "adamw"
     decay: float = 0.99  # of the learning rate, by this factor
     decay_every: int = 1  # epochs
+    warmup_steps: int = 0  # in which the rate rises from 0
+    cooldown: tuple[int, int] = (0, 0)  # it falls from this step on, to 0 at that; then all ends
     clip_norm: float = 5.0
     ema_decay: float = 0.999
     skips_in_a_row: int = (
@@ -68,11 +70,18 @@ class Optim:
     rollback_decay: float = 0.5  # of the learning rate, with each
 
     def __post_init__(self) -> None:
-        require(self.algorithm in ("adam", "adamw"), "optim.algorithm is not adam or adamw")
+        known = ("adam", "adamw", "muon")
+        require(self.algorithm in known, f"optim.algorithm is not {' or '.join(known)}")
         require(0 < self.learning_rate <= 1, "optim.learning_rate must be above 0 and at most 1")
         require(0 <= self.weight_decay <= 1, "optim.weight_decay must be in [0, 1]")
         require(0 < self.decay <= 1, "optim.decay must be in (0, 1]")
         require(self.decay_every >= 1, "optim.decay_every must be at least 1 epoch")
+        require(self.warmup_steps >= 0, "optim.warmup_steps must be at least 0")
+        require(
+            self.cooldown == (0, 0)
+            or (len(self.cooldown) == 2 and 0 <= self.cooldown[0] < self.cooldown[1]),
+            "optim.cooldown must be a first and a last step, as in (8000, 10000), or (0, 0)",
+        )
         require(self.clip_norm > 0, "optim.clip_norm must be above 0")
         for name in ("beta1", "beta2", "ema_decay"):
             require(0 <= getattr(self, name) < 1, f"optim.{name} must be in [0, 1)")

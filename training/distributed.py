@@ -21,6 +21,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from data.workers import usable_cores
 from training.config import ConfigError
 from training.watch import Watch
 
@@ -63,6 +64,10 @@ class World:
     def share(self, count: int) -> slice:
         """This process' part of `count` items: consecutive, and as long as any other's but one."""
         return slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)
+
+    def spare_cores(self) -> int:
+        """Cores of this machine for each process' PESQ workers, when one is left to compute."""
+        return max(1, (usable_cores() - 1) // self.local_size)
 
     def add_up(self, tensors: Sequence[Tensor]) -> None:
         """Replace every tensor by its sum over all processes; all of one dtype and device."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -24,8 +25,10 @@ class Interrupted(BaseException):
 
 
 @contextmanager
-def stop_on_signal() -> Iterator[Callable[[], bool]]:
+def stop_on_signal(deadline: float = math.inf) -> Iterator[Callable[[], bool]]:
     """Within it, Ctrl-C, SIGTERM, SIGUSR1 or SIGHUP makes the yielded function true.
+
+    So does the time, by `time.monotonic()`, from `deadline` on.
 
     A second Ctrl-C, a second later or more, raises KeyboardInterrupt. Schedulers and launchers
     repeat the others; that changes nothing.
@@ -40,7 +43,7 @@ def stop_on_signal() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
 
     with _handled_by(note):
-        yield lambda: bool(first)
+        yield lambda: bool(first) or time.monotonic() >= deadline
 
 
 @contextmanager

@@ -120,7 +120,7 @@ class Learner:
             self.adversary.skip()
             return Result(values, broken)
 
-        self._set_learning_rate(epoch, rate_factor)
+        self._set_learning_rate(number, epoch, rate_factor)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.ema.update(self.model)
@@ -213,9 +213,9 @@ class Learner:
                 exempt.add(name)
         return [name for name in values if name not in exempt]
 
-    def _set_learning_rate(self, epoch: int, factor: float) -> None:
-        """The rate of this epoch, for both players: a function of the step and of rollbacks."""
-        rate = factor * learning_rate(self.config.optim, epoch)
+    def _set_learning_rate(self, number: int, epoch: int, factor: float) -> None:
+        """The rate of this step, for both players: a function of the step and of rollbacks."""
+        rate = factor * learning_rate(self.config.optim, number, epoch)
         for optimizer in (self.optimizer, self.adversary.optimizer):
             for group in optimizer.param_groups:
                 group["lr"] = rate

@@ -15,18 +15,34 @@ def make_optimizer(module: nn.Module, optim: Optim) -> torch.optim.Optimizer:
 
     AdamW leaves those marked `no_weight_decay` (Mamba's A_log and D) undecayed.
     """
-    # Fused: one launch for all parameters, instead of a dozen for each.
-    settings: dict[str, Any] = {"betas": (optim.beta1, optim.beta2), "fused": True}
     if optim.algorithm == "adam":
+        settings = _settings(optim)
         return _fused(torch.optim.Adam(module.parameters(), optim.learning_rate, **settings))
-    marked = [p for p in module.parameters() if getattr(p, "no_weight_decay", False)]
-    others = [p for p in module.parameters() if not getattr(p, "no_weight_decay", False)]
+    if optim.algorithm == "muon":
+        return MuonWithAdamW(module, optim)
+    return _adamw(list(module.parameters()), optim)
+
+
+def _no_decay(parameter: nn.Parameter) -> bool:
+    return getattr(parameter, "no_weight_decay", False)
+
+
+def _settings(optim: Optim) -> dict[str, Any]:
+    # Fused: one launch for all parameters, instead of a dozen for each.
+    return {"betas": (optim.beta1, optim.beta2), "fused": True}
+
+
+def _adamw(parameters: list[nn.Parameter], optim: Optim) -> torch.optim.Optimizer:
+    marked = [p for p in parameters if _no_decay(p)]
+    others = [p for p in parameters if not _no_decay(p)]
     groups = [
         {"params": others, "weight_decay": optim.weight_decay},
         {"params": marked, "weight_decay": 0.0},
     ]
     return _fused(
-        torch.optim.AdamW([g for g in groups if g["params"]], optim.learning_rate, **settings)
+        torch.optim.AdamW(
+            [g for g in groups if g["params"]], optim.learning_rate, **_settings(optim)
+        )
     )
 
 
@@ -41,9 +57,56 @@ def _fused(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
     return optimizer
 
 
-def learning_rate(optim: Optim, epoch: int) -> float:
-    """The rate during an epoch, counted from 0: a function of that alone."""
-    return optim.learning_rate * optim.decay ** (epoch // optim.decay_every)
+class MuonWithAdamW(torch.optim.Optimizer):
+    """Muon for the matrices of a module, AdamW for all else; one optimizer to those who use it.
+
+    Muon (Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024) replaces a
+    matrix' momentum by the nearest orthogonal matrix, here times 0.2 √(the longer side), which
+    makes its steps as large as AdamW's (Liu et al., "Muon is scalable for LLM training", 2025,
+    equation 4), so that one learning rate fits both. A stack of matrices, one a band, and the
+    discriminator's convolutions are AdamW's.
+    """
+
+    def __init__(self, module: nn.Module, optim: Optim) -> None:
+        super().__init__(module.parameters(), {})
+        matrices = [p for p in module.parameters() if p.ndim == 2 and not _no_decay(p)]
+        chosen = {id(p) for p in matrices}
+        others = [p for p in module.parameters() if id(p) not in chosen]
+        self._parts: dict[str, torch.optim.Optimizer] = {}
+        if others:
+            self._parts["adamw"] = _adamw(others, optim)
+        if matrices:
+            self._parts["muon"] = torch.optim.Muon(
+                matrices, optim.learning_rate, optim.weight_decay, adjust_lr_fn="match_rms_adamw"
+            )
+        self._gather()
+
+    def _gather(self) -> None:
+        # The very groups of the parts: a rate that is set here is theirs.
+        self.param_groups = [group for part in self._parts.values() for group in part.param_groups]
+
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for part in self._parts.values():
+            part.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: part.state_dict() for name, part in self._parts.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, part in self._parts.items():
+            part.load_state_dict(state[name])
+        self._gather()  # they have made new ones
+
+
+def learning_rate(optim: Optim, step: int, epoch: int) -> float:
+    """The rate of a step of an epoch, both counted from 0: a function of these alone."""
+    rate = optim.learning_rate * optim.decay ** (epoch // optim.decay_every)
+    if step < optim.warmup_steps:
+        rate *= (step + 1) / optim.warmup_steps
+    first, last = optim.cooldown
+    if last:
+        rate *= min(1.0, max(0.0, (last - step) / (last - first)))
+    return rate
 
 
 def gradients(module: nn.Module) -> list[torch.Tensor]:

@@ -14,7 +14,6 @@ from bandsplit.net import BandSplitNet
 from data.dataset import SpeechDataset
 from data.loading import EpochSampler, Loader
 from data.lock import Lock
-from data.workers import usable_cores
 from training.checkpoint import unpack
 from training.config import Config
 from training.distributed import World
@@ -73,6 +72,9 @@ class Trainer:
         check(network, config, len(train), fingerprint, world, self.device)
         batch = config.data.batch_size
         self.sampler = EpochSampler(len(train), batch, config.seed, world.share(batch))
+        # Where the run ends, as a step: after its epochs, or where the rate has come down to 0.
+        epochs = config.run.epochs * len(self.sampler)
+        self.end = min(epochs, config.optim.cooldown[1] or epochs)
         self.step, self.validated, self.best = 0, 0, -math.inf
         self._saved: tuple[int, int] | None = None  # step and validated of what is saved
         self.health = Health(config.optim)
@@ -80,7 +82,7 @@ class Trainer:
             if world.leads:
                 folder.mkdir(parents=True, exist_ok=True)
                 closing.callback(Lock(folder, "name another folder with --run").release)
-            self.pool = PesqPool(config.run.pesq_workers or _spare_cores(world))
+            self.pool = PesqPool(config.run.pesq_workers or world.spare_cores())
             closing.callback(self.pool.close)
             self.learner = Learner(network, config, self.precision, world, self.pool)
             self.keeper = Keeper(folder, network, config, fingerprint)
@@ -101,28 +103,33 @@ class Trainer:
         """Epochs completed."""
         return self.step // len(self.sampler)
 
-    def fit(self, max_steps: int | None = None) -> bool:
-        """Train to `config.run.epochs`, or until `max_steps` steps in all, or until interrupted.
+    @property
+    def due(self) -> int:
+        """Epochs to be validated by now, the last of which the schedule may cut short."""
+        return math.ceil(self.step / len(self.sampler)) if self.step >= self.end else self.epoch
+
+    def fit(self, max_steps: int | None = None, deadline: float = math.inf) -> bool:
+        """Train to the end of `config.run.epochs` or of the learning rate's cooldown.
+
+        max_steps: stop at so many steps in all. deadline: stop then, by `time.monotonic()`.
 
         Returns:
-            Whether it was interrupted. Everything is saved in any case.
+            Whether it was interrupted or ran out of time. Everything is saved in any case.
 
         Raises:
             TrainingError: loss or gradients are not finite, again and again.
             CheckpointError: a checkpoint cannot be written; those before are untouched.
         """
-        last_step = self.config.run.epochs * len(self.sampler)
-        if max_steps is not None:
-            last_step = min(last_step, max_steps)
+        last_step = self.end if max_steps is None else min(self.end, max_steps)
         pin = self.device.type == "cuda"
         loader = Loader(self.train_set, self.sampler, self.config.run.workers, pin)
-        with stop_on_signal() as stopped:
+        with stop_on_signal(deadline) as stopped:
             if self._saved is None:  # a full disk or an unfit folder is known before hours of work
                 self._save()
                 self._mark_good()
             going = True
             while going:
-                if self.validated < self.epoch:
+                if self.validated < self.due:
                     going = self._validate(stopped)
                 elif self.step < last_step:
                     going = self._train_epoch(loader, last_step, stopped)
@@ -219,7 +226,7 @@ class Trainer:
         if found is None:
             return False
         scores, samples = found
-        self.validated = self.epoch
+        self.validated = self.due
         better = scores["pesq_wb"] > self.best
         if better:
             self.best = scores["pesq_wb"]
@@ -227,7 +234,7 @@ class Trainer:
             log.info(
                 "epoch %d: PESQ %.3f (noisy %.3f), STOI %.4f (noisy %.4f) over %d of %d held-out "
                 "utterances%s",
-                self.epoch,
+                self.due,
                 scores["pesq_wb"],
                 scores["noisy_pesq_wb"],
                 scores["stoi"],
@@ -236,7 +243,7 @@ class Trainer:
                 scores["files"],
                 ", the best so far" if better else "",
             )
-            self.runlog.record(self.step, self.epoch, valid=scores)
+            self.runlog.record(self.step, self.due, valid=scores)
             for name, recordings in samples.items():
                 self.runlog.sample(self.step, name, recordings)
         if better:
@@ -287,8 +294,3 @@ class Trainer:
         )
         self._saved = (self.step, self.validated)
         return values["logged"]
-
-
-def _spare_cores(world: World) -> int:
-    """Cores of this machine for each process' PESQ workers, when one is left to compute."""
-    return max(1, (usable_cores() - 1) // world.local_size)
