@@ -1,0 +1,170 @@
+"""Training by a plan, in pieces, on one machine and on another."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from saved_runs import assert_same_state, metrics
+from sources import put_material
+
+from data.errors import DataError
+from tools import pieces
+from tools.plan import chosen, read_plan
+from tools.state import MIB, is_done, step_of
+from training.interrupt import STOPPED
+
+PLAN = """
+steps = 8
+warmup_steps = 2
+cooldown_steps = 4
+arguments = ["--recipe", "plain", "--batch-size", "4", "--crop", "0.25", "--workers", "0",
+    "--set", "model.channels=16", "data.validation_share=0.3", "run.log_every=1"]
+
+[[run]]
+name = "abl3-0"
+folder = "abl3"
+seed = 0
+
+[[run]]
+name = "uniform-1"
+folder = "abl3"
+preset = "uniform31"
+seed = 1
+steps = 4
+set = ["model.hidden=(4,4,4)"]
+"""
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Path:
+    path = tmp_path / "plan.toml"
+    path.write_text(PLAN)
+    return path
+
+
+def test_every_run_has_the_plans_steps_schedule_and_arguments(plan: Path) -> None:
+    first, second = read_plan(plan)
+    assert first.arguments[:2] == second.arguments[:2] == ("--recipe", "plain")
+    assert first.arguments[-2:] == ("optim.warmup_steps=2", "optim.cooldown=(4,8)")
+    assert second.arguments[-3:] == (
+        "optim.warmup_steps=2",
+        "optim.cooldown=(2,4)",
+        "model.hidden=(4,4,4)",
+    )
+    assert (first.steps, second.steps) == (8, 4)
+    assert second.arguments[-8:-4] == ("--preset", "uniform31", "--seed", "1")
+    assert chosen([first, second], ["uniform-1"], plan) == [second]
+    assert chosen([first, second], [], plan) == [first, second]
+
+
+def test_the_projects_plan_treats_all_networks_alike() -> None:
+    runs = read_plan(ROOT / "plans" / "open_mix.toml")
+    networks = ("bsrnn", "abl1", "abl2", "abl3", "bsrnn_bi", "lstm_dualpath", "uniform31")
+    assert {run.name for run in runs} >= {f"{each}-0" for each in networks} | {"bsrnn-1", "abl3-1"}
+    alike = set()
+    for run in runs:
+        if run.name.startswith("layers"):  # compared at equal time
+            continue
+        arguments = list(run.arguments)
+        for flag in ("--preset", "--seed"):
+            if flag in arguments:
+                del arguments[arguments.index(flag) : arguments.index(flag) + 2]
+        alike.add((run.steps, *arguments))
+    assert len(alike) == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("steps = 8", "", "steps is missing"),
+        ("steps = 8", "steps = 'x'", "steps is missing or not of type int"),
+        ("steps = 8", "steps = ", "is not TOML"),
+        ("cooldown_steps = 4", "cooldown_steps = 40", "cooldown_steps must be at least 1"),
+        ('folder = "abl3"\nseed', 'folder = "abl9"\nseed', "folder 'abl9' is not baseline"),
+        ("uniform-1", "abl3-0", "a name of its own"),
+        ("uniform-1", "../out", "a name is that of a folder"),
+        ("seed = 1", 'seed = "1"', "seed is missing or not of type int"),
+        ("seed = 1", "seed = 1\nsteeps = 3", "steeps = 3 is not understood"),
+        ('"4", "--crop"', '4, "--crop"', "hold texts, in quotes"),
+    ],
+)
+def test_what_is_no_plan_is_told(old: str, new: str, message: str, plan: Path) -> None:
+    assert old in PLAN
+    plan.write_text(PLAN.replace(old, new))
+    with pytest.raises(DataError, match=message):
+        read_plan(plan)
+
+
+def call(plan: Path, root: Path, *arguments: str) -> int:
+    mix = ["--mix", str(plan.parent / "speech"), str(plan.parent / "noise")]
+    runs = ["--runs", str(root), "--train", "--device cpu"]
+    return pieces.main([str(plan), *mix, *runs, *arguments])
+
+
+def test_pieces_on_two_machines_come_to_what_one_comes_to(plan: Path, tmp_path: Path) -> None:
+    """The state travels in small files; weights, log and validation are those of one session."""
+    put_material(tmp_path)
+    here, there, whole = tmp_path / "here", tmp_path / "there", tmp_path / "whole"
+    state = tmp_path / "state"
+    first = ["--only", "abl3-0", "--state", str(state), "--train", "--device cpu --max-steps 3"]
+    assert call(plan, here, *first) == STOPPED
+    assert step_of(here / "abl3-0") == 3
+    assert state.is_dir()
+    assert all(path.stat().st_size <= 16 * MIB for path in state.iterdir())
+    shutil.rmtree(here)  # the machine is gone
+    assert call(plan, there, "--only", "abl3-0", "--state", str(state)) == 0
+    assert is_done(there / "abl3-0", 8)
+    assert call(plan, whole, "--jobs", "2") == 0  # both runs of the plan, beside each other
+    assert is_done(whole / "uniform-1", 4)
+    assert_same_state(there / "abl3-0", whole / "abl3-0")
+    assert metrics(there / "abl3-0") == metrics(whole / "abl3-0")
+    log = [json.loads(line) for line in (there / pieces.LOG).read_text().splitlines()]
+    assert [(line["run"], line["from"], line["to"]) for line in log] == [("abl3-0", 3, 8)]
+    assert log[0]["crops_per_second"] > 0
+    assert 0 < log[0]["share"] < 1
+    # All is done: nothing is trained again.
+    assert call(plan, whole) == 0
+    assert len((whole / pieces.LOG).read_text().splitlines()) == 2
+
+
+def test_a_piece_ends_when_its_time_is_over(plan: Path, tmp_path: Path) -> None:
+    """A piece for which no time is left trains nothing, and says that there is more to do."""
+    put_material(tmp_path)
+    assert call(plan, tmp_path / "runs", "--minutes", "0.3") == STOPPED
+    assert step_of(tmp_path / "runs" / "abl3-0") == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--only", "abl4-0"], "has no run 'abl4-0'; it has abl3-0, uniform-1"),
+        (["--minutes", "0"], "--minutes must be more than 0"),
+        (["--jobs", "0"], "--jobs at least 1"),
+    ],
+)
+def test_what_cannot_be_done_is_told(
+    arguments: list[str], message: str, plan: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(plan, plan.parent / "runs", *arguments) == 2
+    assert message in capsys.readouterr().err
+    assert not (plan.parent / "runs").exists()
+
+
+def test_the_status_is_a_table(
+    plan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert pieces.main([str(plan), "--runs", str(tmp_path), "--status"]) == 0
+    assert "| uniform-1 | 0 | 4 | 4 |" in capsys.readouterr().out
+
+
+def test_a_run_that_fails_is_named(
+    plan: Path, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    put_material(tmp_path)
+    plan.write_text(PLAN.replace("model.channels=16", "model.channels=-1"))
+    assert call(plan, tmp_path / "runs", "--only", "abl3-0") == 1
+    assert "abl3-0: train.py ended with status 2" in capfd.readouterr().err
