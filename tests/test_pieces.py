@@ -77,6 +77,18 @@ def test_the_projects_plan_treats_all_networks_alike() -> None:
     assert len(alike) == 1
 
 
+def test_a_plan_may_differ_from_another_in_some_things(plan: Path) -> None:
+    longer = plan.with_name("longer.toml")
+    longer.write_text('like = "plan.toml"\nsteps = 16\n')
+    runs = read_plan(longer)
+    assert [run.name for run in runs] == ["abl3-0", "uniform-1"]
+    assert runs[0].steps == 16
+    assert runs[0].arguments[-1] == "optim.cooldown=(12,16)"
+    longer.write_text('like = "none.toml"\nsteps = 16\n')
+    with pytest.raises(DataError, match=r"none.toml: No such file"):
+        read_plan(longer)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [

@@ -15,6 +15,7 @@ A TOML file:
     # steps = 3000                # where it is to have others than the plan's, and
     # set = ["model.num_layers=2"]   # further settings
 
+`like = "other.toml"` takes from a plan beside it whatever this one does not say itself.
 Where data lie is not in it: that differs from machine to machine.
 """
 
@@ -59,12 +60,9 @@ def read_plan(path: Path) -> list[Planned]:
     Raises:
         DataError: the file is missing or is no plan; the text says what is wrong.
     """
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}") from None
-    except ValueError as error:
-        raise DataError(f"{path} is not TOML: {error}") from None
+    content = _load(path)
+    if isinstance(other := content.pop("like", None), str):
+        content = {**_load(path.with_name(other)), **content}
     common = ("steps", "warmup_steps", "cooldown_steps", "arguments", "run")
     _expect(path, content, dict.fromkeys(common[:3], int) | {"arguments": list, "run": list})
     runs = [_planned(path, content, each) for each in content["run"]]
@@ -72,6 +70,15 @@ def read_plan(path: Path) -> list[Planned]:
     if len(set(names)) < len(names) or not names:
         raise DataError(f"{path}: every run needs a name of its own, and there must be one")
     return runs
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from None
+    except ValueError as error:
+        raise DataError(f"{path} is not TOML: {error}") from None
 
 
 def chosen(runs: Sequence[Planned], names: Sequence[str], path: Path) -> list[Planned]:
