@@ -57,13 +57,13 @@ def bundle(
     """
     _check_places(clean, noise, out)
     limit = int(mib * (1 << 20))
-    recordings = [list(_recordings(folder, side)) for folder, side in _sides(clean, noise)]
+    speech, noises = list(_recordings(clean, CLEAN)), list(_recordings(noise, NOISE))
     common = _beside(clean, noise, limit)
     named = {
         f"part-{number}.tar": part
-        for number, part in enumerate(deal(*recordings, common, limit), 1)
+        for number, part in enumerate(deal(speech, noises, common, limit), 1)
     }
-    named[_QUICK] = quick(*recordings, common, limit, 60 * quick_minutes)
+    named[_QUICK] = quick(speech, noises, common, limit, 60 * quick_minutes)
     try:
         _write_all(out, named)
     except OSError as error:
@@ -227,8 +227,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for line in unpack(options.unpack, options.into):
                 show(f"{line}\n")
             return 0
-        out = options.out
-        show(_summary(out, bundle(*options.folders, out, options.mib, options.quick_minutes)))
+        (clean, noise), out = options.folders, options.out
+        named = bundle(clean, noise, out, options.mib, options.quick_minutes)
+        show(_summary(out, named))
         return 0
 
     return carry_out("bundle", work)

@@ -23,6 +23,10 @@ _VOICES = 2  # speakers, and noise files: one to train on, one to validate with
 _LONGEST = 1 / 3  # of what is wanted of a kind in all: several files rather than a long one
 _SMALLER = 0.95  # than the last try, where that was too large
 _LEAST = 1e-4
+_TOO_SMALL = (
+    "parts of {:,} bytes are too small for this corpus: two speakers and two noises have to fit "
+    "into each (--mib)"
+)
 
 
 @dataclass(frozen=True)
@@ -89,12 +93,6 @@ def deal(
     raise DataError(_TOO_SMALL.format(limit))
 
 
-_TOO_SMALL = (
-    "parts of {:,} bytes are too small for this corpus: two speakers and two noises have to fit "
-    "into each (--mib)"
-)
-
-
 def _dealt(clean: Sequence[Item], noise: Sequence[Item], count: int) -> list[list[Item]]:
     parts: list[list[Item]] = [[] for _ in range(count)]
     loads = [(0, i) for i in range(count)]
@@ -142,13 +140,23 @@ def _draw(item: Item) -> bytes:
 
 
 def _in_turn(items: Sequence[Item]) -> list[Item]:
-    """One of each kind, then another of each."""
-    seen: Counter[str] = Counter()
-    rounds = []
+    """One of each kind, then another of each.
+
+    First the shortest of each, in the order of their lengths, so that there is time for many.
+    """
+    kinds: dict[str, list[Item]] = {}
     for item in sorted(items, key=_draw):
-        rounds.append((seen[item.kind], item))
-        seen[item.kind] += 1
-    return [item for _, item in sorted(rounds, key=lambda each: each[0])]
+        kinds.setdefault(item.kind, []).append(item)
+    shortest = [min(each, key=lambda item: item.seconds) for each in kinds.values()]
+    others = [
+        (turn, _draw(item), item)
+        for each, first in zip(kinds.values(), shortest, strict=True)
+        for turn, item in enumerate(item for item in each if item is not first)
+    ]
+    return [
+        *sorted(shortest, key=lambda item: (item.seconds, item.name)),
+        *(item for *_, item in sorted(others, key=lambda each: each[:2])),
+    ]
 
 
 def _first(items: Sequence[Item], share: float) -> list[Item]:
