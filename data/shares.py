@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import tarfile
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property

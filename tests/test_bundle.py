@@ -7,7 +7,8 @@ import io
 import os
 import shutil
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from data import bundle as bundling
 from data.bundle import bundle, main
 from data.corpus import load_recordings
 from data.errors import DataError, FailedError
+from data.files import replacing
 from data.packed import FOLDER, find_packs
 from data.shares import Item, archive_size, deal, quick
 from data.unbundle import SUMS
@@ -252,6 +254,31 @@ def test_what_was_interrupted_or_damaged_is_repaired(corpus: Path, tmp_path: Pat
     (one,) = find_packs(into / "clean")
     assert len(one) == 24
     assert not one.changed
+
+
+def test_unpacking_that_is_interrupted_goes_on(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    parts = make(corpus, tmp_path / "out")
+    into, left = tmp_path / "into", [7]
+
+    @contextmanager
+    def interrupted(path: Path) -> Iterator[Path]:
+        with replacing(path) as temporary:
+            yield temporary
+            left[0] -= 1
+            if not left[0]:
+                raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("data.unbundle.replacing", interrupted)
+        assert unpacked(parts, into) == 130
+    there = carried(into)
+    assert len(there) == 6
+    assert there.items() <= carried(corpus).items()
+    assert not list(into.rglob(".*"))
+    assert unpacked(parts, into) == 0
+    assert carried(into) == carried(corpus)
 
 
 def test_a_damaged_part_is_told_before_anything_is_unpacked(
