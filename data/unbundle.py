@@ -44,6 +44,8 @@ def unpack(parts: Sequence[Path], into: Path) -> Iterator[str]:
     try:
         for part in parts:
             _extract(part, into)
+    except tarfile.FilterError as error:  # the folder has changed since
+        raise DataError(f"{into}: {error}") from None
     except OSError as error:
         reason = error.strerror or error
         raise FailedError(f"{error.filename or into} cannot be written ({reason})") from None

@@ -129,6 +129,15 @@ def test_names_that_take_a_header_of_their_own_are_reckoned_in(tmp_path: Path):
         assert (tmp_path / "one.tar").stat().st_size == archive_size([one])
 
 
+def test_archives_that_just_fill_a_record_are_reckoned_right(tmp_path: Path):
+    for blocks in range(15, 25):
+        path = tmp_path / "x.wav"
+        path.write_bytes(b"x" * (512 * blocks - 7))
+        one = Item("clean/x.wav", path, path.stat().st_size)
+        bundling._write(tmp_path / "one.tar", [one])
+        assert (tmp_path / "one.tar").stat().st_size == archive_size([one])
+
+
 def test_a_limit_is_kept_to_the_byte():
     clean, noise = items("clean", [20_000] * 12), items("noise", [20_000] * 6)
     (whole,) = deal(clean, noise, [], 10**7)
