@@ -82,9 +82,8 @@ def pack(root: Path) -> list[Pack]:
     for name, manifest in manifests(root):
         digest = sha256_of(manifest)
         index = index_of(root, name, digest)
-        try:
-            found = Pack(index, root)
-        except DataError:  # there is none, or it is damaged
+        found = _usable(index, root)
+        if found is None:
             try:
                 _write(root, read_entries(manifest), digest, index)
             except OSError as error:
@@ -93,6 +92,15 @@ def pack(root: Path) -> list[Pack]:
             found = Pack(index, root)
         packs.append(found)
     return packs
+
+
+def _usable(index: Path, root: Path) -> Pack | None:
+    """The pack that is there; none where it is damaged, or files have been written again since."""
+    try:
+        found = Pack(index, root)
+    except DataError:
+        return None
+    return None if found.changed else found
 
 
 def _write(root: Path, entries: Sequence[Entry], digest: str, index: Path) -> None:

@@ -47,6 +47,16 @@ def test_a_file_that_has_changed_since_is_read_by_itself(
     assert np.array_equal(Samples([one]).read(changed), read(changed))
 
 
+def test_a_pack_whose_files_were_written_again_is_made_anew(corpus: Path):
+    (old,) = pack(corpus)
+    again = corpus / "clean" / "a_1.wav"
+    os.utime(again, (1, 1))
+    assert [each.changed for each in find_packs(corpus)] == [[again]]
+    (new,) = pack(corpus)
+    assert again in new
+    assert len(new) == len(old)
+
+
 def test_a_file_that_is_not_the_manifests_is_not_packed(
     corpus: Path, capsys: pytest.CaptureFixture
 ):
