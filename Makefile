@@ -11,7 +11,7 @@ DEMO := runs/demo
 RESULTS := .cache/bench
 DEMO_NETWORKS := baseline abl1 abl2 abl3
 
-.PHONY: demo test test-slow test-gpu pack bench bench-gpu bench-gpu-tune bench-gpu-build check format clean
+.PHONY: demo test test-slow test-gpu pack train-gpu bench bench-gpu bench-gpu-tune bench-gpu-build check format clean
 .DELETE_ON_ERROR:
 
 demo: .venv/runtime
@@ -44,6 +44,17 @@ pack: $(if $(and $(CLEAN),$(NOISE)),.venv/runtime)
 		echo "make pack CLEAN=FOLDER NOISE=FOLDER: name a folder of clean speech and one of noise"; \
 		exit 1; fi
 	$(BIN)/python -m data.bundle "$(CLEAN)" "$(NOISE)" --out $(BUNDLE)
+
+# One run of a plan for so many minutes on the GPU, from its state and back to it (docs/pieces.md).
+PLAN ?= plans/gpu.toml
+MINUTES ?= 9
+STATE ?= .cache/state
+train-gpu: $(if $(and $(RUN),$(CORPUS)),.venv/runtime)
+	@if [ -z "$(RUN)" ] || [ -z "$(CORPUS)" ]; then \
+		echo "make train-gpu RUN=abl3-0 CORPUS=DIR: name a run of $(PLAN) and a folder with clean/ and noise/"; \
+		exit 2; fi
+	$(BIN)/python -m tools.pieces $(PLAN) --only $(RUN) --mix $(CORPUS)/clean $(CORPUS)/noise \
+		--minutes $(MINUTES) --state $(STATE) --train "--device cuda --workers 8"
 
 # The scan against the best others, with the sequential loop, a training step of every network, what
 # PESQ labels cost, how cost grows with length, what the design choices save, how fast files are scored

@@ -1,11 +1,12 @@
 """Packs corpora for training: every sample of a manifest in one file that is memory-mapped.
 
-    python -m data.pack ROOT... [--check]
+    python -m data.pack ROOT... [--check] [--int16]
 
 ROOT is a corpus of pairs or a folder of recordings; its manifests (`data.manifest`) are made where
 there are none. Its training and validation recordings are decoded once, into ROOT/packed (see
 `data.packed`); training finds them there by itself. Each file is compared with the manifest's
-checksum as it is read. Nothing is lost: what 16 bits cannot hold is packed as 32-bit floats.
+checksum as it is read. Nothing is lost: what 16 bits cannot hold, as what is decoded from Opus, is
+packed as 32-bit floats, unless --int16 has it rounded, which takes half the space.
 Free of torch.
 """
 
@@ -38,16 +39,21 @@ _TOGETHER = 300.0  # s of sound that are in memory at once, in whole files
 
 
 class Writer:
-    """Writes the samples of a pack, and knows where each file's begin."""
+    """Writes the samples of a pack, and knows where each file's begin.
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file, self._hash, self._words = file, hashlib.sha256(), 0
+    rounded: to 16 bits, and clipped, rather than written as floats.
+    """
+
+    def __init__(self, file: BinaryIO, rounded: bool = False) -> None:
+        self._file, self._hash, self._words, self._rounded = file, hashlib.sha256(), 0, rounded
         self.places: dict[str, tuple[int, int, bool, Stamp]] = {}
 
     def add(self, name: str, x: Signal, stamp: Stamp) -> None:
         """Append a file's samples (s,): as 16 bits if they are such, else as floats."""
         scaled = x * np.float32(FULL_SCALE)
         whole = np.round(scaled)
+        if self._rounded:
+            scaled = whole = whole.clip(-FULL_SCALE, FULL_SCALE - 1)
         fits = np.array_equal(whole, scaled) and np.all(np.abs(whole + 0.5) < FULL_SCALE)
         content = whole.astype("<i2").tobytes() if fits else x.astype("<f4").tobytes()
         self._file.write(content)
@@ -62,13 +68,16 @@ class Writer:
             "manifest": manifest,
             "sha256": self._hash.hexdigest(),
             "bytes": 2 * self._words,
+            "rounded": self._rounded,
             "files": self.places,
         }
         return {**content, "checksum": checksum(content)}
 
 
-def pack(root: Path) -> list[Pack]:
+def pack(root: Path, rounded: bool = False) -> list[Pack]:
     """Pack what a corpus has for training and validation, where that has not been done.
+
+    rounded: to 16 bits, also what does not fit into them.
 
     Raises:
         DataError: a file is missing, not decodable or not what the manifest says.
@@ -82,10 +91,10 @@ def pack(root: Path) -> list[Pack]:
     for name, manifest in manifests(root):
         digest = sha256_of(manifest)
         index = index_of(root, name, digest)
-        found = _usable(index, root)
+        found = _usable(index, root, rounded)
         if found is None:
             try:
-                _write(root, read_entries(manifest), digest, index)
+                _write(root, read_entries(manifest), digest, index, rounded)
             except OSError as error:
                 where = error.filename or index.parent
                 raise FailedError(f"{where} cannot be written ({error.strerror})") from None
@@ -94,16 +103,19 @@ def pack(root: Path) -> list[Pack]:
     return packs
 
 
-def _usable(index: Path, root: Path) -> Pack | None:
-    """The pack that is there; none where it is damaged, or files have been written again since."""
+def _usable(index: Path, root: Path, rounded: bool) -> Pack | None:
+    """The pack that is there; none where it is damaged, or files have been written again since.
+
+    Nor where it is to be rounded and is not, or the other way round.
+    """
     try:
         found = Pack(index, root)
     except DataError:
         return None
-    return None if found.changed else found
+    return None if found.changed or found.rounded != rounded else found
 
 
-def _write(root: Path, entries: Sequence[Entry], digest: str, index: Path) -> None:
+def _write(root: Path, entries: Sequence[Entry], digest: str, index: Path, rounded: bool) -> None:
     """Write one pack, samples first, and remove those of earlier manifests."""
     index.parent.mkdir(exist_ok=True)
     remove_partials(index.parent, older_than=3600)
@@ -115,7 +127,7 @@ def _write(root: Path, entries: Sequence[Entry], digest: str, index: Path) -> No
             "are free. Make room and run again"
         )
     with replacing(index.with_suffix(".pcm")) as temporary, temporary.open("wb") as file:
-        writer = Writer(file)
+        writer = Writer(file, rounded)
         _fill(writer, root, entries)
     write_text(index, json.dumps(writer.index(digest)))
     for other in index.parent.glob(f"{index.stem.rpartition('-')[0]}-*"):
@@ -183,11 +195,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("roots", nargs="+", type=Path, metavar="ROOT")
     parser.add_argument("--check", action="store_true", help="read packs that are there again")
+    parser.add_argument("--int16", action="store_true", help="round to 16 bits what holds more")
     options = parser.parse_args(arguments)
 
     def work() -> int:
         for root in options.roots:
-            packs = pack(root)
+            packs = pack(root, options.int16)
             for each in packs:
                 if options.check:
                     each.check()

@@ -42,6 +42,9 @@ class Pack:
         index: the `.json` file.
         root: of the corpus.
 
+    Attributes:
+        rounded: whether all samples are 16 bits, also of files that hold more.
+
     Raises:
         DataError: it is damaged.
     """
@@ -59,6 +62,7 @@ class Pack:
         except DAMAGE as error:
             raise DataError(f"{index} is damaged ({error}): {remedy(root)}") from None
         self.sha256: str = content["sha256"]
+        self.rounded: bool = content.get("rounded", False)
         self.changed: list[Path] = []
         self._places: dict[Path, tuple[int, int, bool]] = {}
         for name, (first, frames, is_float, stamp) in content["files"].items():
@@ -75,7 +79,10 @@ class Pack:
         return len(self._places)
 
     def read(self, path: Path, start: int = 0, frames: int | None = None) -> Signal:
-        """The same samples as `data.audio.read` gives. Raises OSError if the pack is gone."""
+        """The same samples as `data.audio.read` gives, unless the pack is rounded.
+
+        Raises OSError if it is gone.
+        """
         first, length, is_float = self._places[path]
         start = min(start, length)
         end = length if frames is None else min(start + frames, length)

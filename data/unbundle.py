@@ -131,9 +131,12 @@ def _is_there(path: Path, content: bytes) -> bool:
 
 
 def _packed(folder: Path) -> str:
-    """Make a folder's manifest from its files, pack what is not yet, and say what there is."""
+    """Make a folder's manifest from its files, pack what is not yet, and say what there is.
+
+    In 16 bits: what Opus decodes to has noise far above their rounding, and takes half the room.
+    """
     make_recordings(folder)
-    (packed,) = pack(folder)
+    (packed,) = pack(folder, rounded=True)
     found = load_recordings(folder, None, speech=False)
     minutes = sum(each.info.frames for each in found) / SAMPLE_RATE / 60
     files = sum(each.path.stat().st_size for each in found) / 1e6

@@ -63,6 +63,30 @@ def test_full_scale_is_not_wrapped(tmp_path: Path):
     assert np.array_equal(one.read(tmp_path / "a.wav"), x)
 
 
+def test_rounded_packs_hold_16_bits_of_whatever_there_is(tmp_path: Path):
+    """Half a step off at most, and clipped; one that is not rounded takes its place, and back."""
+    x = np.random.default_rng(0).uniform(-1.2, 1.2, 4000).astype(np.float32)
+    path = tmp_path / "a.wav"
+    sf.write(path, x, RATE, "FLOAT")
+    (one,) = pack(tmp_path, rounded=True)
+    assert one.rounded
+    assert one.path.stat().st_size == 2 * len(x)
+    found = one.read(path)
+    inside = np.abs(x) < 1 - 1 / 32768
+    assert np.abs(found - x)[inside].max() <= 0.5 / 32768 + 1e-9
+    assert found.max() == np.float32(32767 / 32768)
+    assert found.min() == -1
+    written = one.path.stat().st_mtime_ns
+    (again,) = pack(tmp_path, rounded=True)
+    assert again.path.stat().st_mtime_ns == written
+    (exact,) = pack(tmp_path)
+    assert not exact.rounded
+    assert np.array_equal(exact.read(path), x)
+    assert main([str(tmp_path), "--int16", "--check"]) == 0
+    (last,) = find_packs(tmp_path)
+    assert np.array_equal(last.read(path), found)
+
+
 def test_so_much_is_in_memory_at_once_and_not_more(corpus: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("data.pack._TOGETHER", 1.3)  # s; each file has 0.6 or so
     waiting, most = [0], [0]
