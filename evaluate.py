@@ -41,7 +41,7 @@ from evaluation.summary import SUMMARY, summary
 from evaluation.text import latex, markdown
 from training.checkpoint import CheckpointError
 from training.config import ConfigError
-from training.history import HistoryError, read
+from training.history import HistoryError, circumstances, read
 from training.precision import Precision
 from training.settings import beside_recipe, method
 from training.trained import Trained, load_trained, name_of
@@ -104,9 +104,11 @@ def _of_runs(options: argparse.Namespace) -> Compared:
     clean, noisy = listing.clean, listing.noisy
     if not clean.keys() & noisy.keys():
         raise DataError(f"{options.data}: no noisy file is named as a clean one is")
-    histories = {name: _history(folder) for name, folder in zip(names, folders, strict=True)}
+    kept = {name: _kept(folder) for name, folder in zip(names, folders, strict=True)}
+    histories = {name: lines for name, (_, lines) in kept.items()}
     facts = {
-        name: _facts(trained, histories[name]) for name, trained in zip(names, loaded, strict=True)
+        name: circumstances(kept[name][0]) | _facts(trained, histories[name])
+        for name, trained in zip(names, loaded, strict=True)
     }
     _check_baseline(options, [NOISY, *names], facts)
     for folder in listing.folders:
@@ -161,11 +163,12 @@ def _check_baseline(
     )
 
 
-def _history(run: Path) -> list[Mapping[str, Any]]:
+def _kept(run: Path) -> tuple[Mapping[str, Any], list[Mapping[str, Any]]]:
+    """What a run folder says of itself, and the lines of its log."""
     try:
-        return read(run)[1]
+        return read(run)
     except HistoryError:  # a checkpoint by itself
-        return []
+        return {}, []
 
 
 def _facts(trained: Trained, history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

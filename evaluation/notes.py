@@ -47,6 +47,11 @@ def remarks(analysis: Analysis) -> list[str]:
         "Intervals and tests draw on the files: they are about more files like these, not about "
         "other speakers, and not about other seeds."
     )
+    single = [model.name for model in analysis.models if model.facts and len(model.systems) == 1]
+    if single:
+        lines.append(
+            f"Of {_some(single)} there is one run each: p is conditional on these weights."
+        )
     lines.append(
         "CSIG, CBAK and COVL are on Loizou's scale; many papers give the float scale, which is "
         "about 0.1 higher for noisy speech, up to 0.5 for enhanced speech, and stands beside. STOI "
@@ -103,5 +108,17 @@ def _training(facts: Mapping[str, Any]) -> str:
     return (
         f"{facts['checkpoint']}, {facts['epochs']:.2f} epochs of batches of {facts['batch']}, "
         f"seed {facts['seed']}, recipe {' with '.join([facts['recipe'], *changes])}, "
-        f"held out {_some(facts['held_out'])}."
+        f"held out {_some(facts['held_out'])}{_made(facts)}."
+    )
+
+
+def _made(facts: Mapping[str, Any]) -> str:
+    """Where, by what and for how long a network was trained, as far as it is known."""
+    if "sessions" not in facts:
+        return ""
+    hours = f"{facts['hours']:.2f} hours" if "hours" in facts else "hours not known"
+    several = f" in {facts['sessions']} sessions" if facts["sessions"] > 1 else ""
+    return (
+        f"; {hours} on {_some(facts['devices'])}{several}, torch {_some(facts['torch'])}, commit "
+        f"{_some(facts['commits'])}"
     )

@@ -29,6 +29,7 @@ _COSTS = {
     "RTF": ("real_time_factor", 1, "{:.3f}"),
     "memory (MB)": ("peak_memory", 1e6, "{:,.0f}"),
     "steps": ("step", 1, "{:,.0f}"),
+    "training (h)": ("hours", 1, "{:.2f}"),
 }
 _SMALLEST_P = 1e-4
 

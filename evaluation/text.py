@@ -21,7 +21,7 @@ _TEX = {
 }  # fmt: skip
 MARKS = {"better": "▲", "worse": "▼", "": ""}
 # What a paper's table does not have of the cost.
-_LEFT_OUT = ("RTF", "memory (MB)", "steps")
+_LEFT_OUT = ("RTF", "memory (MB)", "steps", "training (h)")
 
 
 def markdown(analysis: Analysis) -> str:

@@ -15,7 +15,7 @@ from conftest import ROOT
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from training.config import Run
-from training.history import main
+from training.history import circumstances, main
 from training.plots import spectrograms
 from training.trainer import Trainer
 
@@ -154,3 +154,32 @@ def test_a_config_that_no_run_has_written(
         main([str(tmp_path)])
     assert ended.value.code == 2
     assert "config.json" in capsys.readouterr().err
+
+
+def session(started: str, ended: str | None = None, **more: object) -> dict[str, object]:
+    ends = {} if ended is None else {"ended": f"2026-11-26T{ended}:00+00:00"}
+    return {"started": f"2026-11-26T{started}:00+00:00", **ends, **more}
+
+
+def test_the_making_of_a_run_is_summed_up_over_its_sessions() -> None:
+    one = {"versions": {"torch": "2.11"}, "device": "cpu", "source": {"commit": "a" * 40}}
+    dirty = one | {"device": "cuda", "source": {"commit": "b" * 40, "dirty": True}}
+    sessions = [
+        session("10:00", "10:30", **one),
+        session("11:00", "12:00", **one),
+        session("13:00", "13:15", **dirty),
+    ]
+    assert circumstances({"sessions": sessions}) == {
+        "hours": 1.75,
+        "sessions": 3,
+        "devices": ["cpu", "cuda"],
+        "torch": ["2.11"],
+        "commits": ["a" * 10, "b" * 10 + "+"],
+    }
+
+
+def test_hours_are_not_known_where_a_session_was_killed() -> None:
+    found = circumstances({"sessions": [session("10:00", "10:30"), session("11:00")]})
+    assert "hours" not in found
+    assert found["sessions"] == 2
+    assert circumstances({}) == circumstances({"sessions": "x"}) == {}

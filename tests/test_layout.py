@@ -39,7 +39,7 @@ ALLOWED = {
     "enhance": {"data", "enhancement", "training"},
     "page": {"bandsplit", "data", "enhancement", "evaluation", "training"},
     "app": {"data", "page"},
-    "tools": {"bandsplit", "data", "enhancement", "scan", "training"},
+    "tools": {"bandsplit", "data", "enhancement", "evaluation", "scan", "training"},
     "examples": set(),
     "data/noisy_scores.py": {"evaluation"},
     "benchmarks": {

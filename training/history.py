@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,37 @@ def session_line(session: Mapping[str, Any]) -> str:
         f"{session.get('processes', 1)} processes), commit {commit}, from step "
         f"{session.get('first_step')}: {end}"
     )
+
+
+def circumstances(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What the sessions of a run's `config.json` say of its making; nothing where there are none.
+
+    `hours`: all sessions together, left out where one was killed and so has no end. `sessions`:
+    how many; `devices`, `torch`, `commits`: each once, in the order of the sessions, a commit
+    with "+" where files differed from it.
+    """
+    sessions = config.get("sessions")
+    if not isinstance(sessions, list) or not sessions:
+        return {}
+    found: dict[str, Any] = {"sessions": len(sessions)}
+    try:
+        times = [
+            datetime.fromisoformat(each["ended"]) - datetime.fromisoformat(each["started"])
+            for each in sessions
+        ]
+        found["hours"] = sum(time.total_seconds() for time in times) / 3600
+    except (KeyError, TypeError, ValueError):
+        pass
+    sources = [each.get("source") or {} for each in sessions]
+    texts = {
+        "devices": [each.get("device") for each in sessions],
+        "torch": [(each.get("versions") or {}).get("torch") for each in sessions],
+        "commits": [
+            str(each.get("commit", "unknown"))[:10] + ("+" if each.get("dirty") else "")
+            for each in sources
+        ],
+    }
+    return found | {name: list(dict.fromkeys(map(str, each))) for name, each in texts.items()}
 
 
 def _table(lines: Sequence[Line]) -> list[str]:
