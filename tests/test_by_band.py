@@ -90,3 +90,15 @@ def test_the_command_prints_the_table(
     (folders["other"] / "03.wav").unlink()
     assert main(arguments) == 2
     assert "other lacks 03, which is in" in capsys.readouterr().err
+
+
+def test_folders_may_be_named_twice_and_broken_files_are_told(
+    folders: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders["other"] = folders["noisy"]
+    arguments = [text for name, folder in folders.items() for text in (f"--{name}", str(folder))]
+    assert main(arguments) == 0
+    assert "all files (12)" in capsys.readouterr().out
+    (folders["one"] / "05.wav").write_bytes(b"broken")
+    assert main(arguments) == 2
+    assert "05.wav" in capsys.readouterr().err

@@ -182,4 +182,8 @@ def test_hours_are_not_known_where_a_session_was_killed() -> None:
     found = circumstances({"sessions": [session("10:00", "10:30"), session("11:00")]})
     assert "hours" not in found
     assert found["sessions"] == 2
-    assert circumstances({}) == circumstances({"sessions": "x"}) == {}
+    for nothing in ({}, {"sessions": "x"}, {"sessions": []}, {"sessions": [1]}):
+        assert circumstances(nothing) == {}
+    odd = circumstances({"sessions": [session("10:00", "10:30", source="x", versions="2")]})
+    assert odd["torch"] == ["None"]
+    assert odd["commits"] == ["unknown"]

@@ -12,7 +12,7 @@ from saved_runs import save_run
 from data.errors import DataError
 from data.files import sha256_of
 from data.lock import Lock
-from tools.state import is_done, join, split, step_of
+from tools.state import join, progress, split, step_of
 
 SIZE = 20_000
 FILES = ("best.pt", "good.pt", "last.pt", "metrics.jsonl", "config.json")
@@ -109,7 +109,11 @@ def test_what_is_no_archive_is_told(carried: Path, tmp_path: Path) -> None:
     part.write_bytes(b"no archive" * 100)
     listing = carried / "abl3-0.state.json"
     parts = [{"name": part.name, "sha256": sha256_of(part)}]
-    listing.write_text(json.dumps({"step": 9, "sha256": "", "parts": parts}))
+    content = {"step": 9, "sha256": parts[0]["sha256"], "parts": parts}
+    listing.write_text(json.dumps(content | {"sha256": "0" * 64}))
+    with pytest.raises(DataError, match="do not make up what was cut"):
+        join(carried, tmp_path / "other" / "abl3-0")
+    listing.write_text(json.dumps(content))
     with pytest.raises(DataError, match="is not a run's state"):
         join(carried, tmp_path / "other" / "abl3-0")
 
@@ -118,7 +122,7 @@ def test_a_run_that_is_being_trained_is_not_replaced(carried: Path, tmp_path: Pa
     behind = save_run(tmp_path / "behind" / "abl3-0", step=6, name="last.pt")
     lock = Lock(behind, "")
     try:
-        with pytest.raises(DataError, match="wait until it has ended"):
+        with pytest.raises(DataError, match="join its state later"):
             join(carried, behind)
     finally:
         lock.release()
@@ -129,4 +133,24 @@ def test_nothing_trained_is_nothing_to_carry(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"holds no last.pt"):
         split(tmp_path, tmp_path / "state")
     assert step_of(tmp_path) == 0
-    assert not is_done(tmp_path, 1)
+    assert progress(tmp_path) is None
+
+
+def test_a_run_that_its_previous_checkpoint_saves_is_further(carried: Path, tmp_path: Path) -> None:
+    here = save_run(tmp_path / "here" / "abl3-0", step=9, name="previous.pt")
+    (here / "last.pt").write_bytes(b"cut")
+    assert step_of(here) == 9
+    assert not join(carried, here)
+
+
+def test_a_run_of_other_settings_is_not_replaced(carried: Path, tmp_path: Path) -> None:
+    other = save_run(tmp_path / "other" / "abl3-0", seed=4, step=2, name="last.pt")
+    with pytest.raises(DataError, match=r"is of another run than .*: they differ in seed"):
+        join(carried, other)
+    assert step_of(other) == 2
+
+
+def test_parts_of_runs_with_patterns_in_their_names_are_left(run: Path, tmp_path: Path) -> None:
+    theirs = split(run, tmp_path / "state", SIZE)
+    split(save_run(tmp_path / "abl[3]-0", step=1, name="last.pt"), tmp_path / "state", SIZE)
+    assert all(path.is_file() for path in theirs)

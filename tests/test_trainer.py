@@ -18,7 +18,7 @@ from fake_pool import batch_of
 from saved_runs import metrics
 from torch import Tensor
 
-from training.config import Loss, Optim, Run
+from training.config import ConfigError, Loss, Optim, Run
 from training.trainer import Trainer
 
 STEPS = 3  # an epoch: six training pairs in batches of two
@@ -154,6 +154,25 @@ def test_a_run_ends_where_its_rate_has_come_down(make: Callable[..., Trainer]) -
     assert not again.fit()
     assert (again.step, again.validated) == (STEPS + 1, 2)
     assert len(metrics(again.folder)) == len(lines)
+
+
+def test_fewer_epochs_change_no_validation_of_later_ones(make: Callable[..., Trainer]) -> None:
+    trainer = make(run=Run(workers=0, epochs=4))
+    trainer.fit(max_steps=STEPS + 1)
+    trainer.close()
+    shorter = make(run=Run(workers=0, epochs=1))
+    shorter.fit()
+    assert shorter.validated == 1
+    shorter.close()
+    longer = make(run=Run(workers=0, epochs=2))
+    longer.fit()
+    lines = [line["step"] for line in metrics(longer.folder) if "valid" in line]
+    assert lines == [STEPS, 2 * STEPS]
+
+
+def test_a_cooldown_beyond_the_last_epoch_is_refused(make: Callable[..., Trainer]) -> None:
+    with pytest.raises(ConfigError, match=r"2 epochs of 3 steps end before step 7"):
+        make(optim=Optim(cooldown=(1, 2 * STEPS + 1)), run=Run(workers=0, epochs=2))
 
 
 def test_a_deadline_stops_between_two_steps(make: Callable[..., Trainer]) -> None:

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from bandsplit.bands import BANDS, WIDTHS
 from bandsplit.stft import BINS, stft
-from data.audio import SAMPLE_RATE, Signal, read
+from data.audio import SAMPLE_RATE, AudioError, Signal, read
 from data.console import carry_out, show
 from data.errors import DataError
 from data.listing import find_recordings
@@ -73,14 +73,14 @@ def compared(clean: Path, noisy: Path, one: Path, other: Path) -> tuple[Array, A
     Raises:
         DataError: a folder is empty, or lacks a file of another.
     """
-    folders = {folder: find_recordings(folder) for folder in (clean, noisy, one, other)}
-    names = sorted(folders[clean])
-    for folder, files in folders.items():
+    folders = [(folder, find_recordings(folder)) for folder in (clean, noisy, one, other)]
+    names = sorted(folders[0][1])
+    for folder, files in folders:
         if missing := [name for name in names if name not in files]:
             raise DataError(f"{folder} lacks {missing[0]}, which is in {clean} ({len(missing)} do)")
     differences, levels = [], []
     for name in tqdm(names, desc="comparing", unit="file", disable=None):
-        speech, mixed, first, second = (read(files[name]) for files in folders.values())
+        speech, mixed, first, second = (_read(files[name]) for _, files in folders)
         differences.append(band_snr(speech, first) - band_snr(speech, second))
         length = min(len(speech), len(mixed))
         noise = mixed[:length].astype(float) - speech[:length]
@@ -89,13 +89,19 @@ def compared(clean: Path, noisy: Path, one: Path, other: Path) -> tuple[Array, A
     return np.array(differences), np.array(levels)
 
 
+def _read(path: Path) -> Signal:
+    try:
+        return read(path)
+    except AudioError as error:
+        raise DataError(f"{path}: {error}") from None
+
+
 def table(differences: Array, levels: Array) -> str:
     """The means of a comparison by region and noisy SNR, as Markdown."""
     bins = [("all files", np.ones(len(levels), bool))]
-    bounds = (-np.inf, *EDGES, np.inf)
-    for low, high in pairwise(bounds):
-        inside = (levels >= low) & (levels < high)
-        if inside.sum() > 1:
+    for low, high in pairwise((-np.inf, *EDGES, np.inf)):
+        inside = (levels >= low) & ((levels < high) | (high == np.inf))
+        if inside.any():
             bins.append((f"{low:g} to {high:g} dB", inside))
     lines = ["| bands | " + " | ".join(f"{name} ({inside.sum()})" for name, inside in bins) + " |"]
     lines.append("|---|" + "---:|" * len(bins))

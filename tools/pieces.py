@@ -11,7 +11,7 @@ of at most 16 MiB, to go on from on another machine. What a piece achieved, agai
 hardware allows, is a line of RUNS/pieces.jsonl.
 
 Status 0: all steps are done; 75: there are more to do, the same command goes on; 1: a run failed;
-2: something is wrong with the command line, the plan or the data; 130: interrupted.
+2: something is wrong with the command line, the plan or the data; 130: interrupted, and saved.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ import argparse
 import json
 import math
 import os
-import queue
+import shlex
 import subprocess
 import sys
-import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -34,13 +34,24 @@ from data.console import carry_out, say, show
 from data.errors import DataError, FailedError
 from data.workers import stop_by_signals, usable_cores
 from tools.plan import ROOT, Planned, chosen, read_plan
-from tools.state import is_done, join, split, step_of
+from tools.state import carried_step, join, progress, split, step_of
 from tools.throughput import achieved
 from training.interrupt import STOPPED
 
 LOG = "pieces.jsonl"
-_MARGIN = 0.25  # min, for a run's last save and for the writing of its state
-_SHORTEST = 0.25  # min, that a piece is worth
+_MARGIN = 0.4  # min before the end, when runs are told to save
+_SHORTEST = 1.0  # min, that a call is worth: most of it goes into starting
+_POLL = 0.2  # s
+
+
+@dataclass
+class Piece:
+    """One run that is being trained. before: the step it started from. started: when."""
+
+    run: Planned
+    process: subprocess.Popen
+    before: int
+    started: float = field(default_factory=time.monotonic)
 
 
 @dataclass
@@ -50,9 +61,10 @@ class Pieces:
     Attributes:
         runs: the folder of run folders.
         state: where states are carried in and out, if anywhere.
-        deadline: by `time.monotonic()`.
+        deadline: by `time.monotonic()`; runs are told to save in time for it.
         jobs: runs at once.
         data: the arguments of `train.py` that say where data lie, and others of this machine.
+        failed: names of runs that have failed, with the status of their `train.py`.
     """
 
     runs: Path
@@ -60,72 +72,78 @@ class Pieces:
     deadline: float
     jobs: int
     data: Sequence[str]
-    failed: list[str] = field(default_factory=list)
-    _children: set[subprocess.Popen] = field(default_factory=set)
-    _stopping: threading.Event = field(default_factory=threading.Event)
+    failed: dict[str, int] = field(default_factory=dict)
+    _training: list[Piece] = field(default_factory=list)
 
     def carry_out(self, plan: Sequence[Planned]) -> None:
         """Train what is left of a plan, `jobs` runs at once."""
-        waiting: queue.SimpleQueue[Planned] = queue.SimpleQueue()
-        for run in plan:
-            waiting.put(run)
-        workers = [threading.Thread(target=self._work, args=(waiting,)) for _ in range(self.jobs)]
-        for worker in workers:
-            worker.start()
+        waiting = deque(plan)
         try:
-            for worker in workers:
-                while worker.is_alive():
-                    worker.join(0.5)
-        except KeyboardInterrupt:
-            self._stopping.set()
-            for child in list(self._children):
-                child.terminate()  # each saves, and ends
-            for worker in workers:
-                worker.join()
+            while waiting or self._training:
+                while waiting and len(self._training) < self.jobs:
+                    self._start(waiting.popleft())
+                if time.monotonic() >= self.deadline or 2 in self.failed.values():
+                    waiting.clear()
+                    self._stop()
+                self._finish_ended()
+                time.sleep(_POLL)
+        except BaseException:
+            self._stop()
+            for piece in self._training:
+                piece.process.wait()
+            self._finish_ended()
             raise
 
-    def _work(self, waiting: queue.SimpleQueue[Planned]) -> None:
-        while not self._stopping.is_set():
-            try:
-                run = waiting.get_nowait()
-            except queue.Empty:
-                return
-            try:
-                self._piece(run)
-            except (DataError, OSError) as error:
-                self.failed.append(f"{run.name}: {error}")
-
-    def _piece(self, run: Planned) -> None:
-        """Train one run until it is done or time is up."""
+    def _start(self, run: Planned) -> None:
+        """Start or go on with a run, unless it is done."""
         folder = self.runs / run.name
         if self.state and join(self.state, folder):
             say(f"{run.name}: goes on from step {step_of(folder)}, from {self.state}")
-        before = step_of(folder)
-        minutes = (self.deadline - time.monotonic()) / 60 - _MARGIN
-        if is_done(folder, run.steps) or minutes < _SHORTEST:
+        if is_done(run, folder) or time.monotonic() >= self.deadline:
+            self._carry(folder)
             return
         command = [sys.executable, str(run.program), *run.arguments, *self.data]
         command += ["--run", str(folder)]
-        command += ["--minutes", f"{minutes:.3f}"] if math.isfinite(minutes) else []
-        started = time.monotonic()
-        child = subprocess.Popen(command, env=self._environment())
-        self._children.add(child)
-        status = child.wait()
-        self._children.discard(child)
-        if status not in (0, STOPPED):
-            self.failed.append(f"{run.name}: train.py ended with status {status}")
-        if not (after := step_of(folder)):
-            return
-        if self.state:
+        before = step_of(folder)
+        process = subprocess.Popen(command, env=self._environment())
+        self._training.append(Piece(run, process, before))
+
+    def _stop(self) -> None:
+        """Have every run save and end."""
+        for piece in self._training:
+            if piece.process.poll() is None:
+                piece.process.terminate()
+
+    def _finish_ended(self) -> None:
+        """Carry out the states of runs that have ended, and note what they achieved."""
+        for piece in [piece for piece in self._training if piece.process.poll() is not None]:
+            self._training.remove(piece)
+            status = piece.process.returncode
+            folder = self.runs / piece.run.name
+            # Told to end before it could listen, it ends by the signal itself.
+            if status not in (0, STOPPED, -15):
+                self.failed[piece.run.name] = status
+            self._carry(folder)
+            self._note(piece, folder)
+
+    def _carry(self, folder: Path) -> None:
+        if self.state and step_of(folder) > carried_step(self.state, folder.name):
             split(folder, self.state)
+
+    def _note(self, piece: Piece, folder: Path) -> None:
+        """Add a line to the log of pieces."""
+        after = step_of(folder)
+        if after <= piece.before:
+            return
+        minutes = (time.monotonic() - piece.started) / 60
         line = {
-            "run": run.name,
+            "run": piece.run.name,
             "ended": datetime.now().astimezone().isoformat(timespec="seconds"),
-            "from": before,
+            "from": piece.before,
             "to": after,
-            "of": run.steps,
-            "minutes": round((time.monotonic() - started) / 60, 2),
-            **achieved(folder, before, after, self._threads()),
+            "of": piece.run.steps,
+            "minutes": round(minutes, 2),
+            **achieved(folder, piece.before, after, self._threads()),
         }
         with (self.runs / LOG).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
@@ -141,6 +159,23 @@ class Pieces:
         return {**os.environ, "OMP_NUM_THREADS": threads, "OMP_WAIT_POLICY": "passive"}
 
 
+def is_done(run: Planned, folder: Path) -> bool:
+    """Whether a run has done its steps, and what it has come to has been validated.
+
+    Raises:
+        DataError: what is in the folder was trained by another plan.
+    """
+    found = progress(folder)
+    if found is None:
+        return False
+    if found.config.optim.cooldown[1] != run.steps:
+        raise DataError(
+            f"{folder} is of another plan, of {found.config.optim.cooldown[1]:,} steps and not "
+            f"{run.steps:,}; name another folder with --runs"
+        )
+    return found.step >= run.steps and found.validated
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     options = _parser().parse_args(arguments)
@@ -150,7 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not options.status:
             _train(plan, options)
         show(status(plan, options.runs))
-        done = all(is_done(options.runs / run.name, run.steps) for run in plan)
+        done = all(is_done(run, options.runs / run.name) for run in plan)
         return 0 if done or options.status else STOPPED
 
     return carry_out("pieces", work, ". The same command goes on.")
@@ -159,16 +194,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _train(plan: Sequence[Planned], options: argparse.Namespace) -> None:
     if options.mix is None:
         raise DataError("--mix CLEAN NOISE says what to train on")
-    if not options.minutes > 0 or options.jobs < 1:
-        raise DataError("--minutes must be more than 0, and --jobs at least 1")
+    if not options.minutes >= _SHORTEST or options.jobs < 1:
+        raise DataError(f"--minutes must be at least {_SHORTEST:g}, and --jobs at least 1")
+    for folder in options.mix:
+        if not os.path.isdir(folder):
+            raise DataError(f"--mix: {folder} is no folder")
+    for made in (options.runs, options.state):
+        if made is not None:
+            try:
+                made.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise DataError(f"{made} cannot be a folder ({error.strerror})") from None
     data = ["--mix", *(os.path.abspath(folder) for folder in options.mix)]
-    data += options.train.split()
-    options.runs.mkdir(parents=True, exist_ok=True)
-    deadline = time.monotonic() + 60 * options.minutes
-    pieces = Pieces(options.runs, options.state, deadline, options.jobs, data)
+    deadline = time.monotonic() + 60 * (options.minutes - _MARGIN)
+    pieces = Pieces(
+        options.runs,
+        options.state,
+        deadline,
+        min(options.jobs, len(plan)),
+        [*data, *shlex.split(options.train)],
+    )
     pieces.carry_out(plan)
     if pieces.failed:
-        raise FailedError("; ".join(pieces.failed))
+        named = [f"{name}: train.py ended with status {n}" for name, n in pieces.failed.items()]
+        kind = DataError if 2 in pieces.failed.values() else FailedError
+        raise kind("; ".join(named))
 
 
 def status(plan: Sequence[Planned], runs: Path) -> str:
@@ -198,7 +248,7 @@ def _parser() -> argparse.ArgumentParser:
         "--runs", type=Path, default=ROOT / "runs", metavar="DIR", help="by default runs/"
     )
     parser.add_argument(
-        "--train", default="", metavar="ARGUMENTS", help="more for train.py, in quotes"
+        "--train", default="", metavar="ARGUMENTS", help="more for train.py: --train='--device cpu'"
     )
     parser.add_argument("--status", action="store_true", help="only tell what has been done")
     return parser

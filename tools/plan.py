@@ -21,6 +21,7 @@ Where data lie is not in it: that differs from machine to machine.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,6 +31,15 @@ from typing import Any
 from data.errors import DataError
 
 ROOT = Path(__file__).resolve().parents[1]
+_TYPES = {
+    "steps": int,
+    "warmup_steps": int,
+    "cooldown_steps": int,
+    "arguments": list,
+    "run": list,
+}
+_ENDLESS = ("--epochs", "1000000")
+_NAME = re.compile(r"\w[\w.-]*")  # of a folder, without others
 FOLDERS = ("baseline", "abl1", "abl2", "abl3")
 
 
@@ -61,10 +71,16 @@ def read_plan(path: Path) -> list[Planned]:
         DataError: the file is missing or is no plan; the text says what is wrong.
     """
     content = _load(path)
-    if isinstance(other := content.pop("like", None), str):
+    if (other := content.pop("like", None)) is not None:
+        if not isinstance(other, str) or Path(other).name != other:
+            raise DataError(f'{path}: like names a plan beside it, as in "other.toml"')
         content = {**_load(path.with_name(other)), **content}
-    common = ("steps", "warmup_steps", "cooldown_steps", "arguments", "run")
-    _expect(path, content, dict.fromkeys(common[:3], int) | {"arguments": list, "run": list})
+    if strange := content.keys() - _TYPES.keys():
+        raise DataError(f"{path}: {', '.join(sorted(strange))}: nothing of a plan is called so")
+    _expect(path, content, _TYPES)
+    for name in ("steps", "cooldown_steps"):
+        if content[name] < 1:
+            raise DataError(f"{path}: {name} must be at least 1")
     runs = [_planned(path, content, each) for each in content["run"]]
     names = [run.name for run in runs]
     if len(set(names)) < len(names) or not names:
@@ -87,7 +103,7 @@ def chosen(runs: Sequence[Planned], names: Sequence[str], path: Path) -> list[Pl
     for name in names:
         if name not in known:
             raise DataError(f"{path} has no run {name!r}; it has {', '.join(known)}")
-    return [known[name] for name in names] if names else list(runs)
+    return [known[name] for name in dict.fromkeys(names)] if names else list(runs)
 
 
 def _planned(path: Path, plan: dict[str, Any], run: Any) -> Planned:
@@ -101,8 +117,8 @@ def _planned(path: Path, plan: dict[str, Any], run: Any) -> Planned:
     name, folder = run["name"], run["folder"]
     if folder not in FOLDERS:
         raise DataError(f"{path}: run {name}: folder {folder!r} is not {', '.join(FOLDERS)}")
-    if Path(name).name != name:
-        raise DataError(f"{path}: run {name!r}: a name is that of a folder, without others")
+    if not _NAME.fullmatch(name):
+        raise DataError(f"{path}: run {name!r}: a name is of letters, digits and . - _")
     steps = run.get("steps", plan["steps"])
     cooldown = round(steps * plan["cooldown_steps"] / plan["steps"])
     if not 0 < cooldown <= steps:
@@ -110,11 +126,13 @@ def _planned(path: Path, plan: dict[str, Any], run: Any) -> Planned:
     settings = [
         f"optim.warmup_steps={plan['warmup_steps']}",
         f"optim.cooldown=({steps - cooldown},{steps})",
+        "optim.decay=1",  # nothing but these two decides the rate
         *run.get("set", ()),
     ]
     preset = ("--preset", run["preset"]) if "preset" in run else ()
     seed = ("--seed", str(run["seed"]))
-    arguments = (*plan["arguments"], *preset, *seed, "--set", *settings)
+    # The end of the cooldown ends a run, however small the corpus and so its epochs are.
+    arguments = (*plan["arguments"], *_ENDLESS, *preset, *seed, "--set", *settings)
     if not all(isinstance(argument, str) for argument in arguments):
         raise DataError(f"{path}: arguments and set hold texts, in quotes")
     return Planned(name, folder, steps, arguments)

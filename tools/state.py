@@ -6,28 +6,59 @@ again (TensorBoard's events, samples, the checkpoint before the last) stays behi
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from data.errors import DataError
 from data.files import DAMAGE, sha256_of, write_text
 from data.lock import Lock
-from training.checkpoint import BEST, GOOD, LAST, CheckpointError, read, unpack
+from training.checkpoint import BEST, GOOD, LAST, PREVIOUS, CheckpointError, read, unpack
+from training.config import Config
 from training.history import CONFIG, METRICS
+from training.settings import PLACES, diff
+from training.trained import config_of
 
 MIB = 2**20
 LARGEST = 16 * MIB  # of a part, in bytes
 _SUFFIX = ".state.json"
 # The last checkpoint comes last: what is joined but halfway is not gone on from.
 _KEPT = (CONFIG, METRICS, GOOD, BEST, LAST)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run has come, and by which settings; validated: all that should be by now."""
+
+    step: int
+    validated: bool
+    config: Config
+
+
+def progress(run: Path) -> Progress | None:
+    """That of a run's last whole checkpoint; None where there is none."""
+    for name in (LAST, PREVIOUS):
+        try:
+            state = unpack(read(run / name), run / name)
+            values = state["values"]
+            validated = values.get("validated", 0) >= values["epochs"]
+            return Progress(int(values["step"]), validated, config_of(state, run / name))
+        except (CheckpointError, LookupError, TypeError, ValueError):
+            continue
+    return None
+
+
+def step_of(run: Path) -> int:
+    """The steps of a run's last whole checkpoint; 0 where there is none."""
+    found = progress(run)
+    return found.step if found else 0
 
 
 def split(run: Path, out: Path, largest: int = LARGEST) -> list[Path]:
@@ -51,9 +82,7 @@ def split(run: Path, out: Path, largest: int = LARGEST) -> list[Path]:
             for name in _KEPT:
                 if (run / name).is_file():
                     archive.add(run / name, name)
-        whole.seek(0)
-        digest = hashlib.file_digest(whole, "sha256").hexdigest()
-        whole.seek(0)
+        digest = _digest(whole)
         parts: list[Path] = []
         while piece := whole.read(largest):
             part = out / f"{run.name}-{digest[:8]}.{len(parts):03d}"
@@ -63,10 +92,20 @@ def split(run: Path, out: Path, largest: int = LARGEST) -> list[Path]:
     content = {"run": run.name, "step": step_of(run), "sha256": digest, "parts": listed}
     listing = out / f"{run.name}{_SUFFIX}"
     write_text(listing, json.dumps(content, indent=1) + "\n")
-    for old in out.glob(f"{run.name}-????????.???"):
+    for old in out.glob(f"{glob.escape(run.name)}-{'[0-9a-f]' * 8}.{'[0-9]' * 3}"):
         if old not in parts:
             old.unlink()
     return [*parts, listing]
+
+
+def carried_step(folder: Path, name: str) -> int:
+    """The step of the state of a run of that name in a folder of parts; 0 where there is none.
+
+    Raises:
+        DataError: the list of its parts is damaged.
+    """
+    listing = folder / f"{name}{_SUFFIX}"
+    return _read(listing)["step"] if listing.is_file() else 0
 
 
 def join(folder: Path, run: Path) -> bool:
@@ -76,46 +115,52 @@ def join(folder: Path, run: Path) -> bool:
         Whether it has been put back.
 
     Raises:
-        DataError: a part is missing or damaged, or another process trains in the run folder.
+        DataError: a part is missing or damaged, or another process trains in the run folder, or
+            what is there was trained with other settings.
         OSError: something cannot be read or written.
     """
+    if carried_step(folder, run.name) <= step_of(run):
+        return False
     listing = folder / f"{run.name}{_SUFFIX}"
-    if not listing.is_file():
-        return False
     content = _read(listing)
-    if step_of(run) >= content["step"]:
-        return False
     run.mkdir(parents=True, exist_ok=True)
-    lock = Lock(run, "wait until it has ended")
+    lock = Lock(run, "join its state later")
     try:
-        with _archive(folder, content, listing) as archive, _beside(run) as fresh:
-            archive.extractall(fresh, filter="data")
+        with (
+            tempfile.TemporaryDirectory(dir=run, prefix=".joining-") as name,
+            tempfile.TemporaryFile(dir=folder) as whole,
+        ):
+            fresh = Path(name)
+            _put_together(whole, folder, content, listing)
+            with tarfile.open(fileobj=whole) as archive:
+                archive.extractall(fresh, filter="data")
+            _check_same_run(fresh, run, listing)
             for name in _KEPT:
                 if (fresh / name).is_file():
                     os.replace(fresh / name, run / name)
     except tarfile.TarError as error:
-        raise DataError(f"{listing}: what its parts make is not a run's state ({error})") from None
+        raise DataError(f"{listing}: what its parts hold is not a run's state ({error})") from None
     finally:
         lock.release()
     return True
 
 
-def step_of(run: Path) -> int:
-    """The steps of a run's last checkpoint; 0 where there is none that can be read."""
-    return int(_values(run).get("step", 0))
-
-
-def is_done(run: Path, steps: int) -> bool:
-    """Whether a run has done so many steps, and what it has come to has been validated."""
-    values = _values(run)
-    return values.get("step", 0) >= steps and values["validated"] >= values["epochs"]
-
-
-def _values(run: Path) -> dict[str, Any]:
-    try:
-        return unpack(read(run / LAST), run / LAST)["values"]
-    except CheckpointError:
-        return {}
+def _check_same_run(fresh: Path, run: Path, listing: Path) -> None:
+    carried, here = progress(fresh), progress(run)
+    if carried is None:
+        raise DataError(f"{listing}: what its parts hold is not a run's state")
+    if here is None:
+        return
+    changes = [
+        name
+        for name in diff(carried.config, here.config)
+        if name not in PLACES and not name.startswith("run.")
+    ]
+    if changes:
+        raise DataError(
+            f"{listing} is of another run than {run}: they differ in {', '.join(changes)}. Take "
+            "another folder for one of the two"
+        )
 
 
 def _read(listing: Path) -> dict[str, Any]:
@@ -130,25 +175,23 @@ def _read(listing: Path) -> dict[str, Any]:
     return found
 
 
-@contextmanager
-def _archive(folder: Path, content: dict[str, Any], listing: Path) -> Iterator[tarfile.TarFile]:
-    """The archive that the parts make, each of which is what it was."""
-    with tempfile.TemporaryFile(dir=folder) as whole:
-        for name, digest in content["parts"]:
-            part = folder / name
-            if not part.is_file():
-                raise DataError(f"{part} is missing: {listing.name} lists it. Copy it as well")
-            if sha256_of(part) != digest:
-                raise DataError(f"{part} is not what {listing.name} says; copy both again")
-            with part.open("rb") as file:
-                shutil.copyfileobj(file, whole)
-        whole.seek(0)
-        with tarfile.open(fileobj=whole) as archive:
-            yield archive
+def _put_together(whole: IO[bytes], folder: Path, content: dict[str, Any], listing: Path) -> None:
+    """Write the archive that the parts make, each of which is what it was."""
+    for name, digest in content["parts"]:
+        part = folder / name
+        if not part.is_file():
+            raise DataError(f"{part} is missing: {listing.name} lists it. Copy it as well")
+        if sha256_of(part) != digest:
+            raise DataError(f"{part} is not what {listing.name} says; copy both again")
+        with part.open("rb") as file:
+            shutil.copyfileobj(file, whole)
+    if _digest(whole) != content["sha256"]:
+        raise DataError(f"{listing}: its parts do not make up what was cut; copy all again")
 
 
-@contextmanager
-def _beside(run: Path) -> Iterator[Path]:
-    """A temporary folder on the run folder's disk."""
-    with tempfile.TemporaryDirectory(dir=run, prefix=".joining-") as name:
-        yield Path(name)
+def _digest(file: IO[bytes]) -> str:
+    """Of the whole file, which is then at its beginning."""
+    file.seek(0)
+    digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+    file.seek(0)
+    return digest

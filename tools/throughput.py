@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from pathlib import Path
@@ -39,15 +40,23 @@ def achieved(run: Path, before: int, after: int, threads: int) -> dict[str, Any]
         return {}
     crops = statistics.median(speeds)
     products = _PASSES * crops * settings["data.crop_seconds"] * facts["macs_per_second"]
-    allowed = products_allowed(facts["device"], facts["amp"], threads)
+    try:
+        allowed = products_allowed(facts["device"], facts["amp"], threads)
+    except RuntimeError:  # of a GPU whose memory another process has
+        allowed = math.nan
     return {
-        "device": facts["device"],
+        "device": facts.get("hardware", facts["device"]),
         "amp": facts["amp"],
         "crops_per_second": round(crops, 2),
         "products": round(products),
-        "products_allowed": round(allowed),
-        "share": round(products / allowed, 3),
+        **_of_allowed(products, allowed),
     }
+
+
+def _of_allowed(products: float, allowed: float) -> dict[str, Any]:
+    if not math.isfinite(allowed):
+        return {}
+    return {"products_allowed": round(allowed), "share": round(products / allowed, 3)}
 
 
 def products_allowed(device: str, amp: str, threads: int) -> float:

@@ -49,18 +49,19 @@ def _introduce(trainer: Trainer, network: type[BandSplitNet]) -> None:
     batch, crop = config.data.batch_size, config.data.crop_seconds
     log.info(
         f"{trainer.folder}: batches of {batch} x {crop:g} s{shared}, {len(trainer.sampler)} steps "
-        f"an epoch, {config.run.epochs} epochs, at step {trainer.step}"
+        f"an epoch, {trainer.epochs} epochs, at step {trainer.step}"
     )
     first = config.loss.metric_from_epoch
-    if config.loss.metric and first >= config.run.epochs:
+    if config.loss.metric and first >= trainer.epochs:
         log.warning(
             f"the metric discriminator starts after epoch {first}, and this run ends after "
-            f"{config.run.epochs}: it plays no part. --set loss.metric_from_epoch=N decides that."
+            f"{trainer.epochs}: it plays no part. --set loss.metric_from_epoch=N decides that."
         )
     facts = {
         "parameters": parameters,
         "macs_per_second": macs,
         "device": str(device),
+        "hardware": place if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads",
         "amp": trainer.precision.amp,
         "processes": world.size,
         "first_step": trainer.step,
@@ -72,7 +73,7 @@ def sum_up(trainer: Trainer, stopped: bool) -> None:
     """Say how a session has ended."""
     if not trainer.runlog:
         return
-    folder, epochs = trainer.folder, trainer.config.run.epochs
+    folder, epochs = trainer.folder, trainer.epochs
     spent = duration(time.monotonic() - trainer.progress.started)
     done = f"{trainer.step:,} steps, {trainer.step / len(trainer.sampler):.4g} of {epochs} epochs"
     log.info(f"{folder}: {'stopped' if stopped else 'ended'} after {done}; this session {spent}")

@@ -56,7 +56,7 @@ class Optim:
     learning_rate: float = 5e-4
     beta1: float = 0.8
     beta2: float = 0.99
-    weight_decay: float = 0.01  # of "adamw"
+    weight_decay: float = 0.01  # of "adamw" and "muon"
     decay: float = 0.99  # of the learning rate, by this factor
     decay_every: int = 1  # epochs
     warmup_steps: int = 0  # in which the rate rises from 0

@@ -148,7 +148,9 @@ def circumstances(config: Mapping[str, Any]) -> dict[str, Any]:
     with "+" where files differed from it.
     """
     sessions = config.get("sessions")
-    if not isinstance(sessions, list) or not sessions:
+    if not isinstance(sessions, list) or not all(isinstance(each, dict) for each in sessions):
+        return {}
+    if not sessions:
         return {}
     found: dict[str, Any] = {"sessions": len(sessions)}
     try:
@@ -159,16 +161,21 @@ def circumstances(config: Mapping[str, Any]) -> dict[str, Any]:
         found["hours"] = sum(time.total_seconds() for time in times) / 3600
     except (KeyError, TypeError, ValueError):
         pass
-    sources = [each.get("source") or {} for each in sessions]
+    sources = [_table_in(each, "source") for each in sessions]
     texts = {
-        "devices": [each.get("device") for each in sessions],
-        "torch": [(each.get("versions") or {}).get("torch") for each in sessions],
+        "devices": [each.get("hardware", each.get("device")) for each in sessions],
+        "torch": [_table_in(each, "versions").get("torch") for each in sessions],
         "commits": [
             str(each.get("commit", "unknown"))[:10] + ("+" if each.get("dirty") else "")
             for each in sources
         ],
     }
     return found | {name: list(dict.fromkeys(map(str, each))) for name, each in texts.items()}
+
+
+def _table_in(session: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = session.get(name)
+    return value if isinstance(value, dict) else {}
 
 
 def _table(lines: Sequence[Line]) -> list[str]:

@@ -73,8 +73,8 @@ class Trainer:
         batch = config.data.batch_size
         self.sampler = EpochSampler(len(train), batch, config.seed, world.share(batch))
         # Where the run ends, as a step: after its epochs, or where the rate has come down to 0.
-        epochs = config.run.epochs * len(self.sampler)
-        self.end = min(epochs, config.optim.cooldown[1] or epochs)
+        self.end = config.optim.cooldown[1] or config.run.epochs * len(self.sampler)
+        self.epochs = math.ceil(self.end / len(self.sampler))
         self.step, self.validated, self.best = 0, 0, -math.inf
         self._saved: tuple[int, int] | None = None  # step and validated of what is saved
         self.health = Health(config.optim)
@@ -94,9 +94,7 @@ class Trainer:
                 closing.callback(self.runlog.close)
             self._closing = closing.pop_all()
         self.validator = Validator(valid, self.pool, self.device, world)
-        self.progress = Progress(
-            world.leads, config.run.epochs, len(self.sampler), batch, self.device
-        )
+        self.progress = Progress(world.leads, self.epochs, len(self.sampler), batch, self.device)
 
     @property
     def epoch(self) -> int:
@@ -106,7 +104,8 @@ class Trainer:
     @property
     def due(self) -> int:
         """Epochs to be validated by now, the last of which the schedule may cut short."""
-        return math.ceil(self.step / len(self.sampler)) if self.step >= self.end else self.epoch
+        cut = 0 < self.config.optim.cooldown[1] <= self.step
+        return math.ceil(self.step / len(self.sampler)) if cut else self.epoch
 
     def fit(self, max_steps: int | None = None, deadline: float = math.inf) -> bool:
         """Train to the end of `config.run.epochs` or of the learning rate's cooldown.
@@ -178,7 +177,7 @@ class Trainer:
 
     def _log_step(self, epoch: int, result: Result) -> None:
         every = self.config.run.log_every
-        ends = self.step % len(self.sampler) == 0
+        ends = self.step % len(self.sampler) == 0 or self.step == self.end
         if self.runlog and (self.step == 1 or ends or self.step % every == 0):
             rate = self.learner.optimizer.param_groups[0]["lr"]
             values = {**result.values, "learning_rate": rate}
