@@ -39,7 +39,7 @@ name = "uniform-1"
 folder = "abl3"
 preset = "uniform31"
 seed = 1
-steps = 4
+share = 0.5
 set = ["model.hidden=(4,4,4)"]
 """
 
@@ -104,7 +104,7 @@ def test_a_plan_may_differ_from_another_in_some_things(plan: Path) -> None:
         ("steps = 8", "", "steps is missing"),
         ("steps = 8", "steps = 'x'", "steps is missing or not of type int"),
         ("steps = 8", "steps = ", "is not TOML"),
-        ("cooldown_steps = 4", "cooldown_steps = 40", "cooldown_steps must be at least 1"),
+        ("cooldown_steps = 4", "cooldown_steps = 40", "8 steps and 40 of cooldown, expected"),
         ('folder = "abl3"\nseed', 'folder = "abl9"\nseed', "folder 'abl9' is not baseline"),
         ("uniform-1", "abl3-0", "a name of its own"),
         ("uniform-1", "../out", "a name is of letters, digits"),
@@ -112,6 +112,8 @@ def test_a_plan_may_differ_from_another_in_some_things(plan: Path) -> None:
         ("uniform-1", "", "a name is of letters, digits"),
         ("uniform-1", "a\\u0000", "a name is of letters, digits"),
         ("steps = 8", "steps = 0", "steps must be at least 1"),
+        ("share = 0.5", "share = 1.5", "a share of at most 1"),
+        ("share = 0.5", "share = 0.01", "0 steps and 0 of cooldown"),
         ("steps = 8", "steps = 8\nstep = 8", "step: nothing of a plan is called so"),
         ("steps = 8", "steps = 8\nlike = 3", "like names a plan beside it"),
         ("steps = 8", 'steps = 8\nlike = "../x.toml"', "like names a plan beside it"),
@@ -206,7 +208,7 @@ def test_runs_of_another_plan_are_left_alone(
     one = ["--only", "uniform-1", "--state", str(tmp_path / "state")]
     assert call(plan, tmp_path / "runs", *one) == 0
     longer = plan.with_name("longer.toml")
-    longer.write_text(PLAN.replace("steps = 4\nset", "steps = 6\nset"))
+    longer.write_text(PLAN.replace("share = 0.5", "share = 0.75"))
     assert call(longer, tmp_path / "runs", "--only", "uniform-1") == 2
     assert "is of another plan, of 4 steps and not 6" in capsys.readouterr().err
     other = ["--only", "uniform-1", "--train=--device cpu --max-steps 2"]

@@ -12,7 +12,7 @@ A TOML file:
     folder = "abl3"               # whose train.py
     seed = 0
     # preset = "uniform31"        # a control
-    # steps = 3000                # where it is to have others than the plan's, and
+    # share = 0.5                 # of the plan's steps, where it is to have fewer, and
     # set = ["model.num_layers=2"]   # further settings
 
 `like = "other.toml"` takes from a plan beside it whatever this one does not say itself.
@@ -110,7 +110,7 @@ def _planned(path: Path, plan: dict[str, Any], run: Any) -> Planned:
     if not isinstance(run, dict):
         raise DataError(f"{path}: a run is a table, [[run]]")
     _expect(path, run, {"name": str, "folder": str, "seed": int})
-    optional = {"preset": str, "steps": int, "set": list}
+    optional = {"preset": str, "share": float, "set": list}
     for name in run.keys() - {"name", "folder", "seed"}:
         if name not in optional or type(run[name]) is not optional[name]:
             raise DataError(f"{path}: run {run['name']}: {name} = {run[name]!r} is not understood")
@@ -119,10 +119,12 @@ def _planned(path: Path, plan: dict[str, Any], run: Any) -> Planned:
         raise DataError(f"{path}: run {name}: folder {folder!r} is not {', '.join(FOLDERS)}")
     if not _NAME.fullmatch(name):
         raise DataError(f"{path}: run {name!r}: a name is of letters, digits and . - _")
-    steps = run.get("steps", plan["steps"])
-    cooldown = round(steps * plan["cooldown_steps"] / plan["steps"])
-    if not 0 < cooldown <= steps:
-        raise DataError(f"{path}: cooldown_steps must be at least 1, at most steps")
+    steps, cooldown = (round(run.get("share", 1) * plan[n]) for n in ("steps", "cooldown_steps"))
+    if not 0 < cooldown <= steps <= plan["steps"]:
+        raise DataError(
+            f"{path}: run {name}: {steps} steps and {cooldown} of cooldown, expected at least 1 of "
+            "each, and a share of at most 1"
+        )
     settings = [
         f"optim.warmup_steps={plan['warmup_steps']}",
         f"optim.cooldown=({steps - cooldown},{steps})",
