@@ -135,8 +135,12 @@ def call(plan: Path, root: Path, *arguments: str) -> int:
     return pieces.main([str(plan), *mix, *runs, *arguments])
 
 
-def test_pieces_on_two_machines_come_to_what_one_comes_to(plan: Path, tmp_path: Path) -> None:
+def test_pieces_on_two_machines_come_to_what_one_comes_to(
+    plan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The state travels in small files; weights, log and validation are those of one session."""
+    # Sums over other numbers of threads are other numbers.
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     put_material(tmp_path)
     here, there, whole = tmp_path / "here", tmp_path / "there", tmp_path / "whole"
     state = tmp_path / "state"
