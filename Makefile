@@ -36,13 +36,13 @@ test-slow: .venv/development
 test-gpu: .venv/development
 	$(BIN)/python -m pytest -m gpu
 
-# A folder of speech and one of noise as archives that can be carried to another machine, which is what
-# docs/data.md has. Without both, nothing is set up first.
+# A corpus of speech and noise as archives to be carried to another machine (docs/data.md). Where one of
+# the two is not named, nothing is set up before the message.
 BUNDLE := .cache/bundle
 pack: $(if $(and $(CLEAN),$(NOISE)),.venv/runtime)
 	@if [ -z "$(CLEAN)" ] || [ -z "$(NOISE)" ]; then \
 		echo "make pack CLEAN=FOLDER NOISE=FOLDER: name a folder of clean speech and one of noise"; \
-		exit 1; fi
+		exit 2; fi
 	$(BIN)/python -m data.bundle "$(CLEAN)" "$(NOISE)" --out $(BUNDLE)
 
 # One run of a plan for so many minutes on the GPU, from its state and back to it (docs/pieces.md).

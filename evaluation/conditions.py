@@ -128,6 +128,11 @@ def _by_snr(values: Mapping[str, float], measured: bool) -> dict[str, list[str]]
     if not measured and len(distinct) <= _MOST_VALUES:
         labels = dict.fromkeys(f"{snr:g}" for snr in distinct)
         return {label: [n for n, snr in values.items() if f"{snr:g}" == label] for label in labels}
+    return snr_bins(values)
+
+
+def snr_bins(values: Mapping[str, float]) -> dict[str, list[str]]:
+    """Utterances by bins of their measured SNR in dB, from low to high, without the empty ones."""
     groups = {}
     for low, high in pairwise((-math.inf, *_EDGES, math.inf)):
         # The outermost bins are open: what is infinite is in them.

@@ -14,9 +14,9 @@ Status 0: done; 2: something is wrong with the folders; 130: interrupted.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -24,22 +24,25 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from bandsplit.bands import BANDS, WIDTHS
+from bandsplit.bands import WIDTHS
 from bandsplit.stft import BINS, stft
 from data.audio import SAMPLE_RATE, AudioError, Signal, read
 from data.console import carry_out, show
 from data.errors import DataError
 from data.listing import find_recordings
 from data.workers import stop_by_signals
+from evaluation.conditions import snr_bins
+from evaluation.distortion import snr
+from evaluation.signals import MetricError
 from evaluation.statistics import Interval, mean_interval
 
-EDGES = (-5.0, 0.0, 5.0, 10.0, 15.0, 20.0)  # dB of the noisy; a bin holds its lower edge
 # Bands of the three decoder widths of ablation 3, and all of them.
+_BINS = np.array(WIDTHS)
 REGIONS = {
-    "low": slice(0, 11),
-    "middle": slice(11, 23),
-    "high": slice(23, BANDS),
-    "all": slice(0, BANDS),
+    "low": _BINS <= 3,
+    "middle": (_BINS > 3) & (_BINS <= 8),
+    "high": _BINS > 8,
+    "all": _BINS > 0,
 }
 _LIMITS = (-20.0, 40.0)  # dB
 _SILENT = 1e-8  # of the recording's mean power in a band: nothing to be compared
@@ -67,26 +70,28 @@ def band_snr(clean: Signal, enhanced: Signal) -> Array:
         return np.where(audible, (10 * np.log10(signal / error)).clip(*_LIMITS), np.nan)
 
 
-def compared(clean: Path, noisy: Path, one: Path, other: Path) -> tuple[Array, Array]:
-    """How much higher the SNR of each band is for `one`, (files, k) in dB, and the noisy SNRs.
+def compared(clean: Path, noisy: Path, one: Path, other: Path) -> tuple[Array, dict[str, float]]:
+    """How much higher the SNR of each band is for `one`, (files, k) in dB, and the noisy SNRs by
+    file, in the same order.
 
     Raises:
-        DataError: a folder is empty, or lacks a file of another.
+        DataError: a folder is empty, or lacks a file of another, or one cannot be decoded.
     """
     folders = [(folder, find_recordings(folder)) for folder in (clean, noisy, one, other)]
     names = sorted(folders[0][1])
     for folder, files in folders:
         if missing := [name for name in names if name not in files]:
             raise DataError(f"{folder} lacks {missing[0]}, which is in {clean} ({len(missing)} do)")
-    differences, levels = [], []
+    differences, levels = [], {}
     for name in tqdm(names, desc="comparing", unit="file", disable=None):
         speech, mixed, first, second = (_read(files[name]) for _, files in folders)
         differences.append(band_snr(speech, first) - band_snr(speech, second))
         length = min(len(speech), len(mixed))
-        noise = mixed[:length].astype(float) - speech[:length]
-        with np.errstate(divide="ignore"):
-            levels.append(10 * np.log10(np.sum(np.square(speech, dtype=float)) / np.sum(noise**2)))
-    return np.array(differences), np.array(levels)
+        try:
+            levels[name] = snr(speech[:length], mixed[:length])
+        except MetricError:  # no noise, or no speech: of no bin
+            levels[name] = math.nan
+    return np.array(differences), levels
 
 
 def _read(path: Path) -> Signal:
@@ -96,26 +101,34 @@ def _read(path: Path) -> Signal:
         raise DataError(f"{path}: {error}") from None
 
 
-def table(differences: Array, levels: Array) -> str:
+def table(differences: Array, levels: Mapping[str, float]) -> str:
     """The means of a comparison by region and noisy SNR, as Markdown."""
-    bins = [("all files", np.ones(len(levels), bool))]
-    for low, high in pairwise((-np.inf, *EDGES, np.inf)):
-        inside = (levels >= low) & ((levels < high) | (high == np.inf))
-        if inside.any():
-            bins.append((f"{low:g} to {high:g} dB", inside))
-    lines = ["| bands | " + " | ".join(f"{name} ({inside.sum()})" for name, inside in bins) + " |"]
-    lines.append("|---|" + "---:|" * len(bins))
+    places = {name: place for place, name in enumerate(levels)}
+    groups = {"all files": list(levels)} | {
+        f"{label} dB": names for label, names in snr_bins(levels).items()
+    }
+    columns = [f"{label} ({len(names)})" for label, names in groups.items()]
+    lines = ["| bands | " + " | ".join(columns) + " |", "|---|" + "---:|" * len(columns)]
     for name, region in REGIONS.items():
-        with np.errstate(invalid="ignore"):
-            means = np.nanmean(differences[:, region], axis=1)
-        cells = [_cell(mean_interval(means[None, inside])) for _, inside in bins]
+        means = _means(differences[:, region])
+        cells = [
+            _cell(mean_interval(means[None, [places[each] for each in names]]))
+            for names in groups.values()
+        ]
         lines.append(f"| {name}, {_range(region)} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
-def _range(region: slice) -> str:
-    edges = np.cumsum([0, *WIDTHS]) * SAMPLE_RATE / 2 / (BINS - 1)
-    return f"{edges[region.start] / 1000:.1f} to {min(edges[region.stop], 8000) / 1000:.1f} kHz"
+def _means(x: Array) -> Array:
+    """(n, k) to (n,), over what is not NaN; NaN where all is."""
+    counts = np.isfinite(x).sum(axis=1)
+    return np.where(counts > 0, np.nansum(x, axis=1) / np.maximum(counts, 1), np.nan)
+
+
+def _range(region: NDArray[np.bool_]) -> str:
+    edges = np.cumsum([0, *WIDTHS]).clip(max=BINS - 1) * SAMPLE_RATE / 2 / (BINS - 1) / 1000
+    bands = np.flatnonzero(region)
+    return f"{edges[bands[0]]:.1f} to {edges[bands[-1] + 1]:.1f} kHz"
 
 
 def _cell(found: Interval | None) -> str:

@@ -21,6 +21,7 @@ import json
 import math
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -46,12 +47,16 @@ _POLL = 0.2  # s
 
 @dataclass
 class Piece:
-    """One run that is being trained. before: the step it started from. started: when."""
+    """One run that is being trained.
+
+    before: the step it started from. started: when. told: that it has to save and end.
+    """
 
     run: Planned
     process: subprocess.Popen
     before: int
     started: float = field(default_factory=time.monotonic)
+    told: bool = False
 
 
 @dataclass
@@ -97,22 +102,24 @@ class Pieces:
     def _start(self, run: Planned) -> None:
         """Start or go on with a run, unless it is done."""
         folder = self.runs / run.name
-        if self.state and join(self.state, folder):
-            say(f"{run.name}: goes on from step {step_of(folder)}, from {self.state}")
-        if is_done(run, folder) or time.monotonic() >= self.deadline:
-            self._carry(folder)
+        joined = self.state and join(self.state, folder)
+        before, done = progress_in(run, folder)
+        if joined:
+            say(f"{run.name}: goes on from step {before}, from {self.state}")
+        if done or time.monotonic() >= self.deadline:
+            self._carry(folder, before)
             return
         command = [sys.executable, str(run.program), *run.arguments, *self.data]
         command += ["--run", str(folder)]
-        before = step_of(folder)
         process = subprocess.Popen(command, env=self._environment())
         self._training.append(Piece(run, process, before))
 
     def _stop(self) -> None:
         """Have every run save and end."""
         for piece in self._training:
-            if piece.process.poll() is None:
+            if not piece.told and piece.process.poll() is None:
                 piece.process.terminate()
+                piece.told = True
 
     def _finish_ended(self) -> None:
         """Carry out the states of runs that have ended, and note what they achieved."""
@@ -121,20 +128,20 @@ class Pieces:
             status = piece.process.returncode
             folder = self.runs / piece.run.name
             # Told to end before it could listen, it ends by the signal itself.
-            if status not in (0, STOPPED, -15):
+            if status not in (0, STOPPED, -signal.SIGTERM):
                 self.failed[piece.run.name] = status
-            self._carry(folder)
-            self._note(piece, folder)
+            after = step_of(folder)
+            self._carry(folder, after)
+            if after > piece.before:
+                self._note(piece, folder, after)
 
-    def _carry(self, folder: Path) -> None:
-        if self.state and step_of(folder) > carried_step(self.state, folder.name):
+    def _carry(self, folder: Path, step: int) -> None:
+        """Write a run's state, unless one of as many steps is there."""
+        if self.state and step > carried_step(self.state, folder.name):
             split(folder, self.state)
 
-    def _note(self, piece: Piece, folder: Path) -> None:
+    def _note(self, piece: Piece, folder: Path, after: int) -> None:
         """Add a line to the log of pieces."""
-        after = step_of(folder)
-        if after <= piece.before:
-            return
         minutes = (time.monotonic() - piece.started) / 60
         line = {
             "run": piece.run.name,
@@ -159,21 +166,21 @@ class Pieces:
         return {**os.environ, "OMP_NUM_THREADS": threads, "OMP_WAIT_POLICY": "passive"}
 
 
-def is_done(run: Planned, folder: Path) -> bool:
-    """Whether a run has done its steps, and what it has come to has been validated.
+def progress_in(run: Planned, folder: Path) -> tuple[int, bool]:
+    """The steps that a run has done, and whether they are all and what has come of it is validated.
 
     Raises:
         DataError: what is in the folder was trained by another plan.
     """
     found = progress(folder)
     if found is None:
-        return False
+        return 0, False
     if found.config.optim.cooldown[1] != run.steps:
         raise DataError(
             f"{folder} is of another plan, of {found.config.optim.cooldown[1]:,} steps and not "
             f"{run.steps:,}; name another folder with --runs"
         )
-    return found.step >= run.steps and found.validated
+    return found.step, found.step >= run.steps and found.validated
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -184,9 +191,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         plan = chosen(read_plan(options.plan), options.only, options.plan)
         if not options.status:
             _train(plan, options)
-        show(status(plan, options.runs))
-        done = all(is_done(run, options.runs / run.name) for run in plan)
-        return 0 if done or options.status else STOPPED
+        found = [progress_in(run, options.runs / run.name) for run in plan]
+        show(status(plan, [step for step, _ in found]))
+        return 0 if options.status or all(done for _, done in found) else STOPPED
 
     return carry_out("pieces", work, ". The same command goes on.")
 
@@ -221,11 +228,10 @@ def _train(plan: Sequence[Planned], options: argparse.Namespace) -> None:
         raise kind("; ".join(named))
 
 
-def status(plan: Sequence[Planned], runs: Path) -> str:
-    """What has been done of a plan, a line a run."""
+def status(plan: Sequence[Planned], steps: Sequence[int]) -> str:
+    """What has been done of a plan, a line a run. steps: of each."""
     lines = ["| run | steps | of | left |", "|---|---:|---:|---:|"]
-    for run in plan:
-        done = step_of(runs / run.name)
+    for run, done in zip(plan, steps, strict=True):
         lines.append(f"| {run.name} | {done:,} | {run.steps:,} | {max(0, run.steps - done):,} |")
     return "\n".join(lines) + "\n"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 import time
 from pathlib import Path
@@ -40,23 +39,17 @@ def achieved(run: Path, before: int, after: int, threads: int) -> dict[str, Any]
         return {}
     crops = statistics.median(speeds)
     products = _PASSES * crops * settings["data.crop_seconds"] * facts["macs_per_second"]
-    try:
-        allowed = products_allowed(facts["device"], facts["amp"], threads)
-    except RuntimeError:  # of a GPU whose memory another process has
-        allowed = math.nan
-    return {
+    found = {
         "device": facts.get("hardware", facts["device"]),
         "amp": facts["amp"],
         "crops_per_second": round(crops, 2),
         "products": round(products),
-        **_of_allowed(products, allowed),
     }
-
-
-def _of_allowed(products: float, allowed: float) -> dict[str, Any]:
-    if not math.isfinite(allowed):
-        return {}
-    return {"products_allowed": round(allowed), "share": round(products / allowed, 3)}
+    try:
+        allowed = products_allowed(facts["device"], facts["amp"], threads)
+    except RuntimeError:  # of a GPU whose memory another process has
+        return found
+    return found | {"products_allowed": round(allowed), "share": round(products / allowed, 3)}
 
 
 def products_allowed(device: str, amp: str, threads: int) -> float:
@@ -67,7 +60,8 @@ def products_allowed(device: str, amp: str, threads: int) -> float:
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        return size**3 / statistics.median(_seconds(a) for _ in range(_ROUNDS + 1))
+        _seconds(a)  # the first one prepares
+        return size**3 / statistics.median(_seconds(a) for _ in range(_ROUNDS))
     finally:
         torch.set_num_threads(before)
 

@@ -69,8 +69,7 @@ def main(
             if options.preset is not None:
                 network, config = _preset(presets or {}, options.preset)
             config = _configure(network, config, options)
-            deadline = started + 60 * (math.inf if options.minutes is None else options.minutes)
-            stopped = _train(network, config, options, world, deadline)
+            stopped = _train(network, config, options, world, started + 60 * options.minutes)
     except (ConfigError, DataError, CheckpointError) as error:
         _fail(2, error)
     except (TrainingError, LostError) as error:
@@ -104,7 +103,7 @@ def _train(
     """Train; whether that was stopped by a signal, or by the deadline."""
     if options.max_steps is not None and options.max_steps < 1:
         raise ConfigError(f"--max-steps is {options.max_steps}, expected at least 1")
-    if options.minutes is not None and not options.minutes > 0:
+    if not options.minutes > 0:
         raise ConfigError(f"--minutes is {options.minutes}, expected more than 0")
     folder = _run_folder(config, options)
     with world.one_first():  # what it finds out of the files, the others read from its index
@@ -219,7 +218,11 @@ def _parser(name: str, presets: Mapping[str, Preset]) -> argparse.ArgumentParser
     parser.add_argument("--epochs", type=int, metavar="N")
     parser.add_argument("--max-steps", type=int, metavar="N", help="stop there, whatever the epoch")
     parser.add_argument(
-        "--minutes", type=float, metavar="M", help="save and stop then; the same command goes on"
+        "--minutes",
+        type=float,
+        default=math.inf,
+        metavar="M",
+        help="save and stop after the step that ends then; the same command goes on",
     )
     parser.add_argument(
         "--batch-size", type=int, metavar="N", help="crops of a step, over all processes"

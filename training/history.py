@@ -148,9 +148,7 @@ def circumstances(config: Mapping[str, Any]) -> dict[str, Any]:
     with "+" where files differed from it.
     """
     sessions = config.get("sessions")
-    if not isinstance(sessions, list) or not all(isinstance(each, dict) for each in sessions):
-        return {}
-    if not sessions:
+    if not (isinstance(sessions, list) and sessions and all(type(s) is dict for s in sessions)):
         return {}
     found: dict[str, Any] = {"sessions": len(sessions)}
     try:
