@@ -61,7 +61,7 @@ def _introduce(trainer: Trainer, network: type[BandSplitNet]) -> None:
         "parameters": parameters,
         "macs_per_second": macs,
         "device": str(device),
-        "hardware": place if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads",
+        "hardware": place if device.type == "cuda" else f"CPU, threads: {torch.get_num_threads()}",
         "amp": trainer.precision.amp,
         "processes": world.size,
         "first_step": trainer.step,
