@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from functools import partial
@@ -116,9 +117,11 @@ def _made(facts: Mapping[str, Any]) -> str:
     """Where, by what and for how long a network was trained, as far as it is known."""
     if "sessions" not in facts:
         return ""
-    hours = f"{facts['hours']:.2f} hours" if "hours" in facts else "hours not known"
+    hours = facts.get("hours", math.nan)
+    spent = f"{60 * hours:.1f} minutes" if hours < 0.5 else f"{hours:.2f} hours"
+    spent = "hours not known" if math.isnan(hours) else spent
     several = f" in {facts['sessions']} sessions" if facts["sessions"] > 1 else ""
     return (
-        f"; {hours} on {_some(facts['devices'])}{several}, torch {_some(facts['torch'])}, commit "
+        f"; {spent} on {_some(facts['devices'])}{several}, torch {_some(facts['torch'])}, commit "
         f"{_some(facts['commits'])}"
     )

@@ -98,3 +98,26 @@ def test_latex_is_what_booktabs_wants():
     below = text[text.index(r"\end{table}") :].splitlines()[1:]
     assert below
     assert all(line.startswith("% ") for line in below)
+
+
+def test_notes_say_how_long_where_and_from_what_a_network_was_trained():
+    made = {"sessions": 2, "devices": ["CPU, threads: 1"], "torch": ["2.13.0"], "commits": ["a1b2"]}
+    pesqs = {"a": 2.0, "b": 2.5}
+    analysis = analysed(
+        system("noisy", pesqs),
+        system("long", pesqs, hours=1.25, **made),
+        system("short", pesqs, seed=4, hours=0.05, **made),
+        system("killed", pesqs, model="other", family={"network": "o"}, **made),
+    )
+    lines = notes(analysis)
+    for name, spent in (
+        ("long", "1.25 hours"),
+        ("short", "3.0 minutes"),
+        ("killed", "hours not known"),
+    ):
+        (line,) = (line for line in lines if line.startswith(f"{name}: best.pt"))
+        assert line.endswith(
+            f"; {spent} on CPU, threads: 1 in 2 sessions, torch 2.13.0, commit a1b2."
+        )
+    # The first two are two seeds of one model.
+    assert "Of killed there is one run each: p is conditional on these weights." in lines
