@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,7 +49,7 @@ def kernel(function: Callable) -> Callable:
     folder = (Path(kept) if kept else _FOLDER.parent / ".cache") / f"scan-{VERSION}"
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
     if not _writable(folder):
-        return njit(**options)(function)
+        return _uninterrupted(njit(**options)(function))
     config.CACHE_DIR = str(folder)
     try:
         compiled = njit(cache=True, **options)(function)
@@ -73,7 +75,41 @@ def kernel(function: Callable) -> Callable:
             return None
 
     cache.save_overload, cache.load_overload = save_alone, load_what_is_whole
+    return _uninterrupted(compiled)
+
+
+def _uninterrupted(compiled: Any) -> Any:
+    compile_ = compiled.compile
+
+    def compile_in_one_go(signature: Any) -> Any:
+        with _interruptions_waiting():
+            return compile_(signature)
+
+    compiled.compile = compile_in_one_go
     return compiled
+
+
+@contextmanager
+def _interruptions_waiting() -> Iterator[None]:
+    """Let signals that this process handles wait.
+
+    LLVM calls Python back, and there an exception would be printed and forgotten: a Ctrl-C lost.
+    """
+    if threading.current_thread() is not threading.main_thread():  # handlers run in that one only
+        yield
+        return
+    arrived: list[int] = []
+    every = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    handlers = {number: handler for number, handler in every.items() if callable(handler)}
+    try:
+        for number in handlers:
+            signal.signal(number, lambda number, frame: arrived.append(number))
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number in arrived:
+            signal.raise_signal(number)
 
 
 def _writable(folder: Path) -> bool:

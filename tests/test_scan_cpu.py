@@ -1,24 +1,19 @@
-"""The CPU kernels: their vectors, their threads, and how they are kept between processes."""
+"""The CPU kernels: their vectors, their threads and what they read and write."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from new_process import SCAN, run_in_new_process
 from numba import njit
 from scan_cases import make_arguments, run
 from torch import Tensor
 
-from scan import kernel_cache, vectors
 from scan import vector_math as vm
+from scan import vectors
 
 
 def over_vectors(function: Any, x: np.ndarray) -> np.ndarray:
@@ -114,81 +109,6 @@ def test_row_totals() -> None:
     out = np.empty(16, np.float32)
     apply(rows, out)
     np.testing.assert_array_equal(out, rows.reshape(16, 16).sum(1))
-
-
-def test_kernels_are_kept_under_the_content_of_their_sources() -> None:
-    """numba alone would look at one file's date, and run old code after a change of another."""
-    from scan import conv_kernels, cpu_kernels
-
-    folder = f"scan-{kernel_cache.VERSION}"
-    for module in (conv_kernels, cpu_kernels):
-        kernels = [x for x in vars(module).values() if hasattr(x, "stats")]
-        kept = [k for k in kernels if k.py_func.__name__.endswith(("forward", "backward"))]
-        assert len(kept) == 2
-        for kernel in kept:
-            assert folder in kernel.stats.cache_path
-    assert not numba.config.CACHE_DIR.endswith(folder)
-    # Every file whose code a kernel can inline.
-    needed = {"cpu_kernels", "conv_kernels"}
-    for name in ("cpu_kernels", "cpu_states", "conv_kernels", "vector_math", "kernel_cache"):
-        lines = (ROOT / "scan" / f"{name}.py").read_text().splitlines()
-        needed |= {x.split()[1].split(".")[1] for x in lines if x.startswith("from scan.")}
-    assert {path.stem for path in kernel_cache.SOURCES} == needed
-
-
-def run_in_new_process(code: str, **environment: str) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", code],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-SCAN = """
-import torch
-from scan_cases import make_arguments, run
-torch.set_num_threads(2)
-got = run(make_arguments(2, 70, 64, 4), torch.float32, "cpu")
-print({k: float(v.detach().double().sum()) for k, v in got.items()})
-"""
-
-
-@pytest.mark.slow
-def test_many_processes_may_start_at_once_without_a_cache(tmp_path: Path) -> None:
-    """All compile and write the same files; none may read half of one."""
-    half = SCAN.replace("torch.float32", "torch.bfloat16")
-    for _ in range(2):  # the second time with what the first has left
-        codes = [SCAN, half, SCAN, half]
-        started = [run_in_new_process(code, NUMBA_CACHE_DIR=str(tmp_path)) for code in codes]
-        outputs = [process.communicate(timeout=300)[0] for process in started]
-        assert [process.returncode for process in started] == [0] * 4, outputs
-        assert len(set(outputs[::2])) == len(set(outputs[1::2])) == 1
-        assert len(list(tmp_path.rglob("*.nbc"))) == 4  # two kernels, two precisions
-
-
-def test_a_damaged_cache_is_compiled_anew(tmp_path: Path) -> None:
-    def scan() -> str:
-        process = run_in_new_process(SCAN, NUMBA_CACHE_DIR=str(tmp_path))
-        output, _ = process.communicate(timeout=300)
-        assert process.returncode == 0, output
-        return output.splitlines()[-1]
-
-    expected = scan()
-    for file in tmp_path.rglob("*.nbc"):
-        file.write_bytes(file.read_bytes()[:30])
-    assert scan() == expected
-    for file in tmp_path.rglob("*.nbi"):
-        file.write_bytes(file.read_bytes()[:3])
-    assert scan() == expected
-
-
-def test_a_cache_that_cannot_be_written_is_done_without() -> None:
-    process = run_in_new_process(SCAN, NUMBA_CACHE_DIR="/dev/null/nowhere")
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
 
 
 def test_a_forked_child_scans_as_its_parent_does() -> None:
