@@ -99,7 +99,7 @@ def _interruptions_waiting() -> Iterator[None]:
         yield
         return
     arrived: list[int] = []
-    every = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    every = {int(each): signal.getsignal(each) for each in signal.valid_signals()}
     handlers = {number: handler for number, handler in every.items() if callable(handler)}
     try:
         for number in handlers:
