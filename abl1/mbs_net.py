@@ -20,6 +20,7 @@ class MBSNet(BandSplitNet):
         d_state, chunk_size, use_checkpoint, expand, d_conv: see `real_mamba_optimized`.
         channels: features of each band.
         hidden: width of every band's decoder.
+        norm_over_frames: see `bandsplit.net`.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class MBSNet(BandSplitNet):
         expand: int = 2,
         d_conv: int = 4,
         hidden: int = 96,
+        norm_over_frames: bool = False,
     ) -> None:
         options: dict[str, Any] = {
             "d_state": d_state,
@@ -39,8 +41,10 @@ class MBSNet(BandSplitNet):
             "use_checkpoint": use_checkpoint,
             "expand": expand,
             "d_conv": d_conv,
+            "over_frames": norm_over_frames,
         }
         layers: list[nn.Module] = []
         for _ in range(num_layers):
             layers.append(IntraBandBiMamba(channels, **options))
-        super().__init__(channels, nn.Sequential(*layers), MaskDecoder(channels, hidden))
+        decoder = MaskDecoder(channels, hidden, norm_over_frames)
+        super().__init__(channels, nn.Sequential(*layers), decoder, norm_over_frames)

@@ -15,10 +15,10 @@ from real_mamba_optimized import BidirectionalMambaBlock
 class IntraBandBiMamba(nn.Module):
     """The time path: each band's frames as one sequence. (k, b, t, c) to the same."""
 
-    def __init__(self, channels: int, **options: Any) -> None:
+    def __init__(self, channels: int, over_frames: bool = False, **options: Any) -> None:
         super().__init__()
         mixer = BidirectionalMambaBlock(channels, **options)
-        self.block = PathBlock(channels, mixer, along_time, options["use_checkpoint"])
+        self.block = PathBlock(channels, mixer, along_time, options["use_checkpoint"], over_frames)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.block(x)
@@ -27,10 +27,10 @@ class IntraBandBiMamba(nn.Module):
 class CrossBandBiMamba(nn.Module):
     """The band path: each frame's bands as one sequence. (k, b, t, c) to the same."""
 
-    def __init__(self, channels: int, **options: Any) -> None:
+    def __init__(self, channels: int, over_frames: bool = False, **options: Any) -> None:
         super().__init__()
         mixer = BidirectionalMambaBlock(channels, **options)
-        self.block = PathBlock(channels, mixer, along_bands, options["use_checkpoint"])
+        self.block = PathBlock(channels, mixer, along_bands, options["use_checkpoint"], over_frames)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.block(x)
@@ -43,6 +43,9 @@ class MaskDecoderAdaptive(MaskDecoder):
     middle ones (8 bins, 48 coefficients) and the high ones (16 or 17 bins, up to 102).
     """
 
-    def __init__(self, channels: int, hidden: tuple[int, int, int]) -> None:
+    def __init__(
+        self, channels: int, hidden: tuple[int, int, int], over_frames: bool = False
+    ) -> None:
         low, middle, high = hidden
-        super().__init__(channels, [low if w <= 3 else middle if w <= 8 else high for w in WIDTHS])
+        widths = [low if w <= 3 else middle if w <= 8 else high for w in WIDTHS]
+        super().__init__(channels, widths, over_frames)

@@ -19,6 +19,7 @@ class MBSNet(BandSplitNet):
         d_state, chunk_size, use_checkpoint, expand, d_conv: see `real_mamba_optimized`.
         channels: features of each band.
         hidden: decoder widths of the low, middle and high bands.
+        norm_over_frames: see `bandsplit.net`.
     """
 
     def __init__(
@@ -31,6 +32,7 @@ class MBSNet(BandSplitNet):
         expand: int = 2,
         d_conv: int = 4,
         hidden: tuple[int, int, int] = (24, 32, 36),
+        norm_over_frames: bool = False,
     ) -> None:
         options: dict[str, Any] = {
             "d_state": d_state,
@@ -38,9 +40,11 @@ class MBSNet(BandSplitNet):
             "use_checkpoint": use_checkpoint,
             "expand": expand,
             "d_conv": d_conv,
+            "over_frames": norm_over_frames,
         }
         layers: list[nn.Module] = []
         for _ in range(num_layers):
             layers.append(IntraBandBiMamba(channels, **options))
             layers.append(CrossBandBiMamba(channels, **options))
-        super().__init__(channels, nn.Sequential(*layers), MaskDecoderAdaptive(channels, hidden))
+        decoder = MaskDecoderAdaptive(channels, hidden, norm_over_frames)
+        super().__init__(channels, nn.Sequential(*layers), decoder, norm_over_frames)

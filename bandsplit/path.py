@@ -35,9 +35,11 @@ class SwiGLU(nn.Module):
         self.gate_and_value = nn.Linear(channels, 2 * hidden, bias=False)
         self.output = nn.Linear(hidden, channels, bias=False)
 
-    def forward(self, x: Tensor, norm: Norm, use_checkpoint: Checkpointing) -> Tensor:
-        """Of norm(x), (..., c) to the same."""
+    def forward(self, x: Tensor, norm: Norm | None, use_checkpoint: Checkpointing) -> Tensor:
+        """Of norm(x) where there is one (over channels), (..., c) to the same."""
         into, out = self.gate_and_value.weight, self.output.weight
+        if norm is None:
+            return swiglu(x, Weights(None, None, into, out), use_checkpoint, 0.0)
         weights = Weights(norm.weight, norm.bias, into, out)
         return swiglu(x, weights, use_checkpoint, norm.eps)
 
@@ -53,21 +55,32 @@ class PathBlock(nn.Module):
             (sequences, length, c).
         along: `along_time` or `along_bands`.
         use_checkpoint: what the feed-forward keeps for its backward pass (`recompute.rows`).
+        over_frames: as in `Norm`. Such norms are taken before mixer and feed-forward, which see a
+            few rows at a time, and what they give is kept.
 
     Raises:
         ValueError: use_checkpoint is neither False, True nor "full".
     """
 
     def __init__(
-        self, channels: int, mixer: nn.Module, along: Along, use_checkpoint: Checkpointing = False
+        self,
+        channels: int,
+        mixer: nn.Module,
+        along: Along,
+        use_checkpoint: Checkpointing = False,
+        over_frames: bool = False,
     ) -> None:
         super().__init__()
-        self.mixer_norm = Norm(channels)
+        self.mixer_norm = Norm(channels, over_frames=over_frames)
         self.mixer = mixer
-        self.feed_forward_norm = Norm(channels)
+        self.feed_forward_norm = Norm(channels, over_frames=over_frames)
         self.feed_forward = SwiGLU(channels, 2 * channels)
         self.along, self.use_checkpoint = along, check_checkpointing(use_checkpoint)
+        self.over_frames = over_frames
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.over_frames:
+            x = x + self.along(self.mixer, self.mixer_norm(x))
+            return x + self.feed_forward(self.feed_forward_norm(x), None, self.use_checkpoint)
         x = x + self.along(lambda sequences: self.mixer(sequences, self.mixer_norm), x)
         return x + self.feed_forward(x, self.feed_forward_norm, self.use_checkpoint)

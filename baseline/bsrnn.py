@@ -75,10 +75,13 @@ class BSRNN(BandSplitNet):
 class LSTMPath(nn.Module):
     """A path of the Mamba networks, an LSTM in the place of the two Mambas and their Linear."""
 
-    def __init__(self, channels: int, lstm_width: int, across_bands: bool) -> None:
+    def __init__(
+        self, channels: int, lstm_width: int, across_bands: bool, over_frames: bool
+    ) -> None:
         super().__init__()
         mixer = LSTM(channels, lstm_width, bidirectional=True)
-        self.block = PathBlock(channels, mixer, along_bands if across_bands else along_time)
+        along = along_bands if across_bands else along_time
+        self.block = PathBlock(channels, mixer, along, over_frames=over_frames)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.block(x)
@@ -91,10 +94,16 @@ class LSTMDualPath(BandSplitNet):
     """
 
     def __init__(
-        self, num_layers: int = 1, channels: int = 192, lstm_width: int = 174, hidden: int = 96
+        self,
+        num_layers: int = 1,
+        channels: int = 192,
+        lstm_width: int = 174,
+        hidden: int = 96,
+        norm_over_frames: bool = False,
     ) -> None:
         layers: list[nn.Module] = []
         for _ in range(num_layers):
-            layers.append(LSTMPath(channels, lstm_width, across_bands=False))
-            layers.append(LSTMPath(channels, lstm_width, across_bands=True))
-        super().__init__(channels, nn.Sequential(*layers), MaskDecoder(channels, hidden))
+            layers.append(LSTMPath(channels, lstm_width, False, norm_over_frames))
+            layers.append(LSTMPath(channels, lstm_width, True, norm_over_frames))
+        decoder = MaskDecoder(channels, hidden, norm_over_frames)
+        super().__init__(channels, nn.Sequential(*layers), decoder, norm_over_frames)

@@ -83,11 +83,10 @@ def completed(
     where what the scan's backward pass needs was not kept either."""
     r = len(w.A)
     normed, mean, rstd, u, z, convolved, selected, delta, y, kept = piece
-    if normed is None and w.norm is not None:
-        normed, mean, rstd = norm_forward(rows, w.norm, w.norm_bias, settings.epsilon)
-        normed = normed.to(settings.dtype)
-    elif normed is None:
-        normed = rows.to(settings.dtype)
+    if normed is None:
+        normed, mean, rstd = norm_forward(
+            rows, w.norm, w.norm_bias, settings.epsilon, settings.dtype
+        )
     if u is None or z is None:
         u, z = normed @ w.u.mT, normed @ w.z.mT
     if convolved is None:
@@ -148,11 +147,9 @@ def piece_backward(
     du = layout.rows(du)
     sums["u"] = wide(du.mT @ normed)
     dnormed = torch.addmm(dz @ w.z, du, w.u)
-    if w.norm is None:
-        return dnormed.to(rows.dtype), sums
-    dx, sums["norm"], sums["norm_bias"] = norm_backward(
-        dnormed, rows, mean, rstd, w.norm, w.norm_bias
-    )
+    dx, dnorm, dnorm_bias = norm_backward(dnormed, rows, mean, rstd, w.norm, w.norm_bias)
+    if dnorm is not None and dnorm_bias is not None:
+        sums |= {"norm": dnorm, "norm_bias": dnorm_bias}
     return dx, sums
 
 

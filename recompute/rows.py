@@ -91,17 +91,29 @@ def join(parts: list[Tensor], by_steps: bool = False) -> Tensor:
 
 
 def norm_forward(
-    rows: Tensor, weight: Tensor, bias: Tensor, epsilon: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """LayerNorm over the channels of rows (m, c), in the dtype of its weights; and the means and
-    inverse deviations (m, 1) that it took."""
-    return torch.native_layer_norm(rows.to(weight.dtype), rows.shape[-1:], weight, bias, epsilon)
+    rows: Tensor, weight: Tensor | None, bias: Tensor | None, epsilon: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """LayerNorm over the channels of rows (m, c), computed in the dtype of its weights and given in
+    `dtype`; and the means and inverse deviations (m, 1) that it took. Without weights, the rows."""
+    if weight is None or bias is None:
+        return rows.to(dtype), None, None
+    normed, mean, rstd = torch.native_layer_norm(
+        rows.to(weight.dtype), rows.shape[-1:], weight, bias, epsilon
+    )
+    return normed.to(dtype), mean, rstd
 
 
 def norm_backward(
-    grad: Tensor, rows: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor, bias: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+    grad: Tensor,
+    rows: Tensor,
+    mean: Tensor | None,
+    rstd: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """The gradients of rows (m, c), weight and bias, from that of the output."""
+    if weight is None:
+        return grad.to(rows.dtype), None, None
     dx, dweight, dbias = torch.ops.aten.native_layer_norm_backward(
         grad.to(weight.dtype),
         rows.to(weight.dtype),

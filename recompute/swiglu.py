@@ -1,4 +1,4 @@
-"""The gated feed-forward with the norm before it, piece by piece in both passes.
+"""The gated feed-forward with the norm before it, if it has one, piece by piece in both passes.
 
     x → norm → gate and value → silu(gate) value → output
 
@@ -29,10 +29,11 @@ from recompute.rows import (
 
 
 class Weights(NamedTuple):
-    """norm, norm_bias (c); into (2 h, c), the gate's rows before the value's; out (c, h)."""
+    """norm, norm_bias (c), or None for no norm; into (2 h, c), the gate's rows before the value's;
+    out (c, h)."""
 
-    norm: Tensor
-    norm_bias: Tensor
+    norm: Any
+    norm_bias: Any
     into: Tensor
     out: Tensor
 
@@ -96,7 +97,7 @@ class _SwiGLU(torch.autograd.Function):
         x, *saved = ctx.saved_tensors
         w = Weights(*saved[: len(Weights._fields)])
         kept = saved[len(Weights._fields) :]
-        sums = [torch.zeros_like(wide(weight)) for weight in w]
+        sums = [None if weight is None else torch.zeros_like(wide(weight)) for weight in w]
         gradients = []
         with torch.autocast(x.device.type, enabled=False):
             into, out = w.into.to(settings.dtype), w.out.to(settings.dtype)
@@ -104,15 +105,16 @@ class _SwiGLU(torch.autograd.Function):
                 piece = _Piece(**restored(kept, number, settings.kept))
                 piece = _completed(piece, x[part], into, w, settings)
                 g = grad[part].to(settings.dtype)
-                dx, *parts = _piece_backward(g, piece, x[part], into, out, w)
+                dx, parts = _piece_backward(g, piece, x[part], into, out, w)
                 del piece
                 gradients.append(dx)
                 for total, value in zip(sums, parts, strict=True):
-                    total.add_(value)
+                    if total is not None and value is not None:
+                        total.add_(value)
         return (
             join(gradients),
             None,
-            *(x.to(weight.dtype) for x, weight in zip(sums, w, strict=True)),
+            *(None if x is None else x.to(weight.dtype) for x, weight in zip(sums, w, strict=True)),
         )
 
 
@@ -120,8 +122,9 @@ def _completed(piece: _Piece, rows: Tensor, into: Tensor, w: Weights, settings: 
     """The piece with all that was missing; `into` in the products' dtype."""
     normed, mean, rstd, both, opened, product = piece
     if normed is None:
-        normed, mean, rstd = norm_forward(rows, w.norm, w.norm_bias, settings.epsilon)
-        normed = normed.to(settings.dtype)
+        normed, mean, rstd = norm_forward(
+            rows, w.norm, w.norm_bias, settings.epsilon, settings.dtype
+        )
     if both is None:
         both = normed @ into.mT
     gate, value = both.chunk(2, dim=-1)
@@ -134,7 +137,7 @@ def _completed(piece: _Piece, rows: Tensor, into: Tensor, w: Weights, settings: 
 
 def _piece_backward(
     grad: Tensor, piece: _Piece, rows: Tensor, into: Tensor, out: Tensor, w: Weights
-) -> tuple[Tensor, ...]:
+) -> tuple[Tensor, list[Tensor | None]]:
     """The gradient of a piece's rows (m, c), and its part of each weight's."""
     dout = wide(grad.mT @ piece.product)
     gate, value = piece.both.chunk(2, dim=-1)
@@ -143,5 +146,5 @@ def _piece_backward(
     dboth = torch.cat([dgate, dproduct * piece.opened], -1)
     del dproduct, dgate
     dinto = wide(dboth.mT @ piece.normed)
-    gradients = norm_backward(dboth @ into, rows, piece.mean, piece.rstd, w.norm, w.norm_bias)
-    return *gradients, dinto, dout
+    dx, *of_norm = norm_backward(dboth @ into, rows, piece.mean, piece.rstd, w.norm, w.norm_bias)
+    return dx, [*of_norm, dinto, dout]

@@ -39,8 +39,8 @@ def plain_pair(block: BidirectionalMambaBlock, x: Tensor, norm: Norm | None) -> 
     return F.linear(torch.cat(both, -1), block.merge.weight, block.merge.bias)
 
 
-def plain_swiglu(module: SwiGLU, x: Tensor, norm: Norm) -> Tensor:
-    """(..., c) to the same."""
-    x = F.layer_norm(x, x.shape[-1:], norm.weight, norm.bias)
+def plain_swiglu(module: SwiGLU, x: Tensor, norm: Norm | None) -> Tensor:
+    """Of norm(x). (..., c) to the same."""
+    x = x if norm is None else F.layer_norm(x, x.shape[-1:], norm.weight, norm.bias)
     gate, value = F.linear(x, module.gate_and_value.weight).chunk(2, dim=-1)
     return F.linear(F.silu(gate) * value, module.output.weight)

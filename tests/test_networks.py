@@ -86,6 +86,14 @@ def snr(estimate: Tensor, reference: Tensor) -> float:
 
 
 @pytest.mark.parametrize("name", EVERYTHING)
+def test_norms_over_frames_change_no_size_and_no_cost(name: str) -> None:
+    network, config = EVERYTHING[name]
+    net = network(**{**config.model, "norm_over_frames": True})
+    assert count_parameters(net) == SIZES[name][0]
+    assert count_macs(net) / 1e9 == pytest.approx(SIZES[name][1], abs=0.005)
+
+
+@pytest.mark.parametrize("name", EVERYTHING)
 def test_untrained_it_returns_its_input(name: str) -> None:
     network, config = EVERYTHING[name]
     torch.manual_seed(0)
@@ -140,19 +148,20 @@ def test_silence_stays_silent_and_has_finite_gradients(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", EVERYTHING)
-def test_a_piece_is_enhanced_as_in_the_whole_but_for_memory(name: str) -> None:
+@pytest.mark.parametrize("over_frames", [False, True])
+def test_a_piece_is_enhanced_as_in_the_whole_but_for_memory(name: str, over_frames: bool) -> None:
     """Norms take no statistics over time, so that only the sequence models see far.
 
-    Shown with the sequence models silenced; the published BSRNN is the exception.
+    Shown with the sequence models silenced; asked for, norms over frames are the exception.
     """
-    net = small(name)
+    net = small(name, norm_over_frames=over_frames)
     for module in net.layers.modules():
         if isinstance(module, torch.nn.Linear):
             torch.nn.init.zeros_(module.weight)
     spectrum = torch.randn(1, 257, 60, dtype=torch.complex64)
     whole = net.decoder(net.layers(net.split(spectrum)))[:, :, 20:40]
     piece = net.decoder(net.layers(net.split(spectrum[..., 20:40])))
-    assert torch.allclose(piece, whole, atol=1e-4) is (name != "bsrnn_public")
+    assert torch.allclose(piece, whole, atol=1e-4) is not over_frames
 
 
 def gradients(net: BandSplitNet, noisy: Tensor) -> list[Tensor]:

@@ -82,11 +82,13 @@ def test_both_directions_against_autograd(
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_feed_forward_against_autograd(mode: Any, pieces: None) -> None:
-    module, norm = SwiGLU(24, 48).double(), norm_of(24).double()
+@pytest.mark.parametrize("normed", [False, True])
+def test_feed_forward_against_autograd(mode: Any, normed: bool, pieces: None) -> None:
+    module, norm = SwiGLU(24, 48).double(), norm_of(24).double() if normed else None
+    modules = [module] if norm is None else [module, norm]
     x = torch.randn(3, 2, 37, 24, dtype=torch.float64)
-    got = results(lambda x: module(x, norm, mode), [module, norm], x)
-    assert_equal(got, results(lambda x: plain_swiglu(module, x, norm), [module, norm], x), 1e-12)
+    got = results(lambda x: module(x, norm, mode), modules, x)
+    assert_equal(got, results(lambda x: plain_swiglu(module, x, norm), modules, x), 1e-12)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

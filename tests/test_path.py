@@ -1,0 +1,50 @@
+"""Paths with norms over frames, against the same in PyTorch's own functions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from plain_path import plain_pair, plain_swiglu
+from torch import Tensor
+
+from abl3.mamba import CrossBandBiMamba, IntraBandBiMamba
+from bandsplit.bands import Norm
+
+
+def group_norm(norm: Norm, x: Tensor) -> Tensor:
+    """The published one, of (k, b, t, c): a group norm of one group for each band and item."""
+    channels_first = x.flatten(0, 1).transpose(1, 2)
+    normed = F.group_norm(channels_first, 1, norm.weight, norm.bias, norm.eps)
+    return normed.transpose(1, 2).view_as(x)
+
+
+@pytest.mark.parametrize("path", [IntraBandBiMamba, CrossBandBiMamba])
+@pytest.mark.parametrize("mode", [False, True, "full"])
+def test_norms_over_frames_against_autograd(path: Any, mode: Any) -> None:
+    """Outputs and gradients, of norms with gains and offsets of their own."""
+    torch.manual_seed(0)
+    options = {"d_state": 4, "chunk_size": 8, "use_checkpoint": mode}
+    block = path(16, over_frames=True, **options).double().block
+    with torch.no_grad():
+        for norm in (block.mixer_norm, block.feed_forward_norm):
+            norm.weight.add_(0.3 * torch.randn(16))
+            norm.bias.add_(0.3 * torch.randn(16))
+    x = torch.randn(5, 2, 19, 16, dtype=torch.float64, requires_grad=True)
+
+    def plain(x: Tensor) -> Tensor:
+        x = x + block.along(
+            lambda sequences: plain_pair(block.mixer, sequences, None),
+            group_norm(block.mixer_norm, x),
+        )
+        return x + plain_swiglu(block.feed_forward, group_norm(block.feed_forward_norm, x), None)
+
+    found = []
+    for function in (block, plain):
+        y = function(x)
+        leaves = [x, *block.parameters()]
+        found.append([y, *torch.autograd.grad((y * torch.linspace(-1, 1, 16)).sum(), leaves)])
+    for got, expected in zip(*found, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
