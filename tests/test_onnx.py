@@ -37,6 +37,7 @@ FULL: dict[str, Callable[[], BandSplitNet]] = {
     "bsrnn_bi": lambda: BSRNN(4, bidirectional_time=True),
     "lstm_dualpath": LSTMDualPath,
     "uniform31": lambda: MBSNet3(hidden=(31, 31, 31)),
+    "abl3_frames": lambda: MBSNet3(norm_over_frames=True),
 }
 
 
