@@ -49,8 +49,15 @@ class Model:
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """Those of the first run; but for the seed and what was measured, they are those of all."""
-        return self.systems[0].facts
+        """Those of the first run; but for the seed and what was measured, they are those of all.
+
+        `hours` is the mean over the runs, left out where it is not known of all.
+        """
+        facts = dict(self.systems[0].facts)
+        hours = [system.facts.get("hours", math.nan) for system in self.systems]
+        if facts.pop("hours", None) is not None and np.isfinite(hours).all():
+            facts["hours"] = float(np.mean(hours))
+        return facts
 
     def scores(self, metric: str) -> NDArray[np.float64]:
         """(runs, files), NaN where a file has no score."""

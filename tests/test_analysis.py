@@ -37,6 +37,13 @@ def test_runs_that_differ_in_their_seed_alone_are_one_model():
     assert models[1].scores("pesq_wb").shape == (2, 30)
 
 
+def test_the_hours_of_runs_are_averaged_where_they_are_known():
+    runs = [run("x", seed=0, hours=1.0), run("y", seed=1, hours=2.0)]
+    assert models_of(runs)[0].facts == {**runs[0].facts, "hours": 1.5}
+    assert "hours" not in models_of([runs[0], run("y", seed=1)])[0].facts
+    assert "hours" not in models_of([run("y", seed=1), runs[0]])[0].facts
+
+
 def test_what_runs_of_one_model_have_in_common():
     """All but the seed, where data lie, and how fast a run is carried out."""
     one = method(Config(seed=0, data=Data(root="/a")))
