@@ -26,7 +26,8 @@ class BandSplitNet(nn.Module):
         channels: features c of each band.
         layers: (k, b, t, c) to the same, where the networks differ.
         decoder: (k, b, t, c) to the filter (b, f, t, 3).
-        over_frames: whether the split normalises over frames (`bandsplit.bands.BandSplit`).
+        over_frames: whether the split normalises over frames (`bandsplit.bands.BandSplit`). With a
+            network's `norm_over_frames`, it and all norms of layers and decoder (`Norm`) do.
     """
 
     def __init__(
