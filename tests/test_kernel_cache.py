@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import numba
 import pytest
@@ -71,7 +74,11 @@ def test_a_cache_that_cannot_be_written_is_done_without() -> None:
 
 
 def asks_to_stop() -> None:
-    """What a kernel calls, whose compilation is when somebody presses Ctrl-C."""
+    """What a kernel calls, whose compilation is when somebody presses Ctrl-C, and then ends it."""
+
+
+def cannot_be_compiled() -> None:
+    """The same, and then its type is not known."""
 
 
 @numba.extending.overload(asks_to_stop)
@@ -81,30 +88,116 @@ def compiled_when_asked_to_stop():  # type: ignore[no-untyped-def]
     return lambda: None
 
 
-def test_an_interruption_waits_for_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It ended the compilation, or was lost in what LLVM calls, which printed a traceback."""
-    arrived = []
+@numba.extending.overload(cannot_be_compiled)
+def asked_to_stop_without_a_type():  # type: ignore[no-untyped-def]
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.fixture
+def arrived(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """The signals that have been handled, each of which raises KeyboardInterrupt.
+
+    In the end they still are.
+    """
+    found: list[int] = []
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        arrived.append(number)
+        found.append(number)
         raise KeyboardInterrupt
+
+    before = {each: signal.signal(each, interrupt) for each in (signal.SIGINT, signal.SIGTERM)}
+    monkeypatch.setattr(numba.config, "CACHE_DIR", "/dev/null/nowhere")  # it compiles in any case
+    try:
+        yield found
+        found.clear()
+        for number in before:
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(number)
+        assert found == list(before)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def test_signals_wait_for_the_compiler(arrived: list[int]) -> None:
+    """They ended the compilation, or were lost in what LLVM calls, which printed a traceback."""
 
     def stopped() -> float:
         asks_to_stop()
         return 1.0
 
-    before = {
-        number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    monkeypatch.setattr(numba.config, "CACHE_DIR", "/dev/null/nowhere")  # it compiles in any case
     kernel = kernel_cache.kernel(stopped)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            kernel()
-        assert {signal.getsignal(number) for number in before} == {interrupt}
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    assert arrived[0] == signal.SIGINT
+    with pytest.raises(KeyboardInterrupt):
+        kernel()
+    assert arrived == [signal.SIGINT, signal.SIGTERM]
     assert kernel.signatures == [()]
     assert kernel() == 1
+
+
+def test_signals_come_when_the_compilation_fails(arrived: list[int]) -> None:
+    def broken() -> None:
+        cannot_be_compiled()
+
+    kernel = kernel_cache.kernel(broken)
+    with pytest.raises(KeyboardInterrupt):
+        kernel()
+    assert set(arrived) == {signal.SIGTERM}
+    assert not kernel.signatures
+
+
+def test_a_signal_at_the_end_of_the_compilation(
+    arrived: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While handlers are put back: what may stay in the place of one calls it."""
+    put = signal.signal
+    sent: list[int] = []
+
+    def put_late(number: int, handler: Any) -> Any:
+        if not sent and number == signal.SIGINT and "later" not in repr(handler):
+            sent.append(number)
+            os.kill(os.getpid(), number)
+        return put(number, handler)
+
+    def kernel_of_one() -> float:
+        return 1.0
+
+    monkeypatch.setattr(signal, "signal", put_late)
+    kernel = kernel_cache.kernel(kernel_of_one)
+    with pytest.raises(KeyboardInterrupt):
+        kernel()
+    assert arrived == sent == [signal.SIGINT]
+    assert kernel() == 1
+
+
+def test_another_thread_compiles_without_handlers(arrived: list[int]) -> None:
+    """Python knows them in its main thread only, where they go on working."""
+
+    def elsewhere() -> float:
+        return 1.0
+
+    kernel = kernel_cache.kernel(elsewhere)
+    found: list[float] = []
+    thread = threading.Thread(target=lambda: found.append(kernel()))
+    thread.start()
+    thread.join()
+    assert found == [1]
+    assert not arrived
+
+
+def test_a_lock_that_stays_held_is_done_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by a process that somebody has suspended while it saved."""
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(kernel_cache, "_PATIENCE", 0.1)
+
+    def kept() -> float:
+        return 1.0
+
+    (tmp_path / f"scan-{kernel_cache.VERSION}").mkdir()
+    with kernel_cache._lock(tmp_path / f"scan-{kernel_cache.VERSION}" / "lock") as held:
+        assert held
+        assert kernel_cache.kernel(kept)() == 1
+        assert not list(tmp_path.rglob("*.nb?"))
+    assert kernel_cache.kernel(kept)() == 1
+    assert list(tmp_path.rglob("*.nb?"))
