@@ -13,10 +13,11 @@ from real_mamba_optimized import BidirectionalMambaBlock
 class IntraBandBiMamba(nn.Module):
     """The time path: each band's frames as one sequence. (k, b, t, c) to the same."""
 
-    def __init__(self, channels: int, over_frames: bool = False, **options: Any) -> None:
+    def __init__(self, channels: int, norm_over_frames: bool = False, **options: Any) -> None:
         super().__init__()
         mixer = BidirectionalMambaBlock(channels, **options)
-        self.block = PathBlock(channels, mixer, along_time, options["use_checkpoint"], over_frames)
+        checkpoint = options["use_checkpoint"]
+        self.block = PathBlock(channels, mixer, along_time, checkpoint, norm_over_frames)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.block(x)

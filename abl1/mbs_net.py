@@ -41,10 +41,9 @@ class MBSNet(BandSplitNet):
             "use_checkpoint": use_checkpoint,
             "expand": expand,
             "d_conv": d_conv,
-            "over_frames": norm_over_frames,
         }
         layers: list[nn.Module] = []
         for _ in range(num_layers):
-            layers.append(IntraBandBiMamba(channels, **options))
+            layers.append(IntraBandBiMamba(channels, norm_over_frames, **options))
         decoder = MaskDecoder(channels, hidden, norm_over_frames)
         super().__init__(channels, nn.Sequential(*layers), decoder, norm_over_frames)

@@ -77,7 +77,9 @@ def standardised(x: Tensor, dims: int, eps: float = 1e-5) -> Tensor:
         over = tuple(range(-dims, 0))
         x = x - x.mean(over, keepdim=True)
         return x * torch.rsqrt(x.square().mean(over, keepdim=True) + eps)
-    return F.layer_norm(x, x.shape[-dims:], eps=eps)
+    # Autocast would make copies in float32 first. The statistics are of that precision anyway.
+    with torch.autocast(x.device.type, enabled=False):
+        return F.layer_norm(x, x.shape[-dims:], eps=eps)
 
 
 class Norm(nn.Module):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from bandsplit.bands import Norm
-from recompute.rows import Checkpointing, check_checkpointing
+from recompute.rows import Checkpointing, check_checkpointing, compute_dtype
 from recompute.swiglu import Weights, swiglu
 
 Along = Callable[[Callable[[Tensor], Tensor], Tensor], Tensor]
@@ -76,11 +76,12 @@ class PathBlock(nn.Module):
         self.feed_forward_norm = Norm(channels, over_frames=over_frames)
         self.feed_forward = SwiGLU(channels, 2 * channels)
         self.along, self.use_checkpoint = along, check_checkpointing(use_checkpoint)
-        self.over_frames = over_frames
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.over_frames:
-            x = x + self.along(self.mixer, self.mixer_norm(x))
-            return x + self.feed_forward(self.feed_forward_norm(x), None, self.use_checkpoint)
+        if self.mixer_norm.over_frames:
+            dtype = compute_dtype(x)  # of the products, which take nothing else from the norms
+            x = x + self.along(self.mixer, self.mixer_norm(x).to(dtype))
+            normed = self.feed_forward_norm(x).to(dtype)
+            return x + self.feed_forward(normed, None, self.use_checkpoint)
         x = x + self.along(lambda sequences: self.mixer(sequences, self.mixer_norm), x)
         return x + self.feed_forward(x, self.feed_forward_norm, self.use_checkpoint)

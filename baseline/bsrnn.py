@@ -1,7 +1,7 @@
 """BSRNN: the band-split network with LSTMs, and its controls.
 
 Source: Yu and Luo, "Efficient Monaural Speech Enhancement with Universal Sample Rate Band-Split
-RNN", ICASSP 2023, in the 16-kHz form of sungwon23/BSRNN. As published with `num_channels=64,
+RNN", ICASSP 2023, in the 16-kHz form of sungwon23/BSRNN. As published with `channels=64,
 norm_over_frames=True`; what is ours is the signal path around the layers (`bandsplit`).
 """
 
@@ -76,12 +76,12 @@ class LSTMPath(nn.Module):
     """A path of the Mamba networks, an LSTM in the place of the two Mambas and their Linear."""
 
     def __init__(
-        self, channels: int, lstm_width: int, across_bands: bool, over_frames: bool
+        self, channels: int, lstm_width: int, across_bands: bool, norm_over_frames: bool
     ) -> None:
         super().__init__()
         mixer = LSTM(channels, lstm_width, bidirectional=True)
         along = along_bands if across_bands else along_time
-        self.block = PathBlock(channels, mixer, along, over_frames=over_frames)
+        self.block = PathBlock(channels, mixer, along, over_frames=norm_over_frames)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.block(x)
@@ -91,6 +91,12 @@ class LSTMDualPath(BandSplitNet):
     """Ablation 2 with a BiLSTM for each pair of Mambas: the pure comparison of Mamba and LSTM.
 
     With 174 units a direction, a path has 801,216 parameters; a Mamba path has 798,912.
+
+    Args:
+        num_layers, norm_over_frames: as in `BSRNN`; of a layer's two paths.
+        channels: features of each band.
+        lstm_width: units of each direction.
+        hidden: width of every band's decoder.
     """
 
     def __init__(
@@ -103,7 +109,7 @@ class LSTMDualPath(BandSplitNet):
     ) -> None:
         layers: list[nn.Module] = []
         for _ in range(num_layers):
-            layers.append(LSTMPath(channels, lstm_width, False, norm_over_frames))
-            layers.append(LSTMPath(channels, lstm_width, True, norm_over_frames))
+            for across_bands in (False, True):
+                layers.append(LSTMPath(channels, lstm_width, across_bands, norm_over_frames))
         decoder = MaskDecoder(channels, hidden, norm_over_frames)
         super().__init__(channels, nn.Sequential(*layers), decoder, norm_over_frames)

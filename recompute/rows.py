@@ -95,7 +95,7 @@ def norm_forward(
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """LayerNorm over the channels of rows (m, c), computed in the dtype of its weights and given in
     `dtype`; and the means and inverse deviations (m, 1) that it took. Without weights, the rows."""
-    if weight is None or bias is None:
+    if weight is None:
         return rows.to(dtype), None, None
     normed, mean, rstd = torch.native_layer_norm(
         rows.to(weight.dtype), rows.shape[-1:], weight, bias, epsilon

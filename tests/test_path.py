@@ -12,6 +12,7 @@ from torch import Tensor
 
 from abl3.mamba import CrossBandBiMamba, IntraBandBiMamba
 from bandsplit.bands import Norm
+from benchmarks.activations import saved_bytes
 
 
 def group_norm(norm: Norm, x: Tensor) -> Tensor:
@@ -27,7 +28,7 @@ def test_norms_over_frames_against_autograd(path: Any, mode: Any) -> None:
     """Outputs and gradients, of norms with gains and offsets of their own."""
     torch.manual_seed(0)
     options = {"d_state": 4, "chunk_size": 8, "use_checkpoint": mode}
-    block = path(16, over_frames=True, **options).double().block
+    block = path(16, True, **options).double().block
     with torch.no_grad():
         for norm in (block.mixer_norm, block.feed_forward_norm):
             norm.weight.add_(0.3 * torch.randn(16))
@@ -48,3 +49,29 @@ def test_norms_over_frames_against_autograd(path: Any, mode: Any) -> None:
         found.append([y, *torch.autograd.grad((y * torch.linspace(-1, 1, 16)).sum(), leaves)])
     for got, expected in zip(*found, strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_norms_over_frames_keep_three_tensors_each() -> None:
+    """In half precision under autocast: what goes in, standardised, and what comes out."""
+    torch.manual_seed(0)
+    block = IntraBandBiMamba(192, True, d_state=4, chunk_size=8, use_checkpoint="full")
+
+    def kept(items: int) -> int:
+        x = torch.randn(31, items, 20, 192, dtype=torch.bfloat16, requires_grad=True)
+        with torch.autocast("cpu", torch.bfloat16):
+            return saved_bytes(lambda: block(x))
+
+    features = 31 * 20 * 192
+    # Two norms, three tensors, two bytes; means and deviations of the bands come on top.
+    assert kept(3) - kept(2) == pytest.approx(2 * 3 * 2 * features, rel=1e-3)
+
+
+@pytest.mark.parametrize("path", [IntraBandBiMamba, CrossBandBiMamba])
+def test_half_precision_is_near_to_single(path: Any) -> None:
+    torch.manual_seed(0)
+    block = path(32, True, d_state=4, chunk_size=8, use_checkpoint=True)
+    x = torch.randn(5, 2, 19, 32)
+    expected = block(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        got = block(x.bfloat16())
+    assert (got.float() - expected).norm() / expected.norm() < 0.02
