@@ -123,7 +123,7 @@ def test_the_difference_between_ablations_is_the_ablation() -> None:
     assert removed == {"from ablN.mamba import IntraBandBiMamba"}
     assert added == {
         "from ablN.mamba import CrossBandBiMamba, IntraBandBiMamba",
-        "layers.append(CrossBandBiMamba(channels, **options))",
+        "layers.append(CrossBandBiMamba(channels, norm_over_frames, **options))",
     }
     removed, added = changed("abl2", "abl3", "mbs_net.py")
     assert "from bandsplit.decoder import MaskDecoder" in removed
