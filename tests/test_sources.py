@@ -224,6 +224,23 @@ def test_validation_mixtures_do_not_change(material: Path):
     assert first.fingerprint() == again.fingerprint()
 
 
+@pytest.mark.parametrize("source", ["pairs", "mix"])
+def test_seeds_have_the_same_data(material: Path, source: str):
+    """Or their runs would neither be one model nor compare by their validation."""
+    put_pairs(material / "train", VOICES)
+    folders = {"clean": str(material / "speech"), "noise": str(material / "noise")}
+    data = Data(source, root=str(material), **(folders if source == "mix" else {}))
+    first, *others = [make_datasets(Config(seed=seed, data=data), False) for seed in range(6)]
+    for train, valid in others:
+        assert train.fingerprint() == first[0].fingerprint()
+        assert valid.fingerprint() == first[1].fingerprint()
+        assert all(
+            torch.equal(valid[0, n]["noisy"], first[1][0, n]["noisy"]) for n in range(len(valid))
+        )
+        if source == "mix":
+            assert not torch.equal(train[0, 0]["noisy"], first[0][0, 0]["noisy"])
+
+
 def test_a_table_of_speakers_decides(material: Path):
     (material / "speech" / "speakers.csv").write_text(
         "\n".join(["file,speaker", *(f"{name},{name[-5]}" for name in VOICES)])

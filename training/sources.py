@@ -25,6 +25,9 @@ log = logging.getLogger("training")
 
 Item = TypeVar("Item", Pair, Recording)
 
+# The seed of what is held out and of the mixtures that are validated on. It is not the run's: runs
+# of several seeds learn from the same data, and their validations compare.
+_SPLIT = 0
 # The SNRs of VoiceBank-DEMAND's test set, for validation on mixtures.
 _TEST_LEVELS = (2.5, 7.5, 12.5, 17.5)
 
@@ -40,7 +43,7 @@ MISSING = """no data set at {root}. There are three ways to name one:
 def make_datasets(config: Config, skip_bad: bool) -> tuple[SpeechDataset, SpeechDataset]:
     """Training pieces and whole validation utterances, by held-out speakers (and noise files).
 
-    The split is logged. No test split is ever opened.
+    The split is logged, and the same whatever the run's seed. No test split is ever opened.
 
     Raises:
         DataError: data are missing or unusable.
@@ -75,7 +78,7 @@ def _pairs(config: Config, skip_bad: bool) -> tuple[SpeechDataset, SpeechDataset
                 root,
             )
     else:
-        held_out = _held_out_speakers([pair.speaker for pair in train], data, seed, root)
+        held_out = _held_out_speakers([pair.speaker for pair in train], data, root)
         valid = [pair for pair in train if pair.speaker in held_out]
         train = [pair for pair in train if pair.speaker not in held_out]
     both = _files_of(train) & _files_of(valid)
@@ -91,7 +94,7 @@ def _pairs(config: Config, skip_bad: bool) -> tuple[SpeechDataset, SpeechDataset
         PairDataset(
             train, seed, _frames(data.crop_seconds), samples=source, augment=config.augment
         ),
-        PairDataset(valid, seed, None, _frames(data.validation_seconds), source),
+        PairDataset(valid, _SPLIT, None, _frames(data.validation_seconds), source),
     )
 
 
@@ -112,8 +115,8 @@ def _mixtures(config: Config, skip_bad: bool) -> tuple[SpeechDataset, SpeechData
             f"{data.noise}: one usable noise file only; validation needs another that training "
             "never hears. Add one, or cut this one in two."
         )
-    held_out = _held_out_speakers([r.speaker for r in clean], data, seed, Path(data.clean))
-    kept_noise = hold_out([r.name for r in noise], (), 2 * data.validation_share, seed)
+    held_out = _held_out_speakers([r.speaker for r in clean], data, Path(data.clean))
+    kept_noise = hold_out([r.name for r in noise], (), 2 * data.validation_share, _SPLIT)
     train = [r for r in clean if r.speaker not in held_out]
     valid = _spread([r for r in clean if r.speaker in held_out], data.validation_files)
     _log_split(train, valid)
@@ -136,7 +139,7 @@ def _mixtures(config: Config, skip_bad: bool) -> tuple[SpeechDataset, SpeechData
         MixDataset(
             valid,
             [r for r in noise if r.name in kept_noise],
-            seed,
+            _SPLIT,
             data.snr_db,
             None,
             _frames(data.validation_seconds),
@@ -154,13 +157,13 @@ def _samples_of(config: Config, *roots: Path) -> Samples:
     return Samples(packs)
 
 
-def _held_out_speakers(speakers: list[str], data: Data, seed: int, where: Path) -> set[str]:
+def _held_out_speakers(speakers: list[str], data: Data, where: Path) -> set[str]:
     if len(set(speakers)) < 2:
         raise DataError(
             f"{where}: all files are of one speaker ({speakers[0]}); validation needs another. A "
             "file speakers.csv in the clean folder (columns file, speaker) can name them."
         )
-    held_out = hold_out(speakers, data.validation_speakers, data.validation_share, seed)
+    held_out = hold_out(speakers, data.validation_speakers, data.validation_share, _SPLIT)
     if data.validation_speakers and held_out != set(data.validation_speakers):
         wanted = ", ".join(data.validation_speakers)
         log.info(
