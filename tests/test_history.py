@@ -178,8 +178,15 @@ def test_the_making_of_a_run_is_summed_up_over_its_sessions() -> None:
     }
 
 
-def test_hours_are_not_known_where_a_session_was_killed() -> None:
-    found = circumstances({"sessions": [session("10:00", "10:30"), session("11:00")]})
+def test_of_a_killed_session_the_hours_until_it_saved_count() -> None:
+    saved = {"saved": "2026-11-26T11:45:00+00:00"}
+    sessions = [session("10:00", "10:30", **saved), session("11:00", **saved)]
+    assert circumstances({"sessions": sessions})["hours"] == 1.25
+    assert "hours" not in circumstances({"sessions": [*sessions, session("12:00")]})
+
+
+def test_what_is_not_known_of_sessions_is_left_out() -> None:
+    found = circumstances({"sessions": [session("10:00", "10:30"), {"ended": "x"}]})
     assert "hours" not in found
     assert found["sessions"] == 2
     for nothing in ({}, {"sessions": "x"}, {"sessions": []}, {"sessions": [1]}):

@@ -14,7 +14,7 @@ from saved_runs import change
 
 from abl3.mbs_net import MBSNet
 from abl3.train import CONFIG, PRESETS
-from training import cli
+from training import cli, runlog
 from training.runlog import CONFIG as CONFIG_FILE
 from training.runlog import RunLog
 
@@ -152,6 +152,17 @@ def test_a_run_that_fails_says_so_in_its_folder(
     session = json.loads((corpus / "run" / CONFIG_FILE).read_text())["sessions"][-1]
     assert session["error"] == "MemoryError"
     assert session["last_step"] == 0
+
+
+def test_a_session_notes_when_it_saves(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that its hours count, even if it is killed afterwards."""
+    clock = map(str, range(100))
+    monkeypatch.setattr(runlog, "_now", lambda: next(clock))
+    options = ["--data", str(corpus), "--run", str(corpus / "run"), *QUICK, *NARROW]
+    cli.main(MBSNet, CONFIG, PRESETS, options)
+    session = json.loads((corpus / "run" / CONFIG_FILE).read_text())["sessions"][-1]
+    started, saved, ended = (int(session[name]) for name in ("started", "saved", "ended"))
+    assert 0 == started < saved == ended - 1
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "config.json"])

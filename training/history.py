@@ -143,9 +143,9 @@ def session_line(session: Mapping[str, Any]) -> str:
 def circumstances(config: Mapping[str, Any]) -> dict[str, Any]:
     """What the sessions of a run's `config.json` say of its making; nothing where there are none.
 
-    `hours`: all sessions together, left out where one was killed and so has no end. `sessions`:
-    how many; `devices`, `torch`, `commits`: each once, in the order of the sessions, a commit
-    with "+" where files differed from it.
+    `hours`: all sessions together; of one that was killed, until it last saved. Left out where one
+    does not say that. `sessions`: how many; `devices`, `torch`, `commits`: each once, in the order
+    of the sessions, a commit with "+" where files differed from it.
     """
     sessions = config.get("sessions")
     if not (isinstance(sessions, list) and sessions and all(type(s) is dict for s in sessions)):
@@ -153,7 +153,8 @@ def circumstances(config: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {"sessions": len(sessions)}
     try:
         times = [
-            datetime.fromisoformat(each["ended"]) - datetime.fromisoformat(each["started"])
+            datetime.fromisoformat(each.get("ended") or each["saved"])
+            - datetime.fromisoformat(each["started"])
             for each in sessions
         ]
         found["hours"] = sum(time.total_seconds() for time in times) / 3600

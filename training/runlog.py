@@ -65,8 +65,10 @@ class RunLog:
         `sessions` has an entry for every start of the run, so that a run that was continued by
         other code, or on another machine, says so.
         """
+        now = _now()
         session = {
-            "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+            "started": now,
+            "saved": now,
             "host": platform.node(),
             **facts,
             "versions": {"python": platform.python_version(), **_versions()},
@@ -84,13 +86,18 @@ class RunLog:
         }
         self._write_config()
 
+    def saved(self) -> None:
+        """Note in `config.json` when: of a session that is killed, the time until then counts."""
+        self._note(saved=_now())
+
     def ended(self, step: int, error: BaseException | None = None) -> None:
         """Note in `config.json` how this session has ended; without, it was killed."""
+        told = {} if error is None else {"error": str(error) or type(error).__name__}
+        self._note(ended=_now(), last_step=step, **told)
+
+    def _note(self, **of_session: object) -> None:
         if self._content:
-            now = datetime.now().astimezone().isoformat(timespec="seconds")
-            self._content["sessions"][-1] |= {"ended": now, "last_step": step}
-            if error is not None:
-                self._content["sessions"][-1]["error"] = str(error) or type(error).__name__
+            self._content["sessions"][-1] |= of_session
             self._write_config()
 
     def record(self, step: int, epoch: int, **groups: Mapping[str, float] | list[str]) -> None:
@@ -162,6 +169,10 @@ class RunLog:
     def _write_config(self) -> None:
         with replacing(self.folder / CONFIG) as temporary:
             temporary.write_text(json.dumps(self._content, indent=1) + "\n", encoding="utf-8")
+
+
+def _now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
 def clear(folder: Path) -> None:

@@ -271,6 +271,7 @@ class Trainer:
                 "held_out": self.valid_set.speakers(),
             }
             self.keeper.save(state, best)
+            self.runlog.saved()
         if not best:
             self._saved = now
 
