@@ -37,11 +37,11 @@ class SwiGLU(nn.Module):
 
     def forward(self, x: Tensor, norm: Norm | None, use_checkpoint: Checkpointing) -> Tensor:
         """Of norm(x) where there is one (over channels), (..., c) to the same."""
-        into, out = self.gate_and_value.weight, self.output.weight
-        if norm is None:
-            return swiglu(x, Weights(None, None, into, out), use_checkpoint, 0.0)
-        weights = Weights(norm.weight, norm.bias, into, out)
-        return swiglu(x, weights, use_checkpoint, norm.eps)
+        weight, bias, eps = (
+            (None, None, 0.0) if norm is None else (norm.weight, norm.bias, norm.eps)
+        )
+        weights = Weights(weight, bias, self.gate_and_value.weight, self.output.weight)
+        return swiglu(x, weights, use_checkpoint, eps)
 
 
 class PathBlock(nn.Module):

@@ -24,8 +24,10 @@ from recompute.mixer_piece import Piece, Settings, Weights, completed, piece_bac
 from recompute.rows import (
     Checkpointing,
     Layout,
+    add_to,
     compute_dtype,
     fields,
+    in_order,
     join,
     lies_by_steps,
     pieces,
@@ -102,13 +104,8 @@ class _Mix(torch.autograd.Function):
                 g = layout.rows(grad[part]).to(settings.dtype)
                 dx, parts = piece_backward(g, piece, rows, layout, matrices, settings)
                 gradients.append(layout.back(dx))
-                for name, value in parts.items():
-                    sums[name] = sums[name] + value if name in sums else value
-        found = (
-            None if weight is None else sums[name].to(weight.dtype)
-            for name, weight in zip(Weights._fields, w, strict=True)
-        )
-        return join(gradients, ctx.by_steps), None, *found
+                add_to(sums, parts)
+        return join(gradients, ctx.by_steps), None, *in_order(sums, w)
 
 
 def _affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

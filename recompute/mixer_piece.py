@@ -147,10 +147,8 @@ def piece_backward(
     du = layout.rows(du)
     sums["u"] = wide(du.mT @ normed)
     dnormed = torch.addmm(dz @ w.z, du, w.u)
-    dx, dnorm, dnorm_bias = norm_backward(dnormed, rows, mean, rstd, w.norm, w.norm_bias)
-    if dnorm is not None and dnorm_bias is not None:
-        sums |= {"norm": dnorm, "norm_bias": dnorm_bias}
-    return dx, sums
+    dx, of_norm = norm_backward(dnormed, rows, mean, rstd, w.norm, w.norm_bias)
+    return dx, sums | of_norm
 
 
 def _by_direction(x: Tensor, layout: Layout) -> Tensor:

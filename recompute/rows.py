@@ -110,10 +110,10 @@ def norm_backward(
     rstd: Tensor | None,
     weight: Tensor | None,
     bias: Tensor | None,
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """The gradients of rows (m, c), weight and bias, from that of the output."""
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The gradients of rows (m, c), and of the weights by name, from that of the output."""
     if weight is None:
-        return grad.to(rows.dtype), None, None
+        return grad.to(rows.dtype), {}
     dx, dweight, dbias = torch.ops.aten.native_layer_norm_backward(
         grad.to(weight.dtype),
         rows.to(weight.dtype),
@@ -124,7 +124,19 @@ def norm_backward(
         bias,
         [True, True, True],
     )
-    return dx.to(rows.dtype), dweight, dbias
+    return dx.to(rows.dtype), {"norm": dweight, "norm_bias": dbias}
+
+
+def add_to(sums: dict[str, Tensor], parts: dict[str, Tensor]) -> None:
+    """Add a piece's part of each weight's gradient to the sums, in place."""
+    for name, value in parts.items():
+        sums[name] = sums[name].add_(value) if name in sums else value
+
+
+def in_order(sums: dict[str, Tensor], weights: NamedTuple) -> list[Tensor | None]:
+    """The gradients of all weights, as autograd wants them; None of those that there are not."""
+    found = weights._asdict().items()
+    return [None if w is None else sums[name].to(w.dtype) for name, w in found]
 
 
 def wanted(*tensors: Tensor | None) -> bool:

@@ -16,8 +16,10 @@ from torch import Tensor
 
 from recompute.rows import (
     Checkpointing,
+    add_to,
     compute_dtype,
     fields,
+    in_order,
     join,
     norm_backward,
     norm_forward,
@@ -97,7 +99,7 @@ class _SwiGLU(torch.autograd.Function):
         x, *saved = ctx.saved_tensors
         w = Weights(*saved[: len(Weights._fields)])
         kept = saved[len(Weights._fields) :]
-        sums = [None if weight is None else torch.zeros_like(wide(weight)) for weight in w]
+        sums: dict[str, Tensor] = {}
         gradients = []
         with torch.autocast(x.device.type, enabled=False):
             into, out = w.into.to(settings.dtype), w.out.to(settings.dtype)
@@ -108,14 +110,8 @@ class _SwiGLU(torch.autograd.Function):
                 dx, parts = _piece_backward(g, piece, x[part], into, out, w)
                 del piece
                 gradients.append(dx)
-                for total, value in zip(sums, parts, strict=True):
-                    if total is not None and value is not None:
-                        total.add_(value)
-        return (
-            join(gradients),
-            None,
-            *(None if x is None else x.to(weight.dtype) for x, weight in zip(sums, w, strict=True)),
-        )
+                add_to(sums, parts)
+        return join(gradients), None, *in_order(sums, w)
 
 
 def _completed(piece: _Piece, rows: Tensor, into: Tensor, w: Weights, settings: Settings) -> _Piece:
@@ -137,7 +133,7 @@ def _completed(piece: _Piece, rows: Tensor, into: Tensor, w: Weights, settings: 
 
 def _piece_backward(
     grad: Tensor, piece: _Piece, rows: Tensor, into: Tensor, out: Tensor, w: Weights
-) -> tuple[Tensor, list[Tensor | None]]:
+) -> tuple[Tensor, dict[str, Tensor]]:
     """The gradient of a piece's rows (m, c), and its part of each weight's."""
     dout = wide(grad.mT @ piece.product)
     gate, value = piece.both.chunk(2, dim=-1)
@@ -146,5 +142,5 @@ def _piece_backward(
     dboth = torch.cat([dgate, dproduct * piece.opened], -1)
     del dproduct, dgate
     dinto = wide(dboth.mT @ piece.normed)
-    dx, *of_norm = norm_backward(dboth @ into, rows, piece.mean, piece.rstd, w.norm, w.norm_bias)
-    return dx, [*of_norm, dinto, dout]
+    dx, of_norm = norm_backward(dboth @ into, rows, piece.mean, piece.rstd, w.norm, w.norm_bias)
+    return dx, {"into": dinto, "out": dout, **of_norm}
