@@ -74,12 +74,18 @@ def standardised(x: Tensor, dims: int, eps: float = 1e-5) -> Tensor:
     which is the frames'."""
     if torch.compiler.is_exporting():
         # `layer_norm` would fix the number of frames to that of the example.
-        over = tuple(range(-dims, 0))
-        x = x - x.mean(over, keepdim=True)
-        return x * torch.rsqrt(x.square().mean(over, keepdim=True) + eps)
+        x = x - _mean(x, dims)
+        return x * torch.rsqrt(_mean(x.square(), dims) + eps)
     # Autocast would make copies in float32 first. The statistics are of that precision anyway.
     with torch.autocast(x.device.type, enabled=False):
         return F.layer_norm(x, x.shape[-dims:], eps=eps)
+
+
+def _mean(x: Tensor, dims: int) -> Tensor:
+    """Over the last `dims` dimensions, one by one: onnxruntime adds up a million numbers badly."""
+    for dim in range(1, dims + 1):
+        x = x.mean(-dim, keepdim=True)
+    return x
 
 
 class Norm(nn.Module):
