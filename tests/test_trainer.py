@@ -156,6 +156,19 @@ def test_a_run_ends_where_its_rate_has_come_down(make: Callable[..., Trainer]) -
     assert len(metrics(again.folder)) == len(lines)
 
 
+@pytest.mark.parametrize("cooldown", [(0, 0), (1, 4 * STEPS + 1)])
+def test_not_every_epoch_has_to_be_validated(
+    make: Callable[..., Trainer], cooldown: tuple[int, int]
+) -> None:
+    run = Run(workers=0, epochs=5, validate_every=2)
+    trainer = make(optim=Optim(cooldown=cooldown), run=run)
+    trainer.fit()
+    ends = 4 * STEPS + 1 if cooldown[1] else 5 * STEPS
+    lines = [line["step"] for line in metrics(trainer.folder) if "valid" in line]
+    assert lines == [2 * STEPS, 4 * STEPS, ends]
+    assert trainer.validated == 5
+
+
 def test_fewer_epochs_change_no_validation_of_later_ones(make: Callable[..., Trainer]) -> None:
     trainer = make(run=Run(workers=0, epochs=4))
     trainer.fit(max_steps=STEPS + 1)

@@ -133,6 +133,7 @@ class Run:
     pesq_workers: int = 0  # of each process; 0: one for each core but one, shared among processes
     log_every: int = 10  # steps
     save_minutes: float = 10.0  # between checkpoints inside an epoch
+    validate_every: int = 1  # epochs; what a run ends with is validated in any case
 
     def __post_init__(self) -> None:
         require(1 <= self.epochs <= 10**6, "run.epochs must be at least 1, at most a million")
@@ -146,6 +147,7 @@ class Run:
         require(self.accumulate >= 1, "run.accumulate must be at least 1")
         require(self.log_every >= 1, "run.log_every must be at least 1 step")
         require(self.save_minutes >= 0, "run.save_minutes must be at least 0")
+        require(self.validate_every >= 1, "run.validate_every must be at least 1 epoch")
 
 
 @dataclass(frozen=True)

@@ -104,8 +104,10 @@ class Trainer:
     @property
     def due(self) -> int:
         """Epochs to be validated by now, the last of which the schedule may cut short."""
-        cut = 0 < self.config.optim.cooldown[1] <= self.step
-        return math.ceil(self.step / len(self.sampler)) if cut else self.epoch
+        if 0 < self.config.optim.cooldown[1] <= self.step:
+            return math.ceil(self.step / len(self.sampler))
+        every = self.config.run.validate_every if self.step < self.end else 1
+        return self.epoch - self.epoch % every
 
     def fit(self, max_steps: int | None = None, deadline: float = math.inf) -> bool:
         """Train to the end of `config.run.epochs` or of the learning rate's cooldown.
