@@ -4,8 +4,8 @@
 
 Writes DIR/NAME for each run folder: `best.pt` (of a run without one, `last.pt`) with the averaged
 weights alone, `config.json` and `metrics.jsonl`. `evaluate.py`, `enhance.py`, `tools.export` and
-`tools.records` take such a folder as they take the whole one; the weights' own checksum is the same.
-Training cannot go on from it.
+`tools.records` take such a folder as they take the whole one, and the weights' own checksum is the
+same. Training cannot go on from it.
 
 Status 0: done; 1: something cannot be written; 2: a folder is no run's; 130: interrupted.
 """
