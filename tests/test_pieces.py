@@ -93,6 +93,12 @@ def test_a_plan_may_differ_from_another_in_some_things(plan: Path) -> None:
     assert [run.name for run in runs] == ["abl3-0", "uniform-1"]
     assert runs[0].steps == 16
     assert runs[0].arguments[-2] == "optim.cooldown=(12,16)"
+    longest = longer.with_name("longest.toml")
+    longest.write_text('like = "longer.toml"\nwarmup_steps = 3\n')
+    assert [run.steps for run in read_plan(longest)] == [run.steps for run in runs]
+    longer.write_text('like = "longest.toml"\nsteps = 16\n')
+    with pytest.raises(DataError, match=r"longest\.toml: like leads back to longer\.toml"):
+        read_plan(longer)
     longer.write_text('like = "none.toml"\nsteps = 16\n')
     with pytest.raises(DataError, match=r"none.toml: No such file"):
         read_plan(longer)

@@ -71,10 +71,6 @@ def read_plan(path: Path) -> list[Planned]:
         DataError: the file is missing or is no plan; the text says what is wrong.
     """
     content = _load(path)
-    if (other := content.pop("like", None)) is not None:
-        if not isinstance(other, str) or Path(other).name != other:
-            raise DataError(f'{path}: like names a plan beside it, as in "other.toml"')
-        content = {**_load(path.with_name(other)), **content}
     if strange := content.keys() - _TYPES.keys():
         raise DataError(f"{path}: {', '.join(sorted(strange))}: nothing of a plan is called so")
     _expect(path, content, _TYPES)
@@ -88,13 +84,22 @@ def read_plan(path: Path) -> list[Planned]:
     return runs
 
 
-def _load(path: Path) -> dict[str, Any]:
+def _load(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """What a file says, and the plans that it is like; above: those that are like this one."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from None
     except ValueError as error:
         raise DataError(f"{path} is not TOML: {error}") from None
+    if (name := content.pop("like", None)) is None:
+        return content
+    if not isinstance(name, str) or Path(name).name != name:
+        raise DataError(f'{path}: like names a plan beside it, as in "other.toml"')
+    other = path.with_name(name)
+    if other in (*above, path):
+        raise DataError(f"{path}: like leads back to {other.name}")
+    return {**_load(other, (*above, path)), **content}
 
 
 def chosen(runs: Sequence[Planned], names: Sequence[str], path: Path) -> list[Planned]:
