@@ -70,8 +70,9 @@ def test_every_run_has_the_plans_steps_schedule_and_arguments(plan: Path) -> Non
     assert chosen([first, second], [], plan) == [first, second]
 
 
-def test_the_projects_plan_treats_all_networks_alike() -> None:
-    runs = read_plan(ROOT / "plans" / "open_mix.toml")
+@pytest.mark.parametrize("name", ["open_mix.toml", "gpu.toml"])
+def test_the_projects_plans_treat_all_networks_alike(name: str) -> None:
+    runs = read_plan(ROOT / "plans" / name)
     networks = ("bsrnn", "abl1", "abl2", "abl3", "bsrnn_bi", "lstm_dualpath", "uniform31")
     assert {run.name for run in runs} >= {f"{each}-0" for each in networks} | {"bsrnn-1", "abl3-1"}
     alike = set()
@@ -84,6 +85,12 @@ def test_the_projects_plan_treats_all_networks_alike() -> None:
                 del arguments[arguments.index(flag) : arguments.index(flag) + 2]
         alike.add((run.steps, *arguments))
     assert len(alike) == 1
+
+
+def test_the_rate_of_the_table_is_among_those_that_were_tried() -> None:
+    rate = next(x for x in read_plan(ROOT / "plans" / "gpu.toml")[0].arguments if "learning_r" in x)
+    tried = read_plan(ROOT / "plans" / "rates.toml")
+    assert {run.folder for run in tried if rate == run.arguments[-1]} == {"abl3", "baseline"}
 
 
 def test_a_plan_may_differ_from_another_in_some_things(plan: Path) -> None:
