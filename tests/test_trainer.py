@@ -169,6 +169,33 @@ def test_not_every_epoch_has_to_be_validated(
     assert trainer.validated == 5
 
 
+def test_an_epoch_that_is_not_validated_is_kept_too(
+    make: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For a crash, and to go back to."""
+    trainer = make(run=Run(workers=0, epochs=3, validate_every=3))
+    kept = []
+
+    def watched() -> None:
+        kept.append(checkpointed(trainer.folder, "good.pt")["values"]["step"])
+        assert checkpointed(trainer.folder)["values"]["step"] == kept[-1]
+
+    step = trainer.train_step
+    monkeypatch.setattr(trainer, "train_step", lambda batch: (watched(), step(batch))[1])
+    trainer.fit()
+    assert kept == [0] * STEPS + [STEPS] * STEPS + [2 * STEPS] * STEPS
+
+
+def test_other_epochs_to_validate_are_those_that_are_to_come(make: Callable[..., Trainer]) -> None:
+    trainer = make(run=Run(workers=0, epochs=4, validate_every=4))
+    trainer.fit(max_steps=2 * STEPS + 1)
+    trainer.close()
+    again = make(run=Run(workers=0, epochs=4))
+    again.fit()
+    lines = [line["step"] for line in metrics(again.folder) if "valid" in line]
+    assert lines == [3 * STEPS, 4 * STEPS]
+
+
 def test_fewer_epochs_change_no_validation_of_later_ones(make: Callable[..., Trainer]) -> None:
     trainer = make(run=Run(workers=0, epochs=4))
     trainer.fit(max_steps=STEPS + 1)

@@ -4,68 +4,85 @@
 
 Writes DIR/NAME for each run folder: `best.pt` (of a run without one, `last.pt`) with the averaged
 weights alone, `config.json` and `metrics.jsonl`. `evaluate.py`, `enhance.py`, `tools.export` and
-`tools.records` take such a folder as they take the whole one, and the weights' own checksum is the
-same. Training cannot go on from it.
+`tools.records` take such a folder; the checksum of the weights stays, that of the file does not.
+Training refuses to go on from it.
 
-Status 0: done; 1: something cannot be written; 2: a folder is no run's; 130: interrupted.
+Status 0: done; 1: something cannot be written; 2: a folder is no run's, or DIR has one of its name
+already (nothing is written then); 130: interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 from data.console import carry_out, show
 from data.errors import DataError, FailedError
-from data.files import write_text
 from data.workers import stop_by_signals
 from training.checkpoint import BEST, LAST, CheckpointError, pack, read, unpack, write
-from training.history import CONFIG, METRICS
+from training.history import CONFIG, METRICS, HistoryError
+from training.history import read as read_history
+from training.trained import load_trained
 
 _KEPT = ("network", "config", "data", "values", "ema")  # what `training.trained` reads
 
 
-def lean(run: Path, out: Path) -> Path:
-    """Write the lean form of a run folder into `out`.
-
-    Returns:
-        The checkpoint there.
+def lean(run: Path) -> dict[str, bytes]:
+    """The files of the lean form of a run folder, by name.
 
     Raises:
         DataError: the folder holds no run, or none that is whole.
-        FailedError: the checkpoint cannot be written.
-        OSError: another file cannot be read or written.
     """
     name = BEST if (run / BEST).is_file() else LAST
     try:
+        read_history(run)
+        load_trained(run / name)
         state = unpack(read(run / name), run / name)
-        whole = {key: state[key] for key in _KEPT}
-        texts = {each: (run / each).read_text(encoding="utf-8") for each in (CONFIG, METRICS)}
-    except (CheckpointError, LookupError, UnicodeError) as error:
+        texts = {each: read(run / each) for each in (CONFIG, METRICS)}
+    except (CheckpointError, HistoryError) as error:
         raise DataError(str(error)) from None
-    except FileNotFoundError as error:
-        raise DataError(f"{error.filename} is missing: {run} is no run folder") from None
-    out.mkdir(parents=True, exist_ok=True)
+    return {name: pack({key: state[key] for key in _KEPT}), **texts}
+
+
+def put(files: Mapping[str, bytes], folder: Path) -> None:
+    """Make a folder of such files, whole or not at all.
+
+    Raises:
+        FailedError: it cannot be written.
+    """
     try:
-        write(out / name, pack(whole))
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".lean-") as name:
+            fresh = Path(name) / folder.name
+            fresh.mkdir()
+            for each, content in files.items():
+                write(fresh / each, content)
+            fresh.rename(folder)
+    except OSError as error:
+        reason = error.strerror or error
+        raise FailedError(f"{error.filename or folder} cannot be written: {reason}") from None
     except CheckpointError as error:
         raise FailedError(str(error)) from None
-    for each, text in texts.items():
-        write_text(out / each, text)
-    return out / name
 
 
 def _write(options: argparse.Namespace) -> int:
-    names = [run.resolve().name for run in options.runs]
+    names = [Path(os.path.realpath(run)).name for run in options.runs]
     if len(set(names)) < len(names):
         raise DataError("two of the runs have the same name, which would be that of their folders")
-    for name, run in zip(names, options.runs, strict=True):
-        if (options.out / name).resolve() == run.resolve():
-            raise DataError(f"{run} would be overwritten by less; name another folder with --out")
-        written = lean(run, options.out / name)
-        show(f"{written} ({written.stat().st_size / 2**20:.1f} MiB)\n")
+    for name in names:
+        if os.path.lexists(options.out / name):
+            raise DataError(
+                f"{options.out / name} is there already; name another folder with --out"
+            )
+    made = {name: lean(run) for name, run in zip(names, options.runs, strict=True)}
+    for name, files in made.items():
+        put(files, options.out / name)
+        mib = sum(map(len, files.values())) / 2**20
+        show(f"{options.out / name} ({mib:.1f} MiB)\n")
     return 0
 
 

@@ -35,7 +35,7 @@ from data.console import carry_out, say, show
 from data.errors import DataError, FailedError
 from data.workers import stop_by_signals, usable_cores
 from tools.plan import ROOT, Planned, chosen, read_plan
-from tools.state import carried_step, join, progress, split, step_of
+from tools.state import carried, join, progress, reached, split, step_of
 from tools.throughput import achieved
 from training.interrupt import STOPPED
 
@@ -107,7 +107,7 @@ class Pieces:
         if joined:
             say(f"{run.name}: goes on from step {before}, from {self.state}")
         if done or time.monotonic() >= self.deadline:
-            self._carry(folder, before)
+            self._carry(folder)
             return
         command = [sys.executable, str(run.program), *run.arguments, *self.data]
         command += ["--run", str(folder)]
@@ -131,13 +131,13 @@ class Pieces:
             if status not in (0, STOPPED, -signal.SIGTERM):
                 self.failed[piece.run.name] = status
             after = step_of(folder)
-            self._carry(folder, after)
+            self._carry(folder)
             if after > piece.before:
                 self._note(piece, folder, after)
 
-    def _carry(self, folder: Path, step: int) -> None:
-        """Write a run's state, unless one of as many steps is there."""
-        if self.state and step > carried_step(self.state, folder.name):
+    def _carry(self, folder: Path) -> None:
+        """Write a run's state, unless one that is as far is there."""
+        if self.state and reached(folder) > carried(self.state, folder.name):
             split(folder, self.state)
 
     def _note(self, piece: Piece, folder: Path, after: int) -> None:

@@ -94,7 +94,7 @@ def _load(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
         raise DataError(f"{path} is not TOML: {error}") from None
     if (name := content.pop("like", None)) is None:
         return content
-    if not isinstance(name, str) or Path(name).name != name:
+    if not isinstance(name, str) or not name or Path(name).name != name:
         raise DataError(f'{path}: like names a plan beside it, as in "other.toml"')
     other = path.with_name(name)
     if other in (*above, path):

@@ -35,7 +35,7 @@ _KEPT = (CONFIG, METRICS, GOOD, BEST, LAST)
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run has come, and by which settings; validated: all that should be by now."""
+    """How far a run has come, by which settings, and whether what it has come to is validated."""
 
     step: int
     validated: bool
@@ -57,8 +57,7 @@ def progress(run: Path) -> Progress | None:
 
 def step_of(run: Path) -> int:
     """The steps of a run's last whole checkpoint; 0 where there is none."""
-    found = progress(run)
-    return found.step if found else 0
+    return reached(run)[0]
 
 
 def split(run: Path, out: Path, largest: int = LARGEST) -> list[Path]:
@@ -89,7 +88,9 @@ def split(run: Path, out: Path, largest: int = LARGEST) -> list[Path]:
             part.write_bytes(piece)
             parts.append(part)
     listed = [{"name": part.name, "sha256": sha256_of(part)} for part in parts]
-    content = {"run": run.name, "step": step_of(run), "sha256": digest, "parts": listed}
+    step, validated = reached(run)
+    content = {"run": run.name, "step": step, "validated": validated}
+    content |= {"sha256": digest, "parts": listed}
     listing = out / f"{run.name}{_SUFFIX}"
     write_text(listing, json.dumps(content, indent=1) + "\n")
     for old in out.glob(f"{glob.escape(run.name)}-{'[0-9a-f]' * 8}.{'[0-9]' * 3}"):
@@ -98,14 +99,23 @@ def split(run: Path, out: Path, largest: int = LARGEST) -> list[Path]:
     return [*parts, listing]
 
 
-def carried_step(folder: Path, name: str) -> int:
-    """The step of the state of a run of that name in a folder of parts; 0 where there is none.
+def reached(run: Path) -> tuple[int, bool]:
+    """The steps of a run's last whole checkpoint (0: there is none), and if they are validated."""
+    found = progress(run)
+    return (found.step, found.validated) if found else (0, False)
+
+
+def carried(folder: Path, name: str) -> tuple[int, bool]:
+    """What `reached` was of the state of a run of that name in a folder of parts.
 
     Raises:
         DataError: the list of its parts is damaged.
     """
     listing = folder / f"{name}{_SUFFIX}"
-    return _read(listing)["step"] if listing.is_file() else 0
+    if not listing.is_file():
+        return 0, False
+    content = _read(listing)
+    return content["step"], content["validated"]
 
 
 def join(folder: Path, run: Path) -> bool:
@@ -119,7 +129,7 @@ def join(folder: Path, run: Path) -> bool:
             what is there was trained with other settings.
         OSError: something cannot be read or written.
     """
-    if carried_step(folder, run.name) <= step_of(run):
+    if carried(folder, run.name) <= reached(run):
         return False
     listing = folder / f"{run.name}{_SUFFIX}"
     content = _read(listing)
@@ -146,14 +156,14 @@ def join(folder: Path, run: Path) -> bool:
 
 
 def _check_same_run(fresh: Path, run: Path, listing: Path) -> None:
-    carried, here = progress(fresh), progress(run)
-    if carried is None:
+    there, here = progress(fresh), progress(run)
+    if there is None:
         raise DataError(f"{listing}: what its parts hold is not a run's state")
     if here is None:
         return
     changes = [
         name
-        for name in diff(carried.config, here.config)
+        for name in diff(there.config, here.config)
         if name not in PLACES and not name.startswith("run.")
     ]
     if changes:
@@ -168,6 +178,7 @@ def _read(listing: Path) -> dict[str, Any]:
         content = json.loads(listing.read_text(encoding="utf-8"))
         parts = [(str(part["name"]), str(part["sha256"])) for part in content["parts"]]
         found = {"step": int(content["step"]), "sha256": str(content["sha256"]), "parts": parts}
+        found["validated"] = content.get("validated") is True  # earlier lists do not say
     except DAMAGE:
         raise DataError(f"{listing} is damaged; copy it again") from None
     if any(Path(name).name != name for name, _ in parts):

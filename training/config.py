@@ -132,8 +132,8 @@ class Run:
     packed: bool = True  # read from packs, where the data have some
     pesq_workers: int = 0  # of each process; 0: one for each core but one, shared among processes
     log_every: int = 10  # steps
-    save_minutes: float = 10.0  # between checkpoints inside an epoch
-    validate_every: int = 1  # epochs; what a run ends with is validated in any case
+    save_minutes: float = 10.0  # between checkpoints inside an epoch; one more at its end
+    validate_every: int = 1  # epochs; the end of the epochs, or of the cooldown, is in any case
 
     def __post_init__(self) -> None:
         require(1 <= self.epochs <= 10**6, "run.epochs must be at least 1, at most a million")

@@ -101,7 +101,7 @@ class Keeper:
         good: `good.pt` rather than these, if it is whole.
 
         Raises:
-            CheckpointError: there are some, and none can be read.
+            CheckpointError: there are some, and none can be read; or there is `best.pt` alone.
         """
         damage: list[DamagedError] = []
         for path in (self.good, self.last, self.previous) if good else (self.last, self.previous):
@@ -114,6 +114,11 @@ class Keeper:
                 damage.append(error)
             else:
                 return path, content
+        if not good and not damage and self.best.is_file():
+            raise CheckpointError(
+                f"{self.best.parent} has a {BEST} and nothing to go on from: it holds the weights "
+                f"of a run that is done, not its state. {_WAY_OUT}"
+            )
         if damage:
             listed = "\n".join(map(str, damage))
             raise DamagedError(f"{listed}\nPut back a copy, or start anew with --fresh.")

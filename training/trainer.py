@@ -106,6 +106,8 @@ class Trainer:
         """Epochs to be validated by now, the last of which the schedule may cut short."""
         if 0 < self.config.optim.cooldown[1] <= self.step:
             return math.ceil(self.step / len(self.sampler))
+        if self.step % len(self.sampler):
+            return self.validated
         every = self.config.run.validate_every if self.step < self.end else 1
         return self.epoch - self.epoch % every
 
@@ -126,14 +128,15 @@ class Trainer:
         loader = Loader(self.train_set, self.sampler, self.config.run.workers, pin)
         with stop_on_signal(deadline) as stopped:
             if self._saved is None:  # a full disk or an unfit folder is known before hours of work
-                self._save()
-                self._mark_good()
+                self._save_good()
             going = True
             while going:
                 if self.validated < self.due:
                     going = self._validate(stopped)
                 elif self.step < last_step:
                     going = self._train_epoch(loader, last_step, stopped)
+                    if going and not self.step % len(self.sampler) and self.validated >= self.due:
+                        self._save_good()  # an epoch that is not to be validated
                 else:
                     break
             self.progress.close()
@@ -249,9 +252,7 @@ class Trainer:
                 self.runlog.sample(self.step, name, recordings)
         if better:
             self._save(best=True)
-        self._save()
-        if not self.health.in_a_row:
-            self._mark_good()
+        self._save_good()
         return True
 
     def _parts(self) -> dict[str, Any]:
@@ -277,9 +278,10 @@ class Trainer:
         if not best:
             self._saved = now
 
-    def _mark_good(self) -> None:
-        """What has just been saved can be gone back to."""
-        if self.world.leads:
+    def _save_good(self) -> None:
+        """Write a checkpoint to go back to, unless its last steps had to be left out."""
+        self._save()
+        if self.world.leads and not self.health.in_a_row:
             self.keeper.mark_good()
 
     def _resume(self, good: bool = False) -> int:
