@@ -176,7 +176,8 @@ def expected(analysis: Analysis) -> Table:
     """What was hoped for of each network, beside what was measured where that is the same thing."""
     rows = []
     for model in analysis.models:
-        hoped = EXPECTED.get(model.facts.get("model", ""))
+        millions = round(model.facts.get("parameters", 0) / 1e6, 1)
+        hoped = EXPECTED.get((model.facts.get("model", ""), millions))
         if hoped is None:
             continue
         low, high = (f"{value:.2f}" for value in hoped)

@@ -92,7 +92,7 @@ def test_nothing_is_overwritten(
     assert "is there already" in capsys.readouterr().err
     assert {each: (run / each).read_bytes() for each in FILES} == before
     assert main([str(run), str(run), "--out", str(tmp_path / "out")]) == 2
-    assert "the same name" in capsys.readouterr().err
+    assert "name each once, or rename a folder" in capsys.readouterr().err
     loop = tmp_path / "loop"
     os.symlink(loop, loop)
     assert main([str(loop), "--out", str(tmp_path / "out")]) == 2

@@ -196,6 +196,19 @@ def test_what_was_measured_stands_beside_what_was_hoped_for():
     assert list(line.values()) == ["run", "3.30 to 3.40", "3.312"]
 
 
+def test_nothing_was_hoped_for_of_another_size():
+    def made(parameters: int) -> System:
+        run = numbered("run", 0.5)
+        return System(run.name, run.rows, {**FACTS, "parameters": parameters})
+
+    def hoped(parameters: int) -> list[list[str]]:
+        found = tables(analysed(numbered("noisy", 0), made(parameters)))
+        return [t.rows for t in found if t.name == "Expected"]
+
+    assert hoped(2_000_936)
+    assert not hoped(3_599_000)
+
+
 def test_the_baseline_can_be_chosen():
     systems = [numbered("noisy", 0), numbered("one", 0.5), numbered("two", 0.2, seed=1)]
     found = table(analysed(*systems, baseline="one"), "Against one")

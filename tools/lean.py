@@ -23,6 +23,7 @@ from pathlib import Path
 from data.console import carry_out, show
 from data.errors import DataError, FailedError
 from data.workers import stop_by_signals
+from evaluation.models import names_of
 from training.checkpoint import BEST, LAST, CheckpointError, pack, read, unpack, write
 from training.history import CONFIG, METRICS, HistoryError
 from training.history import read as read_history
@@ -70,9 +71,7 @@ def put(files: Mapping[str, bytes], folder: Path) -> None:
 
 
 def _write(options: argparse.Namespace) -> int:
-    names = [Path(os.path.realpath(run)).name for run in options.runs]
-    if len(set(names)) < len(names):
-        raise DataError("two of the runs have the same name, which would be that of their folders")
+    names = names_of(options.runs)
     for name in names:
         if os.path.lexists(options.out / name):
             raise DataError(

@@ -26,6 +26,7 @@ from data.console import carry_out, show
 from data.errors import DataError
 from data.files import write_text
 from data.workers import stop_by_signals
+from evaluation.models import names_of
 from training.checkpoint import BEST, LAST, CheckpointError
 from training.history import HistoryError, circumstances, read
 from training.settings import PLACES
@@ -92,9 +93,8 @@ def weights_digest(weights: Mapping[str, Tensor]) -> str:
 
 
 def _write(options: argparse.Namespace) -> int:
-    found = {run.resolve().name: record(run) for run in options.runs}
-    if len(found) < len(options.runs):
-        raise DataError("two of the runs have the same name, which would be that of their files")
+    names = names_of(options.runs)
+    found = {name: record(run) for name, run in zip(names, options.runs, strict=True)}
     options.out.mkdir(parents=True, exist_ok=True)
     for name, content in found.items():
         write_text(options.out / f"{name}.json", json.dumps(content, indent=1) + "\n")

@@ -114,14 +114,14 @@ class Keeper:
                 damage.append(error)
             else:
                 return path, content
-        if not good and not damage and self.best.is_file():
+        if damage:
+            listed = "\n".join(map(str, damage))
+            raise DamagedError(f"{listed}\nPut back a copy, or start anew with --fresh.")
+        if self.best.is_file():  # of `tools.lean`: to begin anew would write over it
             raise CheckpointError(
                 f"{self.best.parent} has a {BEST} and nothing to go on from: it holds the weights "
                 f"of a run that is done, not its state. {_WAY_OUT}"
             )
-        if damage:
-            listed = "\n".join(map(str, damage))
-            raise DamagedError(f"{listed}\nPut back a copy, or start anew with --fresh.")
         return None
 
     def settle(self, path: Path) -> None:
