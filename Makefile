@@ -11,14 +11,14 @@ DEMO := runs/demo
 RESULTS := .cache/bench
 DEMO_NETWORKS := baseline abl1 abl2 abl3
 
-.PHONY: demo test test-slow test-gpu pack train-gpu bench bench-gpu bench-gpu-tune bench-gpu-build check format clean
+.PHONY: demo test test-slow test-gpu pack bench bench-gpu bench-gpu-tune bench-gpu-build check format clean
 .DELETE_ON_ERROR:
 
 demo: .venv/runtime
 	$(BIN)/python -m data.synthesise
 	for folder in $(DEMO_NETWORKS); do \
 		(cd $$folder && ../$(BIN)/python train.py --synthetic --fresh --run ../$(DEMO)/$$folder \
-			--recipe plain --batch-size 2 --crop 1 --max-steps $(DEMO_STEPS) \
+			--recipe plain --batch-size 2 --crop 1 --steps $(DEMO_STEPS) \
 			--set optim.learning_rate=1e-3) || exit 1; \
 	done
 	$(BIN)/python evaluate.py $(DEMO_NETWORKS:%=$(DEMO)/%) --data data/synthetic \
@@ -44,19 +44,6 @@ pack: $(if $(and $(CLEAN),$(NOISE)),.venv/runtime)
 		echo "make pack CLEAN=FOLDER NOISE=FOLDER: name a folder of clean speech and one of noise"; \
 		exit 2; fi
 	$(BIN)/python -m data.bundle "$(CLEAN)" "$(NOISE)" --out $(BUNDLE)
-
-# One run of a plan for so many minutes on the GPU, from its state and back to it (docs/pieces.md).
-# What is left to do is no error here: the next piece goes on.
-PLAN ?= plans/gpu.toml
-MINUTES ?= 9
-STATE ?= .cache/state
-train-gpu: $(if $(and $(RUN),$(CORPUS)),.venv/runtime)
-	@if [ -z "$(RUN)" ] || [ -z "$(CORPUS)" ]; then \
-		echo "make train-gpu RUN=abl3-0 CORPUS=DIR: name a run of $(PLAN) and a folder with clean/ and noise/"; \
-		exit 2; fi
-	$(BIN)/python -m tools.pieces "$(PLAN)" --only "$(RUN)" --mix "$(CORPUS)/clean" "$(CORPUS)/noise" \
-		--runs runs/gpu --minutes $(MINUTES) --state "$(STATE)" --train="--device cuda --workers 8" || \
-		[ $$? -eq 75 ]
 
 # The scan against the best others, with the sequential loop, a training step of every network, what
 # PESQ labels cost, how cost grows with length, what the design choices save, how fast files are scored

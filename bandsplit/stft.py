@@ -13,6 +13,7 @@ from torch import Tensor
 N_FFT = 512
 HOP = 128
 BINS = N_FFT // 2 + 1
+COMPRESSION = 0.3  # the power that magnitudes are compressed by
 
 
 _windows: dict[tuple[torch.device, torch.dtype], Tensor] = {}
@@ -53,7 +54,7 @@ def istft(spectrum: Tensor, length: int) -> Tensor:
         return torch.istft(spectrum, N_FFT, HOP, window=window, center=True, length=length)
 
 
-def compressed(spectrum: Tensor, power: float = 0.3) -> Tensor:
+def compressed(spectrum: Tensor, power: float = COMPRESSION) -> Tensor:
     """X |X|^(power - 1): the phase kept, the magnitude to the given power; 0 stays 0.
 
     The 1e-9 under the root keeps the gradient finite at silence.
@@ -62,7 +63,7 @@ def compressed(spectrum: Tensor, power: float = 0.3) -> Tensor:
     return spectrum * (squared + 1e-9) ** ((power - 1) / 2)
 
 
-def compressed_magnitude(spectrum: Tensor, power: float = 0.3) -> Tensor:
+def compressed_magnitude(spectrum: Tensor, power: float = COMPRESSION) -> Tensor:
     """|X|^power, as (re² + im² + 1e-9)^(power / 2), whose gradient is finite at silence."""
     squared = spectrum.real.square() + spectrum.imag.square()
     return (squared + 1e-9) ** (power / 2)

@@ -89,7 +89,7 @@ def _whole_step(variant: Variant, precision: Precision, batch: int, seconds: flo
         learner = make_learner(variant.network, precision, changes)
         clean, noisy = noise(batch, seconds, precision.device)
         for number in range(2):
-            learner.step({"clean": clean, "noisy": noisy}, number, 0, 1.0)
+            learner.step({"clean": clean, "noisy": noisy}, number)
 
     try:
         return peak_bytes(train, precision.device)

@@ -55,7 +55,7 @@ class Generator:
 
     def loss(self, clean: Tensor, noisy: Tensor) -> Tensor:
         """The loss () of waveforms (b, s), as a step takes it."""
-        return self._learner.losses(clean, noisy, vars(self._learner.config.loss))[0]
+        return self._learner.losses(clean, noisy, self._learner.config.loss)[0]
 
     def train(self, clean: Tensor, noisy: Tensor) -> None:
         """Forward and backward; the gradients are made and forgotten."""

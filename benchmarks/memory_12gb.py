@@ -105,7 +105,7 @@ def _row(
 def _train(learner: Learner, steps: int) -> Learner:
     batch = noise(learner.config.data.batch_size, learner.config.data.crop_seconds)
     for number in range(steps):
-        result = learner.step(batch, number, 0, 1.0)
+        result = learner.step(batch, number)
         assert not result.broken, result.broken
     return learner
 

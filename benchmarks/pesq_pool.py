@@ -1,8 +1,8 @@
 """What PESQ labels cost: a training step with them against one without, in turn.
 
 `python -m benchmarks.pesq_pool`; of ablation 3 at 6 x 2 s unless told otherwise, with its
-adversary. In both cases the discriminator learns; without, its labels are a constant that nobody
-has to compute.
+discriminator. In both cases it learns; without, its labels are a constant that nobody has to
+compute.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ def main() -> None:
                 times[name] += seconds
             with_labels, without = (statistics.mean(seconds) for seconds in block.values())
             ratios.append(with_labels / without)
-    alone = _labels_alone(learners["with labels"].adversary.pool, batches[0])
+    alone = _labels_alone(learners["with labels"].discriminator.pool, batches[0])
     for learner in learners.values():
-        learner.adversary.pool.close()
+        learner.discriminator.pool.close()
     print(
         f"{options.network}, {options.batch} x {options.crop:g} s, {precision.device} "
         f"({torch.get_num_threads()} threads, {usable_cores()} cores), {workers} PESQ workers"
@@ -81,14 +81,14 @@ def main() -> None:
 
 def _block(learner: Learner, batches: list[Mapping[str, Any]], steps: int) -> list[float]:
     """Seconds of so many steps, the first of which teaches the discriminator a labelled batch."""
-    learner.step(dict(batches[0]), 0, 0, 1.0)
+    learner.step(dict(batches[0]), 0)
     seconds = []
     for number in range(steps):
         begin = time.perf_counter()
-        learner.step(dict(batches[number % len(batches)]), number, 0, 1.0)
+        learner.step(dict(batches[number % len(batches)]), number)
         seconds.append(time.perf_counter() - begin)  # a step ends with a transfer to the CPU
-    learner.adversary.backward()  # its labels must not be made while the other is timed
-    learner.adversary.skip()
+    learner.discriminator.backward()  # its labels must not be made while the other is timed
+    learner.discriminator.skip()
     return seconds
 
 

@@ -11,7 +11,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
-PHASES = ("data", "forward", "backward", "adversary", "labels", "optimizer")
+PHASES = ("data", "forward", "backward", "discriminator", "labels", "optimizer")
 _LAUNCH = re.compile(r"cu(da)?(Graph)?Launch\w*")
 
 

@@ -40,7 +40,7 @@ from benchmarks.findings import findings, verdicts
 from benchmarks.phases import PHASES, Clock, launches, operators
 from benchmarks.results import described, markdown, save, spread
 from data.workers import usable_cores
-from training.adversary import unheard
+from training.discriminator import unheard
 from training.learner import Learner
 from training.pesq_pool import PesqPool
 from training.precision import Precision
@@ -82,13 +82,13 @@ class Measured:
 
     def _weigh(self, batch: Mapping[str, Any], resident: list[torch.Tensor]) -> None:
         clean, noisy = (batch[side].to(self.device) for side in ("clean", "noisy"))
-        weights = vars(self.learner.config.loss)
+        weights = self.learner.config.loss
         losses = self.learner.losses
         self.saved = saved_bytes(
             lambda: losses(clean, noisy, weights)[0], [clean, noisy, *resident]
         )
         # What is left of the last step's gradients is neither there before nor taken anew.
-        for optimizer in (self.learner.optimizer, self.learner.adversary.optimizer):
+        for optimizer in (self.learner.optimizer, self.learner.discriminator.optimizer):
             optimizer.zero_grad(set_to_none=True)
         self.peak = peak_bytes(lambda: self.step(batch), self.device)
 
@@ -103,11 +103,11 @@ class Measured:
             self.seconds.append(self._clock.end())
         self.learner.mark = unheard
         if labels:  # they must not be made while the others are timed
-            self.learner.adversary.backward()
-            self.learner.adversary.skip()
+            self.learner.discriminator.backward()
+            self.learner.discriminator.skip()
 
     def step(self, batch: Mapping[str, Any]) -> None:
-        result = self.learner.step(dict(batch), self._steps, 0, 1.0)
+        result = self.learner.step(dict(batch), self._steps)
         assert not result.broken, result.broken
         self._steps += 1
 

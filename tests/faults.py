@@ -1,7 +1,7 @@
 """A real run of train.py in tests that break things: its command, its progress, its end.
 
-Of one narrow network that saves after every step, has three steps an epoch and its adversary and
-PESQ workers from the first.
+Of one narrow network that saves after every step, has three steps an epoch, and a discriminator
+and PESQ workers from the first.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def test_a_compiled_run_learns_the_same(name: str) -> None:
     clean = torch.randn(2, 4000)
     batch = {"clean": clean, "noisy": clean + 0.3 * torch.randn(2, 4000)}
     losses = [
-        [one.step(batch, number, 0, 1.0).values["loss"] for number in range(3)]
+        [one.step(batch, number).values["loss"] for number in range(3)]
         for one in (learner(name, "off"), learner(name, "on"))
     ]
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)

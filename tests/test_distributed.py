@@ -38,12 +38,12 @@ def alone(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_several_processes_learn_what_one_learns(
     processes: int, corpus: Path, alone: Path, tmp_path: Path
 ) -> None:
-    """Adversary, masked labels and validation included."""
+    """MetricDiscriminator, masked labels and validation included."""
     errors = train(corpus, tmp_path, processes, "--max-steps", "5")
     assert errors.count("parameters, ") == 1  # one process speaks
     assert f"shared by {processes} processes" in errors
-    for part in ("model", "ema", "adversary"):
-        # Rounding, which the adversary passes on to the generator and back in every step.
+    for part in ("model", "ema", "discriminator"):
+        # Rounding, which the discriminator passes on to the generator and back in every step.
         assert relative_difference(alone, tmp_path, part) < 3e-5
     assert labelled(tmp_path) == labelled(alone)
     assert max(labelled(alone)) < 4

@@ -43,8 +43,10 @@ def poison(trainer: Trainer, bad: Callable[[int], bool]) -> list[tuple[int, floa
 def weights(trainer: Trainer) -> list[Tensor]:
     """Everything that a step may move, of both players."""
     learner = trainer.learner
-    modules = (learner.model, learner.ema.model, learner.adversary.network)
-    states = [s for o in (learner.optimizer, learner.adversary.optimizer) for s in o.state.values()]
+    modules = (learner.model, learner.ema.model, learner.discriminator.network)
+    states = [
+        s for o in (learner.optimizer, learner.discriminator.optimizer) for s in o.state.values()
+    ]
     return [
         *(x.detach().clone() for module in modules for x in module.parameters()),
         *(x.clone() for state in states for x in state.values()),
@@ -69,7 +71,7 @@ def test_neither_player_takes_a_broken_step(fault: str, make: Callable[..., Trai
         parameter = next(trainer.learner.model.parameters())
         hook = parameter.register_hook(lambda g: g * math.nan)
     else:
-        parameter = next(trainer.learner.adversary.network.parameters())
+        parameter = next(trainer.learner.discriminator.network.parameters())
         hook = parameter.register_hook(lambda g: g * math.nan)
     broken = trainer.train_step(bad).broken
     wanted = {
@@ -80,7 +82,7 @@ def test_neither_player_takes_a_broken_step(fault: str, make: Callable[..., Trai
     assert wanted in broken
     assert not math.isfinite(broken[wanted])
     assert all(torch.equal(a, b) for a, b in zip(before, weights(trainer), strict=True))
-    assert trainer.learner.adversary.pending is None
+    assert trainer.learner.discriminator.pending is None
     if hook:
         hook.remove()
     assert not trainer.train_step(batch_of(trainer)).broken
@@ -216,12 +218,12 @@ def test_an_overflow_in_fp16_is_the_scalers(make: Callable[..., Trainer]) -> Non
 def test_a_broken_loss_in_fp16_is_not_the_scalers(make: Callable[..., Trainer]) -> None:
     trainer = make(run=replace(RUN, amp="fp16"))
     trainer.train_step(batch_of(trainer))
-    scales = [s.get_scale() for s in (trainer.learner.scaler, trainer.learner.adversary.scaler)]
+    scales = [s.get_scale() for s in (trainer.learner.scaler, trainer.learner.discriminator.scaler)]
     bad = batch_of(trainer)
     bad["noisy"][0, 0] = math.nan
     assert "loss" in trainer.train_step(bad).broken
     assert scales == [
-        s.get_scale() for s in (trainer.learner.scaler, trainer.learner.adversary.scaler)
+        s.get_scale() for s in (trainer.learner.scaler, trainer.learner.discriminator.scaler)
     ]
     assert not trainer.train_step(batch_of(trainer)).broken
 

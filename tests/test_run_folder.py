@@ -46,7 +46,7 @@ def test_what_is_no_checkpoint_is_not_continued(
     assert last.read_bytes() == content
 
 
-@pytest.mark.parametrize("name", ["model", "ema", "optimizer", "adversary", "values"])
+@pytest.mark.parametrize("name", ["model", "ema", "optimizer", "discriminator", "values"])
 def test_a_checkpoint_of_another_make_is_not_continued(
     name: str, corpus: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

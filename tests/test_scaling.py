@@ -104,7 +104,7 @@ def test_a_pass_is_the_generators_part_of_a_step() -> None:
     learner = generator.make_learner("abl1", precision, changes)
     clean, noisy = noise(2, 0.25, CPU)
     mine = Generator("abl1", precision, changes).loss(clean, noisy)
-    result = learner.step({"clean": clean, "noisy": noisy}, 0, 0, 1.0)
+    result = learner.step({"clean": clean, "noisy": noisy}, 0)
     assert not result.broken
     assert mine.item() == pytest.approx(result.values["loss"], rel=1e-4)
 

@@ -22,7 +22,16 @@ from benchmarks.step import Measured, measure, tables
 from training.learner import Learner
 
 NARROW = {"channels": 12}
-ORDER = ["data", "forward", "backward", "adversary", "labels", "adversary", "optimizer", "labels"]
+ORDER = [
+    "data",
+    "forward",
+    "backward",
+    "discriminator",
+    "labels",
+    "discriminator",
+    "optimizer",
+    "labels",
+]
 CPU = torch.device("cpu")
 
 
@@ -36,9 +45,9 @@ def narrow(name: str, **settings: object) -> Learner:
 def heard(learner: Learner) -> list[str]:
     """The phases of its second step."""
     marks: list[str] = []
-    learner.step(noise(2, 0.25), 0, 0, 1.0)
+    learner.step(noise(2, 0.25), 0)
     learner.mark = marks.append
-    learner.step(noise(2, 0.25), 1, 0, 1.0)
+    learner.step(noise(2, 0.25), 1)
     return marks
 
 
@@ -58,25 +67,33 @@ def test_pieces_alternate() -> None:
 def test_without_an_adversary_nobody_waits_for_labels() -> None:
     loss = replace(networks()["abl1"].config.loss, metric=0.0)
     marks = heard(narrow("abl1", loss=loss))
-    assert marks == ["data", "forward", "backward", "backward", "adversary", "optimizer", "labels"]
+    assert marks == [
+        "data",
+        "forward",
+        "backward",
+        "backward",
+        "discriminator",
+        "optimizer",
+        "labels",
+    ]
 
 
 def test_a_listener_changes_nothing() -> None:
     quiet, listened = narrow("abl1"), narrow("abl1")
     heard(listened)
     for number in range(2):
-        quiet.step(noise(2, 0.25), number, 0, 1.0)
+        quiet.step(noise(2, 0.25), number)
     for x, y in zip(quiet.model.parameters(), listened.model.parameters(), strict=True):
         assert torch.equal(x, y)
 
 
 def test_phases_sum_to_the_step() -> None:
     learner, clock = narrow("abl1"), Clock(CPU)
-    learner.step(noise(2, 0.25), 0, 0, 1.0)
+    learner.step(noise(2, 0.25), 0)
     learner.mark = clock
     clock.begin()
     time.sleep(0.05)  # the loader
-    learner.step(noise(2, 0.25), 1, 0, 1.0)
+    learner.step(noise(2, 0.25), 1)
     seconds = clock.end()
     phases = [seconds[name] for name in PHASES]
     assert all(x > 0 for x in phases)
@@ -225,4 +242,4 @@ def test_with_labels_each_turn_waits_for_its_own() -> None:
     run.time(repeat(noise(1, 0.25)), labels=True)
     assert len(run.seconds) == 2
     assert all(x["labels"] >= 0.1 for x in run.seconds)
-    assert run.learner.adversary.pending is None
+    assert run.learner.discriminator.pending is None

@@ -36,7 +36,7 @@ def learner_of(name: str, mode: Mode, amp: str) -> Learner:
 
 def saved(learner: Learner, batch: int, crop: float) -> int:
     sides = noise(batch, crop)
-    weights = vars(learner.config.loss)
+    weights = learner.config.loss
     forward = partial(learner.losses, sides["clean"], sides["noisy"], weights)
     states = [part.state_dict() for part in learner.parts().values()]
     resident = [x for x in tree_leaves(states) if isinstance(x, torch.Tensor)]
@@ -68,7 +68,7 @@ def test_nothing_kept_is_less_than_products_kept() -> None:
 def test_the_hooks_see_all_that_stays_in_use(mode: Mode) -> None:
     learner = learner_of("abl3", mode, "bf16")
     sides = noise(2, 0.5)
-    weights = vars(learner.config.loss)
+    weights = learner.config.loss
     kept = kept_bytes(lambda: learner.losses(sides["clean"], sides["noisy"], weights)[0])
     # The hooks count whole storages, of which only a view may be kept, and the gates of the losses.
     assert saved(learner, 2, 0.5) == pytest.approx(kept, rel=0.03)
@@ -84,8 +84,8 @@ def test_activations_grow_by_the_same_with_every_recording(name: str) -> None:
 def test_a_step_takes_more_than_its_forward_pass_keeps() -> None:
     learner = learner_of("abl1", True, "off")
     batch = noise(1, 0.25)
-    learner.step(batch, 0, 0, 1.0)
-    peak = peak_bytes(lambda: learner.step(batch, 1, 0, 1.0))
+    learner.step(batch, 0)
+    peak = peak_bytes(lambda: learner.step(batch, 1))
     kept = saved(learner, 1, 0.25)
     assert kept < peak < 3 * kept
 

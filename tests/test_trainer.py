@@ -92,7 +92,7 @@ def test_the_average_follows_the_weights(make: Callable[..., Trainer]) -> None:
         torch.testing.assert_close(mean, wanted)
 
 
-# The adversary in the loop
+# The discriminator in the loop
 
 
 def test_labels_are_used_one_step_after_they_are_asked_for(make: Callable[..., Trainer]) -> None:
@@ -129,7 +129,7 @@ def test_the_rate_decays_by_epochs_for_both_players(make: Callable[..., Trainer]
     for epoch, rate in ((0, 0.01), (1, 0.01), (2, 0.005), (3, 0.005), (4, 0.0025)):
         trainer.step = epoch * STEPS
         trainer.train_step(batch_of(trainer))
-        for optimizer in (trainer.learner.optimizer, trainer.learner.adversary.optimizer):
+        for optimizer in (trainer.learner.optimizer, trainer.learner.discriminator.optimizer):
             assert [group["lr"] for group in optimizer.param_groups] == pytest.approx(
                 [rate] * len(optimizer.param_groups)
             )

@@ -31,7 +31,7 @@ def train(folder: str, corpus: Path, run: Path, *options: str) -> subprocess.Com
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_four_steps_are_two_and_two(folder: str, tiny_corpus: Path, tmp_path: Path) -> None:
-    """Bit for bit, across an epoch's end (3 steps), adversary and pending labels included.
+    """Bit for bit, across an epoch's end (3 steps), discriminator and pending labels included.
 
     The uninterrupted run loads its data itself, the interrupted one in two worker processes.
     """

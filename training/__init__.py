@@ -1,1 +1,1 @@
-"""Configuration, losses, adversary and the one training loop. Knows no network by name."""
+"""Configuration, losses, discriminator and the one training loop. Knows no network by name."""

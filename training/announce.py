@@ -49,14 +49,8 @@ def _introduce(trainer: Trainer, network: type[BandSplitNet]) -> None:
     batch, crop = config.data.batch_size, config.data.crop_seconds
     log.info(
         f"{trainer.folder}: batches of {batch} x {crop:g} s{shared}, {len(trainer.sampler)} steps "
-        f"an epoch, {trainer.epochs} epochs, at step {trainer.step}"
+        f"an epoch, {trainer.schedule.total:,} steps in all, at step {trainer.step:,}"
     )
-    first = config.loss.metric_from_epoch
-    if config.loss.metric and first >= trainer.epochs:
-        log.warning(
-            f"the metric discriminator starts after epoch {first}, and this run ends after "
-            f"{trainer.epochs}: it plays no part. --set loss.metric_from_epoch=N decides that."
-        )
     facts = {
         "parameters": parameters,
         "macs_per_second": macs,
@@ -73,9 +67,9 @@ def sum_up(trainer: Trainer, stopped: bool) -> None:
     """Say how a session has ended."""
     if not trainer.runlog:
         return
-    folder, epochs = trainer.folder, trainer.epochs
+    folder = trainer.folder
     spent = duration(time.monotonic() - trainer.progress.started)
-    done = f"{trainer.step:,} steps, {trainer.step / len(trainer.sampler):.4g} of {epochs} epochs"
+    done = f"{trainer.step:,} of {trainer.schedule.total:,} steps"
     log.info(f"{folder}: {'stopped' if stopped else 'ended'} after {done}; this session {spent}")
     if trainer.best > -math.inf:
         log.info(f"best held-out PESQ {trainer.best:.3f}, in {BEST}")

@@ -21,6 +21,7 @@ import torch
 from data.files import replacing
 
 LAST, PREVIOUS, GOOD, BEST = "last.pt", "previous.pt", "good.pt", "best.pt"
+BEFORE_FALL = "before_fall.pt"
 DAMAGED = "damaged.pt"
 
 # A torch file is a zip archive; the checksum is the archive's comment, the last thing in the file

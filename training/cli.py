@@ -101,8 +101,8 @@ def _train(
     deadline: float,
 ) -> bool:
     """Train; whether that was stopped by a signal, or by the deadline."""
-    if options.max_steps is not None and options.max_steps < 1:
-        raise ConfigError(f"--max-steps is {options.max_steps}, expected at least 1")
+    if options.steps is not None and options.steps < 1:
+        raise ConfigError(f"--steps is {options.steps}, expected at least 1")
     if not options.minutes > 0:
         raise ConfigError(f"--minutes is {options.minutes}, expected more than 0")
     folder = _run_folder(config, options)
@@ -115,7 +115,7 @@ def _train(
         raise ConfigError(f"{error.filename or folder}: {error.strerror or error}") from None
     try:
         with session(trainer, network):
-            stopped = trainer.fit(options.max_steps, deadline)
+            stopped = trainer.fit(deadline=deadline)
         sum_up(trainer, stopped)
         return stopped
     except OSError as error:
@@ -154,7 +154,8 @@ def _configure(network: type[BandSplitNet], config: Config, options: argparse.Na
             )
         changes |= {"recipe": options.recipe, **RECIPES[options.recipe]}
     flags = {
-        "run.epochs": options.epochs,
+        "optim.epochs": options.epochs,
+        "optim.steps": options.steps,
         "data.batch_size": options.batch_size,
         "data.crop_seconds": options.crop,
         "seed": options.seed,
@@ -215,8 +216,9 @@ def _parser(name: str, presets: Mapping[str, Preset]) -> argparse.ArgumentParser
         help=f"run folder (default: runs/{name})",
     )
     parser.add_argument("--fresh", action="store_true", help="clear the run folder first")
-    parser.add_argument("--epochs", type=int, metavar="N")
-    parser.add_argument("--max-steps", type=int, metavar="N", help="stop there, whatever the epoch")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--epochs", type=int, metavar="N", help="length of the run")
+    length.add_argument("--steps", type=int, metavar="N", help="the same in steps")
     parser.add_argument(
         "--minutes",
         type=float,

@@ -28,9 +28,10 @@ def require(condition: bool, message: str) -> None:
 
 @dataclass(frozen=True)
 class Loss:
-    """Weights of the terms in `training.losses`; 0 leaves a term out.
+    """Weights of the terms in `training.losses`, and how they are computed; 0 leaves a term out.
 
-    The defaults are those of the systems above PESQ 3.5 (MP-SENet: Lu et al., Interspeech 2023).
+    The default weights are those of the systems above PESQ 3.5 (MP-SENet: Lu et al., Interspeech
+    2023).
     """
 
     complex: float = 0.1
@@ -39,28 +40,45 @@ class Loss:
     time: float = 0.2
     consistency: float = 0.1
     metric: float = 0.05
-    metric_from_epoch: int = 0  # the adversary and its term start there
+    absolute: bool = False  # spectral distances are absolute ones, not squared ones
+    complex_power: float = 0.3  # magnitudes of the complex term are compressed by it; 1: not at all
+    phase_power: float = 0.0  # a bin's phase counts in proportion to |clean| to this power
+    metric_from: float = 0.0  # share of the run's steps after which the metric term is used
+    third_pair: bool = False  # the discriminator also learns the PESQ of (enhanced, noisy)
 
     def __post_init__(self) -> None:
-        for name, weight in dataclasses.asdict(self).items():
-            require(weight >= 0, f"loss.{name} is {weight}, expected 0 or more")
-        terms = (self.complex, self.magnitude, self.phase, self.time)
-        require(any(terms), "one of loss.complex, magnitude, phase and time must be above 0")
+        terms = ("complex", "magnitude", "phase", "time", "consistency", "metric")
+        for name in (*terms, "phase_power"):
+            value = getattr(self, name)
+            require(value >= 0, f"loss.{name} is {value}, expected 0 or more")
+        require(
+            any(getattr(self, name) for name in terms[:4]),
+            "one of loss.complex, magnitude, phase and time must be above 0",
+        )
+        require(0 < self.complex_power <= 1, "loss.complex_power must be above 0 and at most 1")
+        require(0 <= self.metric_from <= 1, "loss.metric_from must be in [0, 1]")
 
 
 @dataclass(frozen=True)
 class Optim:
-    """The generator's optimizer; the adversary uses the same."""
+    """The generator's optimizer, how long it runs, and the discriminator's learning rate.
 
-    algorithm: str = "adamw"  # or "adam", or "muon" for the matrices and "adamw" for the rest
+    The rate of a step is the product of a warm-up, a decay by epochs and a fall to 0 over the last
+    part of the run (`training.optimizer.schedule`).
+    """
+
+    epochs: int = 120
+    steps: int = 0  # in all; 0: as many as the epochs have
+    algorithm: str = "adamw"  # or "muon" for the hidden matrices and "adamw" for the rest
     learning_rate: float = 5e-4
+    discriminator_rate: float = 5e-4  # of AdamW, whatever the generator's optimizer
     beta1: float = 0.8
     beta2: float = 0.99
-    weight_decay: float = 0.01  # of "adamw" and "muon"
-    decay: float = 0.99  # of the learning rate, by this factor
+    weight_decay: float = 0.01
+    warmup_steps: int = 100  # in which the rate rises from 0
+    decay: float = 1.0  # of the learning rate, by this factor
     decay_every: int = 1  # epochs
-    warmup_steps: int = 0  # in which the rate rises from 0
-    cooldown: tuple[int, int] = (0, 0)  # it falls from this step on, to 0 at that; then all ends
+    fall: float = 0.2  # the last share of the steps, over which the rate falls to 0
     clip_norm: float = 5.0
     ema_decay: float = 0.999
     skips_in_a_row: int = (
@@ -70,18 +88,17 @@ class Optim:
     rollback_decay: float = 0.5  # of the learning rate, with each
 
     def __post_init__(self) -> None:
-        known = ("adam", "adamw", "muon")
+        require(1 <= self.epochs <= 10**6, "optim.epochs must be at least 1, at most a million")
+        require(0 <= self.steps <= 10**9, "optim.steps must be at least 0, at most 10^9")
+        known = ("adamw", "muon")
         require(self.algorithm in known, f"optim.algorithm is not {' or '.join(known)}")
-        require(0 < self.learning_rate <= 1, "optim.learning_rate must be above 0 and at most 1")
+        for name in ("learning_rate", "discriminator_rate"):
+            require(0 < getattr(self, name) <= 1, f"optim.{name} must be above 0 and at most 1")
         require(0 <= self.weight_decay <= 1, "optim.weight_decay must be in [0, 1]")
+        require(self.warmup_steps >= 0, "optim.warmup_steps must be at least 0")
         require(0 < self.decay <= 1, "optim.decay must be in (0, 1]")
         require(self.decay_every >= 1, "optim.decay_every must be at least 1 epoch")
-        require(self.warmup_steps >= 0, "optim.warmup_steps must be at least 0")
-        require(
-            self.cooldown == (0, 0)
-            or (len(self.cooldown) == 2 and 0 <= self.cooldown[0] < self.cooldown[1]),
-            "optim.cooldown must be a first and a last step, as in (8000, 10000), or (0, 0)",
-        )
+        require(0 <= self.fall <= 1, "optim.fall must be in [0, 1]")
         require(self.clip_norm > 0, "optim.clip_norm must be above 0")
         for name in ("beta1", "beta2", "ema_decay"):
             require(0 <= getattr(self, name) < 1, f"optim.{name} must be in [0, 1)")
@@ -123,7 +140,6 @@ class Data:
 class Run:
     """How the run is carried out."""
 
-    epochs: int = 120
     device: str = "auto"  # "auto", "cpu" or "cuda"
     amp: str = "auto"  # "auto", "bf16", "fp16" or "off"
     compile: str = "off"  # the network's forward pass: "off", "on" or "graphs" (CUDA graphs)
@@ -133,10 +149,9 @@ class Run:
     pesq_workers: int = 0  # of each process; 0: one for each core but one, shared among processes
     log_every: int = 10  # steps
     save_minutes: float = 10.0  # between checkpoints inside an epoch; one more at its end
-    validate_every: int = 1  # epochs; the end of the epochs, or of the cooldown, is in any case
+    validate_every: int = 1000  # steps; the last step is validated in any case
 
     def __post_init__(self) -> None:
-        require(1 <= self.epochs <= 10**6, "run.epochs must be at least 1, at most a million")
         require(self.device in ("auto", "cpu", "cuda"), "run.device is not auto, cpu or cuda")
         require(
             self.amp in ("auto", "bf16", "fp16", "off"), "run.amp is not auto, bf16, fp16 or off"
@@ -147,7 +162,7 @@ class Run:
         require(self.accumulate >= 1, "run.accumulate must be at least 1")
         require(self.log_every >= 1, "run.log_every must be at least 1 step")
         require(self.save_minutes >= 0, "run.save_minutes must be at least 0")
-        require(self.validate_every >= 1, "run.validate_every must be at least 1 epoch")
+        require(self.validate_every >= 1, "run.validate_every must be at least 1 step")
 
 
 @dataclass(frozen=True)
@@ -171,10 +186,12 @@ class Config:
         require(0 <= self.seed < 2**63, "seed must be at least 0 and below 2^63")
 
 
-# What a recipe changes of the defaults above, which are those of "mpsenet".
+# What a recipe changes of the defaults above.
 RECIPES: dict[str, dict[str, Any]] = {
     "mpsenet": {},
-    # sungwon23/BSRNN: the terms' weights, and the adversary for the second half of 120 epochs.
+    # sungwon23/BSRNN (train.py): L1 on |S|^0.3 and on the uncompressed complex spectrum; Adam for
+    # both networks; a discriminator that learns three pairs from the start and is used for the
+    # second half of 120 epochs.
     "bsrnn": {
         "loss.complex": 0.5,
         "loss.magnitude": 0.5,
@@ -182,16 +199,23 @@ RECIPES: dict[str, dict[str, Any]] = {
         "loss.time": 0.0,
         "loss.consistency": 0.0,
         "loss.metric": 1.0,
-        "loss.metric_from_epoch": 60,
-        "optim.algorithm": "adam",
+        "loss.absolute": True,
+        "loss.complex_power": 1.0,
+        "loss.metric_from": 0.5,
+        "loss.third_pair": True,
+        "optim.algorithm": "adamw",
+        "optim.weight_decay": 0.0,
         "optim.learning_rate": 1e-3,
+        "optim.discriminator_rate": 1e-3,
         "optim.beta1": 0.9,
         "optim.beta2": 0.999,
+        "optim.warmup_steps": 0,
         "optim.decay": 0.98,
         "optim.decay_every": 10,
+        "optim.fall": 0.0,
     },
     "plain": {"loss.metric": 0.0},
 }
 
-# The published defaults. Changing one changes published numbers: add a field instead.
+# The defaults. A change of one changes published numbers: CHANGELOG says which.
 BASE = Config()

@@ -20,21 +20,13 @@ def check(
 
     Raises:
         ConfigError: a batch cannot be filled, or not be shared by the processes, or there are more
-            of these than GPUs, or they differ in what they would train; or the epochs end before
-            the learning rate has come down.
+            of these than GPUs, or they differ in what they would train.
     """
     batch = config.data.batch_size
     if size < batch:
         raise ConfigError(
             f"{size} training files do not fill one batch of {batch}; "
             "use a smaller --batch-size or more data."
-        )
-    epochs, steps = config.run.epochs, size // batch
-    if epochs * steps < config.optim.cooldown[1]:
-        raise ConfigError(
-            f"{epochs} epochs of {steps} steps end before step {config.optim.cooldown[1]}, where "
-            "optim.cooldown has the rate come down to 0: more --epochs, or another cooldown. "
-            "--max-steps stops earlier and goes on later."
         )
     if batch < world.size:
         raise ConfigError(

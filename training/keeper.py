@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from training.checkpoint import (
+    BEFORE_FALL,
     BEST,
     DAMAGED,
     GOOD,
@@ -33,7 +34,8 @@ log = logging.getLogger("training")
 
 # Settings by which a run may differ from the one that it continues. Data may have moved: what is
 # compared is their fingerprint. What is kept for the backward pass changes no result.
-_FREE = ("run.", "model.use_checkpoint", *PLACES)
+# The length of a run is compared by the trainer, which knows what depends on it.
+_FREE = ("run.", "model.use_checkpoint", "optim.epochs", "optim.steps", *PLACES)
 # How a file system says that it has no hard links.
 _NO_LINKS = {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 _WAY_OUT = "Name another folder with --run, or start anew with --fresh."
@@ -54,8 +56,9 @@ class Keeper:
 
     `last.pt` is there at every moment once it has been written. What it was before is
     `previous.pt`, which is gone on from where `last.pt` turns out damaged; the same steps are then
-    done again, with the same result. `good.pt` is of the last epoch that ended well: where a run
-    goes back to must not depend on when it happened to be saved or interrupted.
+    done again, with the same result. `good.pt` is of the last validation, unless steps had to be left
+    out just before it: where a run goes back to must not depend on when it happened to be saved or
+    interrupted. `before_fall.pt` is of the step at which the learning rate begins to fall.
 
     Args:
         folder: the run folder.
@@ -65,6 +68,7 @@ class Keeper:
     def __init__(self, folder: Path, network: type, config: Config, data: str) -> None:
         self.last, self.previous = folder / LAST, folder / PREVIOUS
         self.best, self.good = folder / BEST, folder / GOOD
+        self.before_fall = folder / BEFORE_FALL
         self._network, self._config = network, config
         self._name, self._data = name_of(network), data
 
@@ -87,13 +91,30 @@ class Keeper:
         write(self.last, content)
 
     def mark_good(self) -> None:
-        """What `last.pt` is now can be gone back to.
+        """Keep what `last.pt` is now as what can be gone back to.
 
         Raises:
             CheckpointError: `good.pt` cannot be written; what it was before is untouched.
         """
-        if not _link(self.last, self.good):
-            write(self.good, read(self.last))
+        _copy(self.last, self.good)
+
+    def mark_before_fall(self) -> None:
+        """Keep what `last.pt` is now as what the run can be lengthened from. Raises as above."""
+        _copy(self.last, self.before_fall)
+
+    def rewind(self, finished: int) -> Path:
+        """Make `before_fall.pt` the last checkpoint again; return where that of the shorter run is.
+
+        finished: the steps of the shorter run, which its last checkpoint is named by.
+
+        Raises:
+            CheckpointError: as above.
+        """
+        kept = self.last.with_name(f"last-{finished}.pt")
+        _copy(self.last, kept)
+        _copy(self.before_fall, self.good)  # what it was is of the shorter run, maybe of its fall
+        _copy(self.before_fall, self.last)
+        return kept
 
     def load(self, good: bool = False) -> tuple[Path, bytes] | None:
         """The newest whole checkpoint, `last.pt` or the one before it; None where there is none.
@@ -101,7 +122,7 @@ class Keeper:
         good: `good.pt` rather than these, if it is whole.
 
         Raises:
-            CheckpointError: there are some, and none can be read; or there is `best.pt` alone.
+            CheckpointError: there are some, and none can be read.
         """
         damage: list[DamagedError] = []
         for path in (self.good, self.last, self.previous) if good else (self.last, self.previous):
@@ -117,11 +138,6 @@ class Keeper:
         if damage:
             listed = "\n".join(map(str, damage))
             raise DamagedError(f"{listed}\nPut back a copy, or start anew with --fresh.")
-        if self.best.is_file():  # of `tools.lean`: to begin anew would write over it
-            raise CheckpointError(
-                f"{self.best.parent} has a {BEST} and nothing to go on from: it holds the weights "
-                f"of a run that is done, not its state. {_WAY_OUT}"
-            )
         return None
 
     def settle(self, path: Path) -> None:
@@ -190,6 +206,12 @@ def _link(path: Path, target: Path) -> bool:
             return False
         raise CheckpointError(f"{target} cannot be written: {error.strerror or error}") from None
     return True
+
+
+def _copy(path: Path, target: Path) -> None:
+    """Have `target` hold what `path` does now, by a link where there are links."""
+    if not _link(path, target):
+        write(target, read(path))
 
 
 def _link_or_move(path: Path, target: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from bandsplit.net import BandSplitNet, loudness
-from bandsplit.stft import stft
-from training.adversary import Adversary, unheard
-from training.config import Config, ConfigError
+from bandsplit.stft import compressed_magnitude, stft
+from training.discriminator import MetricDiscriminator, unheard
+from training.config import Config, ConfigError, Loss
 from training.distributed import World
 from training.ema import EMA
 from training.keeper import Stateful
-from training.losses import Recordings, loss_terms
-from training.optimizer import gradients, learning_rate, make_optimizer
+from training.losses import Active, Recordings, loss_terms
+from training.optimizer import gradients, make_optimizer
 from training.pesq_pool import PesqPool
 from training.precision import Precision, forget_unscaled
 
@@ -36,23 +36,23 @@ class Result:
 
 
 class Learner:
-    """A network, its average, its optimizer and its adversary.
+    """A network, its average, its optimizer and its discriminator.
 
     Args:
         network: a class of networks; built from `config.model`.
         config: of the run.
         precision: where, and how precisely.
         world: the processes that train together; each has its part of every batch.
-        pool: labels the adversary's examples.
+        pool: labels the discriminator's examples.
 
     Raises:
         ConfigError: CUDA graphs are asked for, and there is no CUDA device.
 
     Attributes:
         mark: told the name of each phase of a step as it ends: "data"; "forward" and "backward" for
-            each piece of the batch; "backward" (sums and clipping); "adversary", "labels" (the wait
-            for them, from the second step on) and "adversary"; "optimizer" (both players', and the
-            average); "labels" (the request for new ones). Does nothing unless replaced.
+            each piece of the batch; "backward" (sums and clipping); "discriminator", "labels" (the
+            wait for them, from the second step on) and "discriminator"; "optimizer" (both networks',
+            and the average); "labels" (the request for new ones). Does nothing unless replaced.
     """
 
     def __init__(
@@ -70,28 +70,30 @@ class Learner:
         self._compile(config.run.compile)
         self.optimizer = make_optimizer(self.model, config.optim)
         self.scaler = precision.make_scaler()
-        self.adversary = Adversary(
+        self.discriminator = MetricDiscriminator(
             world,
             precision.device,
-            lambda discriminator: make_optimizer(discriminator, config.optim),
+            config,
             precision.autocast,
             precision.make_scaler(),
             pool,
-            config.optim.clip_norm,
         )
         self.mark: Callable[[str], None] = unheard
 
-    def step(self, batch: dict[str, Any], number: int, epoch: int, rate_factor: float) -> Result:
-        """One optimizer step of both players on this process' {"clean", "noisy"} (b, s).
+    def step(
+        self, batch: dict[str, Any], number: int, rate: float = 1.0, use_metric: bool = True
+    ) -> Result:
+        """Take one optimizer step of both networks on this process' {"clean", "noisy"} (b, s).
 
-        If a loss or a gradient is not finite, neither player takes it, and nothing of the batch
+        If a loss or a gradient is not finite, neither network takes it, and nothing of the batch
         is remembered.
 
         Args:
             number: of the step, from 0. Whatever is random in it follows from this, the seed and
                 the rank alone.
-            epoch: from 0.
-            rate_factor: of the learning rate.
+            rate: what both learning rates are multiplied by.
+            use_metric: whether the generator is judged by the discriminator, which learns in any
+                case where `loss.metric` is not 0.
         """
         random = np.random.SeedSequence([self.config.seed, number, self.world.rank])
         torch.manual_seed(int(random.generate_state(1, np.uint64)[0]))
@@ -100,16 +102,19 @@ class Learner:
         clean, noisy = (batch[k].to(device, non_blocking=True) for k in ("clean", "noisy"))
         scale = loudness(noisy)  # how loud a recording is must not decide how much it counts
         clean, noisy = clean / scale, noisy / scale
-        weights = self._weights(epoch)
+        how = self.config.loss
+        judged = bool(how.metric)
         self.mark("data")
 
         self.optimizer.zero_grad(set_to_none=True)
-        terms, enhanced = self._backward(clean, noisy, weights)
+        terms, enhanced = self._backward(
+            clean, noisy, how if use_metric else replace(how, metric=0.0)
+        )
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optim.clip_norm)
         self.mark("backward")
-        learnt = self.adversary.backward(self.mark) if weights["metric"] else {}
-        self.mark("adversary")
+        learnt = self.discriminator.backward(self.mark) if judged else {}
+        self.mark("discriminator")
 
         tensors = {**terms, "grad_norm": norm, **learnt}
         numbers = torch.stack([value.float() for value in tensors.values()]).tolist()
@@ -117,25 +122,25 @@ class Learner:
         broken = {k: values[k] for k in self._watched(values) if not math.isfinite(values[k])}
         if broken:
             forget_unscaled(self.scaler)
-            self.adversary.skip()
+            self.discriminator.skip()
             return Result(values, broken)
 
-        self._set_learning_rate(number, epoch, rate_factor)
+        self._set_learning_rates(rate)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.ema.update(self.model)
-        if weights["metric"]:
-            self.adversary.step()
+        if judged:
+            self.discriminator.step()
         self.mark("optimizer")
-        if weights["metric"]:
-            self.adversary.remember(enhanced, clean)
+        if judged:
+            self.discriminator.remember(enhanced, clean, noisy)
         self.mark("labels")
         return Result(values, {})
 
     def losses(
-        self, clean: Tensor, noisy: Tensor, weights: dict[str, float]
+        self, clean: Tensor, noisy: Tensor, how: Loss
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """The forward pass on waveforms (b, s).
+        """Run the forward pass on waveforms (b, s).
 
         Returns:
             The loss, with gradients, its terms, and the enhanced waveforms (b, s), without.
@@ -143,10 +148,12 @@ class Learner:
         with self.precision.autocast():
             enhanced = Recordings(*self.model(noisy))
         target = Recordings(clean, stft(clean))
-        terms = loss_terms(enhanced, target, weights)
-        if weights["metric"]:
-            terms["metric"] = self.adversary.term(enhanced.magnitude, target.magnitude)
-        loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+        terms = loss_terms(enhanced, target, Active.of(clean, noisy), how)
+        if how.metric:
+            terms["metric"] = self.discriminator.term(
+                compressed_magnitude(enhanced.reanalysed), target.magnitude
+            )
+        loss = torch.stack([getattr(how, name) * term for name, term in terms.items()]).sum()
         return loss, terms, enhanced.waveform.detach()
 
     def parts(self) -> dict[str, Stateful]:
@@ -156,11 +163,11 @@ class Learner:
             "ema": self.ema,
             "optimizer": self.optimizer,
             "scaler": self.scaler,
-            "adversary": self.adversary,
+            "discriminator": self.discriminator,
         }
 
     def _backward(
-        self, clean: Tensor, noisy: Tensor, weights: dict[str, float]
+        self, clean: Tensor, noisy: Tensor, how: Loss
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Make the gradients of the loss over all processes' items.
 
@@ -171,7 +178,7 @@ class Learner:
         waveforms = []
         pieces = min(self.config.run.accumulate, len(noisy))
         for c, n in zip(clean.tensor_split(pieces), noisy.tensor_split(pieces), strict=True):
-            loss, terms, waveform = self.losses(c, n, weights)
+            loss, terms, waveform = self.losses(c, n, how)
             self.mark("forward")
             # Every term is a mean over items, so that items count alike, however they are spread.
             part = len(n) / self.config.data.batch_size
@@ -192,12 +199,6 @@ class Learner:
             mode = "reduce-overhead" if how == "graphs" else None
             self.model.compile(mode=mode, dynamic=False)
 
-    def _weights(self, epoch: int) -> dict[str, float]:
-        """The terms' weights in an epoch."""
-        weights = dict(vars(self.config.loss))
-        start = weights.pop("metric_from_epoch")
-        return weights if epoch >= start else {**weights, "metric": 0.0}
-
     def _watched(self, values: dict[str, float]) -> list[str]:
         """The values that must be finite.
 
@@ -207,15 +208,17 @@ class Learner:
         exempt = {"pesq"}  # NaN where no item has a label
         for name, scaler in (
             ("grad_norm", self.scaler),
-            ("discriminator_grad_norm", self.adversary.scaler),
+            ("discriminator_grad_norm", self.discriminator.scaler),
         ):
             if scaler.is_enabled() and scaler.get_scale() > 1:
                 exempt.add(name)
         return [name for name in values if name not in exempt]
 
-    def _set_learning_rate(self, number: int, epoch: int, factor: float) -> None:
-        """The rate of this step, for both players: a function of the step and of rollbacks."""
-        rate = factor * learning_rate(self.config.optim, number, epoch)
-        for optimizer in (self.optimizer, self.adversary.optimizer):
+    def _set_learning_rates(self, factor: float) -> None:
+        optim = self.config.optim
+        for optimizer, rate in (
+            (self.optimizer, optim.learning_rate),
+            (self.discriminator.optimizer, optim.discriminator_rate),
+        ):
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = factor * rate

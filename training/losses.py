@@ -1,15 +1,17 @@
-"""The terms of the generator's loss, each a function of the same two recordings, by name.
+"""The terms of the generator's loss, each a function of the same recordings, by name.
 
-All are means over everything they are taken over, in fp32 with autocast off, zero where enhanced
-and clean agree, and have finite gradients at silence. Source: MP-SENet (Lu, Ai and Ling,
+Every term is a mean over the active frames of a crop, and then over crops, so that silence that is
+appended to a crop changes nothing. All are computed in fp32 with autocast off, are zero where
+enhanced and clean agree, and have finite gradients at silence. Source: MP-SENet (Lu, Ai and Ling,
 Interspeech 2023, section 2.3) and CMGAN (Abdulatif, Cao and Yang, IEEE TASLP 2024, section III);
-magnitudes are compressed by the power 0.3. The metric term is the adversary's
-(`training.adversary`).
+magnitudes are compressed by the power 0.3. The metric term is the discriminator's
+(`training.discriminator`).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,7 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bandsplit.stft import compressed, compressed_magnitude, stft
+from bandsplit.net import RMS_FLOOR
+from bandsplit.stft import COMPRESSION, HOP, N_FFT, compressed, compressed_magnitude, stft
+from training.config import Loss
 
 # Below this power a bin's phase is noise: its gradient, 1 / |S|, would be all there is.
 _PHASE_FLOOR = 1e-8
@@ -25,7 +29,7 @@ _PHASE_FLOOR = 1e-8
 
 @dataclass(frozen=True)
 class Recordings:
-    """Waveforms (b, s) and complex spectra (b, f, t). What several terms need is made once."""
+    """Waveforms (b, s) and complex spectra (b, f, t). What several terms need is computed once."""
 
     waveform: Tensor
     spectrum: Tensor
@@ -40,57 +44,106 @@ class Recordings:
         """Those magnitudes."""
         return compressed_magnitude(self.spectrum)
 
-
-def complex_loss(enhanced: Recordings, clean: Recordings) -> Tensor:
-    """Squared distance of the compressed spectra, summed over real and imaginary part."""
-    return _squared(enhanced.compressed - clean.compressed)
-
-
-def magnitude_loss(enhanced: Recordings, clean: Recordings) -> Tensor:
-    """Squared distance of the compressed magnitudes."""
-    return F.mse_loss(enhanced.magnitude, clean.magnitude)
+    @cached_property
+    def reanalysed(self) -> Tensor:
+        """The spectrum of the waveform. A network's own spectrum may be no waveform's."""
+        return stft(self.waveform)
 
 
-def phase_loss(enhanced: Recordings, clean: Recordings) -> Tensor:
-    """Anti-wrapped distances of phase, group delay and instantaneous frequency, added up.
+@dataclass(frozen=True)
+class Active:
+    """Which parts of crops count: those that are not digital silence.
+
+    Attributes:
+        frames: (b, t), 1.0 for a frame of the transform that holds an active hop, else 0.0.
+        samples: (b,), the number of samples in active hops, at least 1.
+    """
+
+    frames: Tensor
+    samples: Tensor
+
+    @classmethod
+    def of(cls, *waveforms: Tensor) -> Active:
+        """Find the hops of 128 samples in which one of the waveforms (b, s) is above -100 dB."""
+        with torch.no_grad():
+            length = waveforms[0].shape[-1]
+            count = -(-length // HOP)
+            padded = F.pad(torch.stack(waveforms), (0, count * HOP - length))
+            power = padded.unflatten(-1, (count, HOP)).square().mean(-1).amax(0)
+            hops = (power >= RMS_FLOOR**2).float()
+            samples = HOP * hops.sum(-1) - (count * HOP - length) * hops[:, -1]
+            # Frame t covers the hops t - 2 to t + 1.
+            around = N_FFT // HOP
+            frames = F.max_pool1d(F.pad(hops, (around // 2, around // 2)), around, stride=1)
+            return cls(frames[:, : length // HOP + 1], samples.clamp_min(1))
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Return the mean of values (b, f, t) over active frames, and then over crops."""
+        frames = self.frames.sum(-1).clamp_min(1)
+        total = (values.mean(1) * self.frames).sum(-1)
+        return (total / frames).mean()
+
+
+def complex_loss(enhanced: Recordings, clean: Recordings, active: Active, how: Loss) -> Tensor:
+    """Compute the distance of the spectra, their magnitudes to the power `how.complex_power`.
+
+    Squared, it is summed over real and imaginary part; absolute, it is the modulus of the complex
+    difference.
+    """
+    if how.complex_power == COMPRESSION:
+        return _distance(enhanced.compressed - clean.compressed, active, how)
+    a, b = (compressed(x.spectrum, how.complex_power) for x in (enhanced, clean))
+    return _distance(a - b, active, how)
+
+
+def magnitude_loss(enhanced: Recordings, clean: Recordings, active: Active, how: Loss) -> Tensor:
+    """Compute the distance of the compressed magnitudes."""
+    return _distance(enhanced.magnitude - clean.magnitude, active, how)
+
+
+def phase_loss(enhanced: Recordings, clean: Recordings, active: Active, how: Loss) -> Tensor:
+    """Compute the anti-wrapped distances of phase, group delay and instantaneous frequency, summed.
 
     Ai and Ling, "Neural Speech Phase Prediction", ICASSP 2023, equations 7 to 9, with |x - 2π
     round(x / 2π)| as anti-wrapping function. The difference of the phases is the angle of the
     product with the conjugate, so that one atan2 serves, and its differences along f and t are
-    those of group delay and instantaneous frequency. Bins that are silent in either spectrum do
-    not count.
+    those of group delay and instantaneous frequency. Bins that are silent in either spectrum count
+    neither in the sum nor in its denominator. With `how.phase_power`, the others count in
+    proportion to |clean| to that power.
     """
     a, b = enhanced.spectrum, clean.spectrum
-    audible = (_power(a) >= _PHASE_FLOOR) & (_power(b) >= _PHASE_FLOOR)
+    weight = (_power(a) >= _PHASE_FLOOR) & (_power(b) >= _PHASE_FLOOR)
     product = a * b.conj()
     # Masked before atan2: after it, the gradient at a silent bin would be 0 * inf.
     difference = torch.atan2(
-        torch.where(audible, product.imag, 0.0), torch.where(audible, product.real, 1.0)
+        torch.where(weight, product.imag, 0.0), torch.where(weight, product.real, 1.0)
     )
-    terms = _unwrapped(difference).mean()
+    weight = weight * active.frames[:, None]
+    if how.phase_power:
+        weight = weight * compressed_magnitude(b, how.phase_power)
+    loss = _weighted_mean(_unwrapped(difference), weight)
     for axis in (1, 2):
-        both = audible.narrow(axis, 1, audible.shape[axis] - 1) & audible.narrow(
-            axis, 0, audible.shape[axis] - 1
-        )
-        step = _unwrapped(difference.diff(dim=axis))
-        terms = terms + torch.where(both, step, 0.0).sum() / max(1, both.numel())
-    return terms
+        last = weight.shape[axis] - 1
+        both = (weight.narrow(axis, 1, last) * weight.narrow(axis, 0, last)).sqrt()
+        loss = loss + _weighted_mean(_unwrapped(difference.diff(dim=axis)), both)
+    return loss
 
 
-def time_loss(enhanced: Recordings, clean: Recordings) -> Tensor:
-    """Absolute distance of the waveforms."""
-    return F.l1_loss(enhanced.waveform, clean.waveform)
+def time_loss(enhanced: Recordings, clean: Recordings, active: Active, how: Loss) -> Tensor:
+    """Compute the absolute distance of the waveforms."""
+    total = (enhanced.waveform - clean.waveform).abs().sum(-1)
+    return (total / active.samples).mean()
 
 
-def consistency_loss(enhanced: Recordings, clean: Recordings) -> Tensor:
-    """Squared distance between the enhanced spectrum and that of the waveform made from it.
+def consistency_loss(enhanced: Recordings, clean: Recordings, active: Active, how: Loss) -> Tensor:
+    """Compute the distance between the enhanced spectrum and that of the waveform made from it.
 
-    Both compressed; real and imaginary part summed. The clean recording plays no part.
+    Both are compressed. The clean recording plays no part.
     """
-    return _squared(enhanced.compressed - compressed(stft(enhanced.waveform)))
+    return _distance(enhanced.compressed - compressed(enhanced.reanalysed), active, how)
 
 
-TERMS = {
+TERMS: dict[str, Callable[[Recordings, Recordings, Active, Loss], Tensor]] = {
     "complex": complex_loss,
     "magnitude": magnitude_loss,
     "phase": phase_loss,
@@ -100,19 +153,32 @@ TERMS = {
 
 
 def loss_terms(
-    enhanced: Recordings, clean: Recordings, weights: dict[str, float]
+    enhanced: Recordings, clean: Recordings, active: Active, how: Loss
 ) -> dict[str, Tensor]:
-    """The terms whose weight is not 0, by name, unweighted."""
+    """Compute the terms whose weight is not 0; return them by name, unweighted."""
     with torch.autocast(enhanced.waveform.device.type, enabled=False):
-        return {name: term(enhanced, clean) for name, term in TERMS.items() if weights.get(name)}
+        return {
+            name: term(enhanced, clean, active, how)
+            for name, term in TERMS.items()
+            if getattr(how, name)
+        }
 
 
 def _power(spectrum: Tensor) -> Tensor:
     return spectrum.real.square() + spectrum.imag.square()
 
 
-def _squared(difference: Tensor) -> Tensor:
-    return _power(difference).mean()
+def _distance(difference: Tensor, active: Active, how: Loss) -> Tensor:
+    """The mean of |difference|, real or complex (b, f, t), or of its square."""
+    if how.absolute:
+        return active.mean(difference.abs())
+    return active.mean(_power(difference) if difference.is_complex() else difference.square())
+
+
+def _weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
+    """The mean of (b, f, t) by weights of each crop, and then over crops."""
+    total = weight.sum((1, 2)).clamp_min(torch.finfo(weight.dtype).tiny)
+    return ((values * weight).sum((1, 2)) / total).mean()
 
 
 def _unwrapped(phase: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The optimizer and its learning rate, the same for both players."""
+"""The optimizers of generator and discriminator."""
 
 from __future__ import annotations
 
@@ -96,17 +96,6 @@ class MuonWithAdamW(torch.optim.Optimizer):
         for name, part in self._parts.items():
             part.load_state_dict(state[name])
         self._gather()  # they have made new ones
-
-
-def learning_rate(optim: Optim, step: int, epoch: int) -> float:
-    """The rate of a step of an epoch, both counted from 0: a function of these alone."""
-    rate = optim.learning_rate * optim.decay ** (epoch // optim.decay_every)
-    if step < optim.warmup_steps:
-        rate *= (step + 1) / optim.warmup_steps
-    first, last = optim.cooldown
-    if last:
-        rate *= min(1.0, max(0.0, (last - step) / (last - first)))
-    return rate
 
 
 def gradients(module: nn.Module) -> list[torch.Tensor]:

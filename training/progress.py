@@ -75,18 +75,16 @@ def quiet_ends(stream: TextIO | None) -> None:
 
 
 class Progress:
-    """A bar for each epoch, for the leading process; measures for all.
+    """A bar over the steps of the run, for the leading process; measures for all.
 
     Args:
         shown: whether to show anything.
-        epochs, steps: in all, and of each epoch.
+        steps: of the whole run.
         batch: crops of a step.
     """
 
-    def __init__(
-        self, shown: bool, epochs: int, steps: int, batch: int, device: torch.device
-    ) -> None:
-        self._shown, self._epochs, self._steps, self._batch = shown, epochs, steps, batch
+    def __init__(self, shown: bool, steps: int, batch: int, device: torch.device) -> None:
+        self._shown, self._steps, self._batch = shown, steps, batch
         self._device = device
         self._bar: tqdm | None = None
         self._done = 0
@@ -94,17 +92,17 @@ class Progress:
         self._warm = 0.0  # when the first steps were over
         self.started = time.monotonic()
 
-    def start_epoch(self, epoch: int, done: int) -> None:
-        """epoch: from 0. done: its steps that lie behind."""
-        self.close()
+    def start(self, done: int) -> None:
+        """Show the bar, unless it is there. done: the steps that lie behind."""
         self._since = (self._done, time.monotonic())
-        self._bar = tqdm(
-            desc=f"epoch {epoch + 1}/{self._epochs}",
-            total=self._steps,
-            initial=done,
-            disable=not self._shown,
-            unit="step",
-        )
+        if self._bar is None:
+            self._bar = tqdm(
+                desc="training",
+                total=self._steps,
+                initial=done,
+                disable=not self._shown,
+                unit="step",
+            )
 
     def step(self, step: int) -> None:
         """One more step is done, `step` in all."""
@@ -116,13 +114,11 @@ class Progress:
             self._warm = now
         if self._done == _FIRST + _ENOUGH and self._shown:
             pace = (now - self._warm) / _ENOUGH
-            left = self._epochs * self._steps - step
             log.info(
-                "%.2f s a step: %s an epoch, %s to the end of epoch %d, validation apart",
+                "%.2f s a step: %s to step %d, validation apart",
                 pace,
-                duration(pace * self._steps),
-                duration(pace * left),
-                self._epochs,
+                duration(pace * (self._steps - step)),
+                self._steps,
             )
 
     def speed(self) -> dict[str, float]:
@@ -151,7 +147,7 @@ class Progress:
         self._bar.set_postfix(shown)
 
     def close(self) -> None:
-        """End the present bar."""
+        """End the bar."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None

@@ -24,7 +24,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from data.audio import SAMPLE_RATE, write
 from data.files import replacing
-from training.checkpoint import BEST, DAMAGED, GOOD, LAST, PREVIOUS
+from training.checkpoint import BEFORE_FALL, BEST, DAMAGED, GOOD, LAST, PREVIOUS
 from training.config import BASE, Config, ConfigError
 from training.history import CONFIG, METRICS, main, read_config
 from training.plots import PLOT, spectrograms
@@ -181,9 +181,10 @@ def clear(folder: Path) -> None:
     Raises:
         ConfigError: such files are there, but the folder's `config.json` is not that of a run.
     """
-    names = [LAST, PREVIOUS, GOOD, BEST, DAMAGED, METRICS, PLOT]
+    names = [LAST, PREVIOUS, GOOD, BEST, BEFORE_FALL, DAMAGED, METRICS, PLOT]
     files = [folder / name for name in names]
-    files += [*folder.glob("events.out.tfevents.*"), *(folder / SAMPLES).glob("*.wav")]
+    files += [*folder.glob("last-*.pt"), *folder.glob("events.out.tfevents.*")]
+    files += (folder / SAMPLES).glob("*.wav")
     files.append(folder / CONFIG)  # last: without it, the others would be nobody's
     there = [path for path in files if path.is_file()]
     if there and not _is_run(folder):

@@ -58,8 +58,7 @@ def method(config: Config) -> dict[str, Any]:
     return {
         name: value
         for name, value in flatten(config).items()
-        if name not in ("seed", *PLACES)
-        and (not name.startswith("run.") or name in ("run.epochs", "run.amp"))
+        if name not in ("seed", *PLACES) and (not name.startswith("run.") or name == "run.amp")
     }
 
 

@@ -45,14 +45,14 @@ class Trained:
 
 
 def load_trained(run: Path) -> Trained:
-    """The best checkpoint of a run folder (its last one, where it has no best), or a file.
+    """Load the last checkpoint of a run folder (its best one, where it has no last), or a file.
 
     Raises:
         CheckpointError: there is none, or it cannot be loaded.
     """
     path = run
     if run.is_dir():
-        path = run / BEST if (run / BEST).is_file() else run / LAST
+        path = run / LAST if (run / LAST).is_file() else run / BEST
     content = read(path)
     state = unpack(content, path)
     config = config_of(state, path)

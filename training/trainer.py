@@ -1,4 +1,4 @@
-"""The one training loop: steps, epochs, checkpoints, and what to do when something goes wrong."""
+"""The one training loop: steps, validations, checkpoints, and what to do when something fails."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bandsplit.net import BandSplitNet
 from data.dataset import SpeechDataset
 from data.loading import EpochSampler, Loader
 from data.lock import Lock
-from training.checkpoint import unpack
+from training.checkpoint import CheckpointError, read, unpack
 from training.config import Config
 from training.distributed import World
 from training.feasible import check
@@ -26,6 +26,8 @@ from training.pesq_pool import PesqPool
 from training.precision import Precision
 from training.progress import Progress
 from training.runlog import RunLog, clear
+from training.schedule import Schedule
+from training.trained import config_of
 from training.validation import Validator
 
 log = logging.getLogger("training")
@@ -72,9 +74,7 @@ class Trainer:
         check(network, config, len(train), fingerprint, world, self.device)
         batch = config.data.batch_size
         self.sampler = EpochSampler(len(train), batch, config.seed, world.share(batch))
-        # Where the run ends, as a step: after its epochs, or where the rate has come down to 0.
-        self.end = config.optim.cooldown[1] or config.run.epochs * len(self.sampler)
-        self.epochs = math.ceil(self.end / len(self.sampler))
+        self.schedule = Schedule(config, len(self.sampler))
         self.step, self.validated, self.best = 0, 0, -math.inf
         self._saved: tuple[int, int] | None = None  # step and validated of what is saved
         self.health = Health(config.optim)
@@ -94,7 +94,7 @@ class Trainer:
                 closing.callback(self.runlog.close)
             self._closing = closing.pop_all()
         self.validator = Validator(valid, self.pool, self.device, world)
-        self.progress = Progress(world.leads, self.epochs, len(self.sampler), batch, self.device)
+        self.progress = Progress(world.leads, self.schedule.total, batch, self.device)
 
     @property
     def epoch(self) -> int:
@@ -103,16 +103,13 @@ class Trainer:
 
     @property
     def due(self) -> int:
-        """Epochs to be validated by now, the last of which the schedule may cut short."""
-        if 0 < self.config.optim.cooldown[1] <= self.step:
-            return math.ceil(self.step / len(self.sampler))
-        if self.step % len(self.sampler):
-            return self.validated
-        every = self.config.run.validate_every if self.step < self.end else 1
-        return self.epoch - self.epoch % every
+        """The step to be validated by now: a multiple of `validate_every`, or the last one."""
+        if self.step >= self.schedule.total:
+            return self.step
+        return self.step - self.step % self.config.run.validate_every
 
     def fit(self, max_steps: int | None = None, deadline: float = math.inf) -> bool:
-        """Train to the end of `config.run.epochs` or of the learning rate's cooldown.
+        """Train to the end of the schedule.
 
         max_steps: stop at so many steps in all. deadline: stop then, by `time.monotonic()`.
 
@@ -123,7 +120,8 @@ class Trainer:
             TrainingError: loss or gradients are not finite, again and again.
             CheckpointError: a checkpoint cannot be written; those before are untouched.
         """
-        last_step = self.end if max_steps is None else min(self.end, max_steps)
+        total, fall = self.schedule.total, self.schedule.fall_from
+        last_step = total if max_steps is None else min(total, max_steps)
         pin = self.device.type == "cuda"
         loader = Loader(self.train_set, self.sampler, self.config.run.workers, pin)
         with stop_on_signal(deadline) as stopped:
@@ -134,9 +132,11 @@ class Trainer:
                 if self.validated < self.due:
                     going = self._validate(stopped)
                 elif self.step < last_step:
-                    going = self._train_epoch(loader, last_step, stopped)
-                    if going and not self.step % len(self.sampler) and self.validated >= self.due:
-                        self._save_good()  # an epoch that is not to be validated
+                    if self.step == fall:
+                        self._save()
+                        if self.world.leads:
+                            self.keeper.mark_before_fall()
+                    going = self._train(loader, last_step, stopped)
                 else:
                     break
             self.progress.close()
@@ -145,17 +145,22 @@ class Trainer:
 
     def train_step(self, batch: dict[str, Any]) -> Result:
         """One step on this process' part of a batch, {"name", "clean", "noisy"}."""
-        return self.learner.step(batch, self.step, self.epoch, self.health.rate_factor)
+        rate = self.health.rate_factor * self.schedule.factor(self.step)
+        return self.learner.step(batch, self.step, rate, self.step >= self.schedule.metric_from)
 
     def close(self) -> None:
         """End the worker processes and the log, and let go of the folder."""
         self.progress.close()
         self._closing.close()
 
-    def _train_epoch(self, loader: Loader, last_step: int, stopped: Callable[[], bool]) -> bool:
-        """Train from here to the epoch's end, or as far as may be; False where interrupted."""
+    def _train(self, loader: Loader, last_step: int, stopped: Callable[[], bool]) -> bool:
+        """Train to the epoch's end, the next validation or the fall; False where interrupted."""
         epoch, done = self.epoch, self.step % len(self.sampler)
-        self.progress.start_epoch(epoch, done)
+        every = self.config.run.validate_every
+        until = min(last_step, self.step - self.step % every + every)
+        if self.step < self.schedule.fall_from:
+            until = min(until, self.schedule.fall_from)
+        self.progress.start(self.step)
         saved = time.monotonic()
         for batch in loader.batches(epoch, done):
             result = self.train_step(batch)
@@ -173,7 +178,7 @@ class Trainer:
             stop, save = self.world.any(stopped(), late and self.world.leads)
             if stop:
                 return False
-            if self.step >= last_step:
+            if self.step >= until:
                 return True
             if save:
                 self._save()
@@ -182,8 +187,11 @@ class Trainer:
 
     def _log_step(self, epoch: int, result: Result) -> None:
         every = self.config.run.log_every
-        ends = self.step % len(self.sampler) == 0 or self.step == self.end
-        if self.runlog and (self.step == 1 or ends or self.step % every == 0):
+        if self.runlog and (
+            self.step in (1, self.schedule.total)
+            or self.step % len(self.sampler) == 0
+            or self.step % every == 0
+        ):
             rate = self.learner.optimizer.param_groups[0]["lr"]
             values = {**result.values, "learning_rate": rate}
             speed = self.progress.speed()
@@ -223,7 +231,7 @@ class Trainer:
         self._save()  # or after a crash it would not be known
 
     def _validate(self, stopped: Callable[[], bool]) -> bool:
-        """Score the epoch that has ended; False where that was interrupted."""
+        """Score the averaged weights; False where that was interrupted."""
         self.progress.close()
         self._save()  # validation may be long, and may be what a time limit hits
         found = self.validator.scores(self.learner.ema.model, stopped)
@@ -236,9 +244,9 @@ class Trainer:
             self.best = scores["pesq_wb"]
         if self.runlog:
             log.info(
-                "epoch %d: PESQ %.3f (noisy %.3f), STOI %.4f (noisy %.4f) over %d of %d held-out "
+                "step %d: PESQ %.3f (noisy %.3f), STOI %.4f (noisy %.4f) over %d of %d held-out "
                 "utterances%s",
-                self.due,
+                self.step,
                 scores["pesq_wb"],
                 scores["noisy_pesq_wb"],
                 scores["stoi"],
@@ -247,7 +255,7 @@ class Trainer:
                 scores["files"],
                 ", the best so far" if better else "",
             )
-            self.runlog.record(self.step, self.due, valid=scores)
+            self.runlog.record(self.step, self.epoch, valid=scores)
             for name, recordings in samples.items():
                 self.runlog.sample(self.step, name, recordings)
         if better:
@@ -290,11 +298,48 @@ class Trainer:
         if found is None:
             return 0
         path, content = found
-        values = self.keeper.restore(path, unpack(content, path), self._parts())
+        state, best = unpack(content, path), -math.inf
+        earlier = Schedule(config_of(state, path), len(self.sampler))
+        # Up to this step, the run that is continued and the one that is asked for are the same.
+        common = min(earlier.settled, self.schedule.settled)
+        if earlier.total != self.schedule.total and state["values"]["step"] > common:
+            best = state["values"]["best"]  # as `best.pt` holds it
+            path, state = self._lengthened(path, earlier, common)
+        values = self.keeper.restore(path, state, self._parts())
         if self.world.leads and not good:
             self.keeper.settle(path)
-        self.step, self.validated, self.best = (
-            values[name] for name in ("step", "validated", "best")
-        )
+        self.step, self.validated = values["step"], values["validated"]
+        self.best = max(best, values["best"])
         self._saved = (self.step, self.validated)
         return values["logged"]
+
+    def _lengthened(self, path: Path, earlier: Schedule, common: int) -> tuple[Path, dict]:
+        """The state from before the fall of a run that is asked to end at another step.
+
+        Raises:
+            CheckpointError: there is none from which the two would be the same.
+        """
+        total = self.schedule.total
+        before = self.keeper.before_fall
+        found = self.world.from_leader(
+            read(before) if self.world.leads and before.is_file() else None
+        )
+        state = unpack(found, before) if found else None
+        if state is None or state["values"]["step"] > common:
+            raise CheckpointError(
+                f"{path} is of a run of {earlier.total:,} steps. One of {total:,} would have been "
+                f"the same up to step {common:,} only, and there is no checkpoint from before that "
+                "to go on from. Name another folder with --run, or the same number of steps."
+            )
+        if self.world.leads:
+            kept = self.keeper.rewind(earlier.total)
+            log.info(
+                "%s: from %d to %d steps. It goes on from step %d, before the learning rate fell; "
+                "what the shorter run came to is kept as %s",
+                self.folder,
+                earlier.total,
+                total,
+                state["values"]["step"],
+                kept.name,
+            )
+        return self.keeper.last, state

@@ -1,16 +1,19 @@
 """The metric discriminator: a network that has learnt to predict PESQ, and so can pass it on.
 
 Sources: MetricGAN+ (Fu et al., Interspeech 2021) for the idea; CMGAN (Abdulatif, Cao and Yang,
-IEEE TASLP 2024, figure 3 and equation 9) and MP-SENet for the network and the losses.
+IEEE TASLP 2024, figure 3 and equation 9) and MP-SENet for the network, its dropout and the losses;
+sungwon23/BSRNN for the third pair, the noisy recording judged with the enhanced one as reference.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
@@ -18,8 +21,9 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from bandsplit.stft import compressed_magnitude, stft
+from training.config import Config
 from training.distributed import World
-from training.optimizer import gradients
+from training.optimizer import gradients, make_optimizer
 from training.pesq_pool import PesqPool
 from training.precision import forget_unscaled
 
@@ -27,9 +31,9 @@ _WIDTH = 16
 
 
 class Discriminator(nn.Module):
-    """Compressed magnitudes of a clean and an enhanced recording, (b, f, t) each, to (b,).
+    """Map compressed magnitudes of two recordings, (b, f, t) each, to the second's score (b,).
 
-    The output, in (0, 1), is read as PESQ scaled from [1, 4.5].
+    The score, in (0, 1), is PESQ scaled from [1, 4.5], of the second with the first as reference.
     """
 
     def __init__(self) -> None:
@@ -44,13 +48,14 @@ class Discriminator(nn.Module):
         self.features = nn.Sequential(*layers)
         self.head = nn.Sequential(
             spectral_norm(nn.Linear(width, width // 2)),
+            nn.Dropout(0.3),
             nn.PReLU(width // 2),
             spectral_norm(nn.Linear(width // 2, 1)),
         )
         self.slope = nn.Parameter(torch.ones(1))  # of the sigmoid, learnt
 
-    def forward(self, clean: Tensor, enhanced: Tensor) -> Tensor:
-        x = self.features(torch.stack([clean, enhanced], dim=1))
+    def forward(self, reference: Tensor, judged: Tensor) -> Tensor:
+        x = self.features(torch.stack([reference, judged], dim=1))
         return torch.sigmoid(self.slope * self.head(x.amax(dim=(2, 3)))[:, 0].float())
 
 
@@ -60,94 +65,107 @@ def unheard(phase: str) -> None:
 
 @dataclass
 class Pending:
-    """A batch whose labels may still be on the way: waveforms (b, s), and the wait for them."""
+    """Labelled pairs, of which the labels may still be computed.
 
-    clean: Tensor
-    enhanced: Tensor
+    Attributes:
+        waveforms: (p + 1, b, s), clean, enhanced and, with a third pair, noisy. Each is judged with
+            the one before it as reference.
+        labels: waits for the PESQ (p, b) of these pairs, scaled to [0, 1]; NaN where there is none.
+    """
+
+    waveforms: Tensor
     labels: Callable[[], NDArray]
 
 
-class Adversary:
+class MetricDiscriminator:
     """The discriminator, its optimizer, its scaler and the batch it learns from next, as one.
 
     In each step of training, in this order: `term` judges the generator, with the discriminator
-    frozen; `backward` makes the gradients of the discriminator's loss on the batch of the step
+    frozen; `backward` computes the gradients of the discriminator's loss on the batch of the step
     before, waiting for its labels; `step` follows them, or `skip` forgets them; `remember` has the
     present batch labelled while the next step is computed.
 
     Args:
         world: the processes that train together; each has its part of every batch.
         device: where the discriminator is.
-        make_optimizer: the discriminator to its optimizer.
+        config: of the run; its `optim` and `loss.third_pair`.
         autocast: makes the context that forward passes run in.
         scaler: of the discriminator's own loss (enabled for fp16).
         pool: labels by PESQ.
-        clip_norm: the largest norm of its gradient.
     """
 
     def __init__(
         self,
         world: World,
         device: torch.device,
-        make_optimizer: Callable[[nn.Module], torch.optim.Optimizer],
+        config: Config,
         autocast: Callable[[], AbstractContextManager],
         scaler: torch.amp.GradScaler,
         pool: PesqPool,
-        clip_norm: float,
     ) -> None:
-        self.world = world
+        self.world, self.third_pair = world, config.loss.third_pair
         self.network = Discriminator().to(device)
-        self.optimizer = make_optimizer(self.network)
+        # AdamW, whatever the generator's optimizer: the rate and the optimizer of its sources.
+        optim = replace(
+            config.optim, algorithm="adamw", learning_rate=config.optim.discriminator_rate
+        )
+        self.optimizer = make_optimizer(self.network, optim)
         self.autocast, self.scaler, self.pool = autocast, scaler, pool
-        self.clip_norm = clip_norm
+        self.clip_norm = config.optim.clip_norm
         self.pending: Pending | None = None
 
     def term(self, enhanced: Tensor, clean: Tensor) -> Tensor:
-        """The generator's metric loss for compressed magnitudes (b, f, t): squared distance to a
-        score of 1."""
+        """Compute the generator's metric loss, the squared distance of its scores to 1.
+
+        Args:
+            enhanced, clean: compressed magnitudes (b, f, t).
+        """
         with self._frozen(), self.autocast():
             judged = self.network(clean, enhanced)
         return F.mse_loss(judged, torch.ones_like(judged))
 
     def backward(self, mark: Callable[[str], None] = unheard) -> dict[str, Tensor]:
-        """The gradients of the discriminator's loss on the remembered batch; what to log of it.
+        """Compute the gradients of the loss on the remembered batch; return what to log of it.
 
-        The loss is the mean over the labelled items of all processes; those without a label are
-        masked out. With nothing remembered there are no gradients, and nothing is returned.
-        mark: told when the wait for the labels begins ("adversary" has ended) and ends ("labels").
+        A clean recording with itself as reference has the label 1, the remembered pairs have their
+        PESQ. The loss is the mean over the labelled crops of all processes, kind by kind, and the
+        sum over the kinds of pairs. With nothing remembered there are no gradients, and nothing is
+        returned.
+
+        mark: told when the wait for the labels begins ("discriminator" has ended) and ends
+            ("labels").
         """
         self.optimizer.zero_grad(set_to_none=True)
         if self.pending is None:
             return {}
-        clean, enhanced = (
-            compressed_magnitude(stft(x)) for x in (self.pending.clean, self.pending.enhanced)
-        )
-        mark("adversary")
-        labels = torch.from_numpy(self.pending.labels()).to(clean.device)
+        magnitudes = [compressed_magnitude(stft(x)) for x in self.pending.waveforms]
+        mark("discriminator")
+        labels = torch.from_numpy(self.pending.labels()).to(magnitudes[0].device)
         mark("labels")
         self.pending = None
         valid = ~labels.isnan()
         known = labels.nan_to_num()
-        everywhere = torch.stack([valid.sum().float(), known.sum()])
-        self.world.add_up([everywhere])
-        count, total = everywhere
+        counts, total = valid.sum(1).float(), known[0].sum()
+        self.world.add_up([counts, total])
         with self.autocast():
-            # Both in one pass: no layer looks from one item to another.
-            pairs = torch.cat([clean, clean]), torch.cat([clean, enhanced])
-            perfect, judged = self.network(*pairs).chunk(2)
-        errors = (perfect - 1).square() + (judged - known).square()
-        loss = torch.where(valid, errors, 0.0).sum() / count.clamp_min(1)
+            # All in one pass: no layer looks from one item to another.
+            references = torch.cat([magnitudes[0], *magnitudes[:-1]])
+            judged = self.network(references, torch.cat([magnitudes[0], *magnitudes[1:]]))
+        perfect, scores = judged.view(-1, labels.shape[1]).split([1, len(labels)])
+        errors = (scores - known).square()
+        errors = torch.cat([errors, (perfect - 1).square()])
+        valid, shares = torch.cat([valid, valid[:1]]), torch.cat([counts, counts[:1]]).clamp_min(1)
+        loss = (torch.where(valid, errors, 0.0).sum(1) / shares).sum()
         self.scaler.scale(loss).backward()
         loss = loss.detach()
         self.world.add_up([*gradients(self.network), loss])
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.clip_norm)
-        pesq = total / count * 3.5 + 1  # NaN where there is no label at all
         return {
             "discriminator": loss,
             "discriminator_grad_norm": norm,
-            "pesq": pesq,
-            "labelled": count,
+            "pesq": total / counts[0] * 3.5 + 1,  # NaN where there is no label at all
+            "labelled": counts[0],
         }
 
     def step(self) -> None:
@@ -165,26 +183,26 @@ class Adversary:
     def _has_gradients(self) -> bool:
         return any(p.grad is not None for p in self.network.parameters())
 
-    def remember(self, enhanced: Tensor, clean: Tensor) -> None:
+    def remember(self, enhanced: Tensor, clean: Tensor, noisy: Tensor) -> None:
         """Take waveforms (b, s) to learn from in the next step, and have them labelled."""
-        clean, enhanced = clean.detach(), enhanced.detach()
-        labels = self.pool.label(*torch.stack([clean, enhanced]).cpu().numpy())
-        self.pending = Pending(clean, enhanced, labels)
+        waveforms = torch.stack([clean, enhanced, *([noisy] if self.third_pair else [])]).detach()
+        rows = waveforms.cpu().numpy()
+        waits = [self.pool.label(*pair) for pair in pairwise(rows)]
+        self.pending = Pending(waveforms, lambda: np.stack([wait() for wait in waits]))
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything, the whole remembered batch and (waiting for them) its labels included.
+        """Return the whole state, with the remembered batch and (waiting for them) its labels.
 
         All processes must call it, and get the same.
         """
         pending = None
         if self.pending is not None:
             mine = {
-                "clean": self.pending.clean.cpu(),
-                "enhanced": self.pending.enhanced.cpu(),
+                "waveforms": self.pending.waveforms.cpu(),
                 "labels": torch.from_numpy(self.pending.labels()),
             }
             parts = self.world.gather(mine)
-            pending = {name: torch.cat([part[name] for part in parts]) for name in mine}
+            pending = {name: torch.cat([part[name] for part in parts], 1) for name in mine}
         return {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -199,12 +217,10 @@ class Adversary:
         self.pending = None
         if state["pending"] is not None:
             device = next(self.network.parameters()).device
-            mine = self.world.share(len(state["pending"]["labels"]))
-            clean, enhanced, labels = (
-                state["pending"][name][mine] for name in ("clean", "enhanced", "labels")
-            )
-            known = labels.numpy()
-            self.pending = Pending(clean.to(device), enhanced.to(device), lambda: known)
+            waveforms, labels = (state["pending"][name] for name in ("waveforms", "labels"))
+            mine = self.world.share(labels.shape[1])
+            known = labels[:, mine].numpy()
+            self.pending = Pending(waveforms[:, mine].to(device), lambda: known)
 
     @contextmanager
     def _frozen(self) -> Iterator[None]:

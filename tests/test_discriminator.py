@@ -14,7 +14,7 @@ from recordings import voiced
 from torch import Tensor
 
 from bandsplit.stft import compressed_magnitude, stft
-from training.adversary import Adversary
+from training.discriminator import MetricDiscriminator
 from training.config import Optim
 from training.distributed import World
 from training.optimizer import make_optimizer
@@ -28,9 +28,9 @@ def pool() -> PesqPool:
     made.close()
 
 
-def make(pool: object, scaler: bool = False) -> Adversary:
+def make(pool: object, scaler: bool = False) -> MetricDiscriminator:
     torch.manual_seed(3)
-    return Adversary(
+    return MetricDiscriminator(
         World(),
         torch.device("cpu"),
         lambda network: make_optimizer(network, Optim()),
@@ -41,10 +41,10 @@ def make(pool: object, scaler: bool = False) -> Adversary:
     )
 
 
-def learn(adversary: Adversary) -> dict[str, Tensor]:
+def learn(discriminator: MetricDiscriminator) -> dict[str, Tensor]:
     """The discriminator's part of a step."""
-    values = adversary.backward()
-    adversary.step()
+    values = discriminator.backward()
+    discriminator.step()
     return values
 
 
@@ -68,31 +68,31 @@ class FixedPool:
 
 def test_a_batch_is_learnt_from_in_the_step_after_its_own() -> None:
     fixed = FixedPool([0.5, 0.5])
-    adversary = make(fixed)
+    discriminator = make(fixed)
     clean, first = voiced(3, 0.05)
     _, second = voiced(4, 0.1)
-    assert learn(adversary) == {}
-    adversary.remember(first, clean)
+    assert learn(discriminator) == {}
+    discriminator.remember(first, clean)
     assert fixed.waits == 0
-    before = copy.deepcopy(adversary.network.state_dict())
-    logged = learn(adversary)
+    before = copy.deepcopy(discriminator.network.state_dict())
+    logged = learn(discriminator)
     assert fixed.waits == 1
     assert int(logged["labelled"]) == 2
     assert float(logged["pesq"]) == pytest.approx(1 + 3.5 * 0.5)
     assert any(not torch.equal(a, b) for a, b in zip(
-        before.values(), adversary.network.state_dict().values(), strict=True
+        before.values(), discriminator.network.state_dict().values(), strict=True
     ))  # fmt: skip
-    assert learn(adversary) == {}
-    adversary.remember(second, clean)
+    assert learn(discriminator) == {}
+    discriminator.remember(second, clean)
     np.testing.assert_array_equal(fixed.requests[1], second.numpy())
 
 
 def after_one_lesson(labels: list[float], items: slice) -> dict[str, Tensor]:
-    adversary = make(FixedPool(labels))
+    discriminator = make(FixedPool(labels))
     clean, noisy = voiced(5, 0.05)
-    adversary.remember(noisy[items], clean[items])
-    learn(adversary)
-    return adversary.network.state_dict()
+    discriminator.remember(noisy[items], clean[items])
+    learn(discriminator)
+    return discriminator.network.state_dict()
 
 
 def test_an_item_without_a_label_teaches_nothing() -> None:
@@ -104,40 +104,40 @@ def test_an_item_without_a_label_teaches_nothing() -> None:
 
 
 def test_a_batch_without_any_label_moves_no_weight() -> None:
-    adversary = make(FixedPool([np.nan, np.nan]))
-    before = [p.detach().clone() for p in adversary.network.parameters()]
+    discriminator = make(FixedPool([np.nan, np.nan]))
+    before = [p.detach().clone() for p in discriminator.network.parameters()]
     clean, noisy = voiced(6, 0.05)
-    adversary.remember(noisy, clean)
-    logged = learn(adversary)
+    discriminator.remember(noisy, clean)
+    logged = learn(discriminator)
     assert int(logged["labelled"]) == 0
     assert float(logged["discriminator"]) == 0
     assert math.isnan(float(logged["pesq"]))
     # AdamW's own decay of 0.01 x the rate is all that moves.
-    for old, new in zip(before, adversary.network.parameters(), strict=True):
+    for old, new in zip(before, discriminator.network.parameters(), strict=True):
         torch.testing.assert_close(new.detach(), old, rtol=1e-5, atol=0)
 
 
 def test_the_term_teaches_the_generator_alone() -> None:
-    adversary = make(FixedPool([]))
+    discriminator = make(FixedPool([]))
     clean, noisy = (compressed_magnitude(stft(x)) for x in voiced(7, 0.05))
-    state = copy.deepcopy(adversary.network.state_dict())
+    state = copy.deepcopy(discriminator.network.state_dict())
     magnitude = noisy.clone().requires_grad_()
-    adversary.term(magnitude, clean).backward()
+    discriminator.term(magnitude, clean).backward()
     assert magnitude.grad is not None
     assert magnitude.grad.abs().max() > 0
-    assert all(p.grad is None and p.requires_grad for p in adversary.network.parameters())
-    for name, value in adversary.network.state_dict().items():
+    assert all(p.grad is None and p.requires_grad for p in discriminator.network.parameters())
+    for name, value in discriminator.network.state_dict().items():
         assert torch.equal(value, state[name]), name
 
 
 @pytest.mark.parametrize("silent", [slice(0, 2), slice(0, 1)])
 def test_the_terms_gradient_is_finite_at_silence(silent: slice) -> None:
-    adversary = make(FixedPool([]))
+    discriminator = make(FixedPool([]))
     clean, noisy = voiced(7, 0.05)
     noisy[silent] = 0
     clean[silent] = 0
     noisy.requires_grad_()
-    term = adversary.term(*(compressed_magnitude(stft(x)) for x in (noisy, clean)))
+    term = discriminator.term(*(compressed_magnitude(stft(x)) for x in (noisy, clean)))
     term.backward()
     assert term.isfinite()
     assert noisy.grad is not None
@@ -153,8 +153,8 @@ def test_state_with_a_pending_batch_goes_on_exactly(pool: PesqPool) -> None:
     first.remember(other, clean)
     second.load_state_dict(copy.deepcopy(first.state_dict()))
     assert second.pending is not None
-    for adversary in (first, second):
-        learn(adversary)
+    for discriminator in (first, second):
+        learn(discriminator)
     for a, b in zip(
         first.network.state_dict().values(), second.network.state_dict().values(), strict=True
     ):
@@ -162,11 +162,11 @@ def test_state_with_a_pending_batch_goes_on_exactly(pool: PesqPool) -> None:
 
 
 def test_it_learns_to_tell_good_from_bad() -> None:
-    adversary = make(FixedPool([0.9, 0.1]))
+    discriminator = make(FixedPool([0.9, 0.1]))
     clean, noisy = voiced(11, 0.3)
     enhanced = torch.stack([clean[0], noisy[1]])
     losses = []
     for _ in range(40):
-        adversary.remember(enhanced, clean)
-        losses.append(float(learn(adversary)["discriminator"]))
+        discriminator.remember(enhanced, clean)
+        losses.append(float(learn(discriminator)["discriminator"]))
     assert losses[-1] < 0.3 * losses[0]
