@@ -6,7 +6,6 @@ is only continued where they are the same. `run` decides how fast and how far, a
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
