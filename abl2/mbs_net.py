@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from abl2.mamba import CrossBandBiMamba, IntraBandBiMamba
+from bandsplit.bands import DEFAULT_NORM
 from bandsplit.decoder import MaskDecoder
 from bandsplit.net import BandSplitNet
 from real_mamba_optimized import Checkpointing
@@ -20,7 +21,7 @@ class MBSNet(BandSplitNet):
         d_state, chunk_size, use_checkpoint, expand, d_conv: see `real_mamba_optimized`.
         channels: features of each band.
         hidden: width of every band's decoder.
-        norm_over_frames: see `bandsplit.net`.
+        split_norm, norm: see `BandSplit` and `Norm` in `bandsplit.bands`.
     """
 
     def __init__(
@@ -33,7 +34,8 @@ class MBSNet(BandSplitNet):
         expand: int = 2,
         d_conv: int = 4,
         hidden: int = 96,
-        norm_over_frames: bool = False,
+        split_norm: bool = True,
+        norm: str = DEFAULT_NORM,
     ) -> None:
         options: dict[str, Any] = {
             "d_state": d_state,
@@ -44,7 +46,7 @@ class MBSNet(BandSplitNet):
         }
         layers: list[nn.Module] = []
         for _ in range(num_layers):
-            layers.append(IntraBandBiMamba(channels, norm_over_frames, **options))
-            layers.append(CrossBandBiMamba(channels, norm_over_frames, **options))
-        decoder = MaskDecoder(channels, hidden, norm_over_frames)
-        super().__init__(channels, nn.Sequential(*layers), decoder, norm_over_frames)
+            layers.append(IntraBandBiMamba(channels, norm, **options))
+            layers.append(CrossBandBiMamba(channels, norm, **options))
+        decoder = MaskDecoder(channels, hidden, norm)
+        super().__init__(channels, nn.Sequential(*layers), decoder, split_norm)

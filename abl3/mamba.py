@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from bandsplit.bands import WIDTHS
+from bandsplit.bands import DEFAULT_NORM, WIDTHS
 from bandsplit.decoder import MaskDecoder
 from bandsplit.path import PathBlock, along_bands, along_time
 from real_mamba_optimized import BidirectionalMambaBlock
@@ -15,11 +15,11 @@ from real_mamba_optimized import BidirectionalMambaBlock
 class IntraBandBiMamba(nn.Module):
     """The time path: each band's frames as one sequence. (k, b, t, c) to the same."""
 
-    def __init__(self, channels: int, norm_over_frames: bool = False, **options: Any) -> None:
+    def __init__(self, channels: int, norm: str = DEFAULT_NORM, **options: Any) -> None:
         super().__init__()
         mixer = BidirectionalMambaBlock(channels, **options)
         checkpoint = options["use_checkpoint"]
-        self.block = PathBlock(channels, mixer, along_time, checkpoint, norm_over_frames)
+        self.block = PathBlock(channels, mixer, along_time, checkpoint, norm)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.block(x)
@@ -28,11 +28,11 @@ class IntraBandBiMamba(nn.Module):
 class CrossBandBiMamba(nn.Module):
     """The band path: each frame's bands as one sequence. (k, b, t, c) to the same."""
 
-    def __init__(self, channels: int, norm_over_frames: bool = False, **options: Any) -> None:
+    def __init__(self, channels: int, norm: str = DEFAULT_NORM, **options: Any) -> None:
         super().__init__()
         mixer = BidirectionalMambaBlock(channels, **options)
         checkpoint = options["use_checkpoint"]
-        self.block = PathBlock(channels, mixer, along_bands, checkpoint, norm_over_frames)
+        self.block = PathBlock(channels, mixer, along_bands, checkpoint, norm)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.block(x)
@@ -46,8 +46,8 @@ class MaskDecoderAdaptive(MaskDecoder):
     """
 
     def __init__(
-        self, channels: int, hidden: tuple[int, int, int], over_frames: bool = False
+        self, channels: int, hidden: tuple[int, int, int], norm: str = DEFAULT_NORM
     ) -> None:
         low, middle, high = hidden
         widths = [low if w <= 3 else middle if w <= 8 else high for w in WIDTHS]
-        super().__init__(channels, widths, over_frames)
+        super().__init__(channels, widths, norm)

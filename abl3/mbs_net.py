@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from abl3.mamba import CrossBandBiMamba, IntraBandBiMamba, MaskDecoderAdaptive
+from bandsplit.bands import DEFAULT_NORM
 from bandsplit.net import BandSplitNet
 from real_mamba_optimized import Checkpointing
 
@@ -19,7 +20,7 @@ class MBSNet(BandSplitNet):
         d_state, chunk_size, use_checkpoint, expand, d_conv: see `real_mamba_optimized`.
         channels: features of each band.
         hidden: decoder widths of the low, middle and high bands.
-        norm_over_frames: see `bandsplit.net`.
+        split_norm, norm: see `BandSplit` and `Norm` in `bandsplit.bands`.
     """
 
     def __init__(
@@ -32,7 +33,8 @@ class MBSNet(BandSplitNet):
         expand: int = 2,
         d_conv: int = 4,
         hidden: tuple[int, int, int] = (24, 32, 36),
-        norm_over_frames: bool = False,
+        split_norm: bool = True,
+        norm: str = DEFAULT_NORM,
     ) -> None:
         options: dict[str, Any] = {
             "d_state": d_state,
@@ -43,7 +45,7 @@ class MBSNet(BandSplitNet):
         }
         layers: list[nn.Module] = []
         for _ in range(num_layers):
-            layers.append(IntraBandBiMamba(channels, norm_over_frames, **options))
-            layers.append(CrossBandBiMamba(channels, norm_over_frames, **options))
-        decoder = MaskDecoderAdaptive(channels, hidden, norm_over_frames)
-        super().__init__(channels, nn.Sequential(*layers), decoder, norm_over_frames)
+            layers.append(IntraBandBiMamba(channels, norm, **options))
+            layers.append(CrossBandBiMamba(channels, norm, **options))
+        decoder = MaskDecoderAdaptive(channels, hidden, norm)
+        super().__init__(channels, nn.Sequential(*layers), decoder, split_norm)

@@ -15,7 +15,7 @@ from itertools import groupby
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
+from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from bandsplit.stft import BINS, compressed
@@ -23,6 +23,13 @@ from bandsplit.stft import BINS, compressed
 WIDTHS = (2, *[3] * 10, *[8] * 12, *[16] * 7, 17)  # bins
 BANDS = len(WIDTHS)
 assert sum(WIDTHS) == BINS
+
+# By the name of a norm, the dimensions of (k, b, t, c) over which it takes its statistics.
+NORMS = {"channel": (3,), "frame": (0, 3), "recording": (0, 2, 3)}
+DEFAULT_NORM = "channel"
+# A band's variance in the split is at least this, 75 dB below the recording's loudness. What a
+# band-limited recording has in an empty band is not raised to the level of speech.
+VARIANCE_FLOOR = 0.01
 
 
 @dataclass(frozen=True)
@@ -69,64 +76,92 @@ class BandLinear(nn.Module):
         return torch.baddbmm(self.bias, x, self.weight)
 
 
-def standardised(x: Tensor, dims: int, eps: float = 1e-5) -> Tensor:
-    """x less its mean and over its standard deviation, both over its last `dims` dimensions, one of
-    which is the frames'."""
+def standardised(x: Tensor, dims: tuple[int, ...], eps: float = 1e-5) -> Tensor:
+    """Return x less its mean and over its standard deviation, both taken over `dims`."""
     if torch.compiler.is_exporting():
         # `layer_norm` would fix the number of frames to that of the example.
         x = x - _mean(x, dims)
         return x * torch.rsqrt(_mean(x.square(), dims) + eps)
+    order = [dim for dim in range(x.dim()) if dim not in dims] + list(dims)
+    sizes = [x.shape[dim] for dim in dims]
     # Autocast would make copies in float32 first. The statistics are of that precision anyway.
     with torch.autocast(x.device.type, enabled=False):
-        return F.layer_norm(x, x.shape[-dims:], eps=eps)
+        y = F.layer_norm(x.permute(order), sizes, eps=eps)
+    return y.permute([order.index(dim) for dim in range(x.dim())])
 
 
-def _mean(x: Tensor, dims: int) -> Tensor:
-    """Over the last `dims` dimensions, one by one: onnxruntime adds up a million numbers badly."""
-    for dim in range(1, dims + 1):
-        x = x.mean(-dim, keepdim=True)
+def _mean(x: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """Over `dims`, one by one: onnxruntime adds up a million numbers badly."""
+    for dim in reversed(dims):
+        x = x.mean(dim, keepdim=True)
     return x
 
 
 class Norm(nn.Module):
-    """Normalisation of (k, b, t, c) with a gain and an offset for each channel.
+    """Normalise (k, b, t, c), with a gain and an offset for each channel.
 
-    over_frames: False takes the statistics over channels only, so that a piece of a recording and
-    the whole agree; True takes them over channels × frames (the published BSRNN's GroupNorm).
-    bands: give each of so many bands gains and offsets of its own.
+    Args:
+        channels: c.
+        kind: "channel" takes the statistics over channels, "frame" over the channels and bands of
+            a frame, "recording" over channels, frames and bands (the published BSRNN's GroupNorm).
+            With the first two, a piece of a recording and the whole agree.
+        bands: give each of so many bands statistics, gains and offsets of its own.
+
+    Raises:
+        ValueError: there is no such kind.
     """
 
-    def __init__(self, channels: int, bands: int | None = None, over_frames: bool = False) -> None:
+    def __init__(self, channels: int, kind: str = DEFAULT_NORM, bands: int | None = None) -> None:
         super().__init__()
+        if kind not in NORMS:
+            raise ValueError(f"norm is {kind!r}, expected one of {', '.join(map(repr, NORMS))}")
         shape = (channels,) if bands is None else (bands, 1, channels)
         self.weight = nn.Parameter(torch.ones(shape))
         self.bias = nn.Parameter(torch.zeros(shape))
-        self.over_frames = over_frames
+        self.dims = tuple(dim for dim in NORMS[kind] if bands is None or dim > 0)
         self.eps = 1e-5
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.weight.dim() == 1 and not self.over_frames:
+        if self.dims == (3,) and self.weight.dim() == 1:
             return F.layer_norm(x, x.shape[-1:], self.weight, self.bias, self.eps)
-        weight: Tensor = self.weight
-        bias: Tensor = self.bias
-        if weight.dim() > 1:
-            weight, bias = weight[:, None], bias[:, None]
-        if self.over_frames:
-            return standardised(x, 2, self.eps) * weight + bias
-        return F.layer_norm(x, x.shape[-1:], eps=self.eps) * weight + bias
+        # A band's own are (k, 1, c), the common ones (c).
+        weight, bias = (p.unsqueeze(-2) for p in (self.weight, self.bias))
+        return standardised(x, self.dims, self.eps) * weight + bias
+
+
+def band_statistics(features: Tensor) -> Tensor:
+    """Compute each band's mean and deviation (b, 31, 2) over the bins, frames and parts of features
+    (b, f, t, 2). The deviation is the root of the variance plus `VARIANCE_FLOOR`."""
+    return of_sums(band_sums(features), features.shape[2]).to(features.dtype)
+
+
+def band_sums(features: Tensor) -> Tensor:
+    """Compute each band's sum and sum of squares (b, 31, 2), in float64, of features (b, f, t, 2).
+
+    The sums of a recording's blocks of frames add up to those of the recording.
+    """
+    powers = (features, features.square())
+    bins = torch.stack([x.sum((2, 3), dtype=torch.float64) for x in powers], -1)
+    return torch.cat([bins[:, g.bins].unflatten(1, (g.count, g.width)).sum(2) for g in groups()], 1)
+
+
+def of_sums(sums: Tensor, frames: int) -> Tensor:
+    """Compute `band_statistics` (b, 31, 2) from `band_sums` over so many frames."""
+    mean, power = (sums / (2 * frames * sums.new_tensor(WIDTHS)[:, None])).unbind(-1)
+    return torch.stack([mean, (power - mean.square() + VARIANCE_FLOOR).sqrt()], -1)
 
 
 class BandSplit(nn.Module):
     """Complex spectrum (b, f, t) to features (k, b, t, c).
 
     Real and imaginary part of the compressed spectrum X |X|^-0.7, a gain and an offset for each of
-    the two in each bin, then a Linear to c channels for each band. over_frames: normalise each band
-    over its bins × frames before that, as the published BSRNN does.
+    the two in each bin, then a Linear to c channels for each band. split_norm: standardise each
+    band before that, by its statistics over bins × frames, as the published BSRNN does.
     """
 
-    def __init__(self, channels: int, over_frames: bool = False) -> None:
+    def __init__(self, channels: int, split_norm: bool = True) -> None:
         super().__init__()
-        self.over_frames = over_frames
+        self.split_norm = split_norm
         self.weight = nn.Parameter(torch.ones(BINS, 1, 2))
         self.bias = nn.Parameter(torch.zeros(BINS, 1, 2))
         self.groups = list(groups())
@@ -134,18 +169,26 @@ class BandSplit(nn.Module):
             BandLinear(group.count, 2 * group.width, channels) for group in self.groups
         )
 
-    def forward(self, spectrum: Tensor) -> Tensor:
-        return self.of_parts(torch.view_as_real(compressed(spectrum)))
+    def forward(self, spectrum: Tensor, statistics: Tensor | None = None) -> Tensor:
+        """statistics: `band_statistics` of the recording that the spectrum is a piece of; without
+        them, those of the spectrum are taken."""
+        return self.of_parts(torch.view_as_real(compressed(spectrum)), statistics)
 
-    def of_parts(self, features: Tensor) -> Tensor:
+    def of_parts(self, features: Tensor, statistics: Tensor | None = None) -> Tensor:
         """The compressed spectrum's real and imaginary parts (b, f, t, 2) to (k, b, t, c)."""
         b = features.shape[0]
+        if not self.split_norm:
+            statistics = None
+        elif statistics is None:
+            statistics = band_statistics(features)
         outputs = []
         for group, linear in zip(self.groups, self.linears, strict=True):
             x = features[:, group.bins]
-            if self.over_frames:
-                bands = rearrange(x, "b (k w) t r -> b k (w t r)", w=group.width)
-                x = standardised(bands, 1).reshape(x.shape)
+            if statistics is not None:
+                mean, deviation = repeat(
+                    statistics[:, group.bands], "b k s -> s b (k w) 1 1", w=group.width
+                )
+                x = (x - mean) / deviation
             x = x * self.weight[group.bins] + self.bias[group.bins]
             x = rearrange(x, "b (k w) t r -> k (b t) (w r)", w=group.width)
             outputs.append(linear(x))

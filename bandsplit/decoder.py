@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from bandsplit.bands import BANDS, BandLinear, Group, Norm, groups
+from bandsplit.bands import BANDS, DEFAULT_NORM, BandLinear, Group, Norm, groups
 
 TAPS = 3
 
@@ -24,17 +24,23 @@ class GroupDecoder(nn.Module):
     (k, b, t, c) to the real and imaginary filter coefficients (b, k * width, t, 3, 2) of its bins.
     """
 
-    def __init__(self, group: Group, channels: int, over_frames: bool) -> None:
+    def __init__(self, group: Group, channels: int, norm: str) -> None:
         super().__init__()
         self.width = group.width
-        self.norm = Norm(channels, group.count, over_frames)
+        self.norm = Norm(channels, norm, group.count)
         self.hidden = BandLinear(group.count, channels, group.hidden)
         self.output = BandLinear(group.count, group.hidden, 2 * group.width * TAPS * 2)
-        # With the 1 that the centre tap adds, an untrained network returns (nearly) its input.
-        # From a plain start it is still below its noisy input after a hundred steps.
-        with torch.no_grad():
-            for parameter in self.output.parameters():
-                parameter.mul_(0.1)
+        self.start_near_identity()
+
+    @torch.no_grad()
+    def start_near_identity(self) -> None:
+        """Scale down the output, as it was just initialised.
+
+        With the 1 that the centre tap adds, an untrained network returns (nearly) its input. From a
+        plain start it is still below its noisy input after a hundred steps.
+        """
+        for parameter in self.output.parameters():
+            parameter.mul_(0.1)
 
     def forward(self, x: Tensor) -> Tensor:
         b = x.shape[1]
@@ -51,18 +57,16 @@ class MaskDecoder(nn.Module):
     Args:
         channels: c.
         hidden: the hidden width of each of the 31 bands' decoders, or one for all.
-        over_frames: as in `Norm`.
+        norm: as in `Norm`, of each band by itself.
     """
 
     def __init__(
-        self, channels: int, hidden: int | Sequence[int], over_frames: bool = False
+        self, channels: int, hidden: int | Sequence[int], norm: str = DEFAULT_NORM
     ) -> None:
         super().__init__()
         widths = [hidden] * BANDS if isinstance(hidden, int) else list(hidden)
         self.groups = list(groups(widths))
-        self.decoders = nn.ModuleList(
-            GroupDecoder(group, channels, over_frames) for group in self.groups
-        )
+        self.decoders = nn.ModuleList(GroupDecoder(group, channels, norm) for group in self.groups)
 
     def forward(self, x: Tensor) -> Tensor:
         # Complex numbers of half precision overflow at 65504: the filter is complex64, always.

@@ -26,15 +26,14 @@ class BandSplitNet(nn.Module):
         channels: features c of each band.
         layers: (k, b, t, c) to the same, where the networks differ.
         decoder: (k, b, t, c) to the filter (b, f, t, 3).
-        over_frames: whether the split normalises over frames (`bandsplit.bands.BandSplit`). With a
-            network's `norm_over_frames`, it and all norms of layers and decoder (`Norm`) do.
+        split_norm: standardise each band of the split (`bandsplit.bands.BandSplit`).
     """
 
     def __init__(
-        self, channels: int, layers: nn.Module, decoder: MaskDecoder, over_frames: bool = False
+        self, channels: int, layers: nn.Module, decoder: MaskDecoder, split_norm: bool = True
     ) -> None:
         super().__init__()
-        self.split = BandSplit(channels, over_frames)
+        self.split = BandSplit(channels, split_norm)
         self.layers = layers
         self.decoder = decoder
 
@@ -43,28 +42,34 @@ class BandSplitNet(nn.Module):
         """Where it computes."""
         return next(self.parameters()).device
 
-    def forward(self, noisy: Tensor, scale: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, noisy: Tensor, scale: Tensor | None = None, statistics: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Noisy waveforms (b, s), s >= 1, to enhanced ones (b, s) and their spectrum (b, f, t).
 
-        Each item is divided by its loudness first and multiplied by it in the end: its own, or
-        `scale` (b, 1), that of the recording which it is a piece of.
+        Each item is divided by its loudness first and multiplied by it in the end. Of a piece of a
+        recording, give the recording's loudness as `scale` (b, 1), and the `band_statistics` of all
+        its frames, divided by that loudness, as `statistics` (b, 31, 2). By default both are those
+        of `noisy`.
         """
         scale = loudness(noisy) if scale is None else scale
         spectrum = stft(noisy / scale)
-        taps = self.decoder(self.layers(self.split(spectrum)))
+        taps = self.decoder(self.layers(self.split(spectrum, statistics)))
         enhanced = apply_filter(taps, spectrum)
         waveform = istft(enhanced, noisy.shape[-1])
         return waveform * scale, enhanced * scale[..., None]
 
     @torch.no_grad()
-    def enhance(self, noisy: Tensor, scale: Tensor | None = None) -> Tensor:
+    def enhance(
+        self, noisy: Tensor, scale: Tensor | None = None, statistics: Tensor | None = None
+    ) -> Tensor:
         """Noisy waveforms (b, s), s >= 1, to enhanced ones (b, s), without gradients.
 
-        scale: as in `forward`.
+        scale, statistics: as in `forward`.
         """
         if noisy.dim() != 2 or noisy.shape[-1] < 1:
             raise ValueError(
                 f"expected waveforms (batch, samples), at least one sample long; "
                 f"the shape is {tuple(noisy.shape)}"
             )
-        return self(noisy, scale)[0]
+        return self(noisy, scale, statistics)[0]

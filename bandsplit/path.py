@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from bandsplit.bands import Norm
+from bandsplit.bands import DEFAULT_NORM, Norm
 from recompute.rows import Checkpointing, check_checkpointing, compute_dtype
 from recompute.swiglu import Weights, swiglu
 
@@ -45,7 +45,7 @@ class SwiGLU(nn.Module):
 
 
 class PathBlock(nn.Module):
-    """A sequence model and a feed-forward, each behind a LayerNorm and beside a residual.
+    """A sequence model and a feed-forward, each behind a norm and beside a residual.
 
     (k, b, t, c) to the same.
 
@@ -55,11 +55,11 @@ class PathBlock(nn.Module):
             (sequences, length, c).
         along: `along_time` or `along_bands`.
         use_checkpoint: what the feed-forward keeps for its backward pass (`recompute.rows`).
-        over_frames: as in `Norm`. Such norms are taken before mixer and feed-forward, which see a
-            few rows at a time, and what they give is kept.
+        norm: the kind of `Norm`. Mixer and feed-forward take a few rows at a time, with norms over
+            channels on the way; other norms are taken before, and what they give is kept.
 
     Raises:
-        ValueError: use_checkpoint is neither False, True nor "full".
+        ValueError: use_checkpoint is neither False, True nor "full", or there is no such norm.
     """
 
     def __init__(
@@ -68,17 +68,17 @@ class PathBlock(nn.Module):
         mixer: nn.Module,
         along: Along,
         use_checkpoint: Checkpointing = False,
-        over_frames: bool = False,
+        norm: str = DEFAULT_NORM,
     ) -> None:
         super().__init__()
-        self.mixer_norm = Norm(channels, over_frames=over_frames)
+        self.mixer_norm = Norm(channels, norm)
         self.mixer = mixer
-        self.feed_forward_norm = Norm(channels, over_frames=over_frames)
+        self.feed_forward_norm = Norm(channels, norm)
         self.feed_forward = SwiGLU(channels, 2 * channels)
         self.along, self.use_checkpoint = along, check_checkpointing(use_checkpoint)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.mixer_norm.over_frames:
+        if self.mixer_norm.dims != (3,):
             dtype = compute_dtype(x)  # of the products, which take nothing else from the norms
             x = x + self.along(self.mixer, self.mixer_norm(x).to(dtype))
             normed = self.feed_forward_norm(x).to(dtype)

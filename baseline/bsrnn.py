@@ -1,16 +1,18 @@
 """BSRNN: the band-split network with LSTMs, and its controls.
 
 Source: Yu and Luo, "Efficient Monaural Speech Enhancement with Universal Sample Rate Band-Split
-RNN", ICASSP 2023, in the 16-kHz form of sungwon23/BSRNN. As published with `channels=64,
-norm_over_frames=True`; what is ours is the signal path around the layers (`bandsplit`).
+RNN", ICASSP 2023, in the 16-kHz form of sungwon23/BSRNN. The preset `bsrnn_public` has the layers,
+norms and initialisation of that code. It differs by the signal path: features are compressed, a
+band's variance in the split has a floor of 0.01, filters start near the identity, and the STFT pads
+by zeros.
 """
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
-from bandsplit.bands import Norm
-from bandsplit.decoder import MaskDecoder
+from bandsplit.bands import DEFAULT_NORM, BandLinear, Norm
+from bandsplit.decoder import GroupDecoder, MaskDecoder
 from bandsplit.net import BandSplitNet
 from bandsplit.path import PathBlock, along_bands, along_time
 
@@ -35,16 +37,31 @@ class LSTM(nn.Module):
 class BSRNNLayer(nn.Module):
     """An LSTM along time and a bidirectional one along bands. (k, b, t, c) to the same."""
 
-    def __init__(self, channels: int, bidirectional_time: bool, norm_over_frames: bool) -> None:
+    def __init__(self, channels: int, bidirectional_time: bool, norm: str) -> None:
         super().__init__()
-        self.time_norm = Norm(channels, over_frames=norm_over_frames)
+        self.time_norm = Norm(channels, norm)
         self.time_lstm = LSTM(channels, 2 * channels, bidirectional_time)
-        self.band_norm = Norm(channels, over_frames=norm_over_frames)
+        self.band_norm = Norm(channels, norm)
         self.band_lstm = LSTM(channels, 2 * channels, bidirectional=True)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + along_time(self.time_lstm, self.time_norm(x))
+    def along_time(self, x: Tensor) -> Tensor:
+        return x + along_time(self.time_lstm, self.time_norm(x))
+
+    def along_bands(self, x: Tensor) -> Tensor:
         return x + along_bands(self.band_lstm, self.band_norm(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.along_bands(self.along_time(x))
+
+
+class TimeFirst(nn.Sequential):
+    """The time LSTMs of all layers, then all their band LSTMs."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        for half in ("along_time", "along_bands"):
+            for layer in self:
+                x = getattr(layer, half)(x)
+        return x
 
 
 class BSRNN(BandSplitNet):
@@ -54,8 +71,10 @@ class BSRNN(BandSplitNet):
         num_layers: pairs of a time and a band LSTM.
         channels: features of each band (N); the LSTMs are 2 N wide, the decoders 4 N.
         bidirectional_time: read the frames in both directions, as the Mamba networks do.
-        norm_over_frames: take the statistics of all norms over channels × frames, as published,
-            instead of over channels.
+        split_norm, norm: see `BandSplit` and `Norm` in `bandsplit.bands`.
+        time_first: all time LSTMs come before all band LSTMs, as published, instead of in turn.
+        published_start: initialise as published: LSTMs and Linears Xavier-uniform, the LSTMs'
+            recurrent weights orthogonal, biases 0.
     """
 
     def __init__(
@@ -63,25 +82,50 @@ class BSRNN(BandSplitNet):
         num_layers: int = 5,
         channels: int = 56,
         bidirectional_time: bool = False,
-        norm_over_frames: bool = False,
+        split_norm: bool = True,
+        norm: str = DEFAULT_NORM,
+        time_first: bool = False,
+        published_start: bool = False,
     ) -> None:
-        layers = nn.Sequential(
-            *(BSRNNLayer(channels, bidirectional_time, norm_over_frames) for _ in range(num_layers))
+        container = TimeFirst if time_first else nn.Sequential
+        layers = container(
+            *(BSRNNLayer(channels, bidirectional_time, norm) for _ in range(num_layers))
         )
-        decoder = MaskDecoder(channels, 4 * channels, norm_over_frames)
-        super().__init__(channels, layers, decoder, norm_over_frames)
+        decoder = MaskDecoder(channels, 4 * channels, norm)
+        super().__init__(channels, layers, decoder, split_norm)
+        if published_start:
+            start_as_published(self)
+
+
+def start_as_published(network: BandSplitNet) -> None:
+    """Initialise LSTMs and Linears as sungwon23/BSRNN does; the decoders start near the identity.
+
+    Source: the end of `BSRNN.__init__` in its module.py.
+    """
+    for module in network.modules():
+        if not isinstance(module, nn.LSTM | nn.Linear | BandLinear):
+            continue
+        for name, parameter in module.named_parameters():
+            if name.startswith("bias"):
+                nn.init.zeros_(parameter)
+            elif name.startswith("weight_hh"):
+                nn.init.orthogonal_(parameter)
+            else:
+                for matrix in parameter if parameter.dim() == 3 else [parameter]:
+                    nn.init.xavier_uniform_(matrix)
+    for module in network.modules():
+        if isinstance(module, GroupDecoder):
+            module.start_near_identity()
 
 
 class LSTMPath(nn.Module):
     """A path of the Mamba networks, an LSTM in the place of the two Mambas and their Linear."""
 
-    def __init__(
-        self, channels: int, lstm_width: int, across_bands: bool, norm_over_frames: bool
-    ) -> None:
+    def __init__(self, channels: int, lstm_width: int, across_bands: bool, norm: str) -> None:
         super().__init__()
         mixer = LSTM(channels, lstm_width, bidirectional=True)
         along = along_bands if across_bands else along_time
-        self.block = PathBlock(channels, mixer, along, over_frames=norm_over_frames)
+        self.block = PathBlock(channels, mixer, along, norm=norm)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.block(x)
@@ -93,7 +137,7 @@ class LSTMDualPath(BandSplitNet):
     With 174 units a direction, a path has 801,216 parameters; a Mamba path has 798,912.
 
     Args:
-        num_layers, norm_over_frames: as in `BSRNN`; of a layer's two paths.
+        num_layers, split_norm, norm: as in `BSRNN`; of a layer's two paths.
         channels: features of each band.
         lstm_width: units of each direction.
         hidden: width of every band's decoder.
@@ -105,11 +149,12 @@ class LSTMDualPath(BandSplitNet):
         channels: int = 192,
         lstm_width: int = 174,
         hidden: int = 96,
-        norm_over_frames: bool = False,
+        split_norm: bool = True,
+        norm: str = DEFAULT_NORM,
     ) -> None:
         layers: list[nn.Module] = []
         for _ in range(num_layers):
             for across_bands in (False, True):
-                layers.append(LSTMPath(channels, lstm_width, across_bands, norm_over_frames))
-        decoder = MaskDecoder(channels, hidden, norm_over_frames)
-        super().__init__(channels, nn.Sequential(*layers), decoder, norm_over_frames)
+                layers.append(LSTMPath(channels, lstm_width, across_bands, norm))
+        decoder = MaskDecoder(channels, hidden, norm)
+        super().__init__(channels, nn.Sequential(*layers), decoder, split_norm)

@@ -21,7 +21,13 @@ CONFIG = replace(
     data=replace(BASE.data, batch_size=6, crop_seconds=2.0),
     run=replace(BASE.run, amp="auto"),
 )
-PUBLIC = {"num_layers": 5, "channels": 64, "norm_over_frames": True}
+PUBLIC = {
+    "num_layers": 5,
+    "channels": 64,
+    "norm": "recording",
+    "time_first": True,
+    "published_start": True,
+}
 BOTH_WAYS = {"num_layers": 4, "channels": 56, "bidirectional_time": True}
 PRESETS = {
     "bsrnn_public": (BSRNN, replace(CONFIG, name="bsrnn_public", model=PUBLIC)),

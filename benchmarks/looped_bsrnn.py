@@ -1,9 +1,9 @@
 """BSRNN as it is published: a Python loop over the bands in split and decoder.
 
-Source: sungwon23/BSRNN (Yu and Luo, ICASSP 2023), N = 64, L = 5: norms over channels × frames, and
-modules of its own for each band. Around it the signal path of `bandsplit`, as for every network
-here, so that only the formulation differs from `baseline --preset bsrnn_public`, which has the same
-parameters in batched products.
+Source: sungwon23/BSRNN (Yu and Luo, ICASSP 2023), N = 64, L = 5: time LSTMs before band LSTMs,
+norms over the recording, and modules of its own for each band. Around it the signal path of
+`bandsplit`, as for every network here, so that only the formulation differs from
+`baseline --preset bsrnn_public`, which has the same parameters in batched products.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from bandsplit.bands import WIDTHS
+from bandsplit.bands import VARIANCE_FLOOR, WIDTHS
 from bandsplit.decoder import TAPS
 from bandsplit.stft import compressed
 from baseline.bsrnn import BSRNN
@@ -24,10 +24,10 @@ class LoopedSplit(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.norms = nn.ModuleList(nn.GroupNorm(1, 2 * width) for width in WIDTHS)
+        self.norms = nn.ModuleList(nn.GroupNorm(1, 2 * w, VARIANCE_FLOOR) for w in WIDTHS)
         self.linears = nn.ModuleList(nn.Conv1d(2 * width, channels, 1) for width in WIDTHS)
 
-    def forward(self, spectrum: Tensor) -> Tensor:
+    def forward(self, spectrum: Tensor, statistics: None = None) -> Tensor:
         parts = torch.view_as_real(compressed(spectrum)).split(WIDTHS, dim=1)
         features = []
         for x, norm, linear in zip(parts, self.norms, self.linears, strict=True):
@@ -63,6 +63,6 @@ class LoopedBSRNN(BSRNN):
     """The published size, unless told otherwise."""
 
     def __init__(self, num_layers: int = 5, channels: int = 64) -> None:
-        super().__init__(num_layers, channels, norm_over_frames=True)
+        super().__init__(num_layers, channels, norm="recording", time_first=True)
         self.split = LoopedSplit(channels)  # type: ignore[assignment]
         self.decoder = LoopedDecoder(channels, 4 * channels)  # type: ignore[assignment]

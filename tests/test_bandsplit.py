@@ -11,7 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from bandsplit.bands import BANDS, WIDTHS, BandLinear, BandSplit, Norm, groups
+from bandsplit.bands import (
+    BANDS,
+    WIDTHS,
+    BandLinear,
+    BandSplit,
+    Norm,
+    band_statistics,
+    band_sums,
+    groups,
+    of_sums,
+)
 from bandsplit.decoder import MaskDecoder, apply_filter
 from bandsplit.path import along_bands, along_time
 from bandsplit.stft import BINS, HOP, N_FFT, compressed, compressed_magnitude, istft, stft
@@ -75,7 +85,7 @@ def test_groups_part_where_the_hidden_width_does() -> None:
 @pytest.mark.parametrize("bin_", [0, 1, 2, 31, 32, 100, 240, 256])
 def test_a_pure_tone_lands_in_its_band(bin_: int) -> None:
     # Differences from what the split makes of silence are what the tone does.
-    split = BandSplit(8)
+    split = BandSplit(8, split_norm=False)
     t = torch.arange(4 * N_FFT)
     tone = torch.cos(2 * math.pi * bin_ * t / N_FFT)[None]
     spectrum = stft(tone)[..., 6:8]  # away from the ends
@@ -101,21 +111,72 @@ def test_band_linear_is_that_many_linears() -> None:
 
 def test_norms() -> None:
     x = 3 + 2 * torch.randn(31, 2, 9, 6)
-    over_channels = Norm(6)(x)
-    torch.testing.assert_close(over_channels, nn.LayerNorm(6)(x))
-    over_frames = Norm(6, over_frames=True)(x)
-    group_norm = nn.GroupNorm(1, 6)(x.flatten(0, 1).transpose(1, 2)).transpose(1, 2)
-    torch.testing.assert_close(over_frames.flatten(0, 1), group_norm)
-    assert Norm(6, bands=31)(x).shape == x.shape
+    torch.testing.assert_close(Norm(6, "channel")(x), nn.LayerNorm(6)(x))
+    # The published one: one group of (b, c, t, k).
+    over_all = nn.GroupNorm(1, 6)(x.permute(1, 3, 2, 0)).permute(3, 0, 2, 1)
+    torch.testing.assert_close(Norm(6, "recording")(x), over_all)
+    frames = nn.LayerNorm([31, 6])(x.permute(1, 2, 0, 3)).permute(2, 0, 1, 3)
+    torch.testing.assert_close(Norm(6, "frame")(x), frames)
+    of_bands = nn.GroupNorm(1, 6)(x.flatten(0, 1).mT).mT.view_as(x)
+    torch.testing.assert_close(Norm(6, "recording", bands=31)(x), of_bands)
+    for kind in ("channel", "frame"):
+        torch.testing.assert_close(Norm(6, kind, bands=31)(x), nn.LayerNorm(6)(x))
     assert Norm(6, bands=31).weight.numel() == 31 * 6
 
 
-def test_split_of_a_piece_equals_that_of_the_whole_unless_normed_over_frames() -> None:
-    spectrum = stft(torch.randn(1, 4000))
-    for over_frames in (False, True):
-        split = BandSplit(8, over_frames)
-        piece, whole = split(spectrum[..., 5:15]), split(spectrum)[:, :, 5:15]
-        assert torch.allclose(piece, whole, atol=1e-5) is not over_frames
+def parts_of(x: torch.Tensor) -> torch.Tensor:
+    """The compressed spectrum's parts (b, f, t, 2) of waveforms."""
+    return torch.view_as_real(compressed(stft(x)))
+
+
+def test_split_norm_standardises_each_band() -> None:
+    features = parts_of(torch.randn(2, 6000) * torch.tensor([[1.0], [10.0]]))
+    split = BandSplit(1, split_norm=True)
+    with torch.no_grad():
+        for linear in split.linears:  # each band's features as they go into its Linear
+            linear.weight.zero_()
+            linear.weight[:, 0] = 1
+            linear.bias.zero_()
+    found = split.of_parts(features)[..., 0]
+    first = features[:, np.cumsum((0, *WIDTHS[:-1])), :, 0].transpose(0, 1)
+    for k, band in enumerate(features.split(WIDTHS, dim=1)):
+        for b in range(2):
+            expected = (first[k, b] - band[b].mean()) / (band[b].var(correction=0) + 0.01).sqrt()
+            torch.testing.assert_close(found[k, b], expected, rtol=1e-4, atol=1e-5)
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=5))
+def test_sums_of_blocks_add_up_to_the_statistics_of_the_whole(sizes: list[int]) -> None:
+    features = torch.randn(2, 257, sum(sizes), 2, generator=torch.Generator().manual_seed(1))
+    sums = torch.stack([band_sums(x) for x in features.split(sizes, dim=2)]).sum(0)
+    found = of_sums(sums, sum(sizes)).float()
+    torch.testing.assert_close(found, band_statistics(features), rtol=1e-6, atol=1e-7)
+
+
+def test_an_empty_band_is_not_raised_to_the_level_of_the_others() -> None:
+    """Noise up to 4 kHz with -140 dB above, away from where it begins and ends with a click."""
+    noise = torch.fft.rfft(torch.randn(1, 32000, generator=torch.Generator().manual_seed(1)))
+    noise[:, 8000:] *= 1e-7
+    features = parts_of(torch.fft.irfft(noise))
+    split = BandSplit(8, split_norm=True)
+    with torch.no_grad():
+        for linear in split.linears:
+            linear.bias.zero_()
+    level = split.of_parts(features)[:, :, 4:-4].square().mean((1, 2, 3)).sqrt()
+    assert level[-3:].max() < 0.2 * level[:20].min()
+    assert band_statistics(features)[..., 1].min() == pytest.approx(0.1, rel=1e-3)
+
+
+@pytest.mark.parametrize("samples", [1, 3000])
+@pytest.mark.parametrize("gain", [0.0, 1e-30, 1.0])
+def test_split_norm_stays_finite(samples: int, gain: float) -> None:
+    x = (gain * torch.ones(1, samples)).requires_grad_()
+    features = BandSplit(8, split_norm=True)(stft(x))
+    assert features.isfinite().all()
+    features.square().sum().backward()
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
 
 
 def test_filter_by_its_definition() -> None:

@@ -57,7 +57,9 @@ def test_what_differs_from_base_and_nothing_else_does(config: Config, expected: 
     ("preset", "of", "expected"),
     [
         ("bsrnn_public", baseline.train, {"model.channels": (56, 64),
-                                          "model.norm_over_frames": (None, True)}),
+                                          "model.norm": (None, "recording"),
+                                          "model.published_start": (None, True),
+                                          "model.time_first": (None, True)}),
         ("bsrnn_bi", baseline.train, {"model.num_layers": (5, 4),
                                       "model.bidirectional_time": (None, True)}),
         ("lstm_dualpath", baseline.train, {"model.num_layers": (5, 1),

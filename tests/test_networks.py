@@ -18,9 +18,10 @@ from abl1.train import CONFIG as ABL1
 from abl2.train import CONFIG as ABL2
 from abl3.train import CONFIG as ABL3
 from abl3.train import PRESETS as ABL3_PRESETS
-from bandsplit.bands import BandSplit, Norm
+from bandsplit.bands import DEFAULT_NORM, NORMS, Norm, band_statistics
 from bandsplit.cost import count_macs, count_parameters
 from bandsplit.net import BandSplitNet
+from bandsplit.stft import compressed
 from baseline.bsrnn import BSRNN
 from baseline.train import CONFIG as BASELINE
 from baseline.train import PRESETS as BASELINE_PRESETS
@@ -58,10 +59,10 @@ def small(name: str, **options: Any) -> BandSplitNet:
 
 
 @pytest.mark.parametrize("name", EVERYTHING)
-@pytest.mark.parametrize("over_frames", [False, True])
-def test_size_and_cost(name: str, over_frames: bool) -> None:
+@pytest.mark.parametrize("norm", NORMS)
+def test_size_and_cost(name: str, norm: str) -> None:
     network, config = EVERYTHING[name]
-    net = network(**{**config.model, "norm_over_frames": over_frames})
+    net = network(**{**config.model, "norm": norm})
     parameters, macs = SIZES[name]
     assert count_parameters(net) == parameters
     assert count_macs(net) / 1e9 == pytest.approx(macs, abs=0.005)
@@ -130,9 +131,9 @@ def test_what_is_no_batch_of_waveforms_is_refused() -> None:
 
 
 @pytest.mark.parametrize("name", EVERYTHING)
-@pytest.mark.parametrize("over_frames", [False, True])
-def test_silence_stays_silent_and_has_finite_gradients(name: str, over_frames: bool) -> None:
-    net = small(name, norm_over_frames=over_frames)
+@pytest.mark.parametrize("norm", NORMS)
+def test_silence_stays_silent_and_has_finite_gradients(name: str, norm: str) -> None:
+    net = small(name, norm=norm)
     silence = torch.zeros(2, 3000, requires_grad=True)
     waveform, spectrum = net(silence)
     assert waveform.abs().max() < 1e-4
@@ -142,30 +143,55 @@ def test_silence_stays_silent_and_has_finite_gradients(name: str, over_frames: b
     assert silence.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("name", EVERYTHING)
-@pytest.mark.parametrize("over_frames", [False, True])
-def test_norms_are_over_frames_in_all_places_or_none(name: str, over_frames: bool) -> None:
-    net = small(name, norm_over_frames=over_frames)
-    norms = [each for each in net.modules() if isinstance(each, Norm | BandSplit)]
-    assert len(norms) > 7  # split, five decoders, at least one path
-    assert {norm.over_frames for norm in norms} == {over_frames}
+def paths(net: BandSplitNet) -> dict[str, tuple[int, ...]]:
+    """The dimensions of each norm in the layers."""
+    return {k: m.dims for k, m in net.layers.named_modules() if isinstance(m, Norm)}
 
 
 @pytest.mark.parametrize("name", EVERYTHING)
-@pytest.mark.parametrize("over_frames", [False, True])
-def test_a_piece_is_enhanced_as_in_the_whole_but_for_memory(name: str, over_frames: bool) -> None:
-    """Norms take no statistics over time, so that only the sequence models see far.
+@pytest.mark.parametrize("norm", NORMS)
+def test_norm_is_that_of_all_paths_and_decoders(name: str, norm: str) -> None:
+    net = small(name, norm=norm)
+    assert set(paths(net).values()) == {NORMS[norm]}
+    of_bands = (2, 3) if norm == "recording" else (3,)
+    assert [decoder.norm.dims for decoder in net.decoder.decoders] == 5 * [of_bands]
 
-    Shown with the sequence models silenced; asked for, norms over frames are the exception.
-    """
-    net = small(name, norm_over_frames=over_frames)
+
+@pytest.mark.parametrize("name", EVERYTHING)
+def test_all_networks_but_the_published_one_have_the_default_norms(name: str) -> None:
+    net = small(name)
+    expected = "recording" if name == "bsrnn_public" else DEFAULT_NORM
+    assert set(paths(net).values()) == {NORMS[expected]}
+    assert net.split.split_norm
+
+
+@pytest.mark.parametrize("name", EVERYTHING)
+def test_an_unknown_norm_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="norm is 'layer', expected one of 'channel', 'frame'"):
+        small(name, norm="layer")
+
+
+@pytest.mark.parametrize("name", EVERYTHING)
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_piece_with_the_statistics_of_the_whole_gives_what_the_whole_gives(
+    name: str, norm: str
+) -> None:
+    """Shown with the sequence models silenced, which alone see far; in float64."""
+    net = small(name, norm=norm).double()
     for module in net.layers.modules():
         if isinstance(module, torch.nn.Linear):
             torch.nn.init.zeros_(module.weight)
-    spectrum = torch.randn(1, 257, 60, dtype=torch.complex64)
-    whole = net.decoder(net.layers(net.split(spectrum)))[:, :, 20:40]
-    piece = net.decoder(net.layers(net.split(spectrum[..., 20:40])))
-    assert torch.allclose(piece, whole, atol=1e-4) is not over_frames
+    spectrum = torch.randn(1, 257, 60, dtype=torch.complex128)
+    spectrum[..., 20:40] *= 3
+    statistics = band_statistics(torch.view_as_real(compressed(spectrum)))
+
+    def taps(spectrum: Tensor, statistics: Tensor | None = None) -> Tensor:
+        return net.decoder(net.layers(net.split(spectrum, statistics)))
+
+    whole, piece = taps(spectrum)[:, :, 20:40], spectrum[..., 20:40]
+    exact = torch.allclose(taps(piece, statistics), whole, rtol=0, atol=1e-6)
+    assert exact is (norm != "recording")
+    assert not torch.allclose(taps(piece), whole, atol=1e-3)
 
 
 def gradients(net: BandSplitNet, noisy: Tensor) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""Paths with norms over frames, against the same in PyTorch's own functions."""
+"""Paths with norms over more than channels, against the same in PyTorch's own functions."""
 
 from __future__ import annotations
 
@@ -11,24 +11,29 @@ from plain_path import plain_pair, plain_swiglu
 from torch import Tensor
 
 from abl3.mamba import CrossBandBiMamba, IntraBandBiMamba
-from bandsplit.bands import Norm
+from bandsplit.bands import NORMS, Norm
 from benchmarks.activations import saved_bytes
 
 
 def group_norm(norm: Norm, x: Tensor) -> Tensor:
-    """The published one, of (k, b, t, c): a group norm of one group for each band and item."""
-    channels_first = x.flatten(0, 1).transpose(1, 2)
-    normed = F.group_norm(channels_first, 1, norm.weight, norm.bias, norm.eps)
-    return normed.transpose(1, 2).view_as(x)
+    """Of (k, b, t, c): one group of all channels and bands, of a frame or of a recording."""
+    if norm.dims == NORMS["recording"]:
+        channels_first = x.permute(1, 3, 2, 0)
+        normed = F.group_norm(channels_first, 1, norm.weight, norm.bias, norm.eps)
+        return normed.permute(3, 0, 2, 1)
+    frames = x.permute(1, 2, 3, 0).flatten(0, 1)
+    normed = F.group_norm(frames, 1, norm.weight, norm.bias, norm.eps)
+    return normed.unflatten(0, x.shape[1:3]).permute(3, 0, 1, 2)
 
 
+@pytest.mark.parametrize("kind", ["frame", "recording"])
 @pytest.mark.parametrize("path", [IntraBandBiMamba, CrossBandBiMamba])
 @pytest.mark.parametrize("mode", [False, True, "full"])
-def test_norms_over_frames_against_autograd(path: Any, mode: Any) -> None:
+def test_path_with_unfused_norms_equals_autograd(path: Any, mode: Any, kind: str) -> None:
     """Outputs and gradients, of norms with gains and offsets of their own."""
     torch.manual_seed(0)
     options = {"d_state": 4, "chunk_size": 8, "use_checkpoint": mode}
-    block = path(16, True, **options).double().block
+    block = path(16, kind, **options).double().block
     with torch.no_grad():
         for norm in (block.mixer_norm, block.feed_forward_norm):
             norm.weight.add_(0.3 * torch.randn(16))
@@ -51,10 +56,10 @@ def test_norms_over_frames_against_autograd(path: Any, mode: Any) -> None:
         torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
 
 
-def test_norms_over_frames_keep_three_tensors_each() -> None:
+def test_norms_over_a_frame_keep_three_tensors_each() -> None:
     """In half precision under autocast: what goes in, standardised, and what comes out."""
     torch.manual_seed(0)
-    block = IntraBandBiMamba(192, True, d_state=4, chunk_size=8, use_checkpoint="full")
+    block = IntraBandBiMamba(192, "frame", d_state=4, chunk_size=8, use_checkpoint="full")
 
     def kept(items: int) -> int:
         x = torch.randn(31, items, 20, 192, dtype=torch.bfloat16, requires_grad=True)
@@ -62,14 +67,14 @@ def test_norms_over_frames_keep_three_tensors_each() -> None:
             return saved_bytes(lambda: block(x))
 
     features = 31 * 20 * 192
-    # Two norms, three tensors, two bytes; means and deviations of the bands come on top.
+    # Two norms, three tensors, two bytes; means and deviations of the frames come on top.
     assert kept(3) - kept(2) == pytest.approx(2 * 3 * 2 * features, rel=1e-3)
 
 
 @pytest.mark.parametrize("path", [IntraBandBiMamba, CrossBandBiMamba])
 def test_half_precision_is_near_to_single(path: Any) -> None:
     torch.manual_seed(0)
-    block = path(32, True, d_state=4, chunk_size=8, use_checkpoint=True)
+    block = path(32, "frame", d_state=4, chunk_size=8, use_checkpoint=True)
     x = torch.randn(5, 2, 19, 32)
     expected = block(x)
     with torch.autocast("cpu", torch.bfloat16):
