@@ -4,10 +4,10 @@
     python evaluate.py --clean DIR --enhanced DIR... [--noisy DIR] --out DIR
 
 Writes DIR/per_file.csv, DIR/summary.json, DIR/table.md, DIR/table.tex and DIR/report.html, and
-prints the tables. A run's enhanced files are kept in DIR/enhanced/RUN; run again, only what is new
-or has changed is enhanced and scored. Status 0: done; 1: `--require-gain` or `--strict` is not met;
-2: something is wrong with the command line or the data, as a message on stderr says; 130:
-interrupted.
+prints the tables; of runs with a training log, also DIR/curve.png and DIR/curve.svg. A run's
+enhanced files are kept in DIR/enhanced/RUN; run again, only what is new or has changed is enhanced
+and scored. Status 0: done; 1: `--require-gain` or `--strict` is not met; 2: something is wrong with
+the command line or the data, as a message on stderr says; 130: interrupted.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from data.workers import end_children, stop_by_signals
 from enhancement.whole import enhance_files
 from evaluation.analysis import AnalysisError, analyse, choose_baseline
 from evaluation.command import check_usage, parser
+from evaluation.curves import write_curve
 from evaluation.models import NOISY, System, models_of, names_of, without_gain
 from evaluation.notes import failed
 from evaluation.per_file import score_or_recall
@@ -187,6 +188,8 @@ def _facts(trained: Trained, history: Sequence[Mapping[str, Any]]) -> dict[str, 
         "step": trained.step,
         "epochs": trained.epochs,
         "seed": config.seed,
+        # Crops of two seconds, as public curves count them.
+        "crops_per_step": config.data.batch_size * config.data.crop_seconds / 2,
         "batch": f"{config.data.batch_size} x {config.data.crop_seconds:g} s",
         "recipe": config.recipe,
         "beside_recipe": beside_recipe(config),
@@ -227,6 +230,7 @@ def _write(compared: Compared, systems: list[System], options: argparse.Namespac
     write_text(options.out / SUMMARY, summary(analysis))
     write_text(options.out / "table.md", table)
     write_text(options.out / "table.tex", latex(analysis))
+    write_curve(analysis, compared.histories, options.out)
     page = report(analysis, compared.histories, options.out, options.audio * 2**20)
     write_text(options.out / REPORT, page)
     show(table)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -14,23 +15,34 @@ from evaluation.conditions import Breakdown, find_conditions
 from evaluation.metrics import METRICS
 from evaluation.models import NOISY, Model, System, models_of, noisy_of
 from evaluation.published import BENCHMARK, Benchmark
+from evaluation.seeds import Spread, spread
 from evaluation.statistics import (
     Comparison,
     Interval,
-    Spread,
     compare,
     mean_interval,
-    spread,
     with_holm,
 )
 
 # A configuration of this name is what others are compared with, if nobody says otherwise.
 _BASELINES = ("bsrnn", "baseline")
+# The comparisons that answer the project's question, as (other, reference) by the names of their
+# configurations. Both sides read time both ways, so that only the kind of layer differs.
+PRIMARY = (("abl3", "bsrnn_bi"), ("abl2", "lstm_dualpath"))
 BROKEN_DOWN = ("pesq_wb", "csig", "cbak", "covl", "stoi", "si_sdr")
 
 
 class AnalysisError(ValueError):
     """What was asked for cannot be compared; the message says why."""
+
+
+@dataclass(frozen=True)
+class Primary:
+    """One of the comparisons in `PRIMARY`, by metric."""
+
+    other: Model
+    reference: Model
+    comparisons: Mapping[str, Comparison | None]
 
 
 @dataclass(frozen=True)
@@ -44,6 +56,7 @@ class Analysis:
         means, spreads: by model and metric; no mean where no file has a score.
         baseline: what the others are compared with.
         comparisons: by model and metric, without the baseline's; p corrected over the models.
+        primary: those of `PRIMARY` whose models are here; p corrected over them.
         breakdowns: with the means by model, metric (some only, `BROKEN_DOWN`) and group.
         warnings: reasons to doubt the scores, each a sentence.
         benchmark: the places of VoiceBank-DEMAND's whole test set among the utterances, or none.
@@ -57,6 +70,7 @@ class Analysis:
     spreads: Mapping[str, Mapping[str, Spread]]
     baseline: Model
     comparisons: Mapping[str, Mapping[str, Comparison | None]]
+    primary: Sequence[Primary]
     breakdowns: Sequence[
         tuple[Breakdown, Mapping[str, Mapping[str, Mapping[str, Interval | None]]]]
     ]
@@ -99,16 +113,13 @@ def analyse(
     chosen = choose_baseline(models, baseline)
     means = {model.name: {m: mean_interval(model.scores(m)) for m in METRICS} for model in models}
     others = [model for model in models if model is not chosen]
-    comparisons: dict[str, dict[str, Comparison | None]] = {model.name: {} for model in others}
-    for name, metric in METRICS.items():
-        found = with_holm([
-            compare(
-                chosen.scores(name), model.scores(name), metric.tie, metric.higher_is_better
-            )
-            for model in others
-        ])  # fmt: skip
-        for model, comparison in zip(others, found, strict=True):
-            comparisons[model.name][name] = comparison
+    comparisons = _compare_all([(model, chosen) for model in others])
+    pairs = [
+        (other, reference)
+        for names in PRIMARY
+        for other, reference in product(models, models)
+        if (_configuration(other), _configuration(reference)) == names
+    ]
     noisy = noisy_of(models)
     places = benchmark.members(utterances)
     snrs = {}
@@ -123,7 +134,10 @@ def analyse(
         means=means,
         spreads={model.name: {m: spread(model.scores(m)) for m in METRICS} for model in models},
         baseline=chosen,
-        comparisons=comparisons,
+        comparisons={model.name: each for model, each in zip(others, comparisons, strict=True)},
+        primary=[
+            Primary(*pair, each) for pair, each in zip(pairs, _compare_all(pairs), strict=True)
+        ],
         breakdowns=[
             (breakdown, _broken_down(breakdown, models, utterances))
             for breakdown in find_conditions(utterances, snrs, root)
@@ -150,6 +164,26 @@ def choose_baseline(models: Sequence[Model], name: str | None) -> Model:
             if wanted in (model.name, model.facts.get("model")):
                 return model
     return noisy_of(models) or models[0]
+
+
+def _configuration(model: Model) -> str:
+    """Return the name of a run's configuration, or of a folder of files, which has none."""
+    return str(model.facts.get("model", model.name))
+
+
+def _compare_all(pairs: Sequence[tuple[Model, Model]]) -> list[dict[str, Comparison | None]]:
+    """Compare each (other, reference) in every metric; p corrected over the pairs."""
+    found: list[dict[str, Comparison | None]] = [{} for _ in pairs]
+    for name, metric in METRICS.items():
+        tested = with_holm([
+            compare(
+                reference.scores(name), other.scores(name), metric.tie, metric.higher_is_better
+            )
+            for other, reference in pairs
+        ])  # fmt: skip
+        for each, comparison in zip(found, tested, strict=True):
+            each[name] = comparison
+    return found
 
 
 def _broken_down(

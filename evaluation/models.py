@@ -59,6 +59,11 @@ class Model:
             facts["hours"] = float(np.mean(hours))
         return facts
 
+    @property
+    def seeds(self) -> int:
+        """How many trainings there are; 0 for a folder of files and the noisy recordings."""
+        return len(self.systems) if self.systems[0].facts else 0
+
     def scores(self, metric: str) -> NDArray[np.float64]:
         """(runs, files), NaN where a file has no score."""
         return np.stack([system.values(metric) for system in self.systems])

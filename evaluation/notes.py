@@ -45,13 +45,13 @@ def remarks(analysis: Analysis) -> list[str]:
     speeds = Counter(s.facts["measured_on"] for s in trained if "measured_on" in s.facts)
     lines += [f"RTF (seconds for a second of audio) and memory: measured on {on}." for on in speeds]
     lines.append(
-        "Intervals and tests draw on the files: they are about more files like these, not about "
-        "other speakers, and not about other seeds."
+        "File intervals and tests over files are about more files like these. They do not cover "
+        "other speakers or other seeds."
     )
     single = [model.name for model in analysis.models if model.facts and len(model.systems) == 1]
     if single:
         lines.append(
-            f"Of {_some(single)} there is one run each: p is conditional on these weights."
+            f"Of {_some(single)} there is only one seed: differences may be chance of the training."
         )
     lines.append(
         "CSIG, CBAK and COVL are on Loizou's scale; many papers give the float scale, which is "

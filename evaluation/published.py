@@ -30,6 +30,19 @@ class Published:
 
 
 @dataclass(frozen=True)
+class Curve:
+    """PESQ-WB of a system in the course of its training, on VoiceBank-DEMAND's own test set.
+
+    source: a repository, and an issue's number. points: thousands of two-second crops, from and to
+    where they are known roughly, and the PESQ.
+    """
+
+    name: str
+    source: str
+    points: Sequence[tuple[float, float, float]]
+
+
+@dataclass(frozen=True)
 class Benchmark:
     """How the test set of a benchmark is known.
 
@@ -75,4 +88,35 @@ PUBLISHED = (
     Published("Mamba-SEUNet", 6.2, 3.59, 4.80, 4.02, 4.32, 0.96),
     Published("PrimeK-Net", 1.41, 3.61, 4.81, 3.98, 4.35),
     Published("ZipEnhancer-S", 2.04, 3.63),
+)
+
+# An epoch of VoiceBank-DEMAND's training set is 11,572 crops, one of each file.
+_EPOCH = 11.6
+# Scored on random two-second crops of the test set.
+_BSRNN_EPOCHS = (
+    2.32, 2.70, 2.72, 2.79, 2.70, 2.85, 2.76, 2.78, 2.87, 2.89, 2.93, 2.92, 3.00, 2.87, 2.95,
+)  # fmt: skip
+TRAINING = (
+    Curve(
+        "BSRNN, public log",
+        "Fazazl2020/BSRNN",
+        [(epoch * _EPOCH, epoch * _EPOCH, y) for epoch, y in enumerate(_BSRNN_EPOCHS, 1)],
+    ),
+    # Of these two, the first and the last epoch are known; the first one ends in NaN.
+    Curve(
+        "earlier Mamba form, 1",
+        "Fazazl2020/BSRNN",
+        [(epoch * _EPOCH, epoch * _EPOCH, y) for epoch, y in ((1, 2.49), (6, 2.72))],
+    ),
+    Curve(
+        "earlier Mamba form, 2",
+        "Fazazl2020/BSRNN",
+        [(epoch * _EPOCH, epoch * _EPOCH, y) for epoch, y in ((1, 2.44), (18, 2.62))],
+    ),
+    Curve(
+        "ZipEnhancer-S, re-trained",
+        "jiangxiaobai222/zipenhancer-repro",
+        [(40, 75, 3.1), (60, 120, 3.3), (360, 360, 3.43)],
+    ),
+    Curve("CMGAN, re-trained", "ruizhecao96/CMGAN#33", [(580, 580, 3.24)]),
 )

@@ -12,11 +12,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from evaluation import figures
+from evaluation import curves, figures
 from evaluation.analysis import Analysis
+from evaluation.drawing import colour_of
 from evaluation.listening import Utterance, clean_name, listening, voice
 from evaluation.notes import remarks
-from evaluation.tables import published, tables
+from evaluation.published import TRAINING
+from evaluation.seeds import MARKED_SEEDS
+from evaluation.tables import MAIN, marks_of, published, tables
 from evaluation.text import MARKS, TEMPLATES, environment
 
 REPORT = "report.html"
@@ -48,13 +51,16 @@ def report(
         ),
         ("PESQ and size", figures.against_cost(analysis, "parameters")),
         ("PESQ and computation", figures.against_cost(analysis, "macs_per_second")),
-        ("Training", figures.training(analysis, histories)),
+        (_CROPS, curves.against_crops(analysis, histories)),
+        ("Training", curves.training(analysis, histories)),
     ]
     return templates.get_template("report.html.j2").render(
         analysis=analysis,
         date=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
         tables=[*tables(analysis), published()],
         marks=MARKS,
+        marked=bool(marks_of(analysis, MAIN)),
+        marked_seeds=MARKED_SEEDS,
         plots=[(title, svg) for title, svg in plots if svg],
         captions=_CAPTIONS,
         remarks=remarks(analysis),
@@ -70,8 +76,9 @@ def report(
     )
 
 
+_CROPS = "PESQ against crops seen"
 _CAPTIONS = {
-    "Differences": "Mean over the files of each one's difference, with its bootstrap interval.",
+    "Differences": "Mean over the files of each one's difference, with its file interval.",
     "PESQ and size": (
         "Crosses are figures from papers, measured on VoiceBank-DEMAND's test set after training "
         "on its training set: they compare with points here only where those were, too."
@@ -80,6 +87,13 @@ _CAPTIONS = {
         "Counted by one rule for all systems here. Papers count by others, or not at all: none of "
         "theirs are shown."
     ),
+    _CROPS: (
+        "Validation, on held-out utterances of each run's own training data. Thin: single seeds. "
+        "Dotted: public curves, scored on the test set (p232, p257) of the data that they were "
+        "trained on (BSRNN: on crops of it), so that only how fast they rise compares. Sources: "
+        + "; ".join(dict.fromkeys(curve.source for curve in TRAINING))
+        + "."
+    ),
     "Training": "As logged while training.",
 }
 
@@ -87,8 +101,7 @@ _CAPTIONS = {
 def _sources(analysis: Analysis) -> list[dict[str, Any]]:
     """What can be listened to, in the order of the buttons, with the colours of the plots."""
     found = [
-        {"name": voice(model), "colour": figures.colour_of(analysis, model)}
-        for model in analysis.models
+        {"name": voice(model), "colour": colour_of(analysis, model)} for model in analysis.models
     ]
     return [*found, {"name": clean_name(analysis), "colour": None}]
 

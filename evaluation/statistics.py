@@ -4,9 +4,9 @@
 NaN where a file has no score. A file counts where every run has its score, with its mean over the
 runs: otherwise the files that one run failed on would be those of the other runs.
 
-What is drawn anew in an interval, and what a p value treats as chance, are the files. How another
-training of the same model would have come out is not in them: `spread` says it, given several
-seeds. Nor is it in them that files are of few speakers: both are about more files of these.
+Two questions have two tests. Would other files show the same difference? A file interval is a
+bootstrap over the files, and the Wilcoxon test ranks them; both hold for these weights and these
+speakers only. Would other trainings show it? `welch` compares the means of seeds.
 """
 
 from __future__ import annotations
@@ -22,15 +22,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from evaluation.seeds import DECIMALS, ROUNDING, SeedTest, Values, score_table, welch
+
 # What is drawn at once: files × resamples. A piece of the draws is of a byte each.
 _BATCH = 1 << 20
-# Scores that agree to so many decimals are equal: beyond is the rounding of means and differences.
-_DECIMALS = 9
-_ROUNDING = 10.0**-_DECIMALS
 # Differences that are not zero: with fewer, no outcome of a Wilcoxon test has p < 0.05.
 _FEWEST = 6
-
-Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -62,6 +59,7 @@ class Comparison:
             they have none.
         wins, ties, losses: files on which the other one is better, as good, worse.
         p_holm: p among those that it was tested together with (`with_holm`); None before that.
+        over_seeds: see `welch`.
     """
 
     difference: Interval
@@ -72,22 +70,7 @@ class Comparison:
     ties: int
     losses: int
     p_holm: float | None = None
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Two standard deviations (n - 1 in the denominator) of different things.
-
-    Attributes:
-        runs: how many there are.
-        over_runs: of the runs' means: how much a seed decides. None for a single run.
-        over_files: of the files' means over the runs: how much the files differ. None for fewer
-            than two files.
-    """
-
-    runs: int
-    over_runs: float | None
-    over_files: float | None
+    over_seeds: SeedTest | None = None
 
 
 def mean_interval(
@@ -134,7 +117,7 @@ def compare(
     ours, theirs = _file_means(other), _file_means(baseline)
     if ours.shape != theirs.shape:
         raise ValueError(f"{ours.size} files against {theirs.size}: they must be the same")
-    differences = np.round(ours - theirs, _DECIMALS)
+    differences = np.round(ours - theirs, DECIMALS)
     interval = _interval(differences, level, resamples, seed)
     if interval is None:
         return None
@@ -148,10 +131,11 @@ def compare(
         p=_wilcoxon(differences),
         # All ranks sum to n (n + 1) / 2, those of zeros among them.
         rank_biserial=float(ranks.sum() / (len(ranks) * (len(ranks) + 1) / 2)),
-        cohen_d=interval.mean / deviation if deviation > _ROUNDING else None,
+        cohen_d=interval.mean / deviation if deviation > ROUNDING else None,
         wins=int(wins),
         ties=int(len(better) - wins - losses),
         losses=int(losses),
+        over_seeds=welch(baseline, other, level),
     )
 
 
@@ -178,43 +162,25 @@ def holm(ps: Sequence[float | None]) -> list[float | None]:
 
 
 def with_holm(comparisons: Sequence[Comparison | None]) -> list[Comparison | None]:
-    """The comparisons with their `p_holm`: one family, which should be all that one table tests."""
-    adjusted = holm([None if each is None else each.p for each in comparisons])
-    return [
-        None if each is None else replace(each, p_holm=p)
-        for each, p in zip(comparisons, adjusted, strict=True)
-    ]
+    """Return the comparisons with their `p_holm`.
 
-
-def spread(scores: ArrayLike) -> Spread:
-    """How much of scores (r, n) is of the runs, and how much of the files; over complete files.
-
-    A difference between two models that is not large against `over_runs` may be one of seeds, no
-    matter how small its interval and its p are.
-
-    Raises:
-        ValueError: scores is not (r, n).
+    The tests over files are one family and those over seeds another; a family should be all that
+    one table tests.
     """
-    table = _table(scores)
-    table = table[:, np.isfinite(table).all(axis=0)]
-    runs, files = table.shape
-    return Spread(
-        runs=runs,
-        over_runs=float(table.mean(axis=1).std(ddof=1)) if runs > 1 and files else None,
-        over_files=float(table.mean(axis=0).std(ddof=1)) if runs and files > 1 else None,
-    )
-
-
-def _table(scores: ArrayLike) -> Values:
-    table = np.asarray(scores, dtype=np.float64)
-    if table.ndim != 2:
-        raise ValueError(f"scores must be (runs, files), but the shape is {table.shape}")
-    return table
+    over_files = holm([None if each is None else each.p for each in comparisons])
+    seeds = [None if each is None else each.over_seeds for each in comparisons]
+    over_seeds = holm([None if each is None else each.p for each in seeds])
+    return [
+        None
+        if each is None
+        else replace(each, p_holm=p, over_seeds=None if test is None else replace(test, p_holm=q))
+        for each, p, test, q in zip(comparisons, over_files, seeds, over_seeds, strict=True)
+    ]
 
 
 def _file_means(scores: ArrayLike) -> Values:
     """(r, n) to the means over the runs (n,), NaN where one has no score."""
-    table = _table(scores)
+    table = score_table(scores)
     if not len(table):
         return np.full(table.shape[1], np.nan)
     return np.where(np.isfinite(table), table, np.nan).mean(axis=0)
@@ -228,7 +194,7 @@ def _interval(values: Values, level: float, resamples: int, seed: int) -> Interv
     if not len(x):
         return None
     mean = math.fsum(x) / len(x)
-    if np.ptp(x) < _ROUNDING:
+    if np.ptp(x) < ROUNDING:
         return Interval(mean, mean, mean, len(x))
     # scipy makes limits of means that are there already. It would draw the files anew for each
     # metric and system by itself, which takes six times as long.

@@ -29,6 +29,17 @@ def summary(analysis: Analysis) -> str:
             name: {metric: asdict(found) if found else None for metric, found in each.items()}
             for name, each in analysis.comparisons.items()
         },
+        "primary": [
+            {
+                "other": each.other.name,
+                "reference": each.reference.name,
+                "comparisons": {
+                    metric: asdict(found) if found else None
+                    for metric, found in each.comparisons.items()
+                },
+            }
+            for each in analysis.primary
+        ],
         "breakdowns": [
             {
                 "axis": breakdown.axis,

@@ -5,15 +5,18 @@ Free of torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from evaluation.analysis import Analysis
+from evaluation.cells import Cell, Table
+from evaluation.differences import PESQ, against_baseline, primary
 from evaluation.metrics import METRICS
 from evaluation.models import Model
 from evaluation.published import EXPECTED, PUBLISHED
+from evaluation.seeds import MARKED_SEEDS, Spread
 from evaluation.statistics import Interval, holm
 
 # What a paper's table has; then what stands beside it, to compare with tables of the other scale.
@@ -31,41 +34,12 @@ _COSTS = {
     "steps": ("step", 1, "{:,.0f}"),
     "training (h)": ("hours", 1, "{:.2f}"),
 }
-_SMALLEST_P = 1e-4
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One number or name of a table.
-
-    Attributes:
-        text: as shown. sort: what it is sorted by.
-        detail: its interval. files: how many it is over, where these are not all.
-        best: of its column. mark: "better" or "worse" than the baseline, where that is more than
-            chance.
-    """
-
-    text: str
-    sort: float | str | None = None
-    detail: str = ""
-    files: str = ""
-    best: bool = False
-    mark: str = ""
-
-
-@dataclass(frozen=True)
-class Table:
-    """columns: headings; all but the first are of numbers. caption: what it shows, a sentence."""
-
-    name: str
-    caption: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
 
 
 def tables(analysis: Analysis) -> list[Table]:
     """All tables that there is something for, the main one first."""
-    found = [scores(analysis, MAIN), against_baseline(analysis), scores(analysis, BESIDE)]
+    found = [scores(analysis, MAIN), primary(analysis), against_baseline(analysis)]
+    found.append(scores(analysis, BESIDE))
     found += [by_group(analysis, number) for number in range(len(analysis.breakdowns))]
     found += [seeds(analysis), expected(analysis)]
     return [table for table in found if table.rows]
@@ -75,15 +49,17 @@ def scores(analysis: Analysis, metrics: Sequence[str]) -> Table:
     """The means of each model; where these are the main metrics, also what is known of its cost."""
     main = metrics is MAIN
     costs = _costs(analysis.models) if main else {}
-    marks = _marks(analysis, metrics)
+    marks = marks_of(analysis, metrics)
     best = {metric: _best(analysis, metric) for metric in metrics}
     rows = []
     for place, model in enumerate(analysis.models):
         cells = [Cell(model.name, model.name)]
         for metric in metrics:
             cell = _interval(metric, analysis.means[model.name][metric], len(analysis.utterances))
+            deviation, span = _spread(metric, analysis.spreads[model.name][metric])
             mark = marks.get((model.name, metric), "")
-            cells.append(replace(cell, best=model.name in best[metric], mark=mark))
+            bold = model.name in best[metric]
+            cells.append(replace(cell, deviation=deviation, span=span, best=bold, mark=mark))
         cells += [column[place] for column in costs.values()]
         rows.append(cells)
     caption = f"Means over the files of {analysis.data} that have the score"
@@ -92,39 +68,6 @@ def scores(analysis: Analysis, metrics: Sequence[str]) -> Table:
         caption = "The composite scores of the other scale, and what they are made of."
     name = "Scores" if main else "The other scale, and parts"
     return Table(name, caption, ["system", *map(_heading, metrics), *costs], rows)
-
-
-def against_baseline(analysis: Analysis, metric: str = "pesq_wb") -> Table:
-    """Differences of one metric to the baseline's, with what can be concluded from them."""
-    rows = []
-    show = METRICS[metric].show
-    for model in analysis.models:
-        comparison = analysis.comparisons.get(model.name, {}).get(metric)
-        mean = analysis.means[model.name][metric]
-        if model is analysis.baseline or comparison is None or mean is None:
-            continue
-        difference = comparison.difference
-        rows.append([
-            Cell(model.name, model.name),
-            Cell(_with_interval(show, mean), mean.mean),
-            Cell(_with_interval(lambda x: _signed(metric, x), difference), difference.mean),
-            Cell(_p(comparison.p), comparison.p),
-            Cell(_p(comparison.p_holm), comparison.p_holm),
-            Cell(f"{comparison.rank_biserial:+.2f}", comparison.rank_biserial),
-            Cell(f"{comparison.wins} / {comparison.ties} / {comparison.losses}", comparison.wins),
-            Cell(str(difference.count), difference.count),
-        ])  # fmt: skip
-    heading = METRICS[metric].heading
-    caption = (
-        f"{heading} file by file against {analysis.baseline.name}: Wilcoxon signed-rank test, p "
-        f"by itself and corrected by Holm over this table ({len(rows)}); r: matched-pairs "
-        f"rank-biserial correlation; a difference of up to {METRICS[metric].tie:g} is a tie."
-    )
-    columns = [
-        *("system", f"{heading} (95 %)", "difference (95 %)", "p", "p (Holm)", "r"),
-        *("better / tie / worse", "files"),
-    ]
-    return Table(f"Against {analysis.baseline.name}", caption, columns, rows)
 
 
 def by_group(analysis: Analysis, number: int, metric: str = "pesq_wb") -> Table:
@@ -147,29 +90,33 @@ def by_group(analysis: Analysis, number: int, metric: str = "pesq_wb") -> Table:
     return Table(f"By {breakdown.axis}", caption, ["system", *columns], rows)
 
 
-def seeds(analysis: Analysis, metric: str = "pesq_wb") -> Table:
+def seeds(analysis: Analysis) -> Table:
     """What differs between the runs of a model, apart from what differs between files."""
     rows = []
     for model in analysis.models:
-        found = analysis.spreads[model.name][metric]
-        if found.runs < 2 or found.over_runs is None or found.over_files is None:
+        found = analysis.spreads[model.name][PESQ]
+        if found.over_runs is None or found.over_files is None:
             continue
         runs = sorted(model.systems, key=lambda system: system.facts["seed"])
         # Over the files that all of them have, as the deviations are.
-        complete = np.isfinite(model.row_scores(metric))
-        each = [METRICS[metric].show(run.values(metric)[complete].mean()) for run in runs]
+        complete = np.isfinite(model.row_scores(PESQ))
+        each = [METRICS[PESQ].show(run.values(PESQ)[complete].mean()) for run in runs]
         rows.append([
             Cell(model.name, model.name),
             Cell(", ".join(each)),
             Cell(f"{found.over_runs:.4f}", found.over_runs),
+            Cell(_spread(PESQ, found)[1], found.lowest),
             Cell(f"{found.over_files:.4f}", found.over_files),
         ])  # fmt: skip
     caption = (
-        "The intervals and tests above are about other files, not about other seeds: a difference "
-        "that is not large against the deviation over seeds may be one of seeds."
+        "File intervals and tests over files do not cover other seeds: a difference that is not "
+        "large against the deviation over seeds may be chance of the training."
     )
-    columns = ["system", "each seed's mean", "deviation over seeds", "deviation over files"]
-    return Table(f"Seeds, {METRICS[metric].heading}", caption, columns, rows)
+    columns = [
+        *("system", "each seed's mean", "deviation over seeds", "lowest – highest"),
+        "deviation over files",
+    ]
+    return Table(f"Seeds, {METRICS[PESQ].heading}", caption, columns, rows)
 
 
 def expected(analysis: Analysis) -> Table:
@@ -212,21 +159,25 @@ def published() -> Table:
     return Table("Published", caption, columns, rows)
 
 
-def _marks(analysis: Analysis, metrics: Sequence[str]) -> dict[tuple[str, str], str]:
-    """By model and metric: better or worse than the baseline, at 5 % over the whole table."""
+def marks_of(analysis: Analysis, metrics: Sequence[str]) -> dict[tuple[str, str], str]:
+    """Return "better", "worse" or "" by model and metric, wherever the seeds were tested.
+
+    A mark is a difference to the baseline at 5 %, by the test over seeds after Holm's correction
+    over all pairs of model and metric that have at least `MARKED_SEEDS` seeds a side.
+    """
     tested = [
-        (name, metric, comparison)
+        ((name, metric), comparison.difference.mean, seeds.p)
         for name, each in analysis.comparisons.items()
         for metric in metrics
         if (comparison := each[metric]) is not None
+        and (seeds := comparison.over_seeds) is not None
+        and min(seeds.seeds) >= MARKED_SEEDS
     ]
     marks = {}
-    corrected = holm([comparison.p for _, _, comparison in tested])
-    for (name, metric, comparison), p in zip(tested, corrected, strict=True):
-        if p is not None and p < 0.05:
-            gain = comparison.rank_biserial > 0
-            up = gain == METRICS[metric].higher_is_better
-            marks[name, metric] = "better" if up else "worse"
+    for (place, difference, _), p in zip(tested, holm([p for *_, p in tested]), strict=True):
+        up = (difference > 0) == METRICS[place[1]].higher_is_better
+        significant = p is not None and p < 0.05
+        marks[place] = ("better" if up else "worse") if significant else ""
     return marks
 
 
@@ -254,10 +205,12 @@ def _interval(metric: str, mean: Interval | None, files: int) -> Cell:
     return Cell(show(mean.mean), mean.mean, detail, fewer)
 
 
-def _with_interval(show: Callable[[float], str], mean: Interval) -> str:
-    if not mean.is_sound:
-        return show(mean.mean)
-    return f"{show(mean.mean)} ({show(mean.low)} to {show(mean.high)})"
+def _spread(metric: str, found: Spread) -> tuple[str, str]:
+    """Return the deviation and the span of the seeds' means, empty for a single seed."""
+    if found.over_runs is None or found.lowest is None or found.highest is None:
+        return "", ""
+    show = METRICS[metric].show
+    return show(found.over_runs), f"{show(found.lowest)} – {show(found.highest)}"
 
 
 def _costs(models: Sequence[Model]) -> dict[str, list[Cell]]:
@@ -276,14 +229,3 @@ def _heading(metric: str) -> str:
     shown = METRICS[metric]
     unit = f" ({shown.unit})" if shown.unit else ""
     return f"{shown.heading}{unit}{'' if shown.higher_is_better else ' ↓'}"
-
-
-def _signed(metric: str, difference: float) -> str:
-    text = f"{difference:+.{METRICS[metric].digits}f}"
-    return text.replace("-", "+") if not float(text) else text  # there is no -0.000
-
-
-def _p(p: float | None) -> str:
-    if p is None:
-        return "too few"
-    return f"< {_SMALLEST_P:.4f}" if p < _SMALLEST_P else f"{p:.4f}"

@@ -10,8 +10,10 @@ from typing import Any
 import jinja2
 
 from evaluation.analysis import Analysis
+from evaluation.cells import Cell
 from evaluation.notes import notes, remarks
-from evaluation.tables import MAIN, Cell, scores, tables
+from evaluation.seeds import MARKED_SEEDS
+from evaluation.tables import MAIN, marks_of, scores, tables
 
 TEMPLATES = Path(__file__).with_name("templates")
 _TEX = {
@@ -31,10 +33,20 @@ def markdown(analysis: Analysis) -> str:
     found = tables(analysis)
     text = templates.get_template("table.md.j2").render(
         tables=found,
-        intervals=any(cell.detail for row in found[0].rows for cell in row),
+        # Below the main table, each of what stands with a mean there.
+        details=[
+            (title, name)
+            for title, name in (
+                ("95 % file intervals", "detail"),
+                ("Lowest and highest mean of the seeds", "span"),
+            )
+            if any(getattr(cell, name) for row in found[0].rows for cell in row)
+        ],
+        marked=bool(marks_of(analysis, MAIN)),
+        marked_seeds=MARKED_SEEDS,
         notes=notes(analysis),
         baseline=analysis.baseline.name,
-        shown=1 + len(MAIN),  # columns that have intervals
+        shown=1 + len(MAIN),  # columns that have details
     )
     return text.lstrip("\n") + "\n"
 
@@ -60,6 +72,8 @@ def latex(analysis: Analysis) -> str:
         baseline=analysis.baseline.name,
         columns=[table.columns[i] for i in kept],
         rows=rows,
+        marked=bool(marks_of(analysis, MAIN)),
+        marked_seeds=MARKED_SEEDS,
         arrows={"better": r"\uparrow", "worse": r"\downarrow"},
         notes=remarks(analysis),
     )
@@ -88,7 +102,9 @@ def _paper_cell(cell: Cell) -> Cell:
 def _markdown_cell(cell: Cell) -> str:
     text = escape_markdown(cell.text)
     text = f"**{text}**" if cell.best else text
-    return " ".join(filter(None, [text, f"({cell.files})" if cell.files else "", MARKS[cell.mark]]))
+    deviation = f"± {cell.deviation}" if cell.deviation else ""
+    files = f"({cell.files})" if cell.files else ""
+    return " ".join(filter(None, [text, deviation, files, MARKS[cell.mark]]))
 
 
 def _one_line(text: str) -> str:

@@ -66,7 +66,10 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         facts = {**FACTS, "family": {"is": system}} if place else {}
         systems.append(System(system, rows, facts, files[system]))
     histories = {
-        "abl3": [{"step": s, "epoch": 0, "train": {"loss": 1 / s}} for s in range(1, 9)],
+        "abl3": [
+            {"step": s, "epoch": 0, "train": {"loss": 1 / s}, "valid": {"pesq_wb": 2 + s / 9}}
+            for s in range(1, 9)
+        ],
     }
     out = folder / "report.html"
     analysis = analyse(systems, "a corpus & <more>", files["clean"])

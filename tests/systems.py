@@ -23,6 +23,7 @@ FACTS = {
     "epochs": 6.221,
     "seed": 3,
     "batch": "6 x 2 s",
+    "crops_per_step": 6.0,
     "recipe": "plain",
     "beside_recipe": {"optim.learning_rate": 0.001, "loss.time": 0.5},
     "held_out": ["p226", "p287"],
@@ -52,3 +53,13 @@ def numbered(name: str, gain: float, files: int = 30, seed: int = 0, **facts: An
     chance = np.random.default_rng(seed).normal(0, 0.05, files)
     pesqs = difficulty + gain + chance
     return system(name, {f"a{n}": float(pesq) for n, pesq in enumerate(pesqs)}, **facts)
+
+
+def trained(model: str, *gains: float, **facts: Any) -> list[System]:
+    """Runs of one configuration, one seed for each gain, in folders called MODEL-SEED."""
+    own = {**FACTS, "model": model, "family": {"network": model}, **facts}
+    return [
+        System(f"{model}-{seed}", rows, {**own, "seed": seed})
+        for seed, gain in enumerate(gains)
+        for rows in [numbered("", gain, seed=7).rows]
+    ]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from systems import FACTS, numbered, system
+from systems import FACTS, numbered, system, trained
 
 from data.errors import DataError
 from evaluation.analysis import Analysis, AnalysisError, analyse
@@ -198,6 +198,34 @@ def test_p_values_are_corrected_over_the_models_of_one_metric():
     found = [analysis.comparisons[f"s{n}"]["stoi"] for n in (1, 2, 3)]
     assert found == expected
     assert "s0" not in analysis.comparisons
+
+
+def test_primary_pairs_are_known_by_their_configuration():
+    """A folder's name counts only for files that have no configuration."""
+    renamed = run("abl3", model="uniform31", family={"is": "u"})
+    reference, other = trained("bsrnn_bi", 0.0), trained("abl3", 0.4)
+    analysis = analyse([renamed, *reference, *other], "", {})
+    (pair,) = analysis.primary
+    assert (pair.other.systems, pair.reference.systems) == (other, reference)
+    comparison = pair.comparisons["pesq_wb"]
+    assert comparison is not None
+    assert comparison.difference.mean == pytest.approx(0.4)
+    assert comparison.p_holm == comparison.p
+    folders = analyse([numbered("bsrnn_bi", 0), numbered("abl3", 0.4)], "", {})
+    assert [pair.other.name for pair in folders.primary] == ["abl3"]
+    assert not analyse([renamed, *reference], "", {}).primary
+
+
+def test_primary_pairs_are_corrected_over_themselves():
+    systems = [
+        *(*trained("bsrnn_bi", 0.0), *trained("abl3", 0.4)),
+        *(*trained("lstm_dualpath", 0.0), *trained("abl2", 0.4), numbered("else", 1)),
+    ]
+    for pair in analyse(systems, "", {}).primary:
+        comparison = pair.comparisons["pesq_wb"]
+        assert comparison is not None
+        assert comparison.p is not None
+        assert comparison.p_holm == pytest.approx(2 * comparison.p)
 
 
 def test_lower_is_better_for_distances():

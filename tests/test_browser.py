@@ -13,7 +13,7 @@ def test_everything_is_there_and_nothing_is_executed(page: Any):
     assert page.title() == "Comparison on a corpus & <more>"
     assert page.locator("#tables tbody").first.locator("tr").count() == 3
     assert "<script>evil()</script>" in page.locator("#tables").inner_text()
-    assert page.locator("#plots svg").count() >= 4
+    assert page.locator("#plots svg").count() >= 5
     assert page.locator("#featured article").count() == 3
     assert page.locator(".picture img").count() == 12
     sizes = page.evaluate("[...document.images].map(image => image.naturalWidth)")

@@ -203,6 +203,20 @@ def test_comparisons_get_their_adjusted_p_in_their_places():
     assert one.p_holm is None
 
 
+def test_tests_over_seeds_are_a_family_of_their_own():
+    files = draw(1, 20)
+    seeds = files + np.array([[0.0], [0.1], [0.2]])
+    one, alone, two = (compare(seeds, other) for other in (seeds + 0.3, files, seeds + 0.5))
+    found = with_holm([one, alone, two])
+    tests = [each and each.over_seeds for each in found]
+    assert [test and test.p_holm for test in tests] == holm([test and test.p for test in tests])
+    assert tests[1] is None
+    assert tests[0] is not None
+    assert tests[0].p_holm == pytest.approx(tests[0].p)  # the larger of two
+    assert found[0] is not None
+    assert found[0].p_holm == pytest.approx(3 * found[0].p)  # type: ignore[operator]
+
+
 def test_without_a_common_file_there_is_nothing_to_compare():
     assert compare(np.zeros((1, 0)), np.zeros((2, 0))) is None
     assert compare(np.zeros((0, 3)), np.zeros((1, 3))) is None

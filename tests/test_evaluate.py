@@ -72,11 +72,14 @@ def test_runs_are_scored_and_compared(tmp_path: Path, samples: Signal):
     assert facts.items() >= {"checkpoint": "best.pt", "step": 3}.items()
     network = load_trained(run).network
     assert facts["parameters"] == sum(p.numel() for p in network.parameters())
+    data = load_trained(run).config.data
+    assert facts["crops_per_step"] == data.batch_size * data.crop_seconds / 2
     assert facts["macs_per_second"] > 1e6
     assert 0 < facts["real_time_factor"] < 100
     assert facts["measured_on"].endswith(" of a CPU, 4 s at once")
     page = (out / "report.html").read_text("utf-8")
     assert "PESQ-WB on held-out utterances" in page
+    assert "PESQ against crops seen" in page
     # The two differ in more than their seeds.
     assert (
         "second and first are no two seeds of one model, as they differ in checkpoint, steps"
@@ -89,6 +92,7 @@ def test_runs_are_scored_and_compared(tmp_path: Path, samples: Signal):
     assert signals["first"] == pytest.approx(expected, abs=1e-5)
     assert {path.name for path in out.iterdir()} == {
         *("per_file.csv", "summary.json", "table.md", "table.tex", "report.html", "enhanced"),
+        *("curve.png", "curve.svg"),
     }
     for system in ("noisy", "first"):
         lines = per_file(out, system)

@@ -15,6 +15,7 @@ from systems import numbered, system
 
 from evaluation import figures
 from evaluation.analysis import Analysis, analyse
+from evaluation.drawing import colour_of
 from evaluation.published import PUBLISHED
 
 
@@ -32,16 +33,16 @@ def analysis() -> Analysis:
     return analyse([renamed("noisy", 0), one, two], "corpus", {})
 
 
+def as_axes(size: tuple[float, float], draw: Callable[..., None], panels: int = 1) -> list[Axes]:
+    """Return a plot as its axes, in the place of `drawing.svg`, which returns text."""
+    axes = list(Figure(size).subplots(1, panels, squeeze=False)[0])
+    draw(*axes)
+    return axes
+
+
 @pytest.fixture
 def axes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Plots come as their axes instead of as text."""
-
-    def drawn(size: tuple[float, float], draw: Callable[..., None], panels: int = 1) -> list[Axes]:
-        axes = list(Figure(size).subplots(1, panels, squeeze=False)[0])
-        draw(*axes)
-        return axes
-
-    monkeypatch.setattr(figures, "_svg", drawn)
+    monkeypatch.setattr(figures, "svg", as_axes)
 
 
 def bars(axis: Axes, direction: int) -> np.ndarray:
@@ -116,24 +117,10 @@ def test_papers_figures_are_crosses_beside_their_names(analysis: Analysis):
         assert text.xy == (each.parameters, float(pesq)) == (each.parameters, each.pesq)
 
 
-@pytest.mark.usefixtures("axes")
-def test_curves_are_those_of_the_log(analysis: Analysis):
-    lines = [
-        {"step": 10, "epoch": 0, "train": {"loss": 0.5}},
-        {"step": 20, "epoch": 0, "train": {"loss": None}},
-        {"step": 30, "epoch": 1, "train": {"loss": 0.4}, "valid": {"pesq_wb": 2.5}},
-    ]
-    scores, losses = figures.training(analysis, {"one": lines, "nobody": lines})
-    ((score,), (loss,)) = scores.lines, losses.lines
-    assert [tuple(point) for point in score.get_xydata()] == [(30, 2.5)]
-    assert [tuple(point) for point in loss.get_xydata()] == [(10, 0.5), (30, 0.4)]
-    assert score.get_color() == figures._SERIES[figures.colour_of(analysis, analysis.models[1])]
-
-
 def test_colours_are_the_pages_and_grey_is_the_noisy_ones(analysis: Analysis):
-    assert [figures.colour_of(analysis, model) for model in analysis.models] == [0, 1, 2]
+    assert [colour_of(analysis, model) for model in analysis.models] == [0, 1, 2]
     alone = analyse([numbered("one", 0)], "", {})
-    assert figures.colour_of(alone, alone.models[0]) == 1
+    assert colour_of(alone, alone.models[0]) == 1
     for svg in (figures.differences(analysis), figures.against_cost(analysis, "parameters")):
         assert svg
         assert "var(--series-1)" in svg
@@ -163,6 +150,3 @@ def test_what_is_not_there_is_not_drawn():
     alone = analyse([numbered("noisy", 0)], "", {})
     assert figures.differences(alone) is None
     assert figures.against_cost(alone, "parameters") is None
-    assert figures.training(alone, {}) is None
-    lines = [{"step": 1, "epoch": 0, "train": {"loss": None}}, {"step": 2, "epoch": 0}]
-    assert figures.training(alone, {"noisy": lines}) is None

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from evaluation import statistics
-from evaluation.statistics import Interval, Spread, holm, mean_interval, spread
+from evaluation.statistics import Interval, holm, mean_interval
 
 NAN = math.nan
 Values = NDArray[np.float64]
@@ -187,51 +187,6 @@ def test_holm_keeps_order_places_and_bounds(ps: list[float | None], random: obje
 def test_holm_refuses_what_is_no_p(p: float):
     with pytest.raises(ValueError, match="expected 0 to 1"):
         holm([0.5, p])
-
-
-# What is of the runs, what of the files
-
-
-def test_spread_keeps_runs_and_files_apart():
-    files, runs = np.array([1.0, 2.0, 3.0, 6.0]), np.array([-0.1, 0.0, 0.4])
-    found = spread(runs[:, None] + files)
-    assert found.runs == 3
-    assert found.over_runs == pytest.approx(runs.std(ddof=1))
-    assert found.over_files == pytest.approx(files.std(ddof=1))
-
-
-def test_spread_is_of_the_files_that_every_run_has():
-    x = draw(2, 9)
-    x[0, 4] = NAN
-    assert spread(x) == spread(np.delete(x, 4, axis=1))
-
-
-@pytest.mark.parametrize(
-    ("scores", "expected"),
-    [
-        (np.zeros((0, 4)), Spread(0, None, None)),
-        (np.zeros((3, 0)), Spread(3, None, None)),
-        ([[1.0, 3.0]], Spread(1, None, math.sqrt(2))),
-        ([[1.0], [3.0]], Spread(2, math.sqrt(2), None)),
-        ([[NAN, 1.0], [2.0, NAN]], Spread(2, None, None)),
-    ],
-)
-def test_spread_of_little(scores: Values, expected: Spread):
-    found = spread(scores)
-    assert vars(found) == pytest.approx(vars(expected))
-
-
-def test_an_interval_does_not_cover_the_seeds():
-    """Which is why `spread` is reported: of many files, that of two runs can miss both."""
-    files = draw(1, 2000)
-    found = mean_interval(np.concatenate([files - 0.3, files + 0.3]))
-    alone = mean_interval(files)
-    assert found is not None
-    assert alone is not None
-    assert found.high - found.low == pytest.approx(alone.high - alone.low)
-    assert spread(np.concatenate([files - 0.3, files + 0.3])).over_runs == pytest.approx(
-        0.6 / math.sqrt(2)
-    )
 
 
 # What cannot be meant

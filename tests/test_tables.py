@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from systems import FACTS, numbered, row, system
+from systems import FACTS, numbered, row, system, trained
 
 from evaluation.analysis import Analysis, analyse
 from evaluation.metrics import METRICS
@@ -30,6 +30,9 @@ PARTLY = System(
     FACTS,
 )
 NOTHING = System("broken", [Row("broken", name, {}, "has no samples") for name in "abc"])
+
+
+DIFFERENCE = "PESQ-WB, difference (95 % file interval)"
 
 
 def analysed(*systems: System, data: str = "corpus", **options: Any) -> Analysis:
@@ -111,7 +114,7 @@ def test_a_mean_over_other_files_is_never_the_best():
 def test_intervals_stand_below_the_means():
     analysis = analysed(numbered("noisy", 0), numbered("one", 0.5))
     lines = markdown(analysis).splitlines()
-    place = lines.index("**95 % intervals**")
+    place = lines.index("**95 % file intervals**")
     interval = mean_interval(numbered("one", 0.5).values("pesq_wb")[None])
     assert interval
     assert cells(lines[place + 2])[:2] == ["system", "PESQ-WB"]
@@ -124,8 +127,8 @@ def test_of_a_few_files_there_is_no_interval():
     (noisy,) = scores(analysed(NOISY), MAIN).rows
     assert {cell.detail for cell in noisy} == {""}
     (line,) = table(analysed(NOISY, system("one", {"a": 2.0, "b": 2.5, "c": 3})), "Against noisy")
-    assert line["difference (95 %)"] == "+1.000"
-    assert "95 % intervals" not in markdown(analysed(NOISY))
+    assert line[DIFFERENCE] == "+1.000"
+    assert "95 % file intervals" not in markdown(analysed(NOISY))
 
 
 def test_a_mean_over_fewer_files_says_so():
@@ -161,32 +164,94 @@ def test_the_comparison_says_what_it_rests_on():
     analysis = analysed(numbered("noisy", 0), numbered("one", 0.5, seed=1), numbered("two", 0))
     one, two = table(analysis, "Against noisy")
     assert one["system"] == "one"
-    assert re.fullmatch(r"\+0\.[45]\d\d \(\+0\.4\d\d to \+0\.5\d\d\)", one["difference (95 %)"])
-    assert one["p"] == one["p (Holm)"] == "< 0.0001"
+    assert re.fullmatch(r"\+0\.[45]\d\d \(\+0\.4\d\d to \+0\.5\d\d\)", one[DIFFERENCE])
+    assert one["p over files (Holm)"] == "< 0.0001"
     assert one["better / tie / worse"] == "30 / 0 / 0"
     assert one["r"] == "+1.00"
-    assert two["p"] == two["p (Holm)"] == "too few"
+    assert two["p over files (Holm)"] == "too few"
+    assert (one["seeds"], "95 % seed interval" in one) == ("– / –", False)
     assert two["better / tie / worse"] == "0 / 30 / 0"
+
+
+def marks(analysis: Analysis) -> dict[str, set[str]]:
+    """The marks of the eight main metrics, by system."""
+    return {
+        cells[0].text: {cell.mark for cell in cells[1:9]} for cells in scores(analysis, MAIN).rows
+    }
+
+
+def test_marks_need_three_seeds_a_side():
+    """However sure the tests over files are."""
+    baseline, better = (0.0, 0.01, 0.02), (0.5, 0.51, 0.52)
+    for ours, theirs in ((3, 3), (3, 2), (2, 3), (3, 1), (1, 1)):
+        systems = [*trained("bsrnn", *baseline[:ours]), *trained("uniform31", *better[:theirs])]
+        analysis = analysed(numbered("noisy", 0), *systems)
+        comparison = analysis.comparisons[analysis.models[2].name]["pesq_wb"]
+        assert comparison
+        assert comparison.p_holm
+        assert comparison.p_holm < 1e-4
+        noisy, bsrnn, uniform = marks(analysis).values()
+        assert noisy == bsrnn == {""}
+        assert uniform == ({"better"} if ours == theirs == 3 else {""})
+        marked = "▲ and ▼" in markdown(analysis)
+        assert marked == (ours == theirs == 3)
+        assert marked != ("No differences are marked: that takes at least 3" in markdown(analysis))
+
+
+def test_marks_follow_the_direction_of_the_metric():
+    systems = [*trained("bsrnn", 0.0, 0.01, 0.02), *trained("uniform31", 0.5, 0.51, 0.52)]
+    beside = scores(analysed(*systems), BESIDE).rows[1]
+    assert beside[1 + BESIDE.index("wss")].mark == "worse"
+    assert beside[1 + BESIDE.index("snr")].mark == "better"
 
 
 def test_marks_are_corrected_over_the_whole_table():
     """Not over a column: of eight metrics, one would often be below 5 % by chance."""
-    analysis = analysed(numbered("noisy", 0), numbered("one", 0.5), numbered("two", -0.5))
-    rows = {cells[0].text: cells for cells in scores(analysis, MAIN).rows}
-    assert {cell.mark for cell in rows["one"][1:9]} == {"better"}
-    assert {cell.mark for cell in rows["two"][1:9]} == {"worse"}
-    assert {cell.mark for cell in rows["noisy"][1:9]} == {""}
-    beside = {cells[0].text: cells for cells in scores(analysis, BESIDE).rows}
-    assert beside["one"][1 + BESIDE.index("wss")].mark == "worse"
-    # Six files that all gain have p = 2 / 2^6, which is below 5 % alone, and not among eight.
-    names = [f"a{n}" for n in range(6)]
-    before = system("noisy", dict.fromkeys(names, 1.0))
-    after = system("one", {name: 1.1 + n / 10 for n, name in enumerate(names)})
-    few = analysed(before, after)
-    comparison = few.comparisons["one"]["pesq_wb"]
+    systems = [*trained("bsrnn", 0.0, 0.1, 0.2), *trained("uniform31", 0.3, 0.4, 0.5)]
+    analysis = analysed(*systems)
+    comparison = analysis.comparisons["uniform31 (3 seeds)"]["pesq_wb"]
     assert comparison
-    assert comparison.p_holm == pytest.approx(2 / 64)
-    assert {cell.mark for cell in scores(few, MAIN).rows[1]} == {""}
+    assert comparison.over_seeds
+    assert 0.05 / 8 < comparison.over_seeds.p < 0.05
+    assert marks(analysis)["uniform31 (3 seeds)"] == {""}
+
+
+def test_differences_of_seeds_are_tested_over_seeds():
+    systems = [*trained("bsrnn", 0.0, 0.1, 0.2), *trained("uniform31", 0.3, 0.4, 0.5)]
+    (line,) = table(analysed(*systems), "Against bsrnn (3 seeds)")
+    # Of deviations of 0.1 on both sides, t = 0.3 / (0.1 √(2/3)) with 4 degrees of freedom.
+    assert line["seeds"] == "3 / 3"
+    assert line["95 % seed interval"] == "+0.073 to +0.527"
+    assert line["p over seeds (Holm)"] == "0.0213"
+    assert line["seeds a side for 0.05"] == "64"
+
+
+def test_one_seed_is_said_to_be_chance():
+    chance = "Where a side has one seed, the difference may be chance of the training."
+    two = trained("bsrnn", 0.0, 0.1)
+    assert chance in markdown(analysed(*two, *trained("uniform31", 0.3)))
+    assert chance not in markdown(analysed(*two, *trained("uniform31", 0.3, 0.4)))
+    assert chance not in markdown(analysed(NOISY, NOTHING))
+
+
+def test_primary_comparisons_come_first():
+    systems = [
+        *(numbered("noisy", 0), *trained("bsrnn", 0.0), *trained("lstm_dualpath", 0.1)),
+        *(*trained("abl2", 0.3), *trained("bsrnn_bi", 0.2, 0.3), *trained("abl3", 0.5, 0.6)),
+    ]
+    analysis = analysed(*systems)
+    names = [each.name for each in tables(analysis)]
+    assert names[:3] == ["Scores", "Primary comparisons", "Against bsrnn-0"]
+    one, two = table(analysis, "Primary comparisons")
+    assert one["system"] == "abl3 (2 seeds) − bsrnn_bi (2 seeds)"
+    assert (two["system"], two["seeds"]) == ("abl2-0 − lstm_dualpath-0", "1 / 1")
+    assert one[DIFFERENCE].startswith("+0.300 (")
+    assert two[DIFFERENCE].startswith("+0.200 (")
+    first, second = loaded(analysis)["primary"]
+    assert (first["other"], first["reference"]) == ("abl3 (2 seeds)", "bsrnn_bi (2 seeds)")
+    assert first["comparisons"]["pesq_wb"]["over_seeds"]["seeds"] == [2, 2]
+    assert second["comparisons"]["pesq_wb"]["over_seeds"] is None
+    assert "Primary comparisons" not in markdown(analysed(*systems[:3]))
 
 
 def test_what_was_measured_stands_beside_what_was_hoped_for():
@@ -213,7 +278,7 @@ def test_the_baseline_can_be_chosen():
     systems = [numbered("noisy", 0), numbered("one", 0.5), numbered("two", 0.2, seed=1)]
     found = table(analysed(*systems, baseline="one"), "Against one")
     assert [line["system"] for line in found] == ["noisy", "two"]
-    assert found[1]["difference (95 %)"].startswith("-0.")
+    assert found[1][DIFFERENCE].startswith("-0.")
 
 
 def test_seeds_are_shown_apart_from_files():
@@ -228,7 +293,27 @@ def test_seeds_are_shown_apart_from_files():
     assert float(line["deviation over seeds"]) == pytest.approx(
         abs(means[1] - means[0]) / 2**0.5, abs=1e-4
     )
+    assert line["lowest – highest"] == f"{min(means):.3f} – {max(means):.3f}"
     assert not [t for t in tables(analysed(NOISY, PARTLY)) if t.name.startswith("Seeds")]
+
+
+def test_the_spread_over_seeds_stands_with_every_mean():
+    analysis = analysed(numbered("noisy", 0), *trained("abl3", 0.1, 0.2, 0.3))
+    noisy, abl3 = scores(analysis, MAIN).rows
+    assert {(cell.deviation, cell.span) for cell in noisy} == {("", "")}
+    mean = analysis.means["abl3 (3 seeds)"]["pesq_wb"]
+    assert mean
+    span = f"{mean.mean - 0.1:.3f} – {mean.mean + 0.1:.3f}"
+    assert (abl3[1].deviation, abl3[1].span) == ("0.100", span)
+    lines = markdown(analysis).splitlines()
+    assert cells(lines[3])[1] == f"**{mean.mean:.3f}** ± 0.100".replace("**", "")
+    place = lines.index("**Lowest and highest mean of the seeds**")
+    assert cells(lines[place + 4])[:2] == ["abl3 (3 seeds)", span]
+    assert f"{mean.mean:.3f} $\\pm$ 0.100" in latex(analysis)
+    assert f"{{\\scriptsize {{[}}{span.replace('–', '--')}]}}" in latex(analysis)
+    found = loaded(analysis)["models"]["abl3 (3 seeds)"]["spreads"]["pesq_wb"]
+    expected = {"runs": 3, "over_runs": 0.1, "lowest": mean.mean - 0.1, "highest": mean.mean + 0.1}
+    assert {key: found[key] for key in expected} == pytest.approx(expected)
 
 
 def test_expectations_are_no_results():

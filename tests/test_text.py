@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from systems import numbered, system
+from systems import numbered, system, trained
 from test_tables import NOISY, NOTHING, PARTLY, analysed, loaded
 
 from evaluation.notes import notes
@@ -14,11 +14,14 @@ from evaluation.text import latex, markdown
 
 
 def test_best_and_marks_are_written(tmp_path: Path):
-    analysis = analysed(numbered("noisy", 0), numbered("one", 0.5), numbered("two", 0.4, seed=1))
-    line = markdown(analysis).splitlines()[3]
-    assert re.match(r"\| one \| \*\*2\.\d+\*\* ▲ \|", line)
+    systems = [*trained("bsrnn", 0.0, 0.01, 0.02), *trained("abl3", 0.5, 0.51, 0.52)]
+    analysis = analysed(numbered("noisy", 0), *systems)
+    line = markdown(analysis).splitlines()[4]
+    assert re.match(r"\| abl3 \(3 seeds\) \| \*\*2\.\d+\*\* ± 0\.010 ▲ \|", line)
     text = latex(analysis)
-    assert re.search(r"one & \\textbf\{2\.\d+\}\$\^\{\\uparrow\}\$", text)
+    assert re.search(
+        r"abl3 \(3 seeds\) & \\textbf\{2\.\d+\} \$\\pm\$ 0\.010\$\^\{\\uparrow\}\$", text
+    )
     page = report(analysis, {}, tmp_path, 0)
     assert (
         len(re.findall(r'<td data-sort="[^"]+" class="best"><span class="mark better"', page)) == 13
@@ -93,7 +96,6 @@ def test_latex_is_what_booktabs_wants():
     assert {len(re.findall(r"(?<!\\)&", row)) + 1 for row in rows} == {len(columns[1])}
     assert r"50 \% \& \$x\_1\$ \#\{\}\textasciitilde{}\textasciicircum{}\textbackslash{} &" in text
     assert "2.012 & 6.25" in rows[2]
-    assert "$^{\\uparrow}$" in rows[2]
     assert rows[1].endswith("-- & -- \\\\")
     below = text[text.index(r"\end{table}") :].splitlines()[1:]
     assert below
@@ -120,4 +122,4 @@ def test_notes_say_how_long_where_and_from_what_a_network_was_trained():
             f"; {spent} on CPU, threads: 1 in 2 sessions, torch 2.13.0, commit a1b2."
         )
     # The first two are two seeds of one model.
-    assert "Of killed there is one run each: p is conditional on these weights." in lines
+    assert "Of killed there is only one seed: differences may be chance of the training." in lines
