@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from data.errors import DataError
 from data.files import replacing
-from data.levels import active_level
+from data.levels import FRAME, active_frames, active_level
 
 SAMPLE_RATE = 16_000
 # Format and encoding of what is written under each extension.
@@ -64,6 +64,7 @@ class Info:
         rate, channels: as stored.
         level: of the 16-kHz mono signal in dB of full scale (root mean square).
         active_level: that of its active parts (`data.levels.active_level`).
+        activity: which of its frames hold sound, 8 to a byte, in hexadecimal; see `active`.
     """
 
     frames: int
@@ -71,6 +72,13 @@ class Info:
     channels: int
     level: float
     active_level: float
+    activity: str
+
+    @property
+    def active(self) -> NDArray[np.bool_]:
+        """Return which frames hold sound, (ceil(frames / FRAME),) (`data.levels.active_frames`)."""
+        packed = np.frombuffer(bytes.fromhex(self.activity), np.uint8)
+        return np.unpackbits(packed, count=-(-self.frames // FRAME)).astype(bool)
 
 
 def find_audio(folder: Path) -> dict[str, Path]:
@@ -130,8 +138,9 @@ def examine(path: Path) -> tuple[Info, Signal]:
         raise AudioError(f"silent: below {SILENCE:.0f} dB of full scale")
     if not power < 10 ** (LOUDEST / 10):
         raise AudioError(f"no audio: above {LOUDEST:.0f} dB of full scale")
-    info = Info(len(mono), rate, channels, 10 * math.log10(power), active_level(mono))
-    return info, mono
+    activity = np.packbits(active_frames(mono)).tobytes().hex()
+    level = 10 * math.log10(power)
+    return Info(len(mono), rate, channels, level, active_level(mono), activity), mono
 
 
 def read(path: Path, start: int = 0, frames: int | None = None) -> Signal:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -148,13 +147,8 @@ class Drawn:
             room = Room(length, width, height, self._decay, rng.uniform(*_DISTANCE))
             speech = reverberate(rng, speech, room, SAMPLE_RATE)
         if self._babble_snr is not None:
-            rng = self._babble_rng
-            talks = (talk(rng).astype(np.float64) for _ in range(self._talkers))
-            heard = [x for x in talks if _power(x) > _SILENT]
-            # Of talkers who are silent for most of the time, the piece may hold nothing.
-            with suppress(ValueError):
-                others = babble(rng, frames, SAMPLE_RATE, heard)
-                rest = rest + others * _gain_to(speech, others, self._babble_snr, math.inf)
+            others = babble_of(self._babble_rng, frames, self._talkers, talk)
+            rest = rest + others * _gain_to(speech, others, self._babble_snr, math.inf)
         if self._remix_snr is not None:
             rest = rest * _gain_to(speech, rest, self._remix_snr, _MOST_GAIN_DB)
         if self._band is not None:
@@ -164,6 +158,19 @@ class Drawn:
             (gain * speech).astype(np.float32),
             (gain * (speech + rest)).astype(np.float32),
         )
+
+
+def babble_of(rng: np.random.Generator, frames: int, talkers: int, talk: Talk) -> Signal:
+    """Return the babble of so many talkers, (frames,), of unit RMS; zeros if none is heard.
+
+    talk: gives something that another speaker says, (s,).
+    """
+    talks = (talk(rng).astype(np.float64) for _ in range(talkers))
+    heard = [x for x in talks if _power(x) > _SILENT]
+    try:
+        return babble(rng, frames, SAMPLE_RATE, heard)
+    except ValueError:  # the piece may hold nothing of talkers who are silent for most of the time
+        return np.zeros(frames)
 
 
 def _gain_to(clean: Signal, noise: Signal, snr_db: float, most_db: float) -> float:

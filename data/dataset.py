@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
+from bisect import bisect
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +20,21 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from data.audio import SAMPLE_RATE, Signal
-from data.augment import Augment, Drawn
+from data.audio import SAMPLE_RATE, SILENCE, Signal
+from data.augment import Augment, Drawn, babble_of
 from data.corpus import Pair, Recording
+from data.levels import FRAME, active_rms
 from data.samples import Samples
-from data.sound import drawn_between
+from data.sound import drawn_between, shaped_like
 
 Key = tuple[int, int]  # epoch, index
 # What a generator is for; 2 is `data.loading`'s, for the order.
 _TRAINING, _VALIDATION, _AUGMENTATION = 0, 1, 3
 _TALK = 3 * SAMPLE_RATE  # at most, of each talker in babble
-_TRIES = 8  # at finding somebody else who speaks
+_TALKERS = (3, 7)  # in the babble that speech is mixed with, fewest and most
+_LONG_TERM = 10 * SAMPLE_RATE  # at most, of the speech that speech-shaped noise is shaped after
+_COUNTED = 30 * SAMPLE_RATE // FRAME  # active frames of one noise, at most, in validation
+_GOLDEN = (5**0.5 - 1) / 2
 
 
 class SpeechDataset(Dataset, ABC):
@@ -89,16 +95,26 @@ class SpeechDataset(Dataset, ABC):
         """The same for files of the same names and lengths in the same order, wherever they lie."""
         return hashlib.sha256(repr(list(self.files())).encode()).hexdigest()[:16]
 
-    def _talk(self, index: int, rng: np.random.Generator) -> Signal:
-        """Something that another speaker says, (s,); nothing where none was found."""
-        items = self.speech()
-        for other in rng.integers(len(items), size=_TRIES):
-            item = items[other]
-            if item.speaker != items[index].speaker:
-                path, length = _clean_file(item)
-                start = int(rng.integers(max(0, length - _TALK) + 1))
-                return self.samples.read(path, start, _TALK)
-        return np.zeros(0, np.float32)
+    @cached_property
+    def _by_speaker(self) -> dict[str, list[Pair | Recording]]:
+        grouped = defaultdict(list)
+        for item in self.speech():
+            grouped[item.speaker].append(item)
+        return dict(grouped)
+
+    def _talk(self, index: int, rng: np.random.Generator, frames: int = _TALK) -> Signal:
+        """Return up to `frames` samples of another speaker, (s,); none if there is no other.
+
+        Speakers are drawn first, then one of their recordings.
+        """
+        others = list(self._by_speaker)
+        others.remove(self.speech()[index].speaker)
+        if not others:
+            return np.zeros(0, np.float32)
+        items = self._by_speaker[others[rng.integers(len(others))]]
+        path, length = _clean_file(items[rng.integers(len(items))])
+        start = int(rng.integers(max(0, length - frames) + 1))
+        return self.samples.read(path, start, frames)
 
 
 def _clean_file(item: Pair | Recording) -> tuple[Path, int]:
@@ -159,15 +175,24 @@ class PairDataset(SpeechDataset):
 class MixDataset(SpeechDataset):
     """Clean recordings with a random noise, at a random signal-to-noise ratio.
 
-    The index counts the clean recordings. The SNR is that of the clean file's active parts to the
-    whole noise file, as VoiceBank-DEMAND's is (Valentini-Botinhao et al., SSW 2016): in a short
-    piece the local ratio varies around it.
+    The index counts the clean recordings. The SNR is that of the clean file's active speech level
+    (ITU-T P.56), as in VoiceBank-DEMAND (Valentini-Botinhao et al., SSW 2016), to the level of the
+    active frames (`data.levels.active_frames`) of the piece of noise that is mixed in. So it holds
+    in every example; only what is below -100 dB of full scale is not made louder to reach it.
+
+    A noise file is drawn in proportion to its seconds of sound, and a piece among those with sound
+    in at least a quarter of their frames, or half as many as the file's fullest piece has. A file
+    shorter than the piece is repeated. Babble and speech-shaped noise are made of other speakers
+    of this data set; a file takes their place where there are none.
 
     Args:
         clean, noise: from `data.corpus.load_recordings`.
         snr_db: lowest and highest SNR, uniform between them.
-        levels: for validation, the SNRs to take in turn instead; all epochs are then the same.
+        levels: for validation, the SNRs to take in turn instead; all epochs are then the same, and
+            the noises are taken in turn, in proportion to their seconds of sound, 30 at most.
             The others as in `SpeechDataset`.
+        babble: the probability of babble of 3 to 7 talkers.
+        speech_shaped: that of steady noise with the long-term spectrum of one.
     """
 
     def __init__(
@@ -181,10 +206,14 @@ class MixDataset(SpeechDataset):
         levels: Sequence[float] = (),
         samples: Samples | None = None,
         augment: Augment | None = None,
+        babble: float = 0.0,
+        speech_shaped: float = 0.0,
     ) -> None:
         super().__init__(seed, frames, limit, samples, augment)
         self.clean, self.noise, self.levels = list(clean), list(noise), tuple(levels)
-        self.snr_db = snr_db
+        self.snr_db, self.babble, self.speech_shaped = snr_db, babble, speech_shaped
+        counts = [int(r.info.active.sum()) for r in self.noise]
+        self._ends = np.cumsum(np.minimum(counts, _COUNTED) if levels else counts)
 
     def __len__(self) -> int:
         return len(self.clean)
@@ -200,23 +229,44 @@ class MixDataset(SpeechDataset):
         stream = (_VALIDATION, 0) if self.levels else (_TRAINING, epoch)
         rng = np.random.default_rng([self.seed, *stream, index])
         speech = self.clean[index]
-        noise = self.noise[rng.integers(len(self.noise))]
         if self.levels:
-            snr = self.levels[index % len(self.levels)]
+            # Multiples of the golden ratio, modulo 1, are spread evenly, however many there are.
+            snr, choice = self.levels[index % len(self.levels)], (index + 1) * _GOLDEN % 1
         else:
-            snr = drawn_between(rng, *self.snr_db)
+            snr, choice = drawn_between(rng, *self.snr_db), rng.random()
         length = speech.info.frames
         start = int(rng.integers(max(0, length - frames) + 1)) if frames else 0
         frames = frames or min(length, self.limit or length)
         clean = self.samples.piece(speech.path, length, start, frames)
-        gain = 10 ** ((speech.info.active_level - noise.info.level - snr) / 20)
-        return clean, clean + np.float32(gain) * self._noise_piece(noise, frames, rng)
+        noise = self._noise(index, frames, choice, rng)
+        level = max(active_rms(noise), 10 ** (SILENCE / 20))
+        gain = 10 ** ((speech.info.active_level - snr) / 20) / level
+        return clean, clean + np.float32(gain) * noise
 
-    def _noise_piece(self, noise: Recording, frames: int, rng: np.random.Generator) -> Signal:
-        """`frames` samples from a random place of a noise, which is repeated if it is shorter."""
-        length = noise.info.frames
-        if length >= frames:
-            start = int(rng.integers(length - frames + 1))
-            return self.samples.piece(noise.path, length, start, frames)
-        whole = self.samples.read(noise.path)
+    def _noise(self, index: int, frames: int, choice: float, rng: np.random.Generator) -> Signal:
+        """Return noise (frames,) of the kind and file that `choice`, in [0, 1), stands for."""
+        made, noise = self.babble + self.speech_shaped, np.zeros(0)
+        if choice < self.babble:
+            talkers = int(rng.integers(_TALKERS[0], _TALKERS[1] + 1))
+            noise = babble_of(rng, frames, talkers, partial(self._talk, index, frames=frames))
+        elif choice < made and len(voice := self._talk(index, rng, _LONG_TERM)):
+            noise = shaped_like(rng, frames, voice.astype(np.float64))
+        if noise.any():
+            return noise.astype(np.float32)
+        choice = choice / made if choice < made else (choice - made) / (1 - made)
+        # The end of the last one is left out, as a product may be rounded up to it.
+        file = self.noise[bisect(self._ends[:-1], choice * self._ends[-1])]
+        if file.info.frames >= frames:
+            start = _start_of_sound(file, frames, rng)
+            return self.samples.piece(file.path, file.info.frames, start, frames)
+        whole = self.samples.read(file.path)
         return np.resize(np.roll(whole, -int(rng.integers(len(whole)))), frames)
+
+
+def _start_of_sound(noise: Recording, frames: int, rng: np.random.Generator) -> int:
+    """Return where a piece begins that holds sound, as `MixDataset` says."""
+    width = -(-frames // FRAME)
+    before = np.cumsum(np.append(0, noise.info.active))
+    held = before[width:] - before[:-width]
+    places = np.flatnonzero(held >= min(width / 4, held.max() / 2))
+    return min(FRAME * int(rng.choice(places)), noise.info.frames - frames)

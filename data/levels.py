@@ -1,4 +1,4 @@
-"""How loud speech is while it is spoken."""
+"""How loud a signal is where it holds sound: speech by ITU-T P.56, noise by frames."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter1d
 from scipy.signal import lfilter
+
+FRAME = 160  # samples: 10 ms at 16 kHz
+_RANGE = 1e-4  # 40 dB: frames further below the loudest one hold no sound
 
 
 def active_level(signal: NDArray, rate: int = 16_000) -> float:
@@ -40,3 +43,25 @@ def active_level(signal: NDArray, rate: int = 16_000) -> float:
     levels = 10 * np.log10(len(envelope) / np.maximum(active, 1))
     crossing = int(np.argmax(levels - thresholds <= 15.9))
     return float(10 * np.log10(power) + levels[crossing])
+
+
+def active_frames(signal: NDArray) -> NDArray[np.bool_]:
+    """Return which frames of `FRAME` samples hold sound, (ceil(s / FRAME),).
+
+    These are the frames within 40 dB of the loudest one. The last frame may be a shorter one.
+    """
+    powers = _frame_powers(signal)
+    return powers > _RANGE * powers.max()
+
+
+def active_rms(signal: NDArray) -> float:
+    """Return the root mean square over the frames that hold sound (`active_frames`); 0 if none."""
+    powers = _frame_powers(signal)
+    active = powers > _RANGE * powers.max()
+    return float(np.sqrt(powers[active].mean())) if active.any() else 0.0
+
+
+def _frame_powers(signal: NDArray) -> NDArray[np.float64]:
+    starts = np.arange(0, len(signal), FRAME)
+    energies = np.add.reduceat(np.square(signal, dtype=np.float64), starts)
+    return energies / np.diff(starts, append=len(signal))

@@ -64,6 +64,17 @@ def shaped(
     return unit_rms(irfft(shaped, length)[:samples])
 
 
+def shaped_like(rng: np.random.Generator, samples: int, signal: Signal) -> Signal:
+    """Return steady noise with the long-term spectrum and level of `signal` (s,), (samples,).
+
+    The phases of the signal's discrete Fourier transform are replaced by random ones. The noise is
+    periodic with the length of the signal, without a seam.
+    """
+    spectrum = rfft(signal)
+    spectrum *= np.exp(2j * np.pi * rng.uniform(size=len(spectrum)))
+    return np.resize(irfft(spectrum, len(signal)), samples)
+
+
 def harmonics(
     rng: np.random.Generator, cycles: Signal, strength: Signal, damping: Signal | float = 0.0
 ) -> Signal:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import hashlib
 import logging
+import math
 import os
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePath
 
@@ -19,6 +21,7 @@ log = logging.getLogger("data")
 _VCTK = re.compile(
     r"(?<![a-z0-9])p(?:22[5-9]|2[3-9]\d|3[0-6]\d|37[0-6])(?![a-z0-9])", re.IGNORECASE
 )
+_MANY = 4  # times the mean number of files
 
 
 def speakers_of(
@@ -27,7 +30,8 @@ def speakers_of(
     """The speaker of each of the `files` below `folder`.
 
     It is what `speakers.csv` in the folder says (columns file, speaker), else what `otherwise`
-    makes of the file's path below it, by default `speaker_by_name`.
+    makes of the file's path below it, by default `speaker_by_name`. Where that makes a speaker of
+    every file, and all lie in several folders, some of them together, it is the file's folder.
 
     Raises:
         DataError: `speakers.csv` cannot be used.
@@ -43,7 +47,18 @@ def speakers_of(
             unnamed[0],
         )
     by_name = otherwise or speaker_by_name
-    return {path: table.get(name) or by_name(name) for path, name in names.items()}
+    speakers = {path: table.get(name) or by_name(name) for path, name in names.items()}
+    by_folder = {path: PurePath(name).parent.as_posix() for path, name in names.items()}
+    each_its_own = not table and len(set(speakers.values())) == len(speakers)
+    folders = set(by_folder.values())
+    if each_its_own and "." not in folders and 1 < len(folders) < len(speakers):
+        log.warning(
+            "%s: the file names do not tell who speaks; each folder counts as one speaker. If "
+            "this is wrong, name the speakers in speakers.csv there (columns file, speaker)",
+            folder,
+        )
+        return by_folder
+    return speakers
 
 
 def speaker_by_name(file: str) -> str:
@@ -76,22 +91,46 @@ def is_test_speaker(speaker: str) -> bool:
     return not TEST_FILES.keys().isdisjoint(re.split("[^a-z0-9]+", speaker.lower()))
 
 
-def hold_out(names: Iterable[str], wanted: Sequence[str], share: float, seed: int) -> set[str]:
-    """Which of `names` (speakers, or noise files) are kept for validation.
+def hold_out(
+    names: Iterable[str],
+    wanted: Sequence[str],
+    share: float,
+    seed: int,
+    least: int = 1,
+    items: int = 0,
+) -> set[str]:
+    """Return which of `names` (speakers, or noise files) are kept for validation.
 
     The `wanted` ones if they are all there, and others too; else `share` of them, at least one and
     never all: those that come first by a hash, so that one name more or less changes the fate of
     at most one other. Of a single name, none.
+
+    Args:
+        names: of a speaker, as often as there are files of theirs.
+        least: hold out as many, if that is not more than half.
+        items: hold out more, up to a fifth, until they have so many files; of each name those
+            beyond 1 / `least` of `items` do not count. Names with more than four times the mean
+            number of files come last.
     """
-    distinct = set(names)
-    if wanted and distinct > set(wanted):
-        return set(wanted)
+    counts = Counter(names)
+    preferred = set(wanted) if set(wanted) < counts.keys() else set()
 
-    def draw(name: str) -> bytes:
-        return hashlib.sha256(f"{seed}/{name}".encode("utf-8", "surrogateescape")).digest()
+    # What is held out beyond `items` is of no use: leave those with many files to training.
+    many = _MANY * counts.total() / len(counts) if items else math.inf
 
-    count = max(1, round(share * len(distinct)))
-    return set(sorted(distinct, key=draw)[: min(count, len(distinct) - 1)])
+    def draw(name: str) -> tuple[bool, bool, bytes]:
+        digest = hashlib.sha256(f"{seed}/{name}".encode("utf-8", "surrogateescape")).digest()
+        return name not in preferred, counts[name] > many, digest
+
+    order = sorted(counts, key=draw)
+    count = len(preferred) or max(1, round(share * len(order)))
+    if least <= len(order) // 2:
+        count = max(count, least)
+    while count < len(order) // 5 and items > sum(
+        min(counts[name], items // least) for name in order[:count]
+    ):
+        count += 1
+    return set(order[: min(count, len(order) - 1)])
 
 
 def _read_table(path: Path) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The active level, against its definition."""
+"""The active levels, against their definitions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from recordings import sound
 
-from data.levels import active_level
+from data.levels import FRAME, active_frames, active_level, active_rms
 
 RATE = 16000
 
@@ -58,3 +58,14 @@ def test_silence_has_no_level():
 def test_active_level_takes_integers():
     x = np.full(4000, -32768, np.int16)
     assert active_level(x) == pytest.approx(active_level(x.astype(float)))
+
+
+def test_active_frames_are_those_within_40_db_of_the_loudest():
+    levels = np.array([0, 1, 0.0101, 0.0099, 0.5])
+    x = np.repeat(levels, FRAME)[:-100]  # the last frame is a shorter one
+    x[::2] *= -1
+    assert active_frames(x).tolist() == [False, True, True, False, True]
+    assert active_rms(x) == pytest.approx(np.sqrt((1 + 0.0101**2 + 0.25) / 3))
+    assert active_rms(1e-20 * x) == pytest.approx(1e-20 * active_rms(x))
+    assert active_rms(np.zeros(7)) == 0
+    assert not active_frames(np.zeros(7)).any()

@@ -30,14 +30,14 @@ CROP = 4000
 
 def recordings(folder: Path, count: int) -> list[Recording]:
     paths = [put(folder / f"{i}.wav", 0.5, seed=i) for i in range(count)]
-    return [Recording(path.stem, path, "p1", inspect(path)) for path in paths]
+    return [Recording(path.stem, path, path.stem, inspect(path)) for path in paths]
 
 
 @pytest.fixture(params=["pairs", "mix"])
 def dataset(request: pytest.FixtureRequest, tmp_path: Path) -> SpeechDataset:
     clean, noise = recordings(tmp_path / "clean", 7), recordings(tmp_path / "noise", 3)
     if request.param == "mix":
-        return MixDataset(clean, noise, 3, (-5, 20), CROP)
+        return MixDataset(clean, noise, 3, (-5, 20), CROP, babble=0.3, speech_shaped=0.3)
     pairs = [Pair(r.name, r.path, r.path, "p1", r.info.frames) for r in clean]
     return PairDataset(pairs, 3, CROP)
 

@@ -188,6 +188,15 @@ def test_the_embedded_corpus(tiny_corpus: Path, monkeypatch: pytest.MonkeyPatch,
     assert not [path for path in opened if path.startswith(str(tiny_corpus / "test"))]
 
 
+def test_validation_takes_turns_over_speakers(tmp_path: Path):
+    names = [f"p225_{n}.wav" for n in range(4)]
+    names += [f"p226_{n:02d}.wav" for n in range(12)] + [f"p287_{n}.wav" for n in range(3)]
+    put_pairs(tmp_path / "train", names, 0.3)
+    valid = pairs(tmp_path, validation_files=7)[1]
+    expected = ["p226_00", "p226_03", "p226_06", "p226_09", "p287_0", "p287_1", "p287_2"]
+    assert [pair.name for pair in valid.pairs] == expected
+
+
 def test_validation_is_limited_and_spread(tmp_path: Path):
     put_pairs(tmp_path / "train", [f"p225_{n}.wav" for n in range(3)], 0.3)
     names = [f"p226_{n}.wav" for n in range(10)] + [f"p287_{n}.wav" for n in range(10)]
@@ -248,3 +257,42 @@ def test_a_table_of_speakers_decides(material: Path):
     train, valid = mixtures(material)
     assert {recording.speaker for recording in train.clean} in ({"1"}, {"2"})
     assert len(valid) == len(VOICES) // 2
+
+
+@pytest.mark.parametrize(("speakers", "held_out"), [(8, 1), (16, 8), (50, 10)])
+def test_mix_holds_out_eight_speakers_of_sixteen(tmp_path: Path, speakers: int, held_out: int):
+    """Or a fifth, where the eight have too few files."""
+    for number in range(speakers):
+        put(tmp_path / "speech" / f"s{number}_1.wav", seed=number)
+    for number in range(2):
+        put(tmp_path / "noise" / f"{number}.wav", seed=number)
+    assert len(mixtures(tmp_path)[1]) == held_out
+    assert len(mixtures(tmp_path, validation_speakers=("s3",))[1]) == 1
+
+
+def test_mix_holds_out_noise_of_each_folder(tmp_path: Path):
+    put_material(tmp_path)
+    names = [*(f"many/{n}" for n in range(20)), "few/1", "few/2", "few/3", "alone/1"]
+    for seed, name in enumerate(names):
+        put(tmp_path / "noise" / f"{name}.wav", 0.3, seed)
+    train, valid = mixtures(tmp_path)
+    folders = [[Path(r.name).parent.name for r in side.noise] for side in (train, valid)]
+    counts = [{name: side.count(name) for name in ("many", "few", "alone")} for side in folders]
+    assert counts == [{"many": 18, "few": 2, "alone": 1}, {"many": 2, "few": 1, "alone": 0}]
+
+
+def test_a_file_that_counts_as_a_speaker_by_its_name_is_warned_of(
+    material: Path, caplog: pytest.LogCaptureFixture
+):
+    speech = material / "speech"
+    for path in speech.iterdir():
+        path.unlink()
+    for number in range(6):
+        put(speech / f"000{number}.wav", seed=number)
+    mixtures(material)
+    assert "that person may be both trained and validated on" in caplog.text
+    caplog.clear()
+    rows = [f"000{number}.wav,{number}" for number in range(6)]
+    (speech / "speakers.csv").write_text("\n".join(["file,speaker", *rows]))
+    mixtures(material)
+    assert not [r for r in caplog.records if r.levelno > logging.INFO]

@@ -84,6 +84,18 @@ def test_no_word_of_a_table_that_is_complete_or_absent(
     assert not [record for record in caplog.records if record.levelno > logging.INFO]
 
 
+def test_speakers_are_folders_where_every_file_would_be_a_speaker(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    files = _files(tmp_path, "ann/hello.wav", "ann/again.wav", "b/bob/yes.wav")
+    assert list(speakers_of(tmp_path, files).values()) == ["ann", "ann", "b/bob"]
+    assert "each folder counts as one speaker" in caplog.text
+    named = _files(tmp_path, "ann/x_1.wav", "ann/x_2.wav", "bob/y.wav")
+    assert list(speakers_of(tmp_path, named).values()) == ["ann:x", "ann:x", "bob:y"]
+    assert list(speakers_of(tmp_path, files[:1] + files[2:]).values()) == ["ann:hello", "b/bob:yes"]
+    assert len(caplog.records) == 1
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -186,3 +198,16 @@ def test_the_draw_stays_what_it_was():
     """If it changes, runs on data without a split of their own select on other speakers."""
     names = [f"p{number}" for number in range(225, 253)]
     assert sorted(hold_out(names, (), 0.1, 0)) == ["p237", "p243", "p248"]
+
+
+def test_hold_out_goes_on_until_there_are_enough_files():
+    """A name counts for an eighth at most; those with very many files are left to training."""
+    names = [f"p{n}" for n in range(60) for _ in range(1 + n % 3)] + ["huge"] * 100
+    held_out = hold_out(names, (), 0.05, 0, least=8, items=16)
+    assert 8 <= len(held_out) <= 12
+    assert sum(min(names.count(name), 2) for name in held_out) in (16, 17)
+    assert "huge" not in held_out
+    assert held_out >= hold_out([n for n in names if n != "huge"], (), 0.05, 0)
+    assert len(hold_out(names, (), 0.05, 0, least=8, items=99)) == 12
+    assert hold_out(names, ["p1", "p2"], 0.05, 0) == {"p1", "p2"}
+    assert hold_out(names, ["p1", "p2"], 0.05, 0, least=8) > {"p1", "p2"}

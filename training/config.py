@@ -117,9 +117,11 @@ class Data:
     batch_size: int = 6  # of a step, whatever the number of processes
     crop_seconds: float = 2.0
     snr_db: tuple[float, float] = (-2.5, 17.5)  # for "mix": lowest and highest
+    babble: float = 0.2  # for "mix": the share of examples in babble, in place of a noise file
+    speech_shaped: float = 0.1  # and in steady noise with the spectrum of another speaker
     validation_speakers: tuple[str, ...] = HELD_OUT  # where the corpus has them
     validation_share: float = 0.05  # of the speakers and noise files, where it has not
-    validation_files: int = 48  # at most
+    validation_files: int = 96  # at most
     validation_seconds: float = 8.0  # of each file, at most
 
     def __post_init__(self) -> None:
@@ -129,6 +131,13 @@ class Data:
             require(0.25 <= seconds <= 600, f"data.{name} is {seconds}, expected 0.25 to 600")
         require(self.validation_files >= 1, "data.validation_files must be at least 1")
         require(0 < self.validation_share < 1, "data.validation_share must be in (0, 1)")
+        for name in ("babble", "speech_shaped"):
+            share = getattr(self, name)
+            require(0 <= share <= 1, f"data.{name} is {share}, expected a probability, 0 to 1")
+        require(
+            self.babble + self.speech_shaped <= 1,
+            "data.babble and data.speech_shaped must be at most 1 together",
+        )
         require(
             len(self.snr_db) == 2 and -100 <= self.snr_db[0] <= self.snr_db[1] <= 100,
             "data.snr_db must be a lowest and a highest value in dB, as in (-2.5, 17.5)",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -30,6 +31,8 @@ Item = TypeVar("Item", Pair, Recording)
 _SPLIT = 0
 # The SNRs of VoiceBank-DEMAND's test set, for validation on mixtures.
 _TEST_LEVELS = (2.5, 7.5, 12.5, 17.5)
+# How many speakers are held out of a corpus to mix, where it has twice as many.
+_FEWEST_SPEAKERS = 8
 
 MISSING = """no data set at {root}. There are three ways to name one:
   --synthetic             the embedded corpus, made on the spot (for a first try)
@@ -78,7 +81,7 @@ def _pairs(config: Config, skip_bad: bool) -> tuple[SpeechDataset, SpeechDataset
                 root,
             )
     else:
-        held_out = _held_out_speakers([pair.speaker for pair in train], data, root)
+        held_out = _held_out_speakers(train, [pair.clean for pair in train], data, root)
         valid = [pair for pair in train if pair.speaker in held_out]
         train = [pair for pair in train if pair.speaker not in held_out]
     both = _files_of(train) & _files_of(valid)
@@ -87,7 +90,7 @@ def _pairs(config: Config, skip_bad: bool) -> tuple[SpeechDataset, SpeechDataset
             f"{root}: files to train on are also to validate with: {_some(both)}. Give them one "
             "speaker, or take them out of one of the two."
         )
-    valid = _spread(valid, data.validation_files)
+    valid = _in_turn(valid, data.validation_files)
     _log_split(train, valid)
     source = _samples_of(config, root)
     return (
@@ -115,10 +118,14 @@ def _mixtures(config: Config, skip_bad: bool) -> tuple[SpeechDataset, SpeechData
             f"{data.noise}: one usable noise file only; validation needs another that training "
             "never hears. Add one, or cut this one in two."
         )
-    held_out = _held_out_speakers([r.speaker for r in clean], data, Path(data.clean))
-    kept_noise = hold_out([r.name for r in noise], (), 2 * data.validation_share, _SPLIT)
+    chosen = data.validation_speakers not in (HELD_OUT, ())
+    least, utterances = (1, 0) if chosen else (_FEWEST_SPEAKERS, data.validation_files)
+    held_out = _held_out_speakers(
+        clean, [r.path for r in clean], data, Path(data.clean), least, utterances
+    )
+    kept_noise = _held_out_noise([r.name for r in noise], 2 * data.validation_share)
     train = [r for r in clean if r.speaker not in held_out]
-    valid = _spread([r for r in clean if r.speaker in held_out], data.validation_files)
+    valid = _in_turn([r for r in clean if r.speaker in held_out], data.validation_files)
     _log_split(train, valid)
     log.info(
         "noise: %d files for training; held out: %s",
@@ -135,6 +142,8 @@ def _mixtures(config: Config, skip_bad: bool) -> tuple[SpeechDataset, SpeechData
             _frames(data.crop_seconds),
             samples=source,
             augment=config.augment,
+            babble=data.babble,
+            speech_shaped=data.speech_shaped,
         ),
         MixDataset(
             valid,
@@ -145,6 +154,8 @@ def _mixtures(config: Config, skip_bad: bool) -> tuple[SpeechDataset, SpeechData
             _frames(data.validation_seconds),
             _TEST_LEVELS,
             source,
+            babble=data.babble,
+            speech_shaped=data.speech_shaped,
         ),
     )
 
@@ -157,30 +168,66 @@ def _samples_of(config: Config, *roots: Path) -> Samples:
     return Samples(packs)
 
 
-def _held_out_speakers(speakers: list[str], data: Data, where: Path) -> set[str]:
+def _held_out_speakers(
+    items: Sequence[Pair | Recording],
+    files: Sequence[Path],
+    data: Data,
+    where: Path,
+    least: int = 1,
+    utterances: int = 0,
+) -> set[str]:
+    """Return who is kept from training (`hold_out`). files: the clean one of each item."""
+    speakers = [item.speaker for item in items]
     if len(set(speakers)) < 2:
         raise DataError(
             f"{where}: all files are of one speaker ({speakers[0]}); validation needs another. A "
             "file speakers.csv in the clean folder (columns file, speaker) can name them."
         )
-    held_out = hold_out(speakers, data.validation_speakers, data.validation_share, _SPLIT)
-    if data.validation_speakers and held_out != set(data.validation_speakers):
-        wanted = ", ".join(data.validation_speakers)
+    table = any((folder / "speakers.csv").is_file() for folder in files[0].parents)
+    if len(set(speakers)) == len(speakers) and not table:
+        log.warning(
+            "%s: each file counts as a speaker of its own, by its name. If one person speaks in "
+            "several, that person may be both trained and validated on: name the speakers in "
+            "speakers.csv in the clean folder (columns file, speaker)",
+            where,
+        )
+    wanted = data.validation_speakers
+    held_out = hold_out(speakers, wanted, data.validation_share, _SPLIT, least, utterances)
+    if not held_out.issuperset(wanted):
         log.info(
-            "%s: data.validation_speakers (%s) are not all there: drawn instead", where, wanted
+            "%s: data.validation_speakers (%s) are not all there: drawn instead",
+            where,
+            ", ".join(wanted),
         )
     return held_out
+
+
+def _held_out_noise(names: Sequence[str], share: float) -> set[str]:
+    """Return which noise files are kept from training: a share of each folder of several."""
+    folders = defaultdict(list)
+    for name in names:
+        folders[os.path.dirname(name)].append(name)
+    kept = [hold_out(files, (), share, _SPLIT) for files in folders.values()]
+    return set().union(*kept) or hold_out(names, (), share, _SPLIT)
 
 
 def _frames(seconds: float) -> int:
     return round(seconds * SAMPLE_RATE)
 
 
-def _spread(items: list[Item], count: int) -> list[Item]:
-    """At most `count` items, spread evenly over the list."""
-    if len(items) <= count:
-        return items
-    return [items[i * len(items) // count] for i in range(count)]
+def _in_turn(items: Sequence[Item], count: int) -> list[Item]:
+    """Return at most `count` items in their order, as equally many of each speaker as they have.
+
+    Those of a speaker are spread evenly over all of theirs.
+    """
+    by_speaker: defaultdict[str, list[int]] = defaultdict(list)
+    for number, item in enumerate(items):
+        by_speaker[item.speaker].append(number)
+    chosen: list[int] = []
+    for place, own in enumerate(sorted(by_speaker.values(), key=len)):
+        share = min(len(own), (count - len(chosen)) // (len(by_speaker) - place))
+        chosen += [own[i * len(own) // share] for i in range(share)]
+    return [items[number] for number in sorted(chosen)]
 
 
 def _log_split(train: Sequence[Pair | Recording], valid: Sequence[Pair | Recording]) -> None:
