@@ -29,6 +29,7 @@ class GroupDecoder(nn.Module):
         self.width = group.width
         self.norm = Norm(channels, group.count, over_frames)
         self.hidden = BandLinear(group.count, channels, group.hidden)
+        self.hidden.weight.matrices = group.count  # type: ignore[attr-defined]
         self.output = BandLinear(group.count, group.hidden, 2 * group.width * TAPS * 2)
         # With the 1 that the centre tap adds, an untrained network returns (nearly) its input.
         # From a plain start it is still below its noisy input after a hundred steps.

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from bandsplit.stft import compressed_magnitude, stft
 from training.adversary import Adversary
+from training.clipping import GradientClip
 from training.config import Optim
 from training.distributed import World
 from training.optimizer import make_optimizer
@@ -37,7 +38,7 @@ def make(pool: object, scaler: bool = False) -> Adversary:
         contextlib.nullcontext,
         torch.amp.GradScaler("cpu", enabled=scaler),
         pool,  # type: ignore[arg-type]
-        5.0,
+        GradientClip(3.0, torch.device("cpu")),
     )
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from bandsplit.stft import compressed_magnitude, stft
+from training.clipping import GradientClip
 from training.distributed import World
 from training.optimizer import gradients
 from training.pesq_pool import PesqPool
@@ -82,7 +83,7 @@ class Adversary:
         autocast: makes the context that forward passes run in.
         scaler: of the discriminator's own loss (enabled for fp16).
         pool: labels by PESQ.
-        clip_norm: the largest norm of its gradient.
+        clip: clips its gradients.
     """
 
     def __init__(
@@ -93,13 +94,13 @@ class Adversary:
         autocast: Callable[[], AbstractContextManager],
         scaler: torch.amp.GradScaler,
         pool: PesqPool,
-        clip_norm: float,
+        clip: GradientClip,
     ) -> None:
         self.world = world
         self.network = Discriminator().to(device)
         self.optimizer = make_optimizer(self.network)
         self.autocast, self.scaler, self.pool = autocast, scaler, pool
-        self.clip_norm = clip_norm
+        self.clip = clip
         self.pending: Pending | None = None
 
     def term(self, enhanced: Tensor, clean: Tensor) -> Tensor:
@@ -141,7 +142,7 @@ class Adversary:
         loss = loss.detach()
         self.world.add_up([*gradients(self.network), loss])
         self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.clip_norm)
+        norm = self.clip(self.network.parameters())
         pesq = total / count * 3.5 + 1  # NaN where there is no label at all
         return {
             "discriminator": loss,
@@ -153,6 +154,7 @@ class Adversary:
     def step(self) -> None:
         """Follow the gradients that `backward` has made, if it has made any."""
         if self._has_gradients():
+            self.clip.accept()
             self.scaler.step(self.optimizer)
             self.scaler.update()
 
@@ -189,6 +191,7 @@ class Adversary:
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "clip": self.clip.state_dict(),
             "pending": pending,
         }
 
@@ -196,6 +199,7 @@ class Adversary:
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
+        self.clip.load_state_dict(state["clip"])
         self.pending = None
         if state["pending"] is not None:
             device = next(self.network.parameters()).device

@@ -52,16 +52,16 @@ class Loss:
 class Optim:
     """The generator's optimizer; the adversary uses the same."""
 
-    algorithm: str = "adamw"  # or "adam", or "muon" for the matrices and "adamw" for the rest
+    algorithm: str = "adamw"  # or "muon" for hidden matrices and AdamW for the rest
     learning_rate: float = 5e-4
     beta1: float = 0.8
     beta2: float = 0.99
-    weight_decay: float = 0.01  # of "adamw" and "muon"
+    weight_decay: float = 0.01
     decay: float = 0.99  # of the learning rate, by this factor
     decay_every: int = 1  # epochs
     warmup_steps: int = 0  # in which the rate rises from 0
     cooldown: tuple[int, int] = (0, 0)  # it falls from this step on, to 0 at that; then all ends
-    clip_norm: float = 5.0
+    clip_ratio: float = 3.0  # largest gradient norm, times the median of the last 128 steps
     ema_decay: float = 0.999
     skips_in_a_row: int = (
         10  # steps of loss or gradient not finite, before going back to what is saved
@@ -70,7 +70,7 @@ class Optim:
     rollback_decay: float = 0.5  # of the learning rate, with each
 
     def __post_init__(self) -> None:
-        known = ("adam", "adamw", "muon")
+        known = ("adamw", "muon")
         require(self.algorithm in known, f"optim.algorithm is not {' or '.join(known)}")
         require(0 < self.learning_rate <= 1, "optim.learning_rate must be above 0 and at most 1")
         require(0 <= self.weight_decay <= 1, "optim.weight_decay must be in [0, 1]")
@@ -82,7 +82,7 @@ class Optim:
             or (len(self.cooldown) == 2 and 0 <= self.cooldown[0] < self.cooldown[1]),
             "optim.cooldown must be a first and a last step, as in (8000, 10000), or (0, 0)",
         )
-        require(self.clip_norm > 0, "optim.clip_norm must be above 0")
+        require(self.clip_ratio > 0, "optim.clip_ratio must be above 0")
         for name in ("beta1", "beta2", "ema_decay"):
             require(0 <= getattr(self, name) < 1, f"optim.{name} must be in [0, 1)")
         require(self.skips_in_a_row >= 1, "optim.skips_in_a_row must be at least 1 step")
@@ -183,10 +183,10 @@ RECIPES: dict[str, dict[str, Any]] = {
         "loss.consistency": 0.0,
         "loss.metric": 1.0,
         "loss.metric_from_epoch": 60,
-        "optim.algorithm": "adam",
         "optim.learning_rate": 1e-3,
         "optim.beta1": 0.9,
         "optim.beta2": 0.999,
+        "optim.weight_decay": 0.0,
         "optim.decay": 0.98,
         "optim.decay_every": 10,
     },

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bandsplit.net import BandSplitNet, loudness
 from bandsplit.stft import stft
 from training.adversary import Adversary, unheard
+from training.clipping import GradientClip
 from training.config import Config, ConfigError
 from training.distributed import World
 from training.ema import EMA
@@ -77,8 +78,9 @@ class Learner:
             precision.autocast,
             precision.make_scaler(),
             pool,
-            config.optim.clip_norm,
+            GradientClip(config.optim.clip_ratio, precision.device),
         )
+        self.clip = GradientClip(config.optim.clip_ratio, precision.device)
         self.mark: Callable[[str], None] = unheard
 
     def step(self, batch: dict[str, Any], number: int, epoch: int, rate_factor: float) -> Result:
@@ -106,7 +108,7 @@ class Learner:
         self.optimizer.zero_grad(set_to_none=True)
         terms, enhanced = self._backward(clean, noisy, weights)
         self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optim.clip_norm)
+        norm = self.clip(self.model.parameters())
         self.mark("backward")
         learnt = self.adversary.backward(self.mark) if weights["metric"] else {}
         self.mark("adversary")
@@ -120,6 +122,7 @@ class Learner:
             self.adversary.skip()
             return Result(values, broken)
 
+        self.clip.accept()
         self._set_learning_rate(number, epoch, rate_factor)
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -157,6 +160,7 @@ class Learner:
             "optimizer": self.optimizer,
             "scaler": self.scaler,
             "adversary": self.adversary,
+            "clip": self.clip,
         }
 
     def _backward(
