@@ -73,6 +73,9 @@ class SelectiveSSM(nn.Module):
             # As in mamba_ssm; `training.optimizer` heeds it.
             parameter.no_weight_decay = True  # type: ignore[attr-defined]
         self.out_proj = nn.Linear(self.d_inner, d_model, bias=False)
+        # What `training.muon` orthogonalises. The others set step sizes and the state's input.
+        self.in_proj.weight.matrices = 2  # type: ignore[attr-defined]
+        self.out_proj.weight.matrices = 1  # type: ignore[attr-defined]
         self._initialise_steps(dt_min, dt_max)
 
     def _initialise_steps(self, dt_min: float, dt_max: float) -> None:
@@ -171,6 +174,7 @@ class BidirectionalMambaBlock(nn.Module):
         self.forward_mamba = MambaBlock(d_model, reverse=False, **options)
         self.backward_mamba = MambaBlock(d_model, reverse=True, **options)
         self.merge = nn.Linear(2 * d_model, d_model)
+        self.merge.weight.matrices = 1  # type: ignore[attr-defined]
         self.use_checkpoint = self.forward_mamba.use_checkpoint
 
     def _forward_impl(self, x: Tensor, norm: Any) -> Tensor:

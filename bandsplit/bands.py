@@ -168,6 +168,8 @@ class BandSplit(nn.Module):
         self.linears = nn.ModuleList(
             BandLinear(group.count, 2 * group.width, channels) for group in self.groups
         )
+        for group, linear in zip(self.groups, self.linears, strict=True):
+            linear.weight.matrices = group.count  # type: ignore[union-attr]
 
     def forward(self, spectrum: Tensor, statistics: Tensor | None = None) -> Tensor:
         """statistics: `band_statistics` of the recording that the spectrum is a piece of; without

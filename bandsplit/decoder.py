@@ -29,6 +29,7 @@ class GroupDecoder(nn.Module):
         self.width = group.width
         self.norm = Norm(channels, norm, group.count)
         self.hidden = BandLinear(group.count, channels, group.hidden)
+        self.hidden.weight.matrices = group.count  # type: ignore[attr-defined]
         self.output = BandLinear(group.count, group.hidden, 2 * group.width * TAPS * 2)
         self.start_near_identity()
 

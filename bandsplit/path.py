@@ -34,6 +34,8 @@ class SwiGLU(nn.Module):
         super().__init__()
         self.gate_and_value = nn.Linear(channels, 2 * hidden, bias=False)
         self.output = nn.Linear(hidden, channels, bias=False)
+        self.gate_and_value.weight.matrices = 2  # type: ignore[attr-defined]
+        self.output.weight.matrices = 1  # type: ignore[attr-defined]
 
     def forward(self, x: Tensor, norm: Norm | None, use_checkpoint: Checkpointing) -> Tensor:
         """Of norm(x) where there is one (over channels), (..., c) to the same."""

@@ -27,6 +27,9 @@ class LSTM(nn.Module):
         super().__init__()
         self.lstm = nn.LSTM(channels, hidden, bidirectional=bidirectional)
         self.output = nn.Linear(hidden * (2 if bidirectional else 1), channels)
+        for of_input, of_state, *_ in self.lstm.all_weights:
+            of_input.matrices = of_state.matrices = 4  # type: ignore[attr-defined]  # the gates
+        self.output.weight.matrices = 1  # type: ignore[attr-defined]
 
     def forward(self, x: Tensor, norm: nn.Module | None = None) -> Tensor:
         """Of norm(x), where there is one."""

@@ -39,7 +39,7 @@ def test_bsrnn_is_the_public_baselines() -> None:
     config = override(BASE, RECIPES["bsrnn"])
     assert config.loss == Loss(0.5, 0.5, 0.0, 0.0, 0.0, metric=1.0, metric_from_epoch=60)
     public = {"learning_rate": 1e-3, "beta1": 0.9, "beta2": 0.999, "decay": 0.98}
-    assert config.optim == Optim("adam", decay_every=10, **public)
+    assert config.optim == Optim("adamw", weight_decay=0.0, decay_every=10, **public)
 
 
 def test_plain_is_the_default_without_a_discriminator() -> None:

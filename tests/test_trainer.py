@@ -16,7 +16,7 @@ import pytest
 import torch
 from fake_pool import batch_of
 from saved_runs import metrics
-from torch import Tensor
+from torch import Tensor, nn
 
 from training.config import ConfigError, Loss, Optim, Run
 from training.trainer import Trainer
@@ -70,13 +70,21 @@ def test_how_loud_a_recording_is_does_not_matter(make: Callable[..., Trainer]) -
     assert one == pytest.approx(other, rel=1e-3)
 
 
-def test_gradients_are_clipped(make: Callable[..., Trainer]) -> None:
-    trainer = make(optim=Optim(clip_norm=1e-3))
-    assert numbers(trainer, batch_of(trainer))["grad_norm"] > 1e-2  # as it was before
-    squares = [
-        p.grad.square().sum() for p in trainer.learner.model.parameters() if p.grad is not None
-    ]
-    assert float(torch.stack(squares).sum().sqrt()) == pytest.approx(1e-3, rel=1e-3)
+def test_trainer_clips_both_networks_to_their_own_history(make: Callable[..., Trainer]) -> None:
+    trainer = make(optim=Optim(clip_ratio=2.0))
+    learner = trainer.learner
+    numbers(trainer, batch_of(trainer))
+    for network, clip, name, usual in (
+        (learner.model, learner.clip, "grad_norm", 5e-4),
+        (learner.adversary.network, learner.adversary.clip, "discriminator_grad_norm", 1e-5),
+    ):
+        clip.norms.fill_(usual)
+        assert numbers(trainer, batch_of(trainer))[name] > 20 * usual  # as it was before
+        after = nn.utils.get_total_norm(
+            [p.grad for p in network.parameters() if p.grad is not None]
+        )
+        assert float(after) == pytest.approx(2 * usual, rel=1e-3)
+        assert float(clip.norms[-1]) > 20 * usual
 
 
 def test_the_average_follows_the_weights(make: Callable[..., Trainer]) -> None:

@@ -63,12 +63,12 @@ class Optim:
     """The generator's optimizer, how long it runs, and the discriminator's learning rate.
 
     The rate of a step is the product of a warm-up, a decay by epochs and a fall to 0 over the last
-    part of the run (`training.optimizer.schedule`).
+    part of the run (`training.schedule`).
     """
 
     epochs: int = 120
     steps: int = 0  # in all; 0: as many as the epochs have
-    algorithm: str = "adamw"  # or "muon" for the hidden matrices and "adamw" for the rest
+    algorithm: str = "adamw"  # or "muon" for hidden matrices and AdamW for the rest
     learning_rate: float = 5e-4
     discriminator_rate: float = 5e-4  # of AdamW, whatever the generator's optimizer
     beta1: float = 0.8
@@ -78,7 +78,7 @@ class Optim:
     decay: float = 1.0  # of the learning rate, by this factor
     decay_every: int = 1  # epochs
     fall: float = 0.2  # the last share of the steps, over which the rate falls to 0
-    clip_norm: float = 5.0
+    clip_ratio: float = 3.0  # largest gradient norm, times the median of the last 128 steps
     ema_decay: float = 0.999
     skips_in_a_row: int = (
         10  # steps of loss or gradient not finite, before going back to what is saved
@@ -98,7 +98,7 @@ class Optim:
         require(0 < self.decay <= 1, "optim.decay must be in (0, 1]")
         require(self.decay_every >= 1, "optim.decay_every must be at least 1 epoch")
         require(0 <= self.fall <= 1, "optim.fall must be in [0, 1]")
-        require(self.clip_norm > 0, "optim.clip_norm must be above 0")
+        require(self.clip_ratio > 0, "optim.clip_ratio must be above 0")
         for name in ("beta1", "beta2", "ema_decay"):
             require(0 <= getattr(self, name) < 1, f"optim.{name} must be in [0, 1)")
         require(self.skips_in_a_row >= 1, "optim.skips_in_a_row must be at least 1 step")

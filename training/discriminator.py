@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from bandsplit.stft import compressed_magnitude, stft
+from training.clipping import GradientClip
 from training.config import Config
 from training.distributed import World
 from training.optimizer import gradients, make_optimizer
@@ -111,7 +112,7 @@ class MetricDiscriminator:
         )
         self.optimizer = make_optimizer(self.network, optim)
         self.autocast, self.scaler, self.pool = autocast, scaler, pool
-        self.clip_norm = config.optim.clip_norm
+        self.clip = GradientClip(config.optim.clip_ratio, device)
         self.pending: Pending | None = None
 
     def term(self, enhanced: Tensor, clean: Tensor) -> Tensor:
@@ -160,7 +161,7 @@ class MetricDiscriminator:
         loss = loss.detach()
         self.world.add_up([*gradients(self.network), loss])
         self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.clip_norm)
+        norm = self.clip(self.network.parameters())
         return {
             "discriminator": loss,
             "discriminator_grad_norm": norm,
@@ -173,6 +174,7 @@ class MetricDiscriminator:
         if self._has_gradients():
             self.scaler.step(self.optimizer)
             self.scaler.update()
+            self.clip.accept()
 
     def skip(self) -> None:
         """Forget the gradients that `backward` has made, if it has made any."""
@@ -206,6 +208,7 @@ class MetricDiscriminator:
         return {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "clip": self.clip.state_dict(),
             "scaler": self.scaler.state_dict(),
             "pending": pending,
         }
@@ -213,6 +216,7 @@ class MetricDiscriminator:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.clip.load_state_dict(state["clip"])
         self.scaler.load_state_dict(state["scaler"])
         self.pending = None
         if state["pending"] is not None:

@@ -71,7 +71,7 @@ class Health:
             lines.append(f"Files that were in several of them: {listed}.")
         lines.append(
             "If the same files come back, look at them. If not, training diverges: try a smaller "
-            "optim.learning_rate or optim.clip_norm, or --amp bf16 or off."
+            "optim.learning_rate or optim.clip_ratio, or --amp bf16 or off."
         )
         return "\n".join(lines)
 

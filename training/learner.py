@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bandsplit.net import BandSplitNet, loudness
 from bandsplit.stft import compressed_magnitude, stft
+from training.clipping import GradientClip
 from training.config import Config, ConfigError, Loss
 from training.discriminator import MetricDiscriminator, unheard
 from training.distributed import World
@@ -71,6 +72,7 @@ class Learner:
         self._compile(config.run.compile)
         self.optimizer = make_optimizer(self.model, config.optim)
         self.scaler = precision.make_scaler()
+        self.clip = GradientClip(config.optim.clip_ratio, precision.device)
         self.discriminator = MetricDiscriminator(
             world,
             precision.device,
@@ -112,7 +114,7 @@ class Learner:
             clean, noisy, how if use_metric else replace(how, metric=0.0)
         )
         self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optim.clip_norm)
+        norm = self.clip(self.model.parameters())
         self.mark("backward")
         learnt = self.discriminator.backward(self.mark) if judged else {}
         self.mark("discriminator")
@@ -129,6 +131,7 @@ class Learner:
         self._set_learning_rates(rate)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        self.clip.accept()
         self.ema.update(self.model)
         if judged:
             self.discriminator.step()
@@ -163,6 +166,7 @@ class Learner:
             "model": self.model,
             "ema": self.ema,
             "optimizer": self.optimizer,
+            "clip": self.clip,
             "scaler": self.scaler,
             "discriminator": self.discriminator,
         }
