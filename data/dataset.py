@@ -177,13 +177,14 @@ class MixDataset(SpeechDataset):
 
     The index counts the clean recordings. The SNR is that of the clean file's active speech level
     (ITU-T P.56), as in VoiceBank-DEMAND (Valentini-Botinhao et al., SSW 2016), to the level of the
-    active frames (`data.levels.active_frames`) of the piece of noise that is mixed in. So it holds
-    in every example; only what is below -100 dB of full scale is not made louder to reach it.
+    piece of noise that is mixed in, where it holds sound (`data.levels.active_rms`). So it holds in
+    every example; only what is below -100 dB of full scale is not made louder to reach it.
 
-    A noise file is drawn in proportion to its seconds of sound, and a piece among those with sound
-    in at least a quarter of their frames, or half as many as the file's fullest piece has. A file
-    shorter than the piece is repeated. Babble and speech-shaped noise are made of other speakers
-    of this data set; a file takes their place where there are none.
+    A noise file is drawn in proportion to its seconds of sound (`data.levels.active_frames`), and a
+    piece among those with sound in at least a quarter of their frames, or half as many as the
+    file's fullest piece has. A file shorter than the piece is repeated. Babble and speech-shaped
+    noise are made of other speakers of this data set; a file takes their place where there are
+    none.
 
     Args:
         clean, noise: from `data.corpus.load_recordings`.

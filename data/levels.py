@@ -8,7 +8,9 @@ from scipy.ndimage import maximum_filter1d
 from scipy.signal import lfilter
 
 FRAME = 160  # samples: 10 ms at 16 kHz
-_RANGE = 1e-4  # 40 dB: frames further below the loudest one hold no sound
+# Frames further below the loudest one hold no sound: in a piece; and in a whole recording, where
+# one click must not count as all there is.
+_PIECE_DB, _RECORDING_DB = 30, 40
 
 
 def active_level(signal: NDArray, rate: int = 16_000) -> float:
@@ -46,19 +48,21 @@ def active_level(signal: NDArray, rate: int = 16_000) -> float:
 
 
 def active_frames(signal: NDArray) -> NDArray[np.bool_]:
-    """Return which frames of `FRAME` samples hold sound, (ceil(s / FRAME),).
+    """Return which frames of a recording (s,) hold sound, (ceil(s / FRAME),).
 
     These are the frames within 40 dB of the loudest one. The last frame may be a shorter one.
     """
     powers = _frame_powers(signal)
-    return powers > _RANGE * powers.max()
+    return powers > 10 ** (-_RECORDING_DB / 10) * powers.max()
 
 
 def active_rms(signal: NDArray) -> float:
-    """Return the root mean square over the frames that hold sound (`active_frames`); 0 if none."""
+    """Return the root mean square of a piece (s,) over its frames within 30 dB of the loudest one.
+
+    It is 0 if the piece is silent.
+    """
     powers = _frame_powers(signal)
-    active = powers > _RANGE * powers.max()
-    return float(np.sqrt(powers[active].mean())) if active.any() else 0.0
+    return float(np.sqrt(powers[powers >= 10 ** (-_PIECE_DB / 10) * powers.max()].mean()))
 
 
 def _frame_powers(signal: NDArray) -> NDArray[np.float64]:

@@ -60,12 +60,12 @@ def test_active_level_takes_integers():
     assert active_level(x) == pytest.approx(active_level(x.astype(float)))
 
 
-def test_active_frames_are_those_within_40_db_of_the_loudest():
-    levels = np.array([0, 1, 0.0101, 0.0099, 0.5])
+def test_active_frames_are_within_40_db_of_the_loudest_and_count_within_30():
+    levels = np.array([0, 1, 0.0101, 0.0099, 0.5, 0.032])
     x = np.repeat(levels, FRAME)[:-100]  # the last frame is a shorter one
     x[::2] *= -1
-    assert active_frames(x).tolist() == [False, True, True, False, True]
-    assert active_rms(x) == pytest.approx(np.sqrt((1 + 0.0101**2 + 0.25) / 3))
+    assert active_frames(x).tolist() == [False, True, True, False, True, True]
+    assert active_rms(x) == pytest.approx(np.sqrt((1 + 0.25 + 0.032**2) / 3))
     assert active_rms(1e-20 * x) == pytest.approx(1e-20 * active_rms(x))
     assert active_rms(np.zeros(7)) == 0
     assert not active_frames(np.zeros(7)).any()
