@@ -32,8 +32,11 @@ def _window(device: torch.device, dtype: torch.dtype) -> Tensor:
     return window
 
 
-def stft(x: Tensor) -> Tensor:
-    """Waveform (b, s) to complex spectrum (b, f, t), in fp32 under autocast too; s >= 1."""
+def stft(x: Tensor, center: bool = True) -> Tensor:
+    """Waveform (b, s) to complex spectrum (b, f, t), in fp32 under autocast too; s >= 1.
+
+    center: False takes the frames that lie within x, without zeros beyond its ends; s >= 512.
+    """
     with torch.autocast(x.device.type, enabled=False):
         x = x if x.dtype == torch.float64 else x.float()
         return torch.stft(
@@ -41,7 +44,7 @@ def stft(x: Tensor) -> Tensor:
             N_FFT,
             HOP,
             window=_window(x.device, x.dtype),
-            center=True,
+            center=center,
             pad_mode="constant",
             return_complex=True,
         )

@@ -23,8 +23,8 @@ from benchmarks.candidates import networks
 from benchmarks.results import described, markdown, where
 from benchmarks.side_by_side import timed
 from data.audio import SAMPLE_RATE
-from tools.onnx_check import session_of
-from tools.onnx_graph import INPUT, onnx_model
+from tools.onnx_check import feed, session_of
+from tools.onnx_graph import onnx_model
 
 _HEAD = ("network", "threads", "PyTorch", "onnxruntime", "model.safetensors", "model.onnx")
 
@@ -60,18 +60,18 @@ def _rows(
         torch.set_num_threads(count)
         runs: dict[str, Callable] = {
             "PyTorch": partial(network.enhance, noisy),
-            "onnxruntime": partial(_enhance, session_of(content, count), noisy),
+            "onnxruntime": partial(_enhance, network, session_of(content, count), noisy),
         }
         times = timed(runs, rounds, "cpu")
         factors = [f"{times[run] * SAMPLE_RATE / noisy.shape[-1]:.3f}" for run in runs]
         yield [name, str(count), *factors, *megabytes]
 
 
-def _enhance(session: Any, noisy: Tensor) -> Tensor:
+def _enhance(network: BandSplitNet, session: Any, noisy: Tensor) -> Tensor:
     """`BandSplitNet.enhance`, the network by onnxruntime. (b, s) to the same."""
     scale = loudness(noisy)
-    spectrum = torch.view_as_real(stft(noisy / scale))
-    filtered = torch.from_numpy(session.run(None, {INPUT: spectrum.numpy()})[0])
+    inputs = feed(network, stft(noisy / scale))
+    filtered = torch.from_numpy(session.run(None, inputs)[0])
     return istft(torch.view_as_complex(filtered), noisy.shape[-1]) * scale
 
 

@@ -5,7 +5,8 @@
 The recordings are utterances of the run's own validation set (speakers and noise files that its
 training did not hear), one after the other, as long as asked for. Told are the residual, windows
 minus whole, in dB of the whole, the change of each utterance's PESQ-WB, and how much more there is
-to compute. Last, what is not done here: pieces cut hard, each with a loudness of its own.
+to compute. Last, what is not done here: pieces cut hard, each with a loudness and statistics of its
+own.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
+from bandsplit.bands import VARIANCE_FLOOR, WIDTHS
 from bandsplit.cost import count_parameters
 from bandsplit.net import RMS_FLOOR
 from bandsplit.stft import HOP, N_FFT
@@ -73,6 +74,8 @@ def write_model(folder: Path, trained: Trained, name: str, onnx: OnnxFile | None
             "hop": HOP,
             "window": "hann",
             "loudness_floor": RMS_FLOOR,
+            "band_widths": WIDTHS,
+            "variance_floor": VARIANCE_FLOOR,
         },
         "windows": {part: hops(getattr(windows, part)) for part in ("length", "context", "fade")},
         "settings": json.loads(to_json(trained.config)),

@@ -1,7 +1,8 @@
 """A recording at any rate, enhanced as it streams by: in blocks in, in blocks out.
 
-Two passes over the source: the first finds each channel's loudness at 16 kHz, the second enhances.
-Both resample on the way (soxr, very high quality; in blocks to the bit what it is at once).
+Three passes over the source: the first finds each channel's loudness at 16 kHz, the second its
+statistics at that loudness, the third enhances. All resample on the way (soxr, very high quality;
+in blocks to the bit what it is at once).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Protocol
 
 import numpy as np
@@ -16,7 +18,9 @@ import soxr
 import torch
 from numpy.typing import NDArray
 
+from bandsplit.bands import band_sums, of_sums
 from bandsplit.net import RMS_FLOOR, BandSplitNet
+from bandsplit.stft import HOP, N_FFT, compressed, stft
 from data.audio import CLIPPED, FULL_SCALE, LOUDEST, SAMPLE_RATE, AudioError
 from enhancement.windows import Block, Windows, overlapped
 
@@ -40,12 +44,13 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Survey:
-    """What the first pass finds.
+    """What the first two passes find.
 
     Attributes:
         frames: samples a channel at the source's rate.
         total: and at 16 kHz.
         loudness: of each channel at 16 kHz, (c, 1).
+        statistics: of each channel, divided by its loudness: `band_statistics` (c, 31, 2).
         silent: channels in which the network hears nothing.
         clipped: the share of samples at full scale.
     """
@@ -53,6 +58,7 @@ class Survey:
     frames: int
     total: int
     loudness: NDArray[np.float32]
+    statistics: NDArray[np.float32]
     silent: int
     clipped: float
 
@@ -98,7 +104,24 @@ def survey(source: Source) -> Survey:
         raise AudioError(f"no audio: above {LOUDEST:.0f} dB of full scale")
     loudness = np.sqrt(np.maximum(power, RMS_FLOOR**2))[:, None].astype(np.float32)
     silent = int(np.count_nonzero(power <= RMS_FLOOR**2))
-    return Survey(frames, total, loudness, silent, clipped / (frames * source.channels))
+    statistics = _statistics(_at_16_khz(source, total), loudness)
+    clipped_share = clipped / (frames * source.channels)
+    return Survey(frames, total, loudness, statistics, silent, clipped_share)
+
+
+def _statistics(blocks: Iterable[Block], loudness: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Compute `band_statistics` over exactly the frames that the network has of the whole."""
+    channels = len(loudness)
+    edge = np.zeros((channels, N_FFT // 2), np.float32)
+    held, sums, frames = edge, torch.zeros((), dtype=torch.float64), 0
+    for block in chain(blocks, [edge]):
+        held = np.concatenate([held, block / loudness], axis=1)
+        count = max(0, (held.shape[1] - N_FFT) // HOP + 1)
+        if count:
+            spectrum = stft(torch.from_numpy(held), center=False)
+            sums = sums + band_sums(torch.view_as_real(compressed(spectrum)))
+        held, frames = held[:, count * HOP :], frames + count
+    return of_sums(sums, frames).float().numpy()
 
 
 def enhanced(
@@ -123,18 +146,15 @@ def enhanced(
 
     def enhance(window: Block) -> Block:
         rows = []
-        for signal, loudness in zip(window, found.loudness, strict=True):
-            noisy, scale = (
-                torch.from_numpy(x[None]).to(network.device) for x in (signal, loudness)
-            )
-            rows.append(network.enhance(noisy, scale)[0].cpu().numpy())
+        for channel in zip(window, found.loudness, found.statistics, strict=True):
+            given = (torch.from_numpy(x[None]).to(network.device) for x in channel)
+            rows.append(network.enhance(*given)[0].cpu().numpy())
         clean = np.stack(rows)
         if not np.isfinite(clean).all():
             raise AudioError("the network gives NaN or infinite samples of it")
         return clean
 
-    signal = resampled(_padded(source.blocks(), source), source.rate, SAMPLE_RATE)
-    clean = overlapped(_all(signal, found.total), enhance, found.total, windows)
+    clean = overlapped(_at_16_khz(source, found.total), enhance, found.total, windows)
 
     def told() -> Iterator[Block]:
         for block in clean:
@@ -142,6 +162,11 @@ def enhanced(
             yield block
 
     yield from _first(resampled(told(), SAMPLE_RATE, source.rate), found.frames)
+
+
+def _at_16_khz(source: Source, total: int) -> Iterator[Block]:
+    """The source at 16 kHz, if it has so many samples there."""
+    return _all(resampled(_padded(source.blocks(), source), source.rate, SAMPLE_RATE), total)
 
 
 def resampled(blocks: Iterable[Block], rate: int, to: int) -> Iterator[Block]:

@@ -1,10 +1,10 @@
 """A network's use on signals of any length: windows that overlap, faded into each other.
 
-Each window is enhanced by itself, with the loudness of the whole recording. What a window says of
-its outermost `context` is dropped, since there it lacks what lies beyond; where two windows then
-still overlap, for `fade`, the earlier goes over into the later by a Hann slope. Windows begin at
-whole hops of the transform, so that their frames are those of the whole. Lengths are measured in
-docs/windows.md.
+Each window is enhanced by itself, with the loudness and statistics of the whole recording. What a
+window says of its outermost `context` is dropped, since there it lacks what lies beyond; where two
+windows then still overlap, for `fade`, the earlier goes over into the later by a Hann slope.
+Windows begin at whole hops of the transform, so that their frames are those of the whole. Lengths
+are measured in docs/windows.md.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ class Enhancer:
         signal, windows = config["signal"], config["windows"]
         self.rate, self.floor = signal["sample_rate"], signal["loudness_floor"]
         self.n_fft, self.hop = signal["n_fft"], signal["hop"]
+        self.widths, self.variance_floor = signal["band_widths"], signal["variance_floor"]
         self.length, self.context, self.fade = (
             windows[part] for part in ("length", "context", "fade")
         )
@@ -36,6 +37,7 @@ class Enhancer:
         self.session = onnxruntime.InferenceSession(
             Path(folder) / config["onnx"]["file"], providers=["CPUExecutionProvider"]
         )
+        self.inputs = [value.name for value in self.session.get_inputs()]
 
     def __call__(self, x: np.ndarray, rate: int) -> np.ndarray:
         """The enhanced signal, at the same rate and as long."""
@@ -47,6 +49,7 @@ class Enhancer:
         """Windows of the signal, each enhanced by itself and faded over into the next one."""
         loudness = max(float(np.sqrt(np.mean(np.square(x, dtype="float64")))), self.floor)
         x = (x / np.float32(loudness)).astype("float32")
+        statistics = self._statistics(x)
         overlap = 2 * self.context + self.fade
         step = self.length - overlap
         count = max(1, ceil((len(x) - overlap) / step))
@@ -54,7 +57,7 @@ class Enhancer:
         y = np.zeros_like(x)
         for i in range(count):
             begin, end = i * step, min(i * step + self.length, len(x))
-            window = self._window(x[begin:end])
+            window = self._window(x[begin:end], statistics)
             # What a window says of its outermost part is dropped: there it lacks what lies beyond.
             first = self.context if i > 0 else 0
             last = end - begin if i == count - 1 else end - begin - self.context
@@ -66,18 +69,36 @@ class Enhancer:
             y[begin + first : begin + last] += window
         return y * np.float32(loudness)
 
-    def _window(self, x: np.ndarray) -> np.ndarray:
+    def _window(self, x: np.ndarray, statistics: np.ndarray) -> np.ndarray:
         """What the network makes of one window."""
-        spectrum = self._stft(x)
+        spectrum = self._spectrum(self._frames(x)).T
         parts = np.stack([spectrum.real, spectrum.imag], -1).astype("float32")
-        filtered = self.session.run(None, {"spectrum": parts[None]})[0][0]
+        given = {"spectrum": parts[None], "statistics": statistics[None]}
+        filtered = self.session.run(None, {name: given[name] for name in self.inputs})[0][0]
         return self._istft(filtered[..., 0] + 1j * filtered[..., 1], len(x))
 
-    def _stft(self, x: np.ndarray) -> np.ndarray:
-        """(samples,) to (bins, frames): centred, with zeros beyond the ends."""
+    def _statistics(self, x: np.ndarray) -> np.ndarray:
+        """Mean and deviation (bands, 2) of each band of the compressed spectrum, over all of it."""
+        frames, sums = self._frames(x), np.zeros((2, self.n_fft // 2 + 1))
+        for first in range(0, len(frames), 1000):
+            spectrum = self._spectrum(frames[first : first + 1000])
+            features = spectrum * (np.abs(spectrum) ** 2 + 1e-9) ** -0.35
+            sums[0] += (features.real + features.imag).sum(0)
+            sums[1] += (np.abs(features) ** 2).sum(0)
+        first_bins = np.cumsum([0, *self.widths[:-1]])
+        counts = 2 * len(frames) * np.array(self.widths)
+        mean, power = np.add.reduceat(sums, first_bins, axis=1) / counts
+        deviation = np.sqrt(power - mean**2 + self.variance_floor)
+        return np.stack([mean, deviation], -1).astype("float32")
+
+    def _frames(self, x: np.ndarray) -> np.ndarray:
+        """(samples,) to (frames, n_fft): centred, with zeros beyond the ends."""
         padded = np.pad(x, self.n_fft // 2)
-        frames = np.lib.stride_tricks.sliding_window_view(padded, self.n_fft)[:: self.hop]
-        return np.fft.rfft(frames * self.hann).T
+        return np.lib.stride_tricks.sliding_window_view(padded, self.n_fft)[:: self.hop]
+
+    def _spectrum(self, frames: np.ndarray) -> np.ndarray:
+        """(frames, n_fft) to (frames, bins)."""
+        return np.fft.rfft(frames * self.hann)
 
     def _istft(self, spectrum: np.ndarray, length: int) -> np.ndarray:
         """The inverse, for so many samples: windowed once more, added up, divided by the sum of

@@ -165,7 +165,6 @@ def test_an_empty_band_is_not_raised_to_the_level_of_the_others() -> None:
             linear.bias.zero_()
     level = split.of_parts(features)[:, :, 4:-4].square().mean((1, 2, 3)).sqrt()
     assert level[-3:].max() < 0.2 * level[:20].min()
-    assert band_statistics(features)[..., 1].min() == pytest.approx(0.1, rel=1e-3)
 
 
 @pytest.mark.parametrize("samples", [1, 3000])

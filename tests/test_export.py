@@ -14,6 +14,7 @@ import torch
 from conftest import ROOT
 from exported import prepare, save_lively_run
 
+from bandsplit.bands import WIDTHS
 from data.errors import DataError
 from enhancement import folder as model_folders
 from enhancement.find import find
@@ -77,11 +78,13 @@ def test_config_tells_other_programs_what_they_need(run: Path, tmp_path: Path):
     assert config["network"] == "abl3.mbs_net:MBSNet"
     assert config["signal"] == {
         "sample_rate": 16000, "n_fft": 512, "hop": 128, "window": "hann", "loudness_floor": 1e-5,
+        "band_widths": list(WIDTHS), "variance_floor": 0.01,
     }  # fmt: skip
     assert config["windows"] == {"length": 12800, "context": 2560, "fade": 2048}
     onnx = config["onnx"]
     assert onnx["inputs"] == [
-        {"name": "spectrum", "type": "float32", "shape": ["batch", 257, "frames", 2]}
+        {"name": "spectrum", "type": "float32", "shape": ["batch", 257, "frames", 2]},
+        {"name": "statistics", "type": "float32", "shape": ["batch", 31, 2]},
     ]
     assert onnx["opset"] == 18
     assert onnx["checked"]["tolerance"] == 1e-4

@@ -15,9 +15,12 @@ from recordings import sound
 from saved_runs import save_run
 from torch import Tensor, nn
 
+from bandsplit.bands import band_statistics
+from bandsplit.net import loudness
+from bandsplit.stft import compressed, stft
 from data.audio import AudioError
 from enhance import Model, load
-from enhancement.recording import enhanced, survey
+from enhancement.recording import _at_16_khz, enhanced, survey
 from enhancement.windows import Windows
 from training.checkpoint import CheckpointError
 from training.config import ConfigError
@@ -32,15 +35,17 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 
 class Untouched(nn.Module):
-    """A network that returns its input, and has seen which loudness it was told."""
+    """A network that returns its input, and has seen what it was told of the recording."""
 
     def __init__(self) -> None:
         super().__init__()
         self.device = torch.device("cpu")
         self.scales: set[float] = set()
+        self.statistics: list[Tensor] = []
 
-    def enhance(self, noisy: Tensor, scale: Tensor) -> Tensor:
+    def enhance(self, noisy: Tensor, scale: Tensor, statistics: Tensor) -> Tensor:
         self.scales.add(float(scale))
+        self.statistics.append(statistics)
         return noisy
 
 
@@ -88,7 +93,7 @@ def test_bfloat16_and_odd_numbers(model: Model):
 
 def test_a_network_that_overflows_is_told():
     class Overflowing(Untouched):
-        def enhance(self, noisy: Tensor, scale: Tensor) -> Tensor:
+        def enhance(self, noisy: Tensor, scale: Tensor, statistics: Tensor) -> Tensor:
             return noisy * torch.tensor([1.0, float("inf")])[(noisy > 0.9).long()]
 
     x = np.full((1, 40_000), 0.5)
@@ -130,8 +135,36 @@ def test_resampling_there_and_back_changes_little(rate: int):
     y = np.concatenate(list(enhanced(network, source, found, SHORT)), axis=1)  # type: ignore[arg-type]
     assert y.shape == x.shape
     assert 10 * np.log10(np.sum((y - x) ** 2) / np.sum(x**2)) < -50
-    # All windows are told the loudness of the whole.
+    # All windows are told the loudness and the statistics of the whole.
     assert list(network.scales) == pytest.approx([np.sqrt(np.mean(x**2))], rel=1e-3)
+    assert len(network.statistics) == len(SHORT.spans(found.total))
+    assert all(np.array_equal(told, found.statistics) for told in network.statistics)
+
+
+def statistics_of(signal: np.ndarray) -> np.ndarray:
+    """What the network finds itself in a whole signal (c, n) at 16 kHz."""
+    x = torch.from_numpy(signal)
+    return band_statistics(torch.view_as_real(compressed(stft(x / loudness(x))))).numpy()
+
+
+@pytest.mark.parametrize("samples", [1, 127, 128, 513, 30_001])
+def test_survey_in_blocks_finds_the_statistics_of_the_whole(samples: int):
+    x = np.stack([sound(2)[:samples], np.zeros(samples), 0.001 * sound(2)[:samples]])
+    x = x.astype(np.float32)
+    for size in (1, 100, 512, 7_001):
+        parts = [x[:, first : first + size] for first in range(0, samples, size)][-300:]
+        whole = np.concatenate(parts, axis=1)
+        found = survey(Given(16_000, *parts)).statistics
+        np.testing.assert_allclose(found, statistics_of(whole), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("rate", [8_000, 44_100])
+def test_survey_takes_the_statistics_at_16_khz(rate: int):
+    x = sound(1.3, rate)[None].astype(np.float32)
+    source = Given(rate, *np.array_split(x, 7, axis=1))
+    whole = np.concatenate(list(_at_16_khz(source, survey(source).total)), axis=1)
+    # Compression magnifies the rounding of what little there is above 4 kHz.
+    np.testing.assert_allclose(survey(source).statistics, statistics_of(whole), atol=2e-4)
 
 
 def test_progress_is_the_recordings_length():

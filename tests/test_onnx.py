@@ -21,23 +21,24 @@ from bandsplit.net import BandSplitNet
 from bandsplit.stft import compressed, stft
 from baseline.bsrnn import BSRNN, LSTMDualPath
 from data.errors import DataError
-from tools.onnx_check import check_model, compare, session_of
-from tools.onnx_graph import onnx_model
+from tools.onnx_check import check_model, compare, feed, session_of
+from tools.onnx_graph import INPUT, SHAPES, STATISTICS, onnx_model
 from tools.onnx_network import RealNetwork, compressed_parts, filtered_parts
 
 # Together they have every operator that any network has: Mamba along time and bands, an adaptive
-# decoder; LSTMs in one and both directions, norms over frames.
+# decoder, a standardised split; LSTMs in one and both directions, norms over the recording.
 SMALL = ("abl3", "bsrnn")
 FULL: dict[str, Callable[[], BandSplitNet]] = {
     "baseline": BSRNN,
     "abl1": MBSNet1,
     "abl2": MBSNet2,
     "abl3": MBSNet3,
-    "bsrnn_public": lambda: BSRNN(channels=64, norm_over_frames=True),
+    "bsrnn_public": lambda: BSRNN(channels=64, norm="recording", time_first=True),
     "bsrnn_bi": lambda: BSRNN(4, bidirectional_time=True),
     "lstm_dualpath": LSTMDualPath,
     "uniform31": lambda: MBSNet3(hidden=(31, 31, 31)),
-    "abl3_frames": lambda: MBSNet3(norm_over_frames=True),
+    "abl3_frame": lambda: MBSNet3(norm="frame"),
+    "abl3_plain_split": lambda: MBSNet3(split_norm=False),
 }
 
 
@@ -45,7 +46,7 @@ FULL: dict[str, Callable[[], BandSplitNet]] = {
 def exported(name: str) -> tuple[BandSplitNet, bytes]:
     if name == "abl3":
         return exported_run()
-    network = lively(BSRNN(1, channels=16, norm_over_frames=True))
+    network = lively(BSRNN(1, channels=16, split_norm=False, norm="recording", time_first=True))
     return network, onnx_model(network)
 
 
@@ -70,26 +71,41 @@ def test_every_network_at_full_size(name: str):
 
 
 def test_any_number_of_spectra_and_frames_by_one_model():
-    content = exported("abl3")[1]
+    network, content = exported("abl3")
     model = onnx.load_from_string(content)
-    (spectrum,), (filtered,) = model.graph.input, model.graph.output
-    for value in (spectrum, filtered):
+    for value in (*model.graph.input, *model.graph.output):
         dims = [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
-        assert dims == ["batch", 257, "frames", 2]
+        assert dims == SHAPES[value.name]
+    assert [value.name for value in model.graph.input] == [INPUT, STATISTICS]
     session = session_of(content)
-    x = torch.view_as_real(stft(torch.randn(3, 2000)))
-    together = session.run(None, {"spectrum": x.numpy()})[0]
-    for one, expected in zip(x, together, strict=True):
-        alone = session.run(None, {"spectrum": one[None].numpy()})[0][0]
+    given = feed(network, stft(torch.randn(3, 2000)))
+    together = session.run(None, given)[0]
+    for i, expected in enumerate(together):
+        alone = session.run(None, {name: x[i : i + 1] for name, x in given.items()})[0][0]
         assert alone == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_statistics_are_those_that_are_given():
+    network, content = exported("abl3")
+    spectrum, statistics = stft(torch.randn(1, 2000)), torch.rand(1, 31, 2) + 0.1
+    given = feed(network, spectrum) | {STATISTICS: statistics.numpy()}
+    found = torch.view_as_complex(torch.from_numpy(session_of(content).run(None, given)[0]))
+    features = network.split(spectrum, statistics)
+    expected = apply_filter(network.decoder(network.layers(features)), spectrum)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_without_split_norm_a_spectrum_is_all_that_is_taken():
+    model = onnx.load_from_string(exported("bsrnn")[1])
+    assert [value.name for value in model.graph.input] == [INPUT]
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_silence_stays_silent(name: str):
     """onnxscript removes the 1e-9 of a plain compressed spectrum: 0 times infinity."""
-    zeros = np.zeros((1, 257, 5, 2), np.float32)
-    out = session_of(exported(name)[1]).run(None, {"spectrum": zeros})[0]
-    assert np.array_equal(out, zeros)
+    network, content = exported(name)
+    given = feed(network, torch.zeros(1, 257, 5, dtype=torch.complex64))
+    assert np.array_equal(session_of(content).run(None, given)[0], given[INPUT])
 
 
 @pytest.mark.parametrize("part", ["layers", "decoder", "split"])

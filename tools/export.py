@@ -22,7 +22,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from bandsplit.net import BandSplitNet
-from bandsplit.stft import BINS, HOP
+from bandsplit.stft import HOP
 from data.console import carry_out, say, show
 from data.errors import DataError, FailedError
 from data.workers import stop_by_signals
@@ -115,7 +115,7 @@ def _onnx(network: BandSplitNet) -> OnnxFile:
     """The network as a checked ONNX model, and what is to be said of it."""
     # These need packages that only an export to ONNX needs.
     from tools.onnx_check import check_model, compare
-    from tools.onnx_graph import INPUT, OUTPUT, onnx_model, packages
+    from tools.onnx_graph import OUTPUT, SHAPES, inputs_of, onnx_model, packages
     from tools.onnx_operators import OPSET
 
     say("exporting to ONNX, which takes a minute")
@@ -126,11 +126,14 @@ def _onnx(network: BandSplitNet) -> OnnxFile:
         f"onnxruntime {checked['onnxruntime']} and PyTorch differ by at most "
         f"{checked['largest_difference']:.1e} of the spectrum's root mean square"
     )
-    shape = ["batch", BINS, "frames", 2]
+
+    def values(names: Iterable[str]) -> list[dict]:
+        return [{"name": name, "type": "float32", "shape": SHAPES[name]} for name in names]
+
     described = {
         "opset": OPSET,
-        "inputs": [{"name": INPUT, "type": "float32", "shape": shape}],
-        "outputs": [{"name": OUTPUT, "type": "float32", "shape": shape}],
+        "inputs": values(inputs_of(network)),
+        "outputs": values([OUTPUT]),
         "checked": checked,
         "made_by": packages(),
     }

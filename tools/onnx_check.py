@@ -13,11 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bandsplit.bands import band_statistics
 from bandsplit.decoder import apply_filter
 from bandsplit.net import RMS_FLOOR, BandSplitNet, loudness
-from bandsplit.stft import HOP, stft
+from bandsplit.stft import HOP, compressed, stft
 from data.errors import DataError
-from tools.onnx_graph import INPUT, OUTPUT
+from tools.onnx_graph import INPUT, OUTPUT, STATISTICS, inputs_of
 
 TOLERANCE = 1e-4
 _SHORT = (1, 2, 3, 31, 126)  # frames
@@ -65,7 +66,7 @@ def compare(network: BandSplitNet, content: bytes, frames: int) -> dict[str, Any
     session = session_of(content)
     largest = 0.0
     for name, spectrum in _spectra((*_SHORT, frames)):
-        found = session.run([OUTPUT], {INPUT: torch.view_as_real(spectrum).numpy()})[0]
+        found = session.run([OUTPUT], feed(network, spectrum))[0]
         expected = torch.view_as_real(_filtered(network, spectrum)).numpy()
         difference = _difference(found, expected)
         if not difference <= TOLERANCE:
@@ -82,6 +83,14 @@ def compare(network: BandSplitNet, content: bytes, frames: int) -> dict[str, Any
         "onnxruntime": version("onnxruntime"),
         "torch": torch.__version__,
     }
+
+
+def feed(network: BandSplitNet, spectrum: Tensor) -> dict[str, NDArray]:
+    """Return what the network's ONNX model takes of the spectra (b, f, t) of whole recordings."""
+    parts = torch.view_as_real(spectrum)
+    of_recordings = band_statistics(torch.view_as_real(compressed(spectrum)))
+    given = {INPUT: parts.numpy(), STATISTICS: of_recordings.numpy()}
+    return {name: given[name] for name in inputs_of(network)}
 
 
 def session_of(content: bytes, threads: int = 0) -> Any:

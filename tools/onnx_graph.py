@@ -11,6 +11,7 @@ from importlib.metadata import version
 import onnx_ir as ir
 import torch
 
+from bandsplit.bands import BANDS
 from bandsplit.net import BandSplitNet
 from bandsplit.stft import BINS
 from data.environment import variable
@@ -19,30 +20,42 @@ from scan.choice import VARIABLE
 from tools.onnx_network import RealNetwork
 from tools.onnx_operators import OPSET, translations
 
-INPUT, OUTPUT = "spectrum", "filtered"
-_EXAMPLE = (2, BINS, 40, 2)  # any with b and t above 1, which are taken for fixed sizes
+INPUT, STATISTICS, OUTPUT = "spectrum", "statistics", "filtered"
+SHAPES: dict[str, list[str | int]] = {
+    INPUT: ["batch", BINS, "frames", 2],
+    STATISTICS: ["batch", BANDS, 2],
+    OUTPUT: ["batch", BINS, "frames", 2],
+}
+_EXAMPLE: dict[str | int, int] = {
+    "batch": 2,
+    "frames": 40,
+}  # any above 1: 1 is taken for a fixed size
 _REPORTER = "torch.onnx._internal.exporter._registration"
 
 
 def onnx_model(network: BandSplitNet) -> bytes:
     """The network between STFT and iSTFT as an ONNX model: spectrum (b, 257, t, 2) to the same.
 
-    network: on the CPU, in evaluation mode; see `tools.onnx_network.RealNetwork`.
+    It takes what `inputs_of` says. network: on the CPU, in evaluation mode; see
+    `tools.onnx_network.RealNetwork`.
 
     Raises:
         DataError: it has something in it that cannot be exported.
     """
-    dimensions = {0: torch.export.Dim("batch"), 2: torch.export.Dim("frames")}
+    names = inputs_of(network)
+    dims = {name: torch.export.Dim(str(name)) for name in _EXAMPLE}
+    dynamic = [{i: dims[n] for i, n in enumerate(SHAPES[x]) if n in dims} for x in names]
+    example = [torch.ones([_EXAMPLE.get(n) or int(n) for n in SHAPES[name]]) for name in names]
     try:
         # The backend that has a translation here, and that exists everywhere.
         with _quiet(), variable(VARIABLE, "chunked"), torch.no_grad():
             program = torch.onnx.export(
                 RealNetwork(network).eval(),
-                (torch.zeros(_EXAMPLE),),
+                tuple(example),
                 dynamo=True,
-                dynamic_shapes=(dimensions,),
+                dynamic_shapes=dynamic,
                 custom_translation_table=translations(),
-                input_names=[INPUT],
+                input_names=names,
                 output_names=[OUTPUT],
                 opset_version=OPSET,
                 verbose=False,
@@ -56,6 +69,11 @@ def onnx_model(network: BandSplitNet) -> bytes:
         del program.model.opset_imports[domain]
     content: bytes = program.model_proto.SerializeToString(deterministic=True)
     return content
+
+
+def inputs_of(network: BandSplitNet) -> list[str]:
+    """Return the names of what its ONNX model takes; their shapes are in `SHAPES`."""
+    return [INPUT, STATISTICS] if network.split.split_norm else [INPUT]
 
 
 def _forget_origin(model: ir.Model) -> None:
@@ -93,6 +111,8 @@ def _quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             # PyTorch copies its own description of the arguments in a way that it deprecates.
             warnings.filterwarnings("ignore", r".*LeafSpec", FutureWarning)
+            # The batch of the second input is that of the first.
+            warnings.filterwarnings("ignore", "# The axis name: batch will not be used")
             yield
     finally:
         reporter.setLevel(before)

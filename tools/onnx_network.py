@@ -20,17 +20,18 @@ from bandsplit.net import BandSplitNet
 class RealNetwork(nn.Module):
     """What a network does between STFT and iSTFT: (b, f, t, 2) to the same.
 
-    It takes the spectrum of a waveform that was divided by its recording's loudness, and gives the
-    filtered one. network: in evaluation mode; it is not changed.
+    It takes the spectrum of a waveform that was divided by its recording's loudness and, if its
+    split has norms, the `band_statistics` (b, 31, 2) of that recording. It gives the filtered
+    spectrum. network: in evaluation mode; it is not changed.
     """
 
     def __init__(self, network: BandSplitNet) -> None:
         super().__init__()
         self.network: Any = with_onnx_lstms(copy.deepcopy(network))
 
-    def forward(self, spectrum: Tensor) -> Tensor:
+    def forward(self, spectrum: Tensor, statistics: Tensor | None = None) -> Tensor:
         network = self.network
-        features = network.split.of_parts(compressed_parts(spectrum))
+        features = network.split.of_parts(compressed_parts(spectrum), statistics)
         taps = network.decoder.parts(network.layers(features))
         return filtered_parts(taps, spectrum)
 
