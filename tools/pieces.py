@@ -159,11 +159,10 @@ class Pieces:
         return max(1, usable_cores() // self.jobs)
 
     def _environment(self) -> dict[str, str]:
-        """Several runs share the cores; threads that wait for others' must not spin then."""
+        """Return the environment of a run: several runs at once share the cores."""
         if self.jobs == 1:
             return dict(os.environ)
-        threads = str(self._threads())
-        return {**os.environ, "OMP_NUM_THREADS": threads, "OMP_WAIT_POLICY": "passive"}
+        return {**os.environ, "OMP_NUM_THREADS": str(self._threads())}
 
 
 def progress_in(run: Planned, folder: Path) -> tuple[int, bool]:
