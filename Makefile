@@ -6,6 +6,9 @@ TORCH_INDEX ?=
 # Steps of each network in the demo, and the corpus it makes: about two minutes a network on 2 cores.
 DEMO_STEPS ?= 80
 
+# OpenMP's threads sleep while they wait, so that processes can share cores (data/openmp.py).
+export OMP_WAIT_POLICY ?= passive
+
 BIN := .venv/bin
 DEMO := runs/demo
 RESULTS := .cache/bench
@@ -24,10 +27,10 @@ demo: .venv/runtime
 	$(BIN)/python evaluate.py $(DEMO_NETWORKS:%=$(DEMO)/%) --data data/synthetic \
 		--out $(DEMO)/comparison --require-gain
 
-# Side by side, as many tests wait for a process or for one core. Threads that wait must then not spin.
+# Side by side, as many tests wait for a process or for one core.
 TEST_WORKERS ?= 2
 test: check
-	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -m "not slow" -n $(TEST_WORKERS) --dist worksteal
+	$(BIN)/python -m pytest -m "not slow" -n $(TEST_WORKERS) --dist worksteal
 
 test-slow: .venv/development
 	$(BIN)/python -m pytest -m slow

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
+import data.openmp  # noqa: F401  (before torch)
 from data.console import carry_out
 from data.errors import DataError
 from page.models import offered, warm_up

@@ -21,6 +21,7 @@ from tempfile import TemporaryFile
 
 from tqdm import tqdm
 
+import data.openmp  # noqa: F401  (before torch)
 from data.console import carry_out, say
 from data.errors import DataError
 from data.files import remove_partials

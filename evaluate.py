@@ -23,6 +23,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
+import data.openmp  # noqa: F401  (before torch)
 from bandsplit.cost import measure_cost
 from data.console import say, show
 from data.errors import DataError

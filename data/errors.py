@@ -11,13 +11,5 @@ class DataError(Exception):
         return super().__str__().rpartition(f"{__name__}.DataError: ")[2].rstrip()
 
 
-def lacks_memory(error: BaseException) -> bool:
-    """Whether an error says that memory was short. On a CPU, PyTorch says so in words."""
-    words = ("allocate memory", "not enough memory", "out of memory", "Storage size calculation")
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(text in str(error) for text in words)
-    )
-
-
 class FailedError(Exception):
     """What was asked for is right but could not be done now (network, disk); the text as above."""

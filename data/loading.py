@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from multiprocessing.connection import wait
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from data.dataset import Key
 from data.errors import DataError
@@ -18,6 +20,7 @@ log = logging.getLogger("data")
 
 _ORDER = 2  # what a generator is for; 0 and 1 are those of `data.dataset`
 _ATTEMPTS = 3  # at one batch, before the workers are given up
+_NOTICE = 5.0  # s within which the death of a worker is known that has caused an error
 
 
 class EpochSampler(Sampler):
@@ -74,7 +77,8 @@ class Loader:
         """The batches of an epoch, from number `start` on.
 
         Raises:
-            DataError: a file is no longer what it was, or the workers die again and again.
+            DataError: a file is no longer what it was, shared memory is too small, or the workers
+                die again and again. Any other error of the dataset is raised as it is.
         """
         self.sampler.set_epoch(epoch, start)
         failures = 0
@@ -84,19 +88,28 @@ class Loader:
                     self.sampler.start += 1
                     failures = 0
                     yield {"name": names, "clean": sides[0], "noisy": sides[1]}
-            except (RuntimeError, OSError, EOFError) as error:
+            except (RuntimeError, OSError, EOFError):
                 # A worker's death shows as any of these, by what was on its way between processes.
-                failures += 1
-                if not self._workers:
+                code = self._exit_code()
+                if code is None:
                     raise
+                failures += 1
                 if failures >= _ATTEMPTS:
                     raise DataError(
-                        f"the loader's worker processes die again and again ({_last_line(error)}). "
-                        "Too little shared memory (/dev/shm) is a common cause: --workers 0 needs "
-                        "none."
+                        "the loader's worker processes die again and again "
+                        f"(exit code {code}). Too little memory is a common cause: fewer --workers "
+                        "need less."
                     ) from None
-                log.warning("a loader process died (%s); others take over", _last_line(error))
+                log.warning("a loader process died (exit code %s); others take over", code)
                 self._loader = self._start()
+
+    def _exit_code(self) -> int | None:
+        """Return the exit code of a worker process that has ended, None while all live."""
+        workers = getattr(self._loader._iterator, "_workers", ())  # torch has no public name
+        if workers:
+            wait([worker.sentinel for worker in workers], _NOTICE)
+        codes = (worker.exitcode for worker in workers)
+        return next((code for code in codes if code is not None), None)
 
     def _start(self) -> DataLoader:
         return DataLoader(
@@ -115,11 +128,17 @@ def _together(examples: list[dict[str, Any]]) -> tuple[list[str], Tensor]:
     """Names, and both sides in one tensor (2, b, s): each takes a way of its own to the parent.
 
     That way is what loading from a packed corpus takes most of its time for.
+
+    Raises:
+        DataError: in a worker, there is no shared memory for it.
     """
-    sides = default_collate([x[side] for side in ("clean", "noisy") for x in examples])
+    sides = torch.stack([x[side] for side in ("clean", "noisy") for x in examples])
+    if get_worker_info() is not None:
+        try:
+            sides.share_memory_()  # here, where an error can mean nothing else
+        except RuntimeError as error:
+            raise DataError(
+                f"the loader's workers need more shared memory ({error}): enlarge /dev/shm; "
+                "--workers 0 needs none."
+            ) from None
     return [x["name"] for x in examples], sides.view(2, len(examples), -1)
-
-
-def _last_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[-1] if lines else type(error).__name__

@@ -14,7 +14,7 @@ import torch
 from tqdm import tqdm
 
 from data.audio import SAMPLE_RATE, AudioError
-from data.errors import FailedError, lacks_memory
+from data.errors import FailedError
 from data.files import digest_of, replacing, stamp_of
 from data.workers import as_finished, tidied_up, usable_cores
 from enhancement.audio_file import FileSource, Writer
@@ -141,9 +141,7 @@ def enhance_one(
         return Outcome(job, f"{where}: {error.strerror or error}")
     except MemoryError:
         return Outcome(job, "there is not enough memory for it")
-    except RuntimeError as error:
-        if not lacks_memory(error):
-            raise
+    except torch.OutOfMemoryError:
         return Outcome(job, f"there is not enough memory for it ({model.device})")
 
 

@@ -18,7 +18,7 @@ from tqdm import tqdm
 import data.audio
 from bandsplit.net import BandSplitNet
 from data.audio import AudioError, described, read, write
-from data.errors import DataError, lacks_memory
+from data.errors import DataError
 from data.files import digest_of
 
 _MARK = "made from "
@@ -65,9 +65,7 @@ def enhance_files(
             made[name] = f"{source}: {error}"
         except (FileExistsError, NotADirectoryError) as error:  # x.wav beside x.wav/y.wav
             made[name] = f"{error.filename}: {error.strerror}"
-        except RuntimeError as error:
-            if not lacks_memory(error):
-                raise
+        except (MemoryError, torch.OutOfMemoryError):
             made[name] = f"{source}: too long for the memory of {device}"
     return made
 

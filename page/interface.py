@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from data.audio import AudioError
-from data.errors import lacks_memory
 from enhancement.model import Model
 from page import markup
 from page.models import described
@@ -56,9 +57,7 @@ def answers(
         if not store.closed:
             log.warning("%s: %s", error.filename, error.strerror)
         yield markup.fault(f"{name}: the server's disk failed ({error.strerror})."), ""
-    except (MemoryError, RuntimeError) as error:  # PyTorch's own is a RuntimeError
-        if not lacks_memory(error):
-            raise
+    except (MemoryError, torch.OutOfMemoryError):
         yield markup.fault(f"{name}: there is not enough memory for it."), ""
 
 

@@ -69,11 +69,13 @@ def make(
     from abl1.mbs_net import MBSNet
     from data.corpus import load_pairs
     from data.dataset import PairDataset
+    from training import precision
     from training import trainer as trainer_module
     from training.config import Config, Data, Run
     from training.trainer import Trainer
 
     monkeypatch.setattr(trainer_module, "PesqPool", FakePool)
+    monkeypatch.setattr(precision, "can_do", lambda amp: True)  # every CPU can, without an LSTM
     made = []
 
     def build(folder: str = "run", network: type = MBSNet, **changes: Any) -> Trainer:

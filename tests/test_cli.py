@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from saved_runs import assert_same_state
 
 from abl3.mbs_net import MBSNet
 from abl3.train import CONFIG, PRESETS
-from training import cli
+from training import cli, precision
 from training.runlog import CONFIG as CONFIG_FILE
 
 
@@ -136,13 +137,16 @@ def test_a_setting_given_at_its_default_is_the_same_setting(corpus: Path) -> Non
     assert torch.load(corpus / "run" / "last.pt", weights_only=True)["values"]["step"] == 2
 
 
-def test_precision_may_change_in_the_middle_of_a_run(corpus: Path) -> None:
-    for step, precision in enumerate(["off", "fp16", "bf16", "fp16"], start=1):
-        options = ["--data", str(corpus), "--run", str(corpus / "run"), "--amp", precision]
+def test_precision_may_change_in_the_middle_of_a_run(
+    corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "can_do", lambda amp: True)  # every CPU can, without an LSTM
+    for step, amp in enumerate(["off", "fp16", "bf16", "fp16"], start=1):
+        options = ["--data", str(corpus), "--run", str(corpus / "run"), "--amp", amp]
         cli.main(MBSNet, CONFIG, PRESETS, [*options, *QUICK, *NARROW, "--max-steps", str(step)])
         state = torch.load(corpus / "run" / "last.pt", weights_only=True)
         assert state["values"]["step"] == step
-        assert bool(state["scaler"]) is (precision == "fp16")
+        assert bool(state["scaler"]) is (amp == "fp16")
 
 
 def test_what_is_kept_may_change_in_the_middle_of_a_run(corpus: Path) -> None:
@@ -155,7 +159,7 @@ def test_what_is_kept_may_change_in_the_middle_of_a_run(corpus: Path) -> None:
     assert_same_state(corpus / "run", corpus / "whole")
 
 
-@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("[...] can't allocate memory: 9")])
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory")])
 def test_out_of_memory_tells_what_needs_less(
     error: Exception,
     corpus: Path,
@@ -170,6 +174,46 @@ def test_out_of_memory_tells_what_needs_less(
     message = refused(capsys, *options, status=1)
     assert "out of memory" in message
     assert "--batch-size" in message
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("the words: out of memory"),
+        OSError(errno.EMFILE, "Too many open files"),
+        FileNotFoundError(errno.ENOENT, "No such file or directory", "/nowhere/kernel.so"),
+    ],
+)
+def test_training_error_that_is_not_the_users_keeps_its_traceback(
+    error: Exception, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr(cli.Trainer, "train_step", fail)
+    options = ["--data", corpus, "--run", corpus / "run", *QUICK, *NARROW]
+    with pytest.raises(type(error)) as raised:
+        cli.main(MBSNet, CONFIG, PRESETS, [str(option) for option in options])
+    assert raised.value is error
+
+
+@pytest.mark.parametrize("name", [None, "run/metrics.jsonl"])
+def test_training_names_a_run_folder_that_cannot_be_written(
+    name: str | None,
+    corpus: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A full disk, where an open file has no name, and a file that may no longer be written."""
+    path = str(corpus / name) if name else None
+
+    def fail(*arguments: object) -> None:
+        raise OSError(errno.EACCES if path else errno.ENOSPC, "told by the system", path)
+
+    monkeypatch.setattr(cli.Trainer, "train_step", fail)
+    options = ["--data", corpus, "--run", corpus / "run", *QUICK, *NARROW]
+    message = refused(capsys, *options, status=1)
+    assert f"train.py: {path or corpus / 'run'}: told by the system" in message
 
 
 def test_a_recipe_whose_adversary_never_starts_is_told(

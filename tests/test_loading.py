@@ -5,11 +5,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import traceback
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -167,14 +167,40 @@ class Deadly(Dataset):
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
         if key[1] == 1:
             os.kill(os.getpid(), signal.SIGKILL)
-        return {"name": str(key[1]), "clean": np.zeros(3), "noisy": np.zeros(3)}
+        return {"name": str(key[1]), "clean": torch.zeros(3), "noisy": torch.zeros(3)}
 
 
 @pytest.mark.slow
 def test_workers_that_die_again_and_again_are_given_up():
     loader = Loader(Deadly(), EpochSampler(2, 1, 0), 1, pin=False)
-    with pytest.raises(DataError, match=r"die again and again .*/dev/shm"):
+    with pytest.raises(DataError, match=r"die again and again \(exit code -9\)"):
         list(loader.batches(0, 0))
+
+
+class Faulty(Dataset):
+    """Its second example meets a bug."""
+
+    def __init__(self, error: type[Exception]) -> None:
+        self.error = error
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+        if key[1] == 1:
+            raise self.error("bug")
+        return {"name": str(key[1]), "clean": torch.zeros(3), "noisy": torch.zeros(3)}
+
+
+@pytest.mark.parametrize("error", [RuntimeError, OSError])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_loader_raises_an_error_of_the_dataset_as_it_is(
+    workers: int, error: type[Exception], caplog: pytest.LogCaptureFixture
+):
+    loader = Loader(Faulty(error), EpochSampler(2, 1, 0), workers, pin=False)
+    with pytest.raises(error, match="bug") as raised:
+        list(loader.batches(0, 0))
+    place = f"line {Faulty.__getitem__.__code__.co_firstlineno + 2}, in __getitem__"
+    shown = "".join(traceback.format_exception(raised.value))
+    assert f'{Path(__file__).name}", {place}' in shown
+    assert "died" not in caplog.text
 
 
 @pytest.mark.slow

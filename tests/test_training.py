@@ -15,6 +15,8 @@ import torch
 from conftest import ROOT
 from saved_runs import assert_same_state, metrics
 
+from training.precision import can_do
+
 FOLDERS = ("baseline", "abl1", "abl2", "abl3")
 QUICK = ["--batch-size", "2", "--crop", "0.5", "--set", "run.log_every=1", "optim.ema_decay=0.9"]
 
@@ -65,11 +67,10 @@ def test_resuming_anywhere_changes_nothing(
     assert_same_state(tmp_path / "whole", tmp_path / "parts")
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_mixed_precision_trains_and_resumes(
-    precision: str, tiny_corpus: Path, tmp_path: Path
-) -> None:
-    narrow = ["--amp", precision, "--workers", "0", "--set", "model.channels=16"]
+def test_mixed_precision_trains_and_resumes(tiny_corpus: Path, tmp_path: Path) -> None:
+    if not can_do("bf16"):
+        pytest.skip("this CPU cannot compute in bf16")
+    narrow = ["--amp", "bf16", "--workers", "0", "--set", "model.channels=16"]
     train("abl3", tiny_corpus, tmp_path / "whole", "--max-steps", "3", *narrow)
     train("abl3", tiny_corpus, tmp_path / "parts", "--max-steps", "1", *narrow)
     train("abl3", tiny_corpus, tmp_path / "parts", "--max-steps", "3", *narrow)

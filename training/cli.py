@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import math
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
+import torch
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from bandsplit.net import BandSplitNet
-from data.errors import DataError, lacks_memory
+from data.errors import DataError
+from data.files import is_within
 from data.workers import end_children
 from training.announce import session, sum_up
 from training.checkpoint import CheckpointError
@@ -32,6 +36,7 @@ log = logging.getLogger("training")
 ROOT = Path(__file__).resolve().parents[1]
 Preset = tuple[type[BandSplitNet], Config]
 
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 _SAVING_MEMORY = (
     "A smaller --batch-size or --crop needs less, and so does model.use_checkpoint=full."
 )
@@ -76,10 +81,7 @@ def main(
         _fail(1, error)
     except Interrupted as error:
         _fail(STOPPED, f"stopped by {error}. The same command goes on from what is saved.")
-    except (MemoryError, RuntimeError) as error:
-        if not lacks_memory(error):
-            leave(1, error)
-            raise
+    except (MemoryError, torch.OutOfMemoryError) as error:
         _fail(1, f"out of memory. {_SAVING_MEMORY} ({str(error) or type(error).__name__})")
     except ValueError as error:  # of the scan, which this package does not know
         if "BSBIMAMBA_SCAN" not in str(error):
@@ -87,6 +89,9 @@ def main(
         _fail(2, error)
     except KeyboardInterrupt:
         _fail(130, "interrupted; what is saved is from before")
+    except Exception as error:
+        leave(1, error)
+        raise
     finally:
         end_children()
     if stopped:
@@ -108,22 +113,34 @@ def _train(
     folder = _run_folder(config, options)
     with world.one_first():  # what it finds out of the files, the others read from its index
         train, valid = make_datasets(config, options.skip_bad)
-    try:
-        fresh = options.fresh and not _started_again()
+    fresh = options.fresh and not _started_again()
+    with _faults_of_disk(folder, ConfigError):
         trainer = Trainer(network, config, train, valid, folder, fresh, world)
-    except OSError as error:
-        raise ConfigError(f"{error.filename or folder}: {error.strerror or error}") from None
     try:
-        with session(trainer, network):
-            stopped = trainer.fit(deadline=deadline)
-        sum_up(trainer, stopped)
+        with _faults_of_disk(folder, TrainingError):
+            with session(trainer, network):
+                stopped = trainer.fit(deadline=deadline)
+            sum_up(trainer, stopped)
         return stopped
-    except OSError as error:
-        raise TrainingError(f"{error.filename or folder}: {error.strerror or error}") from None
     except CheckpointError as error:
         raise TrainingError(f"{error}. What was saved before is untouched.") from None
     finally:
         trainer.close()
+
+
+@contextmanager
+def _faults_of_disk(folder: Path, kind: type[ConfigError | TrainingError]) -> Iterator[None]:
+    """Raise, as `kind`, that the run folder cannot be used; let any other error pass."""
+    try:
+        yield
+    except OSError as error:
+        path = error.filename  # none is named where an open file cannot be written
+        in_folder = isinstance(path, str | Path) and (
+            is_within(Path(path), folder) or is_within(folder, Path(path))
+        )
+        if not in_folder and error.errno not in _DISK:
+            raise
+        raise kind(f"{path or folder}: {error.strerror}") from None
 
 
 def _started_again() -> bool:

@@ -35,19 +35,6 @@ class LostError(Exception):
     """Another process of the run is gone; the text says how that was noticed."""
 
 
-@contextmanager
-def _together() -> Iterator[None]:
-    """Around collective operations, whose errors come when another process is gone."""
-    try:
-        yield
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1:]
-        raise LostError(
-            "another process of this run is gone; what is saved is from before. The same command "
-            f"goes on from there. ({' '.join(reason)})"
-        ) from None
-
-
 class World:
     """The processes that train together. One alone, unless made by `join`.
 
@@ -60,6 +47,26 @@ class World:
     ) -> None:
         self.rank, self.size, self.local_rank, self.local_size = rank, size, local_rank, local_size
         self.leads = rank == 0
+        self.watch: Watch | None = None  # of the others, between `join` and the end
+
+    @contextmanager
+    def _together(self) -> Iterator[None]:
+        """Around collective operations, which fail when another process is gone.
+
+        Gloo raises a plain RuntimeError then, as it does for a bug: the watch knows which it is.
+        """
+        try:
+            yield
+        except (torch.OutOfMemoryError, torch.AcceleratorError):
+            raise
+        except RuntimeError:
+            reason = self.watch.why() if self.watch else ""
+            if not reason:
+                raise
+            raise LostError(
+                "another process of this run is gone; what is saved is from before. The same "
+                f"command goes on from there. ({reason})"
+            ) from None
 
     def share(self, count: int) -> slice:
         """This process' part of `count` items: consecutive, and as long as any other's but one."""
@@ -74,7 +81,7 @@ class World:
         if self.size == 1 or not tensors:
             return
         flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
-        with _together():
+        with self._together():
             dist.all_reduce(flat)
         parts = flat.split([tensor.numel() for tensor in tensors])
         torch._foreach_copy_(
@@ -86,7 +93,7 @@ class World:
         if self.size == 1:
             return wishes
         votes = torch.tensor(wishes, dtype=torch.int32)
-        with _together():
+        with self._together():
             dist.all_reduce(votes)
         return tuple(bool(vote) for vote in votes)
 
@@ -95,7 +102,7 @@ class World:
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
-        with _together():
+        with self._together():
             dist.all_gather_object(values, value)
         return values
 
@@ -104,7 +111,7 @@ class World:
         if self.size == 1:
             return value
         box = [value]
-        with _together():
+        with self._together():
             dist.broadcast_object_list(box, src=0)
         return box[0]
 
@@ -150,9 +157,9 @@ def join() -> Iterator[World]:
         yield world
         return
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    if torch.cuda.is_available():
+        torch.cuda.set_device(world.local_rank % torch.cuda.device_count())
     try:
-        if torch.cuda.is_available():
-            torch.cuda.set_device(world.local_rank % torch.cuda.device_count())
         store, *_ = next(dist.rendezvous("env://", timeout=timedelta(minutes=5)))
         dist.init_process_group(
             backend,
@@ -161,9 +168,9 @@ def join() -> Iterator[World]:
             world_size=world.size,
             timeout=_PATIENCE,
         )
-    except (RuntimeError, ValueError) as error:
+    except (dist.DistError, ValueError) as error:
         raise ConfigError(f"the other processes cannot be reached: {error}") from None
-    watch = Watch(dist.PrefixStore("watch", store.clone()), world.rank, world.size)
+    world.watch = watch = Watch(dist.PrefixStore("watch", store.clone()), world.rank, world.size)
     try:
         yield world
     except BaseException as error:

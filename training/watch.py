@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # torch may have been built without it
 
 _BEAT = 1.0  # s, between signs of life
 _SILENCE = 30.0  # s without one, after which a process counts as gone
+_DOUBT = 10.0  # s of it, where a collective operation has failed
 _GRACE = 5.0  # s for the main thread to end by itself, with what it knows
 
 
@@ -33,6 +34,8 @@ class Watch:
     def __init__(self, store: Store, rank: int, size: int) -> None:
         self._store, self._rank, self._next = store, rank, (rank + 1) % size
         self._over = threading.Event()
+        self._reason = ""
+        self._doubts, self._noticed = threading.Event(), threading.Event()
         self._answered = time.monotonic()
         for thread in (self._run, self._wait_for_answers):
             threading.Thread(target=thread, daemon=True).start()
@@ -43,6 +46,15 @@ class Watch:
         with suppress(RuntimeError):  # who has the store may be gone, which the others notice
             self._tell(f"rank {self._rank} has stopped: {text}")
         self._over.set()
+
+    def why(self) -> str:
+        """Return why another process counts as gone, or "" if all give signs of life.
+
+        Called when a collective operation has failed. It takes up to 15 s.
+        """
+        self._doubts.set()
+        self._noticed.wait(_DOUBT + _GRACE)
+        return self._reason
 
     def end(self) -> None:
         """This process and all others are done."""
@@ -56,13 +68,16 @@ class Watch:
                 self._store.set(f"beat {self._rank}", str(beats))
                 if self._store.check(["failure"]):
                     self._stop(self._store.get("failure").decode())
+                if self._doubts.is_set():
+                    self._store.set("doubt", "")
+                silence = _DOUBT if self._store.check(["doubt"]) else _SILENCE
                 key = f"beat {self._next}"
                 beat = self._store.get(key) if self._store.check([key]) else b""
                 self._answered = time.monotonic()
                 if beat != seen:
                     seen, since = beat, self._answered
-                elif self._answered - since > _SILENCE:
-                    self._tell(f"rank {self._next} has given no sign of life for {_SILENCE:.0f} s")
+                elif self._answered - since > silence:
+                    self._tell(f"rank {self._next} has given no sign of life for {silence:.0f} s")
             except RuntimeError:
                 self._stop("the process that all are connected to is gone")
                 return
@@ -79,6 +94,8 @@ class Watch:
         self._store.compare_set("failure", "", text)
 
     def _stop(self, reason: str) -> None:
+        self._reason = reason
+        self._noticed.set()
         if self._over.wait(_GRACE):
             return
         print(
