@@ -42,9 +42,9 @@ def test_several_processes_learn_what_one_learns(
     errors = train(corpus, tmp_path, processes, "--max-steps", "5")
     assert errors.count("parameters, ") == 1  # one process speaks
     assert f"shared by {processes} processes" in errors
-    for part in ("model", "ema", "adversary"):
-        # Rounding, which the adversary passes on to the generator and back in every step.
-        assert relative_difference(alone, tmp_path, part) < 3e-5
+    # Rounding, which the adversary's first and largest steps amplify most.
+    for part, tolerance in {"model": 3e-5, "ema": 3e-5, "adversary": 1e-3}.items():
+        assert relative_difference(alone, tmp_path, part) < tolerance
     assert labelled(tmp_path) == labelled(alone)
     assert max(labelled(alone)) < 4
     assert len(set(labelled(alone))) > 1
