@@ -32,7 +32,7 @@ Key = tuple[int, int]  # epoch, index
 _TRAINING, _VALIDATION, _AUGMENTATION = 0, 1, 3
 _TALK = 3 * SAMPLE_RATE  # at most, of each talker in babble
 _TALKERS = (3, 7)  # in the babble that speech is mixed with, fewest and most
-_LONG_TERM = 10 * SAMPLE_RATE  # at most, of the speech that speech-shaped noise is shaped after
+_LONG_TERM = 5 * SAMPLE_RATE  # at most, of the speech that speech-shaped noise is shaped after
 _COUNTED = 30 * SAMPLE_RATE // FRAME  # active frames of one noise, at most, in validation
 _GOLDEN = (5**0.5 - 1) / 2
 

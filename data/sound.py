@@ -65,14 +65,15 @@ def shaped(
 
 
 def shaped_like(rng: np.random.Generator, samples: int, signal: Signal) -> Signal:
-    """Return steady noise with the long-term spectrum and level of `signal` (s,), (samples,).
+    """Return steady noise with the long-term spectrum of `signal` (s,), (samples,).
 
     The phases of the signal's discrete Fourier transform are replaced by random ones. The noise is
-    periodic with the length of the signal, without a seam.
+    periodic with the length of the transform, without a seam.
     """
-    spectrum = rfft(signal)
+    length = next_fast_len(len(signal), real=True)
+    spectrum = rfft(signal, length)
     spectrum *= np.exp(2j * np.pi * rng.uniform(size=len(spectrum)))
-    return np.resize(irfft(spectrum, len(signal)), samples)
+    return np.resize(irfft(spectrum, length), samples)
 
 
 def harmonics(
