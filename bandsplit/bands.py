@@ -136,18 +136,20 @@ def band_statistics(features: Tensor) -> Tensor:
 
 
 def band_sums(features: Tensor) -> Tensor:
-    """Compute each band's sum and sum of squares (b, 31, 2), in float64, of features (b, f, t, 2).
+    """Compute each band's means over its bins of features (b, f, t, 2) and of their squares, summed
+    over frames and parts: (b, 31, 2), in float64.
 
     The sums of a recording's blocks of frames add up to those of the recording.
     """
     powers = (features, features.square())
     bins = torch.stack([x.sum((2, 3), dtype=torch.float64) for x in powers], -1)
-    return torch.cat([bins[:, g.bins].unflatten(1, (g.count, g.width)).sum(2) for g in groups()], 1)
+    bands = [bins[:, g.bins].unflatten(1, (g.count, g.width)).mean(2) for g in groups()]
+    return torch.cat(bands, 1)
 
 
 def of_sums(sums: Tensor, frames: int) -> Tensor:
     """Compute `band_statistics` (b, 31, 2) from `band_sums` over so many frames."""
-    mean, power = (sums / (2 * frames * sums.new_tensor(WIDTHS)[:, None])).unbind(-1)
+    mean, power = (sums / (2 * frames)).unbind(-1)
     return torch.stack([mean, (power - mean.square() + VARIANCE_FLOOR).sqrt()], -1)
 
 

@@ -26,10 +26,8 @@ SHAPES: dict[str, list[str | int]] = {
     STATISTICS: ["batch", BANDS, 2],
     OUTPUT: ["batch", BINS, "frames", 2],
 }
-_EXAMPLE: dict[str | int, int] = {
-    "batch": 2,
-    "frames": 40,
-}  # any above 1: 1 is taken for a fixed size
+# Any above 1, which is taken for a fixed size.
+_EXAMPLE: dict[str | int, int] = {"batch": 2, "frames": 40}
 _REPORTER = "torch.onnx._internal.exporter._registration"
 
 
