@@ -14,8 +14,8 @@ from recordings import voiced
 from torch import Tensor
 
 from bandsplit.stft import compressed_magnitude, stft
-from training.discriminator import MetricDiscriminator
 from training.config import Optim
+from training.discriminator import MetricDiscriminator
 from training.distributed import World
 from training.optimizer import make_optimizer
 from training.pesq_pool import PesqPool

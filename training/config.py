@@ -6,7 +6,6 @@ is only continued where they are the same. `run` decides how fast and how far, a
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -64,7 +63,7 @@ class Optim:
     """The generator's optimizer, how long it runs, and the discriminator's learning rate.
 
     The rate of a step is the product of a warm-up, a decay by epochs and a fall to 0 over the last
-    part of the run (`training.optimizer.schedule`).
+    part of the run (`training.schedule`).
     """
 
     epochs: int = 120
@@ -148,7 +147,7 @@ class Run:
     packed: bool = True  # read from packs, where the data have some
     pesq_workers: int = 0  # of each process; 0: one for each core but one, shared among processes
     log_every: int = 10  # steps
-    save_minutes: float = 10.0  # between checkpoints inside an epoch; one more at its end
+    save_minutes: float = 10.0  # between checkpoints; each validation writes one more
     validate_every: int = 1000  # steps; the last step is validated in any case
 
     def __post_init__(self) -> None:

@@ -56,9 +56,9 @@ class Keeper:
 
     `last.pt` is there at every moment once it has been written. What it was before is
     `previous.pt`, which is gone on from where `last.pt` turns out damaged; the same steps are then
-    done again, with the same result. `good.pt` is of the last validation, unless steps had to be left
-    out just before it: where a run goes back to must not depend on when it happened to be saved or
-    interrupted. `before_fall.pt` is of the step at which the learning rate begins to fall.
+    done again, with the same result. `good.pt` is of the last validation, unless steps had to be
+    left out just before it: where a run goes back to must not depend on when it happened to be
+    saved or interrupted. `before_fall.pt` is of the step at which the learning rate begins to fall.
 
     Args:
         folder: the run folder.

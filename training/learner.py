@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from bandsplit.net import BandSplitNet, loudness
 from bandsplit.stft import compressed_magnitude, stft
-from training.discriminator import MetricDiscriminator, unheard
 from training.config import Config, ConfigError, Loss
+from training.discriminator import MetricDiscriminator, unheard
 from training.distributed import World
 from training.ema import EMA
 from training.keeper import Stateful
@@ -51,8 +51,9 @@ class Learner:
     Attributes:
         mark: told the name of each phase of a step as it ends: "data"; "forward" and "backward" for
             each piece of the batch; "backward" (sums and clipping); "discriminator", "labels" (the
-            wait for them, from the second step on) and "discriminator"; "optimizer" (both networks',
-            and the average); "labels" (the request for new ones). Does nothing unless replaced.
+            wait for them, from the second step on) and "discriminator"; "optimizer" (those of both
+            networks, and the average); "labels" (the request for new ones). Does nothing unless
+            replaced.
     """
 
     def __init__(
