@@ -177,8 +177,8 @@ def test_settings_from_the_command_line(assignment: str, name: str, value: objec
         ("data.source=synthetic", "--data, --mix or --synthetic decides it"),
         ("data.root=/", "data.root is not for --set"),
         ("run.save_minutes=-1", "run.save_minutes must be at least 0"),
-        ("run.validate_every=0", "run.validate_every must be at least 1 epoch"),
-        ("optim.algorithm=sgd", "not adam or adamw"),
+        ("run.validate_every=0", "run.validate_every must be at least 1 step"),
+        ("optim.algorithm=sgd", "not adamw or muon"),
     ],
 )
 def test_what_a_wrong_setting_is_told(assignment: str, message: str) -> None:
