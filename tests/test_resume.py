@@ -199,7 +199,7 @@ def test_lengthened_run_is_the_longer_one(
     short.fit(max_steps=stop)
     longer = make("run", **lengths(12))
     assert longer.step == load(short.folder / "before_fall.pt")["values"]["step"] == 5
-    assert "from 8 to 12 steps. It goes on from step 5" in caplog.text
+    assert "what the run of 8 steps came to is kept as last-8.pt" in caplog.text
     assert not longer.fit()
     assert_same(whole.folder, longer.folder)
     for name in ("before_fall.pt", "good.pt"):
@@ -221,7 +221,7 @@ def test_run_that_has_not_begun_to_fall_takes_any_length(
         part = make("part", **lengths(steps))
         part.fit(max_steps=stop)
     assert_same(whole.folder, part.folder)
-    assert "It goes on from" not in caplog.text
+    assert "is kept as" not in caplog.text
 
 
 def test_lengthening_keeps_the_best_score(make: Callable[..., Trainer]) -> None:

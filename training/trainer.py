@@ -311,16 +311,7 @@ class Trainer:
         if self.world.leads and not good:
             self.keeper.settle(path)
             if lengthened:
-                kept = self.keeper.rewind(earlier.total)
-                log.info(
-                    "%s: from %d to %d steps. It goes on from step %d, before the learning rate "
-                    "fell; what the shorter run came to is kept as %s",
-                    self.folder,
-                    earlier.total,
-                    self.schedule.total,
-                    values["step"],
-                    kept.name,
-                )
+                self.keeper.rewind(earlier.total)
         self.step, self.validated, self.best = (
             values[name] for name in ("step", "validated", "best")
         )
