@@ -8,8 +8,9 @@ from abl3.mbs_net import MBSNet
 from abl3.train import CONFIG, PRESETS
 from training import cli
 
-QUICK = ["--max-steps", "1", "--workers", "0", "--batch-size", "2", "--crop", "0.5"]
-NARROW = ["--set", "model.channels=16"]
+QUICK = ["--steps", "1", "--workers", "0", "--batch-size", "2", "--crop", "0.5"]
+# Without a fall of the rate at its end, a run goes on with more steps from its last one.
+NARROW = ["--set", "optim.fall=0", "model.channels=16"]
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: object, status: int = 2) -> str:

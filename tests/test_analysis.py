@@ -15,7 +15,7 @@ from evaluation.analysis import Analysis, AnalysisError, analyse
 from evaluation.models import Model, System, kept_apart, models_of, names_of, without_gain
 from evaluation.published import BENCHMARK, PUBLISHED, Benchmark
 from evaluation.statistics import compare, mean_interval, with_holm
-from training.config import Config, Data, Run
+from training.config import Config, Data, Optim, Run
 from training.settings import method
 
 OTHER = {"is": "another"}
@@ -49,7 +49,7 @@ def test_what_runs_of_one_model_have_in_common():
     one = method(Config(seed=0, data=Data(root="/a")))
     assert method(Config(seed=1, data=Data(root="/b"), run=Run(workers=3))) == one
     others = [
-        Config(run=Run(epochs=2)),
+        Config(optim=Optim(epochs=2)),
         Config(run=Run(amp="fp16")),
         Config(model={"d_state": 8}),
         Config(data=Data(crop_seconds=1.0)),

@@ -35,17 +35,19 @@ def corpus(tmp_path: Path) -> Path:
         ("--batch-size 0", "data.batch_size must be at least 1"),
         ("--batch-size many", "invalid int value"),
         ("--crop 0.1", "data.crop_seconds is 0.1, expected 0.25 to 600"),
-        ("--epochs 0", "run.epochs must be at least 1"),
-        ("--max-steps 0", "--max-steps is 0, expected at least 1"),
+        ("--epochs 0", "optim.epochs must be at least 1"),
+        ("--steps 0", "--steps is 0, expected at least 1"),
+        ("--steps 9 --epochs 2", "not allowed with argument"),
         ("--minutes 0", "--minutes is 0.0, expected more than 0"),
         ("--minutes nan", "--minutes is nan, expected more than 0"),
-        ("--set optim.cooldown=(5,5)", "optim.cooldown must be a first and a last step"),
+        ("--set optim.fall=1.5", "optim.fall must be in [0, 1]"),
+        ("--set loss.metric_from=60", "loss.metric_from must be in [0, 1]"),
         ("--set optim.warmup_steps=-1", "optim.warmup_steps must be at least 0"),
         ("--set optim.algorithm=sgd", "optim.algorithm is not adamw or muon"),
         ("--workers -1", "run.workers must be at least 0"),
         ("--workers 100000", "run.workers must be at least 0, at most 256"),
         ("--set run.pesq_workers=1000000000", "run.pesq_workers must be at least 0, at most 256"),
-        ("--epochs 99999999999999999999", "run.epochs must be at least 1, at most a million"),
+        ("--epochs 99999999999999999999", "optim.epochs must be at least 1, at most a million"),
         ("--accumulate 0", "run.accumulate must be at least 1"),
         ("--set optim.skips_in_a_row=0", "optim.skips_in_a_row must be at least 1"),
         ("--set optim.rollback_decay=0.0", "optim.rollback_decay must be in (0, 1]"),
@@ -133,7 +135,7 @@ def test_mixing_trains_and_a_preset_names_its_network(tmp_path: Path) -> None:
 def test_a_setting_given_at_its_default_is_the_same_setting(corpus: Path) -> None:
     options = ["--data", str(corpus), "--run", str(corpus / "run"), *QUICK, *NARROW]
     cli.main(MBSNet, CONFIG, PRESETS, options)
-    cli.main(MBSNet, CONFIG, PRESETS, [*options, "model.expand=2", "--max-steps", "2"])
+    cli.main(MBSNet, CONFIG, PRESETS, [*options, "model.expand=2", "--steps", "2"])
     assert torch.load(corpus / "run" / "last.pt", weights_only=True)["values"]["step"] == 2
 
 
@@ -143,7 +145,7 @@ def test_precision_may_change_in_the_middle_of_a_run(
     monkeypatch.setattr(precision, "can_do", lambda amp: True)  # every CPU can, without an LSTM
     for step, amp in enumerate(["off", "fp16", "bf16", "fp16"], start=1):
         options = ["--data", str(corpus), "--run", str(corpus / "run"), "--amp", amp]
-        cli.main(MBSNet, CONFIG, PRESETS, [*options, *QUICK, *NARROW, "--max-steps", str(step)])
+        cli.main(MBSNet, CONFIG, PRESETS, [*options, *QUICK, *NARROW, "--steps", str(step)])
         state = torch.load(corpus / "run" / "last.pt", weights_only=True)
         assert state["values"]["step"] == step
         assert bool(state["scaler"]) is (amp == "fp16")
@@ -153,9 +155,9 @@ def test_what_is_kept_may_change_in_the_middle_of_a_run(corpus: Path) -> None:
     """As the advice for a lack of memory has it; what is learnt stays the same."""
     options = ["--data", str(corpus), "--run", str(corpus / "run"), *QUICK, *NARROW]
     cli.main(MBSNet, CONFIG, PRESETS, options)
-    cli.main(MBSNet, CONFIG, PRESETS, [*options, "model.use_checkpoint=full", "--max-steps", "2"])
+    cli.main(MBSNet, CONFIG, PRESETS, [*options, "model.use_checkpoint=full", "--steps", "2"])
     options[3] = str(corpus / "whole")
-    cli.main(MBSNet, CONFIG, PRESETS, [*options, "--max-steps", "2"])
+    cli.main(MBSNet, CONFIG, PRESETS, [*options, "--steps", "2"])
     assert_same_state(corpus / "run", corpus / "whole")
 
 
@@ -214,14 +216,6 @@ def test_training_names_a_run_folder_that_cannot_be_written(
     options = ["--data", corpus, "--run", corpus / "run", *QUICK, *NARROW]
     message = refused(capsys, *options, status=1)
     assert f"train.py: {path or corpus / 'run'}: told by the system" in message
-
-
-def test_a_recipe_whose_adversary_never_starts_is_told(
-    corpus: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    options = ["--data", str(corpus), "--run", str(corpus / "run"), *QUICK, *NARROW]
-    cli.main(MBSNet, CONFIG, PRESETS, [*options, "--recipe", "bsrnn", "--epochs", "60"])
-    assert "the metric discriminator starts after epoch 60, and this run ends" in caplog.text
 
 
 @pytest.mark.parametrize("words", [["--run", ""], ["--data", ""], ["--mix", "speech", ""]])

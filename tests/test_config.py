@@ -179,7 +179,7 @@ def test_settings_from_the_command_line(assignment: str, name: str, value: objec
         ("data.source=synthetic", "--data, --mix or --synthetic decides it"),
         ("data.root=/", "data.root is not for --set"),
         ("run.save_minutes=-1", "run.save_minutes must be at least 0"),
-        ("run.validate_every=0", "run.validate_every must be at least 1 epoch"),
+        ("run.validate_every=0", "run.validate_every must be at least 1 step"),
         ("optim.algorithm=sgd", "not adamw or muon"),
         ("optim.clip_ratio=0", "optim.clip_ratio must be above 0"),
     ],

@@ -112,7 +112,7 @@ def workers_below(parent: int) -> dict[int, str]:
 def test_no_shared_memory(corpus: Path, tmp_path: Path) -> None:
     """A message, and an end."""
     inner = "mount -t tmpfs -o size=64k tmpfs /dev/shm && exec " + shlex.join(
-        command(corpus, tmp_path / "run", "--max-steps", "3")
+        command(corpus, tmp_path / "run", "--steps", "3")
     )
     try:
         result = subprocess.run(
@@ -171,22 +171,21 @@ def test_a_second_process_is_refused(corpus: Path, tmp_path: Path) -> None:
         ).stderr
         assert f"is in use by process {process.pid}" in said
         wait_for_step(process, run, step_of(run) + 2)
-    said = train(corpus, run, step_of(run) + 1)
+    said = assert_as_undisturbed(corpus, run, tmp_path / "whole")
     assert f"ended without notice (process {process.pid} on" in said
-    assert_as_undisturbed(corpus, run, tmp_path / "whole")
 
 
 @pytest.mark.slow
 def test_nobody_listens(corpus: Path, tmp_path: Path) -> None:
     """The terminal is gone: the run goes on, and ends well."""
     process = subprocess.Popen(
-        command(corpus, tmp_path / "run", "--max-steps", "4"), stderr=subprocess.PIPE
+        command(corpus, tmp_path / "run", "--steps", "4"), stderr=subprocess.PIPE
     )
     assert process.stderr is not None
     process.stderr.readline()
     process.stderr.close()
     assert process.wait(timeout=120) == 0
     assert step_of(tmp_path / "run") == 4
-    closed = shlex.join(command(corpus, tmp_path / "run", "--max-steps", "5")) + " >&- 2>&-"
+    closed = shlex.join(command(corpus, tmp_path / "run", "--steps", "5")) + " >&- 2>&-"
     subprocess.run(["sh", "-c", closed], check=True)
     assert step_of(tmp_path / "run") == 5

@@ -21,7 +21,8 @@ from training.learner import Result
 from training.trainer import Trainer, TrainingError
 
 STEPS = 3  # an epoch
-RUN = Run(workers=0, device="cpu", amp="off", log_every=1, epochs=4)
+RUN = Run(workers=0, device="cpu", amp="off", log_every=1, validate_every=STEPS)
+OPTIM = Optim(epochs=4, warmup_steps=0, fall=0.0)
 
 
 def poison(trainer: Trainer, bad: Callable[[int], bool]) -> list[tuple[int, float]]:
@@ -41,7 +42,7 @@ def poison(trainer: Trainer, bad: Callable[[int], bool]) -> list[tuple[int, floa
 
 
 def weights(trainer: Trainer) -> list[Tensor]:
-    """Everything that a step may move, of both players."""
+    """Everything that a step may move, of generator and discriminator."""
     learner = trainer.learner
     modules = (learner.model, learner.ema.model, learner.discriminator.network)
     states = [
@@ -59,7 +60,7 @@ def logged(folder: Path, kind: str) -> list[dict]:
 
 
 @pytest.mark.parametrize("fault", ["input", "gradient", "discriminator"])
-def test_neither_player_takes_a_broken_step(fault: str, make: Callable[..., Trainer]) -> None:
+def test_neither_network_takes_a_broken_step(fault: str, make: Callable[..., Trainer]) -> None:
     trainer = make()
     trainer.train_step(batch_of(trainer))
     before = weights(trainer)
@@ -92,7 +93,7 @@ def test_neither_player_takes_a_broken_step(fault: str, make: Callable[..., Trai
 def test_a_skipped_step_is_counted_and_logged_with_its_files(
     make: Callable[..., Trainer], caplog: pytest.LogCaptureFixture
 ) -> None:
-    trainer = make(run=RUN)
+    trainer = make(run=RUN, optim=OPTIM)
     poison(trainer, lambda step: step in (2, 5))
     assert not trainer.fit(max_steps=7)
     assert (trainer.health.skipped, trainer.health.in_a_row) == (2, 0)
@@ -108,11 +109,11 @@ def test_a_skipped_step_is_counted_and_logged_with_its_files(
 
 
 def test_skipped_steps_are_part_of_the_state(make: Callable[..., Trainer]) -> None:
-    whole = make("whole", run=RUN)
+    whole = make("whole", run=RUN, optim=OPTIM)
     poison(whole, lambda step: step in (2, 4, 5))
     whole.fit(max_steps=7)
     for stop in range(1, 8):
-        part = make("part", run=RUN)
+        part = make("part", run=RUN, optim=OPTIM)
         poison(part, lambda step: step in (2, 4, 5))
         part.fit(max_steps=stop)
     assert part.health.state_dict() == whole.health.state_dict()
@@ -122,10 +123,10 @@ def test_skipped_steps_are_part_of_the_state(make: Callable[..., Trainer]) -> No
 def test_after_some_in_a_row_the_run_goes_back_at_a_smaller_rate(
     make: Callable[..., Trainer], caplog: pytest.LogCaptureFixture
 ) -> None:
-    optim = Optim(skips_in_a_row=3, learning_rate=1e-3, decay=1.0)
+    optim = replace(OPTIM, skips_in_a_row=3, learning_rate=1e-3)
     trainer = make(run=RUN, optim=optim)
-    # From step 5 on all is broken, until the rate is a quarter. The last state saved is that of
-    # the epoch's end, step 3.
+    # From step 5 on all is broken, until the rate is a quarter. The last state to go back to is
+    # that of the validation at step 3.
     seen = poison(trainer, lambda step: step >= 5 and trainer.health.rollbacks < 2)
     trainer.fit(max_steps=9)
     steps = [step for step, _ in seen]
@@ -145,7 +146,7 @@ def test_after_some_in_a_row_the_run_goes_back_at_a_smaller_rate(
 @pytest.mark.parametrize("bad", [range(5, 9), pytest.param(range(6, 10), marks=pytest.mark.slow)])
 def test_going_back_is_exact_too(bad: range, make: Callable[..., Trainer]) -> None:
     """Wherever the run was stopped or saved; also where it validates amid skipped steps."""
-    optim, run = Optim(skips_in_a_row=4), replace(RUN, save_minutes=0)
+    optim, run = replace(OPTIM, skips_in_a_row=4), replace(RUN, save_minutes=0)
 
     def broken(trainer: Trainer) -> Callable[[int], bool]:
         return lambda step: step in bad and trainer.health.rollbacks == 0
@@ -166,11 +167,11 @@ def test_going_back_is_exact_too(bad: range, make: Callable[..., Trainer]) -> No
 
 
 def test_going_back_does_not_forget_the_best_score(make: Callable[..., Trainer]) -> None:
-    trainer = make(run=RUN, optim=Optim(skips_in_a_row=3))
+    trainer = make(run=RUN, optim=replace(OPTIM, skips_in_a_row=3))
     trainer.pool.pesq = [2.0, 2.0, 2.5, 2.5, 2.2, 2.2, 2.1, 2.1]
     poison(trainer, lambda step: step in (5, 6, 7) and trainer.health.rollbacks == 0)
     trainer.fit(max_steps=9)
-    # The run went back behind the epoch that ended at 2.5; best.pt is of it all the same.
+    # The run went back behind the validation that came to 2.5; best.pt is of it all the same.
     assert trainer.health.rollbacks == 1
     assert trainer.best == pytest.approx(2.5)
     assert [x["valid"]["pesq_wb"] for x in logged(trainer.folder, "valid")] == pytest.approx(
@@ -179,7 +180,7 @@ def test_going_back_does_not_forget_the_best_score(make: Callable[..., Trainer])
 
 
 def test_after_some_rollbacks_the_run_stops_with_a_report(make: Callable[..., Trainer]) -> None:
-    trainer = make(run=RUN, optim=Optim(skips_in_a_row=2, rollbacks=2))
+    trainer = make(run=RUN, optim=replace(OPTIM, skips_in_a_row=2, rollbacks=2))
     seen = poison(trainer, lambda step: step >= 2)
     with pytest.raises(TrainingError) as raised:
         trainer.fit()
@@ -190,7 +191,7 @@ def test_after_some_rollbacks_the_run_stops_with_a_report(make: Callable[..., Tr
     assert "step 3: loss nan" in report
     assert "Files that were in several of them: " in report
     assert "optim.learning_rate" in report
-    again = make(run=RUN, optim=Optim(skips_in_a_row=2, rollbacks=2))
+    again = make(run=RUN, optim=replace(OPTIM, skips_in_a_row=2, rollbacks=2))
     assert all(p.isfinite().all() for p in again.learner.model.parameters())
 
 

@@ -153,7 +153,7 @@ def test_a_compiled_run_learns_the_same(name: str, how: str) -> None:
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_training(folder: str, precision: str, tiny_corpus: Path, tmp_path: Path) -> None:
-    options = ["--max-steps", "6", "--device", "cuda", "--amp", precision]
+    options = ["--steps", "6", "--device", "cuda", "--amp", precision]
     train(folder, tiny_corpus, tmp_path, *options)
     for line in (tmp_path / "metrics.jsonl").read_text().splitlines():
         values = json.loads(line).get("train", {"loss": 0.0})
@@ -165,7 +165,7 @@ def test_a_resumed_run_is_close_to_the_uninterrupted_one(
     precision: str, tiny_corpus: Path, tmp_path: Path
 ) -> None:
     """Not to the bit: sums on a GPU have no fixed order."""
-    options = ["--device", "cuda", "--amp", precision, "--max-steps"]
+    options = ["--device", "cuda", "--amp", precision, "--set", "optim.fall=0", "--steps"]
     train("abl3", tiny_corpus, tmp_path / "whole", *options, "4")
     for step in ("1", "3", "4"):
         train("abl3", tiny_corpus, tmp_path / "parts", *options, step)
@@ -174,7 +174,8 @@ def test_a_resumed_run_is_close_to_the_uninterrupted_one(
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there are not two GPUs here")
 def test_two_gpus_learn_what_one_learns(tiny_corpus: Path, tmp_path: Path) -> None:
-    options = ["--max-steps", "4", "--device", "cuda", "--amp", "off"]
+    # Dropout draws other numbers in each process: the generator does not listen to what has it.
+    options = ["--steps", "4", "--device", "cuda", "--amp", "off", "--set", "loss.metric_from=1.0"]
     for processes in (1, 2):
         launched = command(tiny_corpus, tmp_path / str(processes), processes, *options)
         subprocess.run(launched, check=True)

@@ -14,7 +14,7 @@ import pytest
 from conftest import ROOT
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from training.config import Run
+from training.config import Optim, Run
 from training.history import circumstances, main
 from training.plots import spectrograms
 from training.trainer import Trainer
@@ -22,8 +22,9 @@ from training.trainer import Trainer
 
 @pytest.fixture
 def run(make: Callable[..., Trainer]) -> Path:
-    """A run of two epochs and a step, with a step that was left out and a rollback, in the log."""
-    trainer = make(run=Run(workers=0, device="cpu", amp="off", log_every=1, epochs=4))
+    """A run of two validations and a step, with a skipped step and a rollback in the log."""
+    run = Run(workers=0, device="cpu", amp="off", log_every=1, validate_every=3)
+    trainer = make(optim=Optim(epochs=4), run=run)
     facts = {"parameters": 1234567, "device": "cpu", "processes": 1, "first_step": 0}
     trainer.runlog.describe(type(trainer.learner.model), trainer.config, facts)
     trainer.pool.pesq = [2.0, 2.2, 1.8, 1.9]
@@ -56,16 +57,20 @@ def test_a_run_is_described_and_plotted(run: Path) -> None:
     ):
         assert text in result.stdout
     rows = [line.split() for line in result.stdout.splitlines()]
-    table = [row for row in rows if row and row[0] in ("1", "2", "3")]
-    assert [row[1] for row in table] == ["3", "6", "7"]
+    begin = rows.index(["step", "crops", "loss", "rate", "crops/s", "PESQ", "STOI"]) + 1
+    table = rows[begin : begin + 3]
+    assert [row[:2] for row in table] == [["3", "6"], ["6", "12"], ["7", "14"]]
     assert table[0][-3:] == ["2.100", "0.9000", "best"]
     assert table[1][-2:] == ["1.850", "0.9000"]
+    assert table[2][-2:] == ["-", "-"]  # not validated yet
+    assert [float(row[3]) for row in table] == pytest.approx([1.5e-5, 3e-5, 3.5e-5])
     losses = [
         line["train"]["loss"]
         for line in map(json.loads, (run / "metrics.jsonl").read_text().splitlines()[:9])
         if "train" in line
     ]
-    assert float(table[0][2]) == pytest.approx(np.mean(losses[:3]), abs=1e-4)
+    means = [np.mean(losses[a:b]) for a, b in ((0, 3), (3, 6), (6, 7))]
+    assert [float(row[2]) for row in table] == pytest.approx(means, abs=1e-4)
     picture = matplotlib.image.imread(run / "history.png")
     assert picture.shape[0] > 500
     assert picture[..., :3].std() > 0.05
@@ -101,6 +106,16 @@ def test_a_run_without_a_log_yet(tmp_path: Path, capsys: pytest.CaptureFixture[s
     (tmp_path / "config.json").write_text("{}")
     main([str(tmp_path), "--no-plot"])
     assert "nothing logged yet" in capsys.readouterr().out
+
+
+def test_crops_are_unknown_without_a_size_of_the_batch(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.json").write_text('{"config": {"data.batch_size": null}}')
+    (tmp_path / "metrics.jsonl").write_text('{"step": 9, "epoch": 0, "train": {"loss": 1.0}}\n')
+    main([str(tmp_path), "--no-plot"])
+    row = capsys.readouterr().out.splitlines()[-1].split()
+    assert row == ["9", "-", "1.0000", "-", "-", "-", "-"]
 
 
 def test_spectrograms_show_a_tone_where_it_is() -> None:

@@ -12,6 +12,9 @@ import pytest
 from processes import by_hand, command, put_corpus, train
 from saved_runs import assert_same_state, load
 
+# Without a fall of the rate, a run takes the same steps whatever its length.
+LONG = ["--set", "run.save_minutes=0", "optim.epochs=60", "optim.fall=0"]
+
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -50,8 +53,7 @@ def test_when_one_process_is_gone_all_stop_within_a_minute(
 ) -> None:
     """Killed or hung."""
     run, whole = tmp_path / "run", tmp_path / "whole"
-    options = ["--epochs", "60", "--set", "run.save_minutes=0"]
-    launched = command(corpus, run, 1, *options)
+    launched = command(corpus, run, 1, *LONG)
     processes = [by_hand(launched, r, 3, 29500 + rank) for r in range(3)]
     try:
         wait_for_steps(processes[0], run, 3)
@@ -68,8 +70,8 @@ def test_when_one_process_is_gone_all_stop_within_a_minute(
             process.kill()
             process.communicate()
     step = load(run / "last.pt")["values"]["step"]
-    train(corpus, run, 3, "--epochs", "60", "--max-steps", str(step + 2))
-    train(corpus, whole, 3, "--epochs", "60", "--max-steps", str(step + 2))
+    for folder in (run, whole):
+        train(corpus, folder, 3, *LONG, "--steps", str(step + 2))
     assert_same_state(whole, run)
 
 
@@ -77,7 +79,7 @@ def test_when_one_process_is_gone_all_stop_within_a_minute(
 def test_a_killed_rank_under_torchrun(corpus: Path, tmp_path: Path) -> None:
     run, whole = tmp_path / "run", tmp_path / "whole"
     launcher = subprocess.Popen(
-        command(corpus, run, 2, "--epochs", "60", "--set", "run.save_minutes=0"),
+        command(corpus, run, 2, *LONG),
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -90,14 +92,14 @@ def test_a_killed_rank_under_torchrun(corpus: Path, tmp_path: Path) -> None:
     assert launcher.returncode != 0
     step = load(run / "last.pt")["values"]["step"]
     for folder in (run, whole):
-        train(corpus, folder, 2, "--epochs", "60", "--max-steps", str(step + 2))
+        train(corpus, folder, 2, *LONG, "--steps", str(step + 2))
     assert_same_state(whole, run)
 
 
 @pytest.mark.slow
 def test_a_signal_to_torchrun_saves(corpus: Path, tmp_path: Path) -> None:
     launcher = subprocess.Popen(
-        command(corpus, tmp_path, 2, "--epochs", "60"), stderr=subprocess.PIPE, text=True
+        command(corpus, tmp_path, 2, *LONG), stderr=subprocess.PIPE, text=True
     )
     with launcher:
         wait_for_steps(launcher, tmp_path, 3)

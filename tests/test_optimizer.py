@@ -10,7 +10,7 @@ from torch import nn
 
 from real_mamba_optimized import SelectiveSSM
 from training.config import Optim
-from training.optimizer import learning_rate, make_optimizer
+from training.optimizer import make_optimizer
 
 
 @pytest.mark.parametrize("algorithm", ["adamw", "muon"])
@@ -40,14 +40,3 @@ def test_marked_parameters_are_not_decayed() -> None:
     decayed, free = make_optimizer(ssm, Optim()).param_groups
     assert decayed["weight_decay"] > 0 == free["weight_decay"]
     assert {id(p) for p in free["params"]} == {id(ssm.A_log), id(ssm.D)}
-
-
-def test_the_rate_rises_and_falls_in_lines() -> None:
-    optim = Optim(learning_rate=0.1, decay=0.5, warmup_steps=4, cooldown=(10, 20))
-    rates = [learning_rate(optim, step, step // 8) for step in range(25)]
-    assert rates[:4] == pytest.approx([0.025, 0.05, 0.075, 0.1])
-    assert rates[4:10] == pytest.approx([0.1] * 4 + [0.05] * 2)
-    assert rates[10:20] == pytest.approx(
-        [0.1 * 0.5 ** (step // 8) * (20 - step) / 10 for step in range(10, 20)]
-    )
-    assert rates[20:] == [0.0] * 5

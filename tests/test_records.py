@@ -12,14 +12,14 @@ import torch
 from saved_runs import save_run
 
 from tools.records import main, record, weights_digest
-from training.config import Run
+from training.config import Optim
 from training.trained import load_trained
 from training.trainer import Trainer
 
 
 @pytest.fixture
 def run(make: Callable[..., Trainer]) -> Path:
-    trainer = make(run=Run(workers=0, device="cpu", amp="off", log_every=1, epochs=1))
+    trainer = make(optim=Optim(epochs=1))
     facts = {"parameters": 1234567, "device": "cpu", "processes": 1, "first_step": 0}
     trainer.runlog.describe(type(trainer.learner.model), trainer.config, facts)
     trainer.fit()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from collections.abc import Callable
@@ -14,11 +15,14 @@ from saved_runs import assert_same_state, load, metrics
 from torch import Tensor
 
 from abl1.mbs_net import MBSNet
-from training.config import Loss, Run
+from training.checkpoint import CheckpointError
+from training.config import Loss, Optim, Run
 from training.trainer import Trainer
 
 STEPS = 3  # an epoch
-RUN = Run(workers=0, device="cpu", amp="off", log_every=1, epochs=4)
+RUN = Run(workers=0, device="cpu", amp="off", log_every=1, validate_every=STEPS)
+
+OPTIM = Optim(epochs=4, fall=0.0)
 
 
 class Dropping(MBSNet):
@@ -46,10 +50,10 @@ def test_step_by_step_is_all_at_once(
     network: type, workers: tuple[int, int], make: Callable[..., Trainer]
 ) -> None:
     runs = [Run(**{**vars(RUN), "workers": count}) for count in workers]
-    whole = make("whole", network, run=runs[0])
+    whole = make("whole", network, run=runs[0], optim=OPTIM)
     whole.fit(max_steps=7)
     for stop in (1, 2, 4, 7) if sum(workers) else range(1, 8):
-        part = make("part", network, run=runs[1])
+        part = make("part", network, run=runs[1], optim=OPTIM)
         part.fit(max_steps=stop)
     assert_same(whole.folder, part.folder)
     assert_same(whole.folder, part.folder, "best.pt")
@@ -57,23 +61,32 @@ def test_step_by_step_is_all_at_once(
     assert len(set(dropped)) == len(dropped) == 7
 
 
-def test_a_metric_that_starts_later(make: Callable[..., Trainer]) -> None:
-    loss = Loss(metric_from_epoch=1)
-    whole = make("whole", run=RUN, loss=loss)
-    whole.fit(max_steps=7)
+def test_resume_is_exact_across_the_first_use_of_the_metric_and_the_fall(
+    make: Callable[..., Trainer],
+) -> None:
+    """And the warm-up, with a third pair to remember."""
+    settings = {
+        "run": RUN,
+        "loss": Loss(metric_from=0.4, third_pair=True),
+        "optim": Optim(steps=7, warmup_steps=2, fall=0.3),
+    }
+    whole = make("whole", **settings)
+    whole.fit()
     for stop in range(1, 8):
-        part = make("part", run=RUN, loss=loss)
+        part = make("part", **settings)
         part.fit(max_steps=stop)
     assert_same(whole.folder, part.folder)
+    assert_same_state(whole.folder, part.folder, "before_fall.pt")
+    assert load(whole.folder / "before_fall.pt")["values"]["step"] == 5
 
 
 @pytest.mark.parametrize("utterance", [0, 1, 2, 3])
 def test_a_signal_in_a_validation_leaves_it_for_the_next_time(
     utterance: int, make: Callable[..., Trainer]
 ) -> None:
-    whole = make("whole", run=RUN)
+    whole = make("whole", run=RUN, optim=OPTIM)
     whole.fit(max_steps=5)
-    part = make("part", run=RUN)
+    part = make("part", run=RUN, optim=OPTIM)
     validate, asked = part.pool.validate, []
 
     def interrupted(*arguments: Any) -> Any:
@@ -87,7 +100,7 @@ def test_a_signal_in_a_validation_leaves_it_for_the_next_time(
     values = load(part.folder / "last.pt")["values"]
     assert (values["step"], values["validated"]) == (STEPS, 0)
     assert not (part.folder / "best.pt").exists()
-    part = make("part", run=RUN)
+    part = make("part", run=RUN, optim=OPTIM)
     assert not part.fit(max_steps=5)
     assert_same(whole.folder, part.folder)
 
@@ -95,7 +108,7 @@ def test_a_signal_in_a_validation_leaves_it_for_the_next_time(
 def test_a_signal_while_scores_are_waited_for_waits_for_no_more(
     make: Callable[..., Trainer],
 ) -> None:
-    trainer = make("run", run=RUN)
+    trainer = make("run", run=RUN, optim=OPTIM)
     waited: list[int] = []
 
     def validate(*arguments: Any) -> Callable[[], dict[str, float]]:
@@ -123,12 +136,12 @@ SLOW = [pytest.param(n, marks=pytest.mark.slow) for n in (1, 2, 3, 5, 6, 7, 8, 9
 def test_a_crash_at_any_write_of_a_checkpoint(
     write: int, make: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before or after each of the files that three epochs' ends and saves between them write."""
+    """Before or after each of the files that two validations and saves between them write."""
     run = Run(**{**vars(RUN), "save_minutes": 0})
-    whole = make("whole", run=run)
+    whole = make("whole", run=run, optim=OPTIM)
     whole.fit(max_steps=7)
     for moment in ("before", "after"):
-        part = make(moment, run=run)
+        part = make(moment, run=run, optim=OPTIM)
         save, count = part.keeper.save, []
 
         def failing(*arguments: Any, save: Any = save, count: Any = count, m: str = moment) -> None:
@@ -142,7 +155,7 @@ def test_a_crash_at_any_write_of_a_checkpoint(
         monkeypatch.setattr(part.keeper, "save", failing)
         with pytest.raises(CrashError):
             part.fit(max_steps=7)
-        part = make(moment, run=run)
+        part = make(moment, run=run, optim=OPTIM)
         part.fit(max_steps=7)
         assert_same(whole.folder, part.folder)
         assert_same(whole.folder, part.folder, "best.pt")
@@ -151,16 +164,107 @@ def test_a_crash_at_any_write_of_a_checkpoint(
 def test_the_log_is_cut_where_the_checkpoint_was_written(
     make: Callable[..., Trainer], caplog: pytest.LogCaptureFixture
 ) -> None:
-    trainer = make("run", run=RUN)
+    trainer = make("run", run=RUN, optim=OPTIM)
     trainer.fit(max_steps=2)
     log = trainer.folder / "metrics.jsonl"
     before = log.read_text()
     with log.open("a") as file:
         file.write('{"step": 3, "epoch": 0, "train": {"loss": 1.0}}\n{"step": 4, "ep')
-    make("run", run=RUN)
+    make("run", run=RUN, optim=OPTIM)
     assert log.read_text() == before
     assert "changed by somebody else" not in caplog.text
     log.write_text(before[:-10])
-    make("run", run=RUN)
+    make("run", run=RUN, optim=OPTIM)
     assert log.read_text() == before[: before.index("\n") + 1]  # whole lines only
     assert f"{log} has been changed by somebody else" in caplog.text
+
+
+# Another length
+
+
+def lengths(steps: int, **more: float) -> dict[str, Any]:
+    """Settings of a run of so many steps, validated every third, that ends with a fall."""
+    return {"run": RUN, "optim": Optim(steps=steps, warmup_steps=2, fall=0.4, **more)}
+
+
+@pytest.mark.parametrize("stop", [6, 8], ids=["stopped while its rate fell", "finished"])
+def test_lengthened_run_is_the_longer_one(
+    stop: int, make: Callable[..., Trainer], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Bit for bit: weights, averages, optimizers, the discriminator, and all that is logged."""
+    caplog.set_level(logging.INFO, "training")
+    whole = make("whole", **lengths(12))
+    whole.fit()
+    short = make("run", **lengths(8))
+    short.fit(max_steps=stop)
+    longer = make("run", **lengths(12))
+    assert longer.step == load(short.folder / "before_fall.pt")["values"]["step"] == 5
+    assert "what the run of 8 steps came to is kept as last-8.pt" in caplog.text
+    assert not longer.fit()
+    assert_same(whole.folder, longer.folder)
+    for name in ("before_fall.pt", "good.pt"):
+        assert_same_state(whole.folder, longer.folder, name)
+    # What the shorter run has come to is kept, as it was.
+    assert load(longer.folder / "last-8.pt")["values"]["step"] == stop
+    again = make("run", **lengths(12))
+    again.fit()
+    assert_same(whole.folder, again.folder)
+
+
+def test_run_that_has_not_begun_to_fall_takes_any_length(
+    make: Callable[..., Trainer], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "training")
+    whole = make("whole", **lengths(6))
+    whole.fit()
+    for steps, stop in ((12, 2), (100, 4), (6, 6)):
+        part = make("part", **lengths(steps))
+        part.fit(max_steps=stop)
+    assert_same(whole.folder, part.folder)
+    assert "is kept as" not in caplog.text
+
+
+def test_lengthening_keeps_the_best_score(make: Callable[..., Trainer]) -> None:
+    """`best.pt` stays that of the shorter run until a better one comes."""
+    short = make("run", **lengths(8))
+    short.pool.pesq = [2.0] * 4 + [2.5] * 2  # after 3, 6 and 8 steps, two utterances each
+    short.fit()
+    longer = make("run", **lengths(12))
+    longer.pool.pesq = [2.2] * 6
+    longer.fit()
+    assert longer.best == pytest.approx(2.5)
+    assert load(longer.folder / "best.pt")["values"]["step"] == 8
+
+
+def test_length_is_refused_where_the_runs_have_no_checkpoint_in_common(
+    make: Callable[..., Trainer],
+) -> None:
+    """And nothing is changed by that, nor where other settings differ besides."""
+    trainer = make("run", **lengths(8))
+    trainer.fit()
+    trainer.close()
+    before = {path.name: path.read_bytes() for path in trainer.folder.glob("*.pt")}
+    for settings, message in (
+        (lengths(7), "the same up to step 4 only"),
+        (lengths(12, learning_rate=0.1), "was made with other settings"),
+    ):
+        with pytest.raises(CheckpointError, match=message):
+            make("run", **settings)
+        assert {path.name: path.read_bytes() for path in trainer.folder.glob("*.pt")} == before
+    (trainer.folder / "before_fall.pt").unlink()
+    with pytest.raises(CheckpointError, match="no checkpoint from before that"):
+        make("run", **lengths(12))
+
+
+def test_damaged_last_checkpoint_is_no_obstacle_to_lengthening(
+    make: Callable[..., Trainer],
+) -> None:
+    whole = make("whole", **lengths(12))
+    whole.fit()
+    short = make("run", **lengths(8))
+    short.fit()
+    short.close()
+    (short.folder / "last.pt").write_bytes(b"torn")
+    longer = make("run", **lengths(12))
+    longer.fit()
+    assert_same(whole.folder, longer.folder)

@@ -126,7 +126,7 @@ def test_fresh_is_for_the_first_start_only(
     options = ["--data", str(corpus), "--run", str(corpus / "run"), "--fresh", *QUICK, *NARROW]
     for count, step in (("0", 1), ("1", 2), ("0", 1)):
         monkeypatch.setenv(name, count)
-        cli.main(MBSNet, CONFIG, PRESETS, [*options, "--max-steps", str(step)])
+        cli.main(MBSNet, CONFIG, PRESETS, [*options, "--steps", str(step)])
         sessions = json.loads((corpus / "run" / CONFIG_FILE).read_text())["sessions"]
         assert sessions[-1]["first_step"] == step - 1
         assert len(sessions) == step
@@ -136,7 +136,7 @@ def test_other_files_are_another_run(corpus: Path, capsys: pytest.CaptureFixture
     options = ["--data", str(corpus), "--run", str(corpus / "run"), *QUICK, *NARROW]
     cli.main(MBSNet, CONFIG, PRESETS, options)
     put_pairs(corpus / "train", ["s9_1.wav"])
-    message = refused(capsys, *options, "--max-steps", "2")
+    message = refused(capsys, *options, "--steps", "2")
     assert "was trained on other files than are named now" in message
 
 
@@ -187,7 +187,7 @@ def test_a_lock_with_no_text_in_it(corpus: Path) -> None:
 def test_names_of_utterances_that_no_file_may_have(corpus: Path) -> None:
     put_pairs(corpus / "valid", [f"v1_{'x' * 240}.wav", "v2_\udcff.wav", "v3_a b.wav"])
     options = ["--data", str(corpus), "--run", str(corpus / "run"), *QUICK, *NARROW]
-    cli.main(MBSNet, CONFIG, PRESETS, [*options, "--max-steps", "4"])
+    cli.main(MBSNet, CONFIG, PRESETS, [*options, "--steps", "4"])
     samples = sorted(path.name for path in (corpus / "run" / "samples").glob("*_clean.wav"))
     assert samples[0].startswith("v1_xxxx")
     assert len(samples[0]) < 120

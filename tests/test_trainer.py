@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,14 @@ from fake_pool import batch_of
 from saved_runs import metrics
 from torch import Tensor, nn
 
-from training.config import ConfigError, Loss, Optim, Run
+from abl1.mbs_net import MBSNet
+from bandsplit.stft import istft, stft
+from training.config import Loss, Optim, Run
+from training.losses import TERMS
 from training.trainer import Trainer
 
 STEPS = 3  # an epoch: six training pairs in batches of two
+LOGGED = Run(workers=0, device="cpu", amp="off", log_every=1, validate_every=STEPS)
 # The terms and the gradient's norm of one step of the narrow network, unweighted.
 GOLDEN = {
     "loss": 0.45478,
@@ -38,6 +43,11 @@ def numbers(trainer: Trainer, batch: dict[str, Any]) -> dict[str, float]:
     return trainer.train_step(batch).values
 
 
+def validated(trainer: Trainer) -> list[int]:
+    """The steps whose weights were scored."""
+    return [line["step"] for line in metrics(trainer.folder) if "valid" in line]
+
+
 def checkpointed(folder: Path, name: str = "last.pt") -> dict[str, Any]:
     return torch.load(folder / name, weights_only=True)
 
@@ -49,7 +59,7 @@ def test_the_loss_is_the_sum_of_weights_times_terms(make: Callable[..., Trainer]
     loss = Loss(complex=0.3, magnitude=0.7, phase=0.2, time=1.1, consistency=0.6, metric=0.4)
     trainer = make(loss=loss)
     values = numbers(trainer, batch_of(trainer))
-    weights = {k: v for k, v in vars(loss).items() if k != "metric_from_epoch"}
+    weights = {name: getattr(loss, name) for name in (*TERMS, "metric")}
     assert values.keys() == {"loss", "grad_norm", *weights}
     assert values["loss"] == pytest.approx(sum(w * values[k] for k, w in weights.items()), rel=1e-5)
 
@@ -120,107 +130,122 @@ def test_what_is_labelled_is_the_steps_own_output(make: Callable[..., Trainer]) 
     np.testing.assert_allclose(trainer.pool.labelled[0], expected, atol=1e-5)
 
 
-def test_the_adversary_starts_at_its_epoch(make: Callable[..., Trainer]) -> None:
-    trainer = make(loss=Loss(metric_from_epoch=1), run=Run(workers=0, log_every=1, epochs=2))
+def test_discriminator_learns_from_the_first_step_and_is_used_from_its_share(
+    make: Callable[..., Trainer],
+) -> None:
+    trainer = make(loss=Loss(metric_from=0.5), run=LOGGED)
     trainer.fit()
     lines = [line["train"] for line in metrics(trainer.folder) if "train" in line]
     assert ["metric" in line for line in lines] == [False] * STEPS + [True] * STEPS
-    assert len(trainer.pool.labelled) == STEPS
+    assert ["discriminator" in line for line in lines] == [False] + [True] * (2 * STEPS - 1)
+    assert len(trainer.pool.labelled) == 2 * STEPS
 
 
-# Epochs
+class Inconsistent(MBSNet):
+    """A network whose spectrum has a part that is in no waveform, besides."""
+
+    def forward(self, noisy: Tensor, scale: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        waveform, spectrum = super().forward(noisy, scale)
+        part = torch.view_as_complex(torch.ones(*spectrum.shape, 2))
+        return waveform, spectrum + part - stft(istft(part, noisy.shape[-1]))
 
 
-def test_the_rate_decays_by_epochs_for_both_players(make: Callable[..., Trainer]) -> None:
-    optim = Optim(learning_rate=0.01, decay=0.5, decay_every=2)
+def test_metric_term_judges_the_waveform(make: Callable[..., Trainer]) -> None:
+    """A network cannot please the discriminator by a spectrum that nobody will hear."""
+    trainers = [make("plain"), make("inconsistent", Inconsistent)]
+    plain, other = (numbers(trainer, batch_of(trainer)) for trainer in trainers)
+    assert other["magnitude"] > 2 * plain["magnitude"]
+    assert other["metric"] == pytest.approx(plain["metric"], rel=1e-5)
+
+
+def test_generator_does_not_depend_on_a_discriminator_that_is_not_used_yet(
+    make: Callable[..., Trainer],
+) -> None:
+    """Not even through the random numbers that its dropout draws."""
+    taught, alone = make("taught", loss=Loss(metric_from=1.0)), make("alone", loss=Loss(metric=0))
+    for trainer in (taught, alone):
+        trainer.fit()
+    for a, b in zip(
+        taught.learner.model.parameters(), alone.learner.model.parameters(), strict=True
+    ):
+        assert torch.equal(a, b)
+    assert taught.learner.discriminator.optimizer.state
+    assert not alone.learner.discriminator.optimizer.state
+
+
+# The run's length, its rates and its validations
+
+
+def test_both_rates_are_scaled_by_the_schedule(make: Callable[..., Trainer]) -> None:
+    optim = Optim(
+        learning_rate=0.01, discriminator_rate=0.04, steps=10, warmup_steps=2, fall=0.4,
+        decay=0.5, decay_every=1,
+    )  # fmt: skip
     trainer = make(optim=optim)
-    for epoch, rate in ((0, 0.01), (1, 0.01), (2, 0.005), (3, 0.005), (4, 0.0025)):
-        trainer.step = epoch * STEPS
+    # Half of it in the warm-up; halved with each epoch of three steps; three quarters in the fall.
+    for step, factor in ((0, 0.5), (1, 1), (3, 0.5), (6, 0.25), (7, 0.25 * 0.75)):
+        trainer.step = step
         trainer.train_step(batch_of(trainer))
-        for optimizer in (trainer.learner.optimizer, trainer.learner.discriminator.optimizer):
+        for rate, optimizer in (
+            (0.01, trainer.learner.optimizer),
+            (0.04, trainer.learner.discriminator.optimizer),
+        ):
             assert [group["lr"] for group in optimizer.param_groups] == pytest.approx(
-                [rate] * len(optimizer.param_groups)
+                [rate * factor] * len(optimizer.param_groups)
             )
 
 
-def test_a_run_ends_where_its_rate_has_come_down(make: Callable[..., Trainer]) -> None:
-    """In the middle of an epoch, too: what it has come to by then is validated."""
-    ending = {
-        "optim": Optim(cooldown=(1, STEPS + 1)),
-        "run": Run(workers=0, log_every=1, epochs=4),
-    }
+def test_fit_ends_at_the_last_step_and_validates_it(make: Callable[..., Trainer]) -> None:
+    """In the middle of an epoch and between two validations, too; the next call changes nothing."""
+    ending = {"optim": Optim(steps=STEPS + 1, warmup_steps=0, fall=0.5), "run": LOGGED}
     trainer = make(**ending)
     assert not trainer.fit()
-    assert (trainer.step, trainer.validated) == (STEPS + 1, 2)
+    assert (trainer.step, trainer.validated) == (STEPS + 1, STEPS + 1)
     lines = metrics(trainer.folder)
     rates = [line["train"]["learning_rate"] for line in lines if "train" in line]
-    assert rates == sorted(rates, reverse=True)
-    assert rates[-1] > 0
-    assert [line["step"] for line in lines if "valid" in line] == [STEPS, STEPS + 1]
+    assert rates == pytest.approx([5e-4, 5e-4, 5e-4, 2.5e-4])
+    assert validated(trainer) == [STEPS, STEPS + 1]
     trainer.close()
     again = make(**ending)
     assert not again.fit()
-    assert (again.step, again.validated) == (STEPS + 1, 2)
+    assert (again.step, again.validated) == (STEPS + 1, STEPS + 1)
     assert len(metrics(again.folder)) == len(lines)
 
 
-@pytest.mark.parametrize("cooldown", [(0, 0), (1, 4 * STEPS + 1)])
-def test_not_every_epoch_has_to_be_validated(
-    make: Callable[..., Trainer], cooldown: tuple[int, int]
-) -> None:
-    run = Run(workers=0, epochs=5, validate_every=2)
-    trainer = make(optim=Optim(cooldown=cooldown), run=run)
+def test_validation_comes_every_so_many_steps_and_at_the_end(make: Callable[..., Trainer]) -> None:
+    trainer = make(optim=Optim(epochs=3, fall=0.0), run=replace(LOGGED, validate_every=4))
     trainer.fit()
-    ends = 4 * STEPS + 1 if cooldown[1] else 5 * STEPS
-    lines = [line["step"] for line in metrics(trainer.folder) if "valid" in line]
-    assert lines == [2 * STEPS, 4 * STEPS, ends]
-    assert trainer.validated == 5
+    assert validated(trainer) == [4, 8, 9]
+    epochs = [line["epoch"] for line in metrics(trainer.folder) if "valid" in line]
+    assert epochs == [1, 2, 3]  # those completed
 
 
-def test_an_epoch_that_is_not_validated_is_kept_too(
+def test_good_checkpoint_is_that_of_the_last_validation(
     make: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """For a crash, and to go back to."""
-    trainer = make(run=Run(workers=0, epochs=3, validate_every=3))
+    """Whenever the run is saved besides: what it goes back to must not depend on that."""
+    run = replace(LOGGED, validate_every=2, save_minutes=0)
+    trainer = make(optim=Optim(steps=5, fall=0.0), run=run)
     kept = []
 
     def watched() -> None:
         kept.append(checkpointed(trainer.folder, "good.pt")["values"]["step"])
-        assert checkpointed(trainer.folder)["values"]["step"] == kept[-1]
+        assert checkpointed(trainer.folder)["values"]["step"] >= kept[-1]
 
     step = trainer.train_step
     monkeypatch.setattr(trainer, "train_step", lambda batch: (watched(), step(batch))[1])
     trainer.fit()
-    assert kept == [0] * STEPS + [STEPS] * STEPS + [2 * STEPS] * STEPS
+    assert kept == [0, 0, 2, 2, 4]
 
 
-def test_other_epochs_to_validate_are_those_that_are_to_come(make: Callable[..., Trainer]) -> None:
-    trainer = make(run=Run(workers=0, epochs=4, validate_every=4))
-    trainer.fit(max_steps=2 * STEPS + 1)
+def test_validations_may_come_more_often_from_some_step_on(make: Callable[..., Trainer]) -> None:
+    optim = Optim(steps=8, fall=0.0)
+    trainer = make(optim=optim, run=replace(LOGGED, validate_every=8))
+    trainer.fit(max_steps=5)
     trainer.close()
-    again = make(run=Run(workers=0, epochs=4))
+    again = make(optim=optim, run=replace(LOGGED, validate_every=2))
     again.fit()
-    lines = [line["step"] for line in metrics(again.folder) if "valid" in line]
-    assert lines == [3 * STEPS, 4 * STEPS]
-
-
-def test_fewer_epochs_change_no_validation_of_later_ones(make: Callable[..., Trainer]) -> None:
-    trainer = make(run=Run(workers=0, epochs=4))
-    trainer.fit(max_steps=STEPS + 1)
-    trainer.close()
-    shorter = make(run=Run(workers=0, epochs=1))
-    shorter.fit()
-    assert shorter.validated == 1
-    shorter.close()
-    longer = make(run=Run(workers=0, epochs=2))
-    longer.fit()
-    lines = [line["step"] for line in metrics(longer.folder) if "valid" in line]
-    assert lines == [STEPS, 2 * STEPS]
-
-
-def test_a_cooldown_beyond_the_last_epoch_is_refused(make: Callable[..., Trainer]) -> None:
-    with pytest.raises(ConfigError, match=r"2 epochs of 3 steps end before step 7"):
-        make(optim=Optim(cooldown=(1, 2 * STEPS + 1)), run=Run(workers=0, epochs=2))
+    assert validated(again) == [4 + 1, 6, 8]  # what was due at 4 is made up for at once
 
 
 def test_a_deadline_stops_between_two_steps(make: Callable[..., Trainer]) -> None:
@@ -234,8 +259,8 @@ def test_a_deadline_stops_between_two_steps(make: Callable[..., Trainer]) -> Non
 def test_validation_scores_what_the_average_makes_of_the_noisy(
     make: Callable[..., Trainer],
 ) -> None:
-    trainer = make(run=Run(workers=0, epochs=1))
-    trainer.fit()
+    trainer = make()
+    trainer.fit(max_steps=STEPS)
     assert len(trainer.pool.validated) == len(trainer.valid_set) == 2
     for index, scored in enumerate(trainer.pool.validated):
         noisy = trainer.valid_set[0, index]["noisy"]
@@ -244,9 +269,9 @@ def test_validation_scores_what_the_average_makes_of_the_noisy(
         assert not torch.equal(expected, trainer.learner.model.enhance(noisy[None])[0])
 
 
-def test_the_best_is_kept_when_a_later_epoch_is_worse(make: Callable[..., Trainer]) -> None:
-    trainer = make(run=Run(workers=0, epochs=3))
-    trainer.pool.pesq = [2.0, 2.2, 3.0, 2.8, 2.5, 2.5]  # two utterances an epoch
+def test_best_checkpoint_is_kept_when_a_later_one_is_worse(make: Callable[..., Trainer]) -> None:
+    trainer = make(optim=Optim(epochs=3, fall=0.0))
+    trainer.pool.pesq = [2.0, 2.2, 3.0, 2.8, 2.5, 2.5]  # two utterances a validation
     trainer.fit()
     best, last = (checkpointed(trainer.folder, f"{name}.pt")["values"] for name in ("best", "last"))
     assert (best["step"], best["best"]) == (2 * STEPS, pytest.approx(2.9))

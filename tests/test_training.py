@@ -18,32 +18,40 @@ from saved_runs import assert_same_state, metrics
 from training.precision import can_do
 
 FOLDERS = ("baseline", "abl1", "abl2", "abl3")
-QUICK = ["--batch-size", "2", "--crop", "0.5", "--set", "run.log_every=1", "optim.ema_decay=0.9"]
+QUICK = [
+    *("--batch-size", "2", "--crop", "0.5"),
+    *("--set", "run.log_every=1", "run.validate_every=3", "optim.ema_decay=0.9"),
+]
+ONE_STEP = ["--minutes", "1e-9"]  # is over after the first step
 
 
-def train(folder: str, corpus: Path, run: Path, *options: str) -> subprocess.CompletedProcess[str]:
+def train(
+    folder: str, corpus: Path, run: Path, *options: str, status: int = 0
+) -> subprocess.CompletedProcess[str]:
     """One call of train.py, as a user makes it, in that folder."""
     command = [sys.executable, "train.py", "--data", str(corpus), "--run", str(run), *QUICK]
     result = subprocess.run(
         [*command, *options], cwd=ROOT / folder, capture_output=True, text=True, check=False
     )
-    assert result.returncode == 0, result.stderr
+    assert result.returncode == status, result.stderr
     return result
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
-def test_four_steps_are_two_and_two(folder: str, tiny_corpus: Path, tmp_path: Path) -> None:
-    """Bit for bit, across an epoch's end (3 steps), discriminator and pending labels included.
+def test_four_steps_are_one_and_three(folder: str, tiny_corpus: Path, tmp_path: Path) -> None:
+    """Bit for bit, across an epoch's end (3 steps), a validation and the rate's fall.
 
+    Discriminator and pending labels are included.
     The uninterrupted run loads its data itself, the interrupted one in two worker processes.
     """
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    train(folder, tiny_corpus, whole, "--max-steps", "4", "--workers", "0")
-    train(folder, tiny_corpus, parts, "--max-steps", "2", "--workers", "2")
-    train(folder, tiny_corpus, parts, "--max-steps", "4", "--workers", "2")
+    train(folder, tiny_corpus, whole, "--steps", "4", "--workers", "0")
+    options = ["--steps", "4", "--workers", "2"]
+    train(folder, tiny_corpus, parts, *options, *ONE_STEP, status=75)
+    train(folder, tiny_corpus, parts, *options)
     assert_same_state(whole, parts)
     assert metrics(whole) == metrics(parts)
-    assert [line["step"] for line in metrics(whole)] == [1, 2, 3, 3, 4]
+    assert [line["step"] for line in metrics(whole)] == [1, 2, 3, 3, 4, 4]
     for line in metrics(whole):
         values = line.get("train", line.get("valid"))
         assert all(torch.isfinite(torch.tensor(v)) for v in values.values()), line
@@ -60,25 +68,29 @@ def test_resuming_anywhere_changes_nothing(
     folder: str, workers: str, tiny_corpus: Path, tmp_path: Path
 ) -> None:
     """One step at a time, whatever the workers, equals six at once."""
-    options = ["--workers", workers]
-    train(folder, tiny_corpus, tmp_path / "whole", "--max-steps", "6", *options)
-    for step in ("1", "2", "3", "4", "5", "6"):
-        train(folder, tiny_corpus, tmp_path / "parts", "--max-steps", step, *options)
+    options = ["--steps", "6", "--workers", workers, "--set", "run.validate_every=6"]
+    train(folder, tiny_corpus, tmp_path / "whole", *options)
+    for _ in range(6):
+        train(folder, tiny_corpus, tmp_path / "parts", *options, *ONE_STEP, status=75)
+    train(folder, tiny_corpus, tmp_path / "parts", *options)  # the last step's validation
     assert_same_state(tmp_path / "whole", tmp_path / "parts")
 
 
-def test_mixed_precision_trains_and_resumes(tiny_corpus: Path, tmp_path: Path) -> None:
-    if not can_do("bf16"):
-        pytest.skip("this CPU cannot compute in bf16")
-    narrow = ["--amp", "bf16", "--workers", "0", "--set", "model.channels=16"]
-    train("abl3", tiny_corpus, tmp_path / "whole", "--max-steps", "3", *narrow)
-    train("abl3", tiny_corpus, tmp_path / "parts", "--max-steps", "1", *narrow)
-    train("abl3", tiny_corpus, tmp_path / "parts", "--max-steps", "3", *narrow)
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_mixed_precision_trains_and_resumes(
+    precision: str, tiny_corpus: Path, tmp_path: Path
+) -> None:
+    if not can_do(precision):
+        pytest.skip(f"this CPU cannot compute in {precision}")
+    options = ["--steps", "3", "--amp", precision, "--workers", "0", "--set", "model.channels=16"]
+    train("abl3", tiny_corpus, tmp_path / "whole", *options)
+    train("abl3", tiny_corpus, tmp_path / "parts", *options, *ONE_STEP, status=75)
+    train("abl3", tiny_corpus, tmp_path / "parts", *options)
     assert_same_state(tmp_path / "whole", tmp_path / "parts")
 
 
 def test_a_run_folder_explains_itself(tiny_corpus: Path, tmp_path: Path) -> None:
-    result = train("abl3", tiny_corpus, tmp_path, "--max-steps", "1", "--set", "model.channels=16")
+    result = train("abl3", tiny_corpus, tmp_path, "--steps", "1", "--set", "model.channels=16")
     assert "GMAC per second of audio" in result.stderr
     assert "speakers held out for validation" in result.stderr
     content = json.loads((tmp_path / "config.json").read_text())
@@ -93,7 +105,7 @@ def test_a_run_folder_explains_itself(tiny_corpus: Path, tmp_path: Path) -> None
 def test_a_signal_ends_the_run_after_its_step_and_the_run_goes_on(
     tiny_corpus: Path, tmp_path: Path
 ) -> None:
-    options = ["--set", "model.channels=16", "--workers", "2"]
+    options = ["--set", "model.channels=16", "optim.fall=0", "--workers", "2"]
     command = [sys.executable, "train.py", "--data", str(tiny_corpus), "--run", str(tmp_path)]
     process = subprocess.Popen(
         [*command, *QUICK, *options],
@@ -111,8 +123,8 @@ def test_a_signal_ends_the_run_after_its_step_and_the_run_goes_on(
     assert "Traceback" not in errors
     step = torch.load(tmp_path / "last.pt", weights_only=True)["values"]["step"]
     assert step >= 1
-    train("abl1", tiny_corpus, tmp_path, "--max-steps", str(step + 1), *options)
-    assert metrics(tmp_path)[-1]["step"] == step + 1
+    train("abl1", tiny_corpus, tmp_path, "--steps", str(step + 2), *options)
+    assert metrics(tmp_path)[-1]["step"] == step + 2
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
@@ -141,7 +153,7 @@ def test_a_signal_to_the_group_while_workers_start_is_no_fault(
 
 
 def test_another_network_or_setting_is_not_continued(tiny_corpus: Path, tmp_path: Path) -> None:
-    narrow = ["--max-steps", "1", "--workers", "0", "--set", "model.channels=16"]
+    narrow = ["--steps", "1", "--workers", "0", "--set", "model.channels=16"]
     train("abl1", tiny_corpus, tmp_path, *narrow)
     before = (tmp_path / "last.pt").read_bytes()
     command = [sys.executable, "train.py", "--data", str(tiny_corpus), "--run", str(tmp_path)]
@@ -169,7 +181,7 @@ def test_another_network_or_setting_is_not_continued(tiny_corpus: Path, tmp_path
 
 def test_paths_do_not_depend_on_the_working_directory(tmp_path: Path) -> None:
     result = subprocess.run(
-        [sys.executable, str(ROOT / "abl1" / "train.py"), "--max-steps", "1"],
+        [sys.executable, str(ROOT / "abl1" / "train.py"), "--steps", "1"],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": ""},
         capture_output=True,

@@ -3,7 +3,7 @@
     python -m tools.records RUN... --out DIR
 
 Writes DIR/NAME.json for each run folder: the settings, the sessions with their versions and
-commits, the validation of each epoch, and the SHA-256 of `best.pt` and `last.pt` with that of the
+commits, every validation, and the SHA-256 of `best.pt` and `last.pt` with that of the
 averaged weights in each. Of where data lay, and on which computer, nothing. Weights are too large
 for a repository of code; with the checksums, those that are found elsewhere can be verified.
 

@@ -156,7 +156,7 @@ class Run:
     packed: bool = True  # read from packs, where the data have some
     pesq_workers: int = 0  # of each process; 0: one for each core but one, shared among processes
     log_every: int = 10  # steps
-    save_minutes: float = 10.0  # between checkpoints inside an epoch; one more at its end
+    save_minutes: float = 10.0  # between checkpoints; each validation writes one more
     validate_every: int = 1000  # steps; the last step is validated in any case
 
     def __post_init__(self) -> None:

@@ -101,14 +101,15 @@ def _is_number(value: Any) -> bool:
 
 
 def describe(run: Path, config: Mapping[str, Any], lines: Sequence[Line]) -> str:
-    """A run's history in words and a table, a row an epoch."""
+    """Return a run's history in words and a table, with a row for each validation."""
     facts, settings = config.get("facts", {}), config.get("config", {})
     text = [
         f"{run}: {settings.get('name')}, recipe {settings.get('recipe')}, seed "
         f"{settings.get('seed')}, {facts.get('parameters', 0):,} parameters"
     ]
     text += [f"  {session_line(session)}" for session in config.get("sessions", [])]
-    text += ["", *_table(lines)]
+    batch = settings.get("data.batch_size")
+    text += ["", *_table(lines, batch if type(batch) is int else None)]
     skipped = [line for line in lines if "skipped" in line]
     for line in skipped[-5:]:
         values = ", ".join(
@@ -177,32 +178,40 @@ def _table_in(session: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _table(lines: Sequence[Line]) -> list[str]:
-    epochs: dict[int, dict[str, Any]] = {}
+def _table(lines: Sequence[Line], batch: int | None) -> list[str]:
+    """Return a row for each validation and one for the steps since; losses and speeds are means."""
+    rows: list[tuple[int, list[Line], Mapping[str, Any]]] = []
+    steps: list[Line] = []
     for line in lines:
         if "train" in line:
-            row = epochs.setdefault(line["epoch"] + 1, {})
-            row.setdefault("losses", []).append(line["train"].get("loss"))
-            row["step"], row["rate"] = line["step"], line["train"].get("learning_rate")
-            row.setdefault("speeds", []).append(line.get("speed", {}).get("crops_per_second"))
+            steps.append(line)
         elif "valid" in line:
-            epochs.setdefault(line["epoch"], {}).update(line["valid"], step=line["step"])
-    table = [f"{'epoch':>5} {'step':>8} {'loss':>8} {'rate':>8} {'crops/s':>8} {'PESQ':>6} STOI"]
-    best = max((r["pesq_wb"] for r in epochs.values() if r.get("pesq_wb")), default=None)
-    noisy = [r["noisy_pesq_wb"] for r in epochs.values() if r.get("noisy_pesq_wb")]
-    for epoch, row in sorted(epochs.items()):
-        mark = " best" if best is not None and row.get("pesq_wb") == best else ""
+            rows.append((line["step"], steps, line["valid"]))
+            steps = []
+    if steps:
+        rows.append((steps[-1]["step"], steps, {}))
+    table = [
+        f"{'step':>8} {'crops':>9} {'loss':>8} {'rate':>8} {'crops/s':>8} {'PESQ':>6} {'STOI':>6}"
+    ]
+    best = max((valid["pesq_wb"] for _, _, valid in rows if valid.get("pesq_wb")), default=None)
+    for step, steps, valid in rows:
+        train = [line["train"] for line in steps]
+        speeds = [line.get("speed", {}).get("crops_per_second") for line in steps]
+        mark = " best" if best is not None and valid.get("pesq_wb") == best else ""
         table.append(
-            f"{epoch:>5} {row.get('step', ''):>8} {_mean(row.get('losses', []), '8.4f')} "
-            f"{_mean([row.get('rate')], '8.1e')} {_mean(row.get('speeds', []), '8.2f')} "
-            f"{_mean([row.get('pesq_wb')], '6.3f')} {_mean([row.get('stoi')], '.4f')}{mark}"
+            f"{step:>8} {'-' if batch is None else batch * step:>9} "
+            f"{_mean([values.get('loss') for values in train], '8.4f')} "
+            f"{_mean([values.get('learning_rate') for values in train[-1:]], '8.1e')} "
+            f"{_mean(speeds, '8.2f')} {_mean([valid.get('pesq_wb')], '6.3f')} "
+            f"{_mean([valid.get('stoi')], '6.4f')}{mark}"
         )
+    noisy = [valid["noisy_pesq_wb"] for _, _, valid in rows if valid.get("noisy_pesq_wb")]
     if noisy:
         table.append(f"held-out recordings as they are: PESQ {noisy[-1]:.3f}")
-    return table if len(table) > 1 else ["nothing logged yet"]
+    return table if rows else ["nothing logged yet"]
 
 
 def _mean(values: Sequence[float | None], form: str) -> str:
     known = [v for v in values if v is not None]
-    width = int(form.split(".")[0] or 0)
-    return format(sum(known) / len(known), form) if known else " " * max(width - 1, 0) + "-"
+    width = int(form.split(".")[0])
+    return format(sum(known) / len(known), form) if known else f"{'-':>{width}}"

@@ -102,8 +102,8 @@ class Keeper:
         """Keep what `last.pt` is now as what the run can be lengthened from. Raises as above."""
         _copy(self.last, self.before_fall)
 
-    def rewind(self, finished: int) -> Path:
-        """Make `before_fall.pt` the last checkpoint again; return where that of the shorter run is.
+    def rewind(self, finished: int) -> None:
+        """Make `before_fall.pt` the last checkpoint again, and keep that of the shorter run.
 
         finished: the steps of the shorter run, which its last checkpoint is named by.
 
@@ -114,7 +114,13 @@ class Keeper:
         _copy(self.last, kept)
         _copy(self.before_fall, self.good)  # what it was is of the shorter run, maybe of its fall
         _copy(self.before_fall, self.last)
-        return kept
+        log.info(
+            "%s: a run of another length: it goes on from before the learning rate fell; what the "
+            "run of %d steps came to is kept as %s",
+            self.last.parent,
+            finished,
+            kept.name,
+        )
 
     def load(self, good: bool = False) -> tuple[Path, bytes] | None:
         """The newest whole checkpoint, `last.pt` or the one before it; None where there is none.

@@ -298,28 +298,35 @@ class Trainer:
         if found is None:
             return 0
         path, content = found
-        state, best = unpack(content, path), -math.inf
+        state = unpack(content, path)
+        values = self.keeper.restore(path, state, self._parts())
         earlier = Schedule(config_of(state, path), len(self.sampler))
         # Up to this step, the run that is continued and the one that is asked for are the same.
         common = min(earlier.settled, self.schedule.settled)
-        if earlier.total != self.schedule.total and state["values"]["step"] > common:
-            best = state["values"]["best"]  # as `best.pt` holds it
-            path, state = self._lengthened(path, earlier, common)
-        values = self.keeper.restore(path, state, self._parts())
+        lengthened = earlier.total != self.schedule.total and values["step"] > common
+        if lengthened:
+            best = values["best"]  # as `best.pt` holds it
+            values = self._restore_before_fall(path, earlier.total, common)
+            values["best"] = max(best, values["best"])
         if self.world.leads and not good:
             self.keeper.settle(path)
-        self.step, self.validated = values["step"], values["validated"]
-        self.best = max(best, values["best"])
+            if lengthened:
+                self.keeper.rewind(earlier.total)
+        self.step, self.validated, self.best = (
+            values[name] for name in ("step", "validated", "best")
+        )
         self._saved = (self.step, self.validated)
         return values["logged"]
 
-    def _lengthened(self, path: Path, earlier: Schedule, common: int) -> tuple[Path, dict]:
-        """The state from before the fall of a run that is asked to end at another step.
+    def _restore_before_fall(self, path: Path, earlier: int, common: int) -> dict[str, Any]:
+        """Restore the state from before the fall of a run that is asked to end at another step.
+
+        path, earlier: the checkpoint that the run came to, and the steps that it was to take.
+        common: the step up to which the two runs are the same.
 
         Raises:
-            CheckpointError: there is none from which the two would be the same.
+            CheckpointError: there is no state from which the two would be the same.
         """
-        total = self.schedule.total
         before = self.keeper.before_fall
         found = self.world.from_leader(
             read(before) if self.world.leads and before.is_file() else None
@@ -327,19 +334,9 @@ class Trainer:
         state = unpack(found, before) if found else None
         if state is None or state["values"]["step"] > common:
             raise CheckpointError(
-                f"{path} is of a run of {earlier.total:,} steps. One of {total:,} would have been "
-                f"the same up to step {common:,} only, and there is no checkpoint from before that "
-                "to go on from. Name another folder with --run, or the same number of steps."
+                f"{path} is of a run of {earlier:,} steps. One of {self.schedule.total:,} would "
+                f"have been the same up to step {common:,} only, and there is no checkpoint from "
+                "before that to go on from. Name another folder with --run, or the same number of "
+                "steps."
             )
-        if self.world.leads:
-            kept = self.keeper.rewind(earlier.total)
-            log.info(
-                "%s: from %d to %d steps. It goes on from step %d, before the learning rate fell; "
-                "what the shorter run came to is kept as %s",
-                self.folder,
-                earlier.total,
-                total,
-                state["values"]["step"],
-                kept.name,
-            )
-        return self.keeper.last, state
+        return self.keeper.restore(before, state, self._parts())
