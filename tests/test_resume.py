@@ -28,8 +28,8 @@ OPTIM = Optim(epochs=4, fall=0.0)
 class Dropping(MBSNet):
     """A network with something random in it, besides."""
 
-    def forward(self, noisy: Tensor, scale: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return super().forward(F.dropout(noisy, 0.2, self.training), scale)
+    def forward(self, noisy: Tensor, *of_recording: Tensor | None) -> tuple[Tensor, Tensor]:
+        return super().forward(F.dropout(noisy, 0.2, self.training), *of_recording)
 
 
 def assert_same(one: Path, other: Path, name: str = "last.pt") -> None:

@@ -69,7 +69,8 @@ class Keeper:
         self.last, self.previous = folder / LAST, folder / PREVIOUS
         self.best, self.good = folder / BEST, folder / GOOD
         self.before_fall = folder / BEFORE_FALL
-        self._network, self._config = network, config
+        # With every argument of the network: a default that changes must not change what is saved.
+        self._config = replace(config, model={**network_defaults(network), **config.model})
         self._name, self._data = name_of(network), data
 
     def save(self, state: dict[str, Any], best: bool = False) -> None:
@@ -171,13 +172,8 @@ class Keeper:
             raise CheckpointError(
                 f"{path} is of the network {state['network']}, not {self._name}. {_WAY_OUT}"
             )
-        # An argument that one of them leaves to the network's default is compared by that.
-        defaults = network_defaults(self._network)
-        there, now = (
-            replace(c, model={**defaults, **c.model})
-            for c in (config_of(state, path), self._config)
-        )
-        changes = {k: v for k, v in diff(there, now).items() if not k.startswith(_FREE)}
+        settings = diff(config_of(state, path), self._config)
+        changes = {k: v for k, v in settings.items() if not k.startswith(_FREE)}
         if changes:
             lines = [f"  {key}: {old!r} there, {new!r} now" for key, (old, new) in changes.items()]
             raise CheckpointError(
