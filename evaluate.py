@@ -182,7 +182,7 @@ def _facts(trained: Trained, history: Sequence[Mapping[str, Any]]) -> dict[str, 
             "network": name_of(type(trained.network)),
             "training data": trained.data,
             "checkpoint": trained.checkpoint,
-            # Of the run, not of its best checkpoint, which is another step's for every seed.
+            # Of the run, whichever of its checkpoints this is.
             "steps": history[-1]["step"] if history else trained.step,
         },
         "checkpoint": trained.checkpoint,

@@ -108,7 +108,7 @@ def test_the_run_is_loaded_as_a_network_of_that_folder(trained: Path) -> None:
         "found = load_trained(Path('runs/abl4'))\n"
         "print(type(found.network).__module__, found.step)"
     )
-    assert shell(f'python -c "{text}"', trained) == "abl4.mbs_net 3\n"
+    assert shell(f'python -c "{text}"', trained) == "abl4.mbs_net 4\n"
 
 
 @pytest.mark.slow

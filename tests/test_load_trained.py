@@ -42,12 +42,11 @@ def test_a_run_gives_its_averaged_weights_and_where_they_are_from(best: Path):
         assert torch.equal(found[key], value + 1)
 
 
-def test_a_folder_gives_its_best_checkpoint_else_its_last(best: Path):
+def test_load_trained_takes_a_folders_last_checkpoint_else_its_best(best: Path):
+    assert load_trained(best.parent).checkpoint == "best.pt"
     save_run(best.parent, step=9, name="last.pt")
-    assert load_trained(best.parent).step == 3
-    assert load_trained(best.parent / "last.pt").step == 9
-    best.unlink()
-    assert load_trained(best.parent).checkpoint == "last.pt"
+    assert load_trained(best.parent).step == 9
+    assert load_trained(best).step == 3
 
 
 def test_a_folder_without_a_checkpoint_is_refused(tmp_path: Path):

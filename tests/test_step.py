@@ -64,7 +64,7 @@ def test_pieces_alternate() -> None:
     assert marks[:6] == ["data", *2 * ["forward", "backward"], "backward"]
 
 
-def test_without_an_adversary_nobody_waits_for_labels() -> None:
+def test_without_a_discriminator_nobody_waits_for_labels() -> None:
     loss = replace(networks()["abl1"].config.loss, metric=0.0)
     marks = heard(narrow("abl1", loss=loss))
     assert marks == [

@@ -52,7 +52,8 @@ def load_trained(run: Path) -> Trained:
     """
     path = run
     if run.is_dir():
-        path = run / LAST if (run / LAST).is_file() else run / BEST
+        best_alone = (run / BEST).is_file() and not (run / LAST).is_file()
+        path = run / (BEST if best_alone else LAST)
     content = read(path)
     state = unpack(content, path)
     config = config_of(state, path)
