@@ -172,7 +172,7 @@ def _configure(network: type[BandSplitNet], config: Config, options: argparse.Na
         changes |= {"recipe": options.recipe, **RECIPES[options.recipe]}
     flags = {
         "optim.epochs": options.epochs,
-        "optim.steps": options.steps,
+        "optim.steps": options.steps if options.epochs is None else 0,
         "data.batch_size": options.batch_size,
         "data.crop_seconds": options.crop,
         "seed": options.seed,

@@ -56,7 +56,7 @@ class Active:
 
     Attributes:
         frames: (b, t), 1.0 for a frame of the transform that holds an active hop, else 0.0.
-        samples: (b,), the number of samples in active hops, at least 1.
+        samples: (b, s), 1.0 for a sample of an active hop, else 0.0.
     """
 
     frames: Tensor
@@ -71,17 +71,15 @@ class Active:
             padded = F.pad(torch.stack(waveforms), (0, count * HOP - length))
             power = padded.unflatten(-1, (count, HOP)).square().mean(-1).amax(0)
             hops = (power >= RMS_FLOOR**2).float()
-            samples = HOP * hops.sum(-1) - (count * HOP - length) * hops[:, -1]
+            samples = hops.repeat_interleave(HOP, -1)[:, :length]
             # Frame t covers the hops t - 2 to t + 1.
             around = N_FFT // HOP
             frames = F.max_pool1d(F.pad(hops, (around // 2, around // 2)), around, stride=1)
-            return cls(frames[:, : length // HOP + 1], samples.clamp_min(1))
+            return cls(frames[:, : length // HOP + 1], samples)
 
     def mean(self, values: Tensor) -> Tensor:
         """Return the mean of values (b, f, t) over active frames, and then over crops."""
-        frames = self.frames.sum(-1).clamp_min(1)
-        total = (values.mean(1) * self.frames).sum(-1)
-        return (total / frames).mean()
+        return _weighted_mean(values.mean(1), self.frames)
 
 
 def complex_loss(enhanced: Recordings, clean: Recordings, active: Active, how: Loss) -> Tensor:
@@ -131,8 +129,7 @@ def phase_loss(enhanced: Recordings, clean: Recordings, active: Active, how: Los
 
 def time_loss(enhanced: Recordings, clean: Recordings, active: Active, how: Loss) -> Tensor:
     """Compute the absolute distance of the waveforms."""
-    total = (enhanced.waveform - clean.waveform).abs().sum(-1)
-    return (total / active.samples).mean()
+    return _weighted_mean((enhanced.waveform - clean.waveform).abs(), active.samples)
 
 
 def consistency_loss(enhanced: Recordings, clean: Recordings, active: Active, how: Loss) -> Tensor:
@@ -176,9 +173,10 @@ def _distance(difference: Tensor, active: Active, how: Loss) -> Tensor:
 
 
 def _weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
-    """The mean of (b, f, t) by weights of each crop, and then over crops."""
-    total = weight.sum((1, 2)).clamp_min(torch.finfo(weight.dtype).tiny)
-    return ((values * weight).sum((1, 2)) / total).mean()
+    """The mean of each crop's values (b, ...) by weights of the same shape, and then over crops."""
+    dims = tuple(range(1, values.dim()))
+    total = weight.sum(dims).clamp_min(torch.finfo(weight.dtype).tiny)
+    return ((values * weight).sum(dims) / total).mean()
 
 
 def _unwrapped(phase: Tensor) -> Tensor:
