@@ -216,10 +216,10 @@ def test_gradients_against_finite_differences(name: str, how: Loss) -> None:
     ],
 )
 def test_values_of_simple_cases(name: str, changes: dict, expected: float) -> None:
-    """The second frame is not active: whatever is there, it does not count."""
-    clean = Recordings(torch.zeros(1, 10), torch.tensor([1 + 0j, 1000]).expand(1, 3, 2))
-    enhanced = Recordings(torch.full((1, 10), 0.5), torch.full((1, 3, 2), 2j))
-    active = Active(torch.tensor([[1.0, 0.0]]), torch.tensor([10.0]))
+    """The second frame and three samples are not active: whatever is there, it does not count."""
+    clean = Recordings(torch.zeros(1, 13), torch.tensor([1 + 0j, 1000]).expand(1, 3, 2))
+    enhanced = Recordings(torch.tensor([[0.5] * 10 + [9.0] * 3]), torch.full((1, 3, 2), 2j))
+    active = Active(torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0] * 10 + [0.0] * 3]))
     got = TERMS[name](enhanced, clean, active, replace(SQUARED, **changes))
     assert float(got) == pytest.approx(expected, rel=1e-5)
 
