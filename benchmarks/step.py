@@ -40,7 +40,7 @@ from benchmarks.findings import findings, verdicts
 from benchmarks.phases import PHASES, Clock, launches, operators
 from benchmarks.results import described, markdown, save, spread
 from data.workers import usable_cores
-from training.discriminator import unheard
+from training.discriminator import no_callback
 from training.learner import Learner
 from training.pesq_pool import PesqPool
 from training.precision import Precision
@@ -101,7 +101,7 @@ class Measured:
             self._clock.begin()
             self.step(next(batches))
             self.seconds.append(self._clock.end())
-        self.learner.mark = unheard
+        self.learner.mark = no_callback
         if labels:  # they must not be made while the others are timed
             self.learner.discriminator.backward()
             self.learner.discriminator.skip()

@@ -102,8 +102,8 @@ def hold_out(
     """Return which of `names` (speakers, or noise files) are kept for validation.
 
     The `wanted` ones if they are all there, and others too; else `share` of them, at least one and
-    never all: those that come first by a hash, so that one name more or less changes the fate of
-    at most one other. Of a single name, none.
+    never all: those that come first by a hash, so that adding a name changes at most one other
+    choice. Return an empty set for a single name.
 
     Args:
         names: of a speaker, as often as there are files of theirs.

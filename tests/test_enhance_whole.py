@@ -98,7 +98,7 @@ def test_a_file_that_cannot_be_read_has_a_reason(tmp_path: Path, network: MBSNet
     assert not (tmp_path / "out").exists()
 
 
-def test_a_file_that_memory_does_not_hold_has_a_reason(
+def test_a_file_that_the_memory_of_its_device_does_not_hold_has_a_reason(
     tmp_path: Path, network: MBSNet, monkeypatch: pytest.MonkeyPatch
 ):
     def full(noisy: Tensor) -> Tensor:

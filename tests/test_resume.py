@@ -251,9 +251,15 @@ def test_length_is_refused_where_the_runs_have_no_checkpoint_in_common(
         with pytest.raises(CheckpointError, match=message):
             make("run", **settings)
         assert {path.name: path.read_bytes() for path in trainer.folder.glob("*.pt")} == before
+    longer = make("run", **lengths(12))
+    longer.fit(max_steps=10)
+    longer.close()
+    with pytest.raises(CheckpointError, match="it has gone beyond that"):  # an earlier command
+        make("run", **lengths(8))
+    assert load(trainer.folder / "last.pt")["values"]["step"] == 10
     (trainer.folder / "before_fall.pt").unlink()
     with pytest.raises(CheckpointError, match="no checkpoint from before that"):
-        make("run", **lengths(12))
+        make("run", **lengths(20))
 
 
 def test_damaged_last_checkpoint_is_no_obstacle_to_lengthening(

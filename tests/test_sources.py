@@ -270,6 +270,16 @@ def test_mix_holds_out_eight_speakers_of_sixteen(tmp_path: Path, speakers: int, 
     assert len(mixtures(tmp_path, validation_speakers=("s3",))[1]) == 1
 
 
+def test_mix_holds_out_the_two_speakers_of_voicebank(tmp_path: Path):
+    for number in range(226, 246):
+        put(tmp_path / "speech" / f"p{number}_001.wav", seed=number)
+    put(tmp_path / "speech" / "p287_001.wav", seed=1)
+    for number in range(2):
+        put(tmp_path / "noise" / f"{number}.wav", seed=number)
+    (tmp_path / "speech" / "p232_001.wav").unlink()  # a test speaker
+    assert {r.speaker for r in mixtures(tmp_path)[1].clean} == {"p226", "p287"}
+
+
 def test_mix_holds_out_noise_of_each_folder(tmp_path: Path):
     put_material(tmp_path)
     names = [*(f"many/{n}" for n in range(20)), "few/1", "few/2", "few/3", "alone/1"]

@@ -1,7 +1,8 @@
 """The configuration of a run: frozen, grouped by consequence, compared field by field.
 
 `model`, `loss`, `optim`, `data`, `augment` and `seed` decide what is learnt, and name the run: it
-is only continued where they are the same. `run` decides how fast and how far, and may change.
+is only continued where they are the same, its length (`optim.epochs`, `optim.steps`) excepted.
+`run` decides how fast, and may change.
 """
 
 from __future__ import annotations
@@ -120,7 +121,7 @@ class Data:
     babble: float = 0.2  # for "mix": the share of examples in babble, in place of a noise file
     speech_shaped: float = 0.1  # and in steady noise with the spectrum of another speaker
     validation_speakers: tuple[str, ...] = HELD_OUT  # where the corpus has them
-    validation_share: float = 0.05  # of the speakers and noise files, where it has not
+    validation_share: float = 0.05  # of the speakers, twice that of the noises, where it has not
     validation_files: int = 96  # at most
     validation_seconds: float = 8.0  # of each file, at most
 
@@ -199,7 +200,9 @@ RECIPES: dict[str, dict[str, Any]] = {
     "mpsenet": {},
     # sungwon23/BSRNN (train.py): L1 on |S|^0.3 and on the uncompressed complex spectrum; Adam for
     # both networks; a discriminator that learns three pairs from the start and is used for the
-    # second half of 120 epochs.
+    # second half of 120 epochs. What differs: weights are averaged, gradients are clipped by their
+    # history instead of at 5, and the discriminator judges the re-analysed waveform, without
+    # dropout, one step after its labels were asked for.
     "bsrnn": {
         "loss.complex": 0.5,
         "loss.magnitude": 0.5,

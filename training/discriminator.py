@@ -60,8 +60,8 @@ class Discriminator(nn.Module):
         return torch.sigmoid(self.slope * self.head(x.amax(dim=(2, 3)))[:, 0].float())
 
 
-def unheard(phase: str) -> None:
-    """The listener to a step's phases where nobody listens."""
+def no_callback(phase: str) -> None:
+    """Do nothing when a phase of a step ends."""
 
 
 @dataclass
@@ -125,7 +125,7 @@ class MetricDiscriminator:
             judged = self.network(clean, enhanced)
         return F.mse_loss(judged, torch.ones_like(judged))
 
-    def backward(self, mark: Callable[[str], None] = unheard) -> dict[str, Tensor]:
+    def backward(self, mark: Callable[[str], None] = no_callback) -> dict[str, Tensor]:
         """Compute the gradients of the loss on the remembered batch; return what to log of it.
 
         A clean recording with itself as reference has the label 1, the remembered pairs have their

@@ -113,7 +113,8 @@ class Keeper:
         """
         kept = self.last.with_name(f"last-{finished}.pt")
         _copy(self.last, kept)
-        _copy(self.before_fall, self.good)  # what it was is of the shorter run, maybe of its fall
+        for path in (self.good, self.previous):  # they may be of the shorter run's fall
+            _copy(self.before_fall, path)
         _copy(self.before_fall, self.last)
         log.info(
             "%s: a run of another length: it goes on from before the learning rate fell; what the "

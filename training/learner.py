@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bandsplit.net import BandSplitNet, loudness
+from bandsplit.net import BandSplitNet
 from bandsplit.stft import compressed_magnitude, stft
 from training.clipping import GradientClip
 from training.config import Config, ConfigError, Loss
-from training.discriminator import MetricDiscriminator, unheard
+from training.discriminator import MetricDiscriminator, no_callback
 from training.distributed import World
 from training.ema import EMA
 from training.keeper import Stateful
@@ -81,7 +81,7 @@ class Learner:
             precision.make_scaler(),
             pool,
         )
-        self.mark: Callable[[str], None] = unheard
+        self.mark: Callable[[str], None] = no_callback
 
     def step(
         self, batch: dict[str, Any], number: int, rate: float = 1.0, use_metric: bool = True
@@ -103,7 +103,8 @@ class Learner:
         self.model.train()
         device = self.precision.device
         clean, noisy = (batch[k].to(device, non_blocking=True) for k in ("clean", "noisy"))
-        scale = loudness(noisy)  # how loud a recording is must not decide how much it counts
+        active = Active.of(clean, noisy)
+        scale = active.loudness(noisy)  # how loud a crop is must not decide how much it counts
         clean, noisy = clean / scale, noisy / scale
         how = self.config.loss
         judged = bool(how.metric)
@@ -111,7 +112,7 @@ class Learner:
 
         self.optimizer.zero_grad(set_to_none=True)
         terms, enhanced = self._backward(
-            clean, noisy, how if use_metric else replace(how, metric=0.0)
+            clean, noisy, active, how if use_metric else replace(how, metric=0.0)
         )
         self.scaler.unscale_(self.optimizer)
         norm = self.clip(self.model.parameters())
@@ -142,9 +143,11 @@ class Learner:
         return Result(values, {})
 
     def losses(
-        self, clean: Tensor, noisy: Tensor, how: Loss
+        self, clean: Tensor, noisy: Tensor, how: Loss, active: Active | None = None
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Run the forward pass on waveforms (b, s).
+
+        active: which parts of them count; by default those that are not silent.
 
         Returns:
             The loss, with gradients, its terms, and the enhanced waveforms (b, s), without.
@@ -152,7 +155,7 @@ class Learner:
         with self.precision.autocast():
             enhanced = Recordings(*self.model(noisy))
         target = Recordings(clean, stft(clean))
-        terms = loss_terms(enhanced, target, Active.of(clean, noisy), how)
+        terms = loss_terms(enhanced, target, active or Active.of(clean, noisy), how)
         if how.metric:
             terms["metric"] = self.discriminator.term(
                 compressed_magnitude(enhanced.reanalysed), target.magnitude
@@ -172,7 +175,7 @@ class Learner:
         }
 
     def _backward(
-        self, clean: Tensor, noisy: Tensor, how: Loss
+        self, clean: Tensor, noisy: Tensor, active: Active, how: Loss
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Make the gradients of the loss over all processes' items.
 
@@ -182,8 +185,9 @@ class Learner:
         sums: dict[str, Tensor] = {}
         waveforms = []
         pieces = min(self.config.run.accumulate, len(noisy))
-        for c, n in zip(clean.tensor_split(pieces), noisy.tensor_split(pieces), strict=True):
-            loss, terms, waveform = self.losses(c, n, how)
+        sides = (clean, noisy, active.frames, active.samples)
+        for c, n, *parts in zip(*(x.tensor_split(pieces) for x in sides), strict=True):
+            loss, terms, waveform = self.losses(c, n, how, Active(*parts))
             self.mark("forward")
             # Every term is a mean over items, so that items count alike, however they are spread.
             part = len(n) / self.config.data.batch_size

@@ -77,6 +77,12 @@ class Active:
             frames = F.max_pool1d(F.pad(hops, (around // 2, around // 2)), around, stride=1)
             return cls(frames[:, : length // HOP + 1], samples)
 
+    def loudness(self, waveform: Tensor) -> Tensor:
+        """Return the root mean square (b, 1) of a waveform (b, s) over active samples."""
+        power = (waveform.square() * self.samples).sum(-1, keepdim=True)
+        mean = power / self.samples.sum(-1, keepdim=True).clamp_min(1)
+        return mean.clamp_min(RMS_FLOOR**2).sqrt()
+
     def mean(self, values: Tensor) -> Tensor:
         """Return the mean of values (b, f, t) over active frames, and then over crops."""
         return _weighted_mean(values.mean(1), self.frames)

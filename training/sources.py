@@ -118,7 +118,10 @@ def _mixtures(config: Config, skip_bad: bool) -> tuple[SpeechDataset, SpeechData
             f"{data.noise}: one usable noise file only; validation needs another that training "
             "never hears. Add one, or cut this one in two."
         )
-    chosen = data.validation_speakers not in (HELD_OUT, ())
+    # Speakers that were named, and VoiceBank's two, are held out as they are.
+    chosen = bool(data.validation_speakers) and {r.speaker for r in clean} > set(
+        data.validation_speakers
+    )
     least, utterances = (1, 0) if chosen else (_FEWEST_SPEAKERS, data.validation_files)
     held_out = _held_out_speakers(
         clean, [r.path for r in clean], data, Path(data.clean), least, utterances

@@ -319,7 +319,7 @@ class Trainer:
         return values["logged"]
 
     def _restore_before_fall(self, path: Path, earlier: int, common: int) -> dict[str, Any]:
-        """Restore the state from before the fall of a run that is asked to end at another step.
+        """Restore the state from before the fall of a run that is asked to end at a later step.
 
         path, earlier: the checkpoint that the run came to, and the steps that it was to take.
         common: the step up to which the two runs are the same.
@@ -328,15 +328,16 @@ class Trainer:
             CheckpointError: there is no state from which the two would be the same.
         """
         before = self.keeper.before_fall
+        longer = self.schedule.total > earlier
         found = self.world.from_leader(
-            read(before) if self.world.leads and before.is_file() else None
+            read(before) if self.world.leads and longer and before.is_file() else None
         )
         state = unpack(found, before) if found else None
         if state is None or state["values"]["step"] > common:
+            why = "there is no checkpoint from before that" if longer else "it has gone beyond that"
             raise CheckpointError(
                 f"{path} is of a run of {earlier:,} steps. One of {self.schedule.total:,} would "
-                f"have been the same up to step {common:,} only, and there is no checkpoint from "
-                "before that to go on from. Name another folder with --run, or the same number of "
-                "steps."
+                f"have been the same up to step {common:,} only, and {why}. Name another folder "
+                "with --run, or the same number of steps."
             )
         return self.keeper.restore(before, state, self._parts())
