@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable
 from typing import Any
@@ -44,6 +45,17 @@ SIZES = {
     "lstm_dualpath": (2_593_520, 6.33),
     "uniform31": (1_999_557, 5.88),
 }
+# SHA-256, first 12 digits, of the names and shapes in each state_dict: trained weights depend on them.
+KEYS = {
+    "bsrnn": "996dd63b399f",
+    "abl1": "c6dfd483db38",
+    "abl2": "c05745b7a83d",
+    "abl3": "cde0a9f610c6",
+    "bsrnn_public": "076e08391d35",
+    "bsrnn_bi": "f1becbf5415e",
+    "lstm_dualpath": "5b62fa0b330a",
+    "uniform31": "ff81f1add845",
+}
 PROMISED = {"bsrnn": 2.4e6, "abl1": 1.8e6, "abl2": 2.6e6, "abl3": 2.0e6}
 
 
@@ -68,6 +80,15 @@ def test_size_and_cost(name: str, norm: str) -> None:
     assert count_macs(net) / 1e9 == pytest.approx(macs, abs=0.005)
     if name in PROMISED:
         assert parameters == pytest.approx(PROMISED[name], rel=0.02)
+
+
+@pytest.mark.parametrize("name", EVERYTHING)
+def test_state_dict_keys_are_frozen(name: str) -> None:
+    network, config = EVERYTHING[name]
+    with torch.device("meta"):
+        state = network(**config.model).state_dict()
+    text = "\n".join(f"{key} {tuple(value.shape)}" for key, value in state.items())
+    assert hashlib.sha256(text.encode()).hexdigest()[:12] == KEYS[name]
 
 
 @pytest.mark.parametrize("name", NETWORKS)
