@@ -45,7 +45,7 @@ SIZES = {
     "lstm_dualpath": (2_593_520, 6.33),
     "uniform31": (1_999_557, 5.88),
 }
-# SHA-256, first 12 digits, of the names and shapes in each state_dict: trained weights depend on them.
+# SHA-256, first 12 digits, of names and shapes in each state_dict: trained weights depend on them.
 KEYS = {
     "bsrnn": "996dd63b399f",
     "abl1": "c6dfd483db38",
