@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from bandsplit.bands import BandSplit
 from bandsplit.decoder import MaskDecoder, apply_filter
-from bandsplit.stft import compressed, istft, stft
+from bandsplit.stft import istft, stft
 
 # Below this root mean square (-100 dB of full scale) a recording counts as silent.
 RMS_FLOOR = 1e-5
@@ -28,8 +28,6 @@ class BandSplitNet(nn.Module):
         decoder: (k, b, t, c) to the filter (b, f, t, 3).
         split_norm: standardise each band of the split (`bandsplit.bands.BandSplit`).
     """
-
-    filter_power = 1.0
 
     def __init__(
         self, channels: int, layers: nn.Module, decoder: MaskDecoder, split_norm: bool = True
@@ -57,12 +55,7 @@ class BandSplitNet(nn.Module):
         scale = loudness(noisy) if scale is None else scale
         spectrum = stft(noisy / scale)
         taps = self.decoder(self.layers(self.split(spectrum, statistics)))
-        if self.filter_power == 1:
-            enhanced = apply_filter(taps, spectrum)
-        else:
-            filtered = apply_filter(taps, compressed(spectrum, self.filter_power))
-            power = filtered.real.square() + filtered.imag.square()
-            enhanced = filtered * power ** ((1 / self.filter_power - 1) / 2)
+        enhanced = apply_filter(taps, spectrum)
         waveform = istft(enhanced, noisy.shape[-1])
         return waveform * scale, enhanced * scale[..., None]
 
