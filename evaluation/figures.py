@@ -1,4 +1,4 @@
-"""The plots of scores. Free of torch."""
+"""Draw the plots of scores."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ LABELS = np.array([0.4, np.nan, 0.7, 0.2], np.float32)
 
 
 class FixedPool:
-    """In the place of `PesqPool`: gives the labels (b,) that it is told to, in turn."""
+    """Return the given labels (b,) in turn, in place of `PesqPool`."""
 
     def __init__(self, *labels: NDArray) -> None:
         self.labels = [np.asarray(each, np.float32) for each in labels]
