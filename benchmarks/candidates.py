@@ -98,7 +98,7 @@ class Candidate:
         """
         if self.checkpoint is not None:
             changes["use_checkpoint"] = self.checkpoint
-        sizes = {"data.batch_size": batch, "data.crop_seconds": crop}
+        sizes = {"data.batch_size": batch, "data.crop_seconds": crop, "loss.metric": 0.05}
         config = override(network.config, sizes | {"run.compile": self.compile})
         config = replace(config, model={**config.model, **changes})
         precision = Precision(device, self.amp)

@@ -3,9 +3,10 @@
     python -m benchmarks.step [--device auto|cpu|cuda] [--batch 6] [--crop 2] [--rounds N]
                               [--only NAME ...] [--labels] [--compile] [--workers N] [--json FILE]
 
-A step is `training.learner.Learner.step` of the default recipe: both networks learn. All candidates
-are timed in turn, round by round. Batches are those of the embedded corpus, from the very loader
-that training has; "data" is the wait for the next one, its way to the device and its scaling.
+A step is `training.learner.Learner.step` with a metric discriminator: both networks learn. All
+candidates are timed in turn, round by round. Batches are those of the embedded corpus, from the
+very loader that training has; "data" is the wait for the next one, its way to the device and its
+scaling.
 A turn is one step that is not timed and two that are. Labels are a constant, unless `--labels` has
 PESQ workers make them, for which the next step waits.
 

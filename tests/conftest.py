@@ -71,7 +71,7 @@ def make(
     from data.dataset import PairDataset
     from training import precision
     from training import trainer as trainer_module
-    from training.config import Config, Data, Optim, Run
+    from training.config import Config, Data, Loss, Optim, Run
     from training.trainer import Trainer
 
     monkeypatch.setattr(trainer_module, "PesqPool", FakePool)
@@ -83,6 +83,7 @@ def make(
             Config(
                 name="test",
                 model={"channels": 12, "hidden": 8},
+                loss=Loss(metric=0.05),
                 data=Data(batch_size=2, crop_seconds=0.5),
                 optim=Optim(epochs=2, warmup_steps=0, fall=0.0),
                 run=Run(workers=0, device="cpu", amp="off", log_every=100, validate_every=3),

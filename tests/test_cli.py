@@ -30,7 +30,7 @@ def corpus(tmp_path: Path) -> Path:
     [
         ("--set model.d_stat=8", "unknown setting 'model.d_stat'; did you mean model.d_state?"),
         ("--set model.d_state", "--set takes NAME=VALUE"),
-        ("--recipe plane", "unknown recipe 'plane'; did you mean plain?"),
+        ("--recipe metrik", "unknown recipe 'metrik'; did you mean metric?"),
         ("--preset uniform32", "unknown preset 'uniform32'; did you mean uniform31?"),
         ("--batch-size 0", "data.batch_size must be at least 1"),
         ("--batch-size many", "invalid int value"),
@@ -122,18 +122,19 @@ def test_mixing_trains_and_a_preset_names_its_network(tmp_path: Path) -> None:
         put(tmp_path / "noise" / f"{speaker}.wav", 1, 100 + speaker)
     folders = [str(tmp_path / "speech"), str(tmp_path / "noise")]
     run = tmp_path / "run"
-    options = ["--mix", *folders, "--run", str(run), "--preset", "uniform31", "--recipe", "plain"]
+    options = ["--mix", *folders, "--run", str(run), "--preset", "uniform31", "--recipe", "metric"]
     cli.main(MBSNet, CONFIG, PRESETS, [*options, *QUICK, *NARROW])
     written = json.loads((run / CONFIG_FILE).read_text("utf-8"))["config"]
     assert written["name"] == "uniform31"
     assert written["model.hidden"] == [31, 31, 31]
-    assert written["recipe"] == "plain"
-    assert written["loss.metric"] == 0
+    assert written["recipe"] == "metric"
+    assert written["loss.metric"] == 0.05
     assert [written["data.clean"], written["data.noise"]] == folders
 
 
 def test_a_setting_given_at_its_default_is_the_same_setting(corpus: Path) -> None:
-    options = ["--data", str(corpus), "--run", str(corpus / "run"), *QUICK, *NARROW]
+    folders = ["--data", str(corpus), "--run", str(corpus / "run")]
+    options = [*folders, *QUICK, *NARROW, "run.validate_every=1"]
     cli.main(MBSNet, CONFIG, PRESETS, options)
     cli.main(MBSNet, CONFIG, PRESETS, [*options, "model.expand=2", "--steps", "2"])
     assert torch.load(corpus / "run" / "last.pt", weights_only=True)["values"]["step"] == 2
@@ -153,7 +154,8 @@ def test_precision_may_change_in_the_middle_of_a_run(
 
 def test_what_is_kept_may_change_in_the_middle_of_a_run(corpus: Path) -> None:
     """As the advice for a lack of memory has it; what is learnt stays the same."""
-    options = ["--data", str(corpus), "--run", str(corpus / "run"), *QUICK, *NARROW]
+    folders = ["--data", str(corpus), "--run", str(corpus / "run")]
+    options = [*folders, *QUICK, *NARROW, "run.validate_every=1"]
     cli.main(MBSNet, CONFIG, PRESETS, options)
     cli.main(MBSNet, CONFIG, PRESETS, [*options, "model.use_checkpoint=full", "--steps", "2"])
     options[3] = str(corpus / "whole")

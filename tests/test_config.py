@@ -86,9 +86,9 @@ def test_base_is_frozen_all_the_way_down() -> None:
 
 
 def test_what_a_run_changes_beside_its_recipe() -> None:
-    plain = override(BASE, {"recipe": "plain", **RECIPES["plain"]})
-    assert beside_recipe(BASE) == beside_recipe(plain) == {}
-    changed = override(plain, {"optim.learning_rate": 1e-3, "loss.metric": 1.0, "seed": 4})
+    metric = override(BASE, {"recipe": "metric", **RECIPES["metric"]})
+    assert beside_recipe(BASE) == beside_recipe(metric) == {}
+    changed = override(metric, {"optim.learning_rate": 1e-3, "loss.metric": 1.0, "seed": 4})
     assert beside_recipe(changed) == {"loss.metric": 1.0, "optim.learning_rate": 1e-3}
 
 
@@ -173,7 +173,7 @@ def test_settings_from_the_command_line(assignment: str, name: str, value: objec
         ("optim.weight_decay=-1", "in [0, 1]"),
         ("data.batch_size=0", "at least 1"),
         ("run.amp=bf17", "not auto, bf16, fp16 or off"),
-        ("recipe=plain", "recipe is not for --set: --recipe decides it"),
+        ("recipe=bsrnn", "recipe is not for --set: --recipe decides it"),
         ("loss.phase=-0.1", "loss.phase is -0.1, expected 0 or more"),
         ("name=../../evil", "name is not for --set"),
         ("data.source=synthetic", "--data, --mix or --synthetic decides it"),

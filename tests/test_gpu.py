@@ -175,7 +175,8 @@ def test_a_resumed_run_is_close_to_the_uninterrupted_one(
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there are not two GPUs here")
 def test_two_gpus_learn_what_one_learns(tiny_corpus: Path, tmp_path: Path) -> None:
     # Dropout draws other numbers in each process: the generator does not listen to what has it.
-    options = ["--steps", "4", "--device", "cuda", "--amp", "off", "--set", "loss.metric_from=1.0"]
+    options = ["--steps", "4", "--device", "cuda", "--amp", "off"]
+    options += ["--set", "loss.metric=0.05", "loss.metric_from=1.0"]
     for processes in (1, 2):
         launched = command(tiny_corpus, tmp_path / str(processes), processes, *options)
         subprocess.run(launched, check=True)

@@ -49,7 +49,7 @@ def test_a_run_is_described_and_plotted(run: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert not result.stderr
     for text in (
-        "test, recipe mpsenet, seed 0, 1,234,567 parameters",
+        "test, recipe default, seed 0, 1,234,567 parameters",
         "from step 0: stopped at step 7",
         "held-out recordings as they are: PESQ 1.500",
         "step 8 left out (loss not finite, in_a_row 1): p1, p2",

@@ -16,7 +16,7 @@ from bandsplit.stft import HOP, istft, stft
 from training.config import Loss
 from training.losses import TERMS, Active, Recordings, loss_terms
 
-SQUARED = Loss(*[1.0] * len(TERMS))
+SQUARED = Loss(*[1.0] * len(TERMS), phase_power=0.0)
 # Every term, in each of the ways in which it is computed.
 CASES = [
     *((name, SQUARED) for name in TERMS),

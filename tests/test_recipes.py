@@ -18,7 +18,7 @@ import abl3.mbs_net
 from bandsplit.net import loudness
 from bandsplit.stft import stft
 from baseline.bsrnn import BSRNN
-from training.config import BASE, RECIPES, Optim, Run
+from training.config import BASE, RECIPES, Loss, Optim, Run
 from training.losses import TERMS, Active
 from training.settings import override
 from training.trainer import Trainer
@@ -32,23 +32,22 @@ NETWORKS = {
 RUN = Run(workers=0, device="cpu", amp="off", log_every=1)
 
 
-def test_the_default_is_mpsenet() -> None:
-    assert BASE.recipe == "mpsenet"
-    loss = {"magnitude": 0.9, "phase": 0.3, "complex": 0.1, "consistency": 0.1, "metric": 0.05}
-    for name, weight in (loss | {"time": 0.2, "metric_from": 0}).items():
-        assert getattr(BASE.loss, name) == weight
-    optim = {"algorithm": "adamw", "learning_rate": 5e-4, "beta1": 0.8, "beta2": 0.99}
-    for name, value in (optim | {"discriminator_rate": 5e-4, "decay": 1.0}).items():
-        assert getattr(BASE.optim, name) == value
+def test_the_default_is_what_validation_chose() -> None:
+    assert BASE.recipe == "default"
+    assert RECIPES["default"] == {}
+    weights = {"magnitude": 0.9, "phase": 0.3, "complex": 0.1, "consistency": 0.1, "time": 0.2}
+    assert BASE.loss == Loss(**weights, metric=0.0, phase_power=0.3)
+    assert BASE.optim == Optim(
+        algorithm="muon", learning_rate=2e-3, warmup_steps=100, fall=0.2, decay=1.0
+    )
 
 
 def test_bsrnn_optimizers_are_the_public_ones() -> None:
     """Adam, which is AdamW without decay, at the same constant rate but for a decay by epochs."""
     optim = override(BASE, RECIPES["bsrnn"]).optim
     public = {"learning_rate": 1e-3, "discriminator_rate": 1e-3, "beta1": 0.9, "beta2": 0.999}
-    assert optim == Optim(
-        decay=0.98, decay_every=10, weight_decay=0.0, warmup_steps=0, fall=0.0, **public
-    )
+    lasting = {"decay": 0.98, "decay_every": 10, "warmup_steps": 0, "fall": 0.0}
+    assert optim == Optim(algorithm="adamw", weight_decay=0.0, **lasting, **public)
 
 
 def test_bsrnn_loss_is_the_public_one(make: Callable[..., Trainer]) -> None:
@@ -77,8 +76,9 @@ def test_bsrnn_loss_is_the_public_one(make: Callable[..., Trainer]) -> None:
     assert len(trainer.pool.labelled) == 4  # two kinds of pairs in each of the two steps
 
 
-def test_plain_is_the_default_without_a_discriminator() -> None:
-    assert override(BASE, RECIPES["plain"]) == override(BASE, {"loss.metric": 0.0})
+def test_metric_is_the_default_with_a_discriminator_for_the_second_half() -> None:
+    changes = {"loss.metric": 0.05, "loss.metric_from": 0.5}
+    assert override(BASE, RECIPES["metric"]) == override(BASE, changes)
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -97,7 +97,7 @@ def test_every_network_trains_by_every_recipe(
     for line in log:
         terms = {name for name in (*TERMS, "metric") if getattr(config.loss, name)}
         assert line["train"].keys() & {*TERMS, "metric"} == terms
-    assert ("discriminator" in log[-1]["train"]) == (recipe != "plain")
+    assert ("discriminator" in log[-1]["train"]) == (recipe != "default")
     for old, new in zip(before, trainer.learner.model.parameters(), strict=True):
         assert new.isfinite().all()
         assert not old.equal(new)

@@ -67,7 +67,7 @@ def test_resume_is_exact_across_the_first_use_of_the_metric_and_the_fall(
     """And the warm-up, with a third pair to remember."""
     settings = {
         "run": RUN,
-        "loss": Loss(metric_from=0.4, third_pair=True),
+        "loss": Loss(metric=0.05, metric_from=0.4, third_pair=True),
         "optim": Optim(steps=7, warmup_steps=2, fall=0.3),
     }
     whole = make("whole", **settings)

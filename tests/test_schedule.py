@@ -45,9 +45,9 @@ def test_defaults_are_constant_but_for_100_steps_and_the_last_fifth() -> None:
     [
         (Loss(), 0.2, 80),
         (Loss(), 0.0, 100),
-        (Loss(metric_from=0.5), 0.2, 50),
-        (Loss(metric_from=0.9), 0.2, 80),
-        (Loss(metric_from=0.5, metric=0.0), 0.2, 80),  # there is no metric term
+        (Loss(metric=0.05, metric_from=0.5), 0.2, 50),
+        (Loss(metric=0.05, metric_from=0.9), 0.2, 80),
+        (Loss(metric=0.0, metric_from=0.5), 0.2, 80),  # there is no metric term
     ],
 )
 def test_runs_are_settled_up_to_the_first_step_that_depends_on_their_length(

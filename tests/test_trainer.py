@@ -150,7 +150,7 @@ def test_what_is_labelled_is_the_steps_own_output(make: Callable[..., Trainer]) 
 def test_discriminator_learns_from_the_first_step_and_is_used_from_its_share(
     make: Callable[..., Trainer],
 ) -> None:
-    trainer = make(loss=Loss(metric_from=0.5), run=LOGGED)
+    trainer = make(loss=Loss(metric=0.05, metric_from=0.5), run=LOGGED)
     trainer.fit()
     lines = [line["train"] for line in metrics(trainer.folder) if "train" in line]
     assert ["metric" in line for line in lines] == [False] * STEPS + [True] * STEPS
@@ -179,7 +179,10 @@ def test_generator_does_not_depend_on_a_discriminator_that_is_not_used_yet(
     make: Callable[..., Trainer],
 ) -> None:
     """Not even through the random numbers that its dropout draws."""
-    taught, alone = make("taught", loss=Loss(metric_from=1.0)), make("alone", loss=Loss(metric=0))
+    taught, alone = (
+        make("taught", loss=Loss(metric=0.05, metric_from=1.0)),
+        make("alone", loss=Loss(metric=0)),
+    )
     for trainer in (taught, alone):
         trainer.fit()
     for a, b in zip(
