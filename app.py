@@ -41,7 +41,8 @@ from training.plots import spectrograms
 RUNS = Path(__file__).resolve().parent / "runs"
 MINUTES, MEGABYTES = 10, 200  # of a recording, at most
 INTRODUCTION = f"""# BS-BiMamba: speech without its noise
-Up to {MINUTES} minutes, mono or stereo, {MEGABYTES} MB: {KINDS}. All files are deleted after an hour."""
+Up to {MINUTES} minutes, mono or stereo, {MEGABYTES} MB: {KINDS}.
+All files are deleted after an hour."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -97,7 +98,7 @@ def test_page_enhances_by_the_chosen_model(served: Served, client: Any, tmp_path
     ("name", "x", "rate", "reason"),
     [
         ("long.flac", np.zeros(4000 * 601), 4000, "10.0 minutes, channels: 1; at most 10"),
-        ("wide.wav", np.tile(SPOKEN[:, None], 3), 16000, "channels: 3; at most 10 minutes in mono or stereo"),
+        ("wide.wav", np.tile(SPOKEN[:, None], 3), 16000, "channels: 3; at most 10 minutes"),
         ("empty.wav", SPOKEN[:0], 16000, "empty: no samples"),
         ("nan.wav", np.full(4000, np.nan), 16000, "NaN or infinite"),
         ("slow.wav", SPOKEN, 2000, "a sampling rate of 2000 Hz"),
@@ -108,7 +109,7 @@ def test_unusable_recording_is_refused_with_the_reason(
 ) -> None:
     model = load(save_run(tmp_path / "run"), "cpu")
     path = put(tmp_path / name, x, rate, "FLOAT" if name == "nan.wav" else "PCM_16")
-    with pytest.raises(AudioError, match=reason):
+    with pytest.raises(AudioError, match=re.escape(reason)):
         app.separate(path, model, lambda share, desc: None)
 
 
@@ -119,7 +120,7 @@ def test_client_is_told_what_is_wrong(served: Served, client: Any, tmp_path: Pat
     path = tmp_path / "text.wav"
     path.write_bytes(b"no audio at all")
     for given, reason in ((handle_file(path), "cannot be decoded"), (None, "Upload or record")):
-        with pytest.raises(AppError, match=reason):
+        with pytest.raises(AppError, match=re.escape(reason)):
             client.predict(given, str(served.models[0]), api_name="/enhance")
     with pytest.raises(AppError, match="not in the list of choices"):
         client.predict(None, "unknown", api_name="/enhance")
