@@ -1,62 +1,156 @@
-"""A page to try trained networks on: upload or record, hear, see, download.
+"""A page to try trained networks on: hear and see a recording, enhanced, and the removed noise.
 
-    python app.py [MODEL...]
+    python app.py [MODEL...] [--host HOST] [--port PORT]
 
-MODEL: run folders, checkpoints, model folders or names; by default all that are here. The page is
-for this machine alone, unless --host says otherwise, and needs no network. It needs Gradio:
-pip install -r requirements-demo.txt. Status 0: it was ended; 1: a model cannot be downloaded now;
-2: something is wrong with the command line, as a message on stderr says.
+MODEL is a run folder, a checkpoint, a model folder or a model's name; by default, all that are in
+models/ and runs/. Only this machine can reach the page, unless --host says otherwise. It needs
+Gradio: pip install -r requirements-demo.txt. Status 0: it was ended; 1: a model cannot be
+downloaded now; 2: something is wrong with the command line, as a message on stderr says.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile as sf
+import soxr
 
 import data.openmp  # noqa: F401  (before torch)
-from data.console import carry_out
+from data.audio import SAMPLE_RATE, AudioError
+from data.console import carry_out, say
 from data.errors import DataError
-from page.models import offered, warm_up
-from page.serve import bound, serve
+from data.workers import stop_by_signals
+from enhancement.audio_file import KINDS, FileSource
+from enhancement.find import model_folder
+from enhancement.folder import SUMS
+from enhancement.model import Model, load
+from enhancement.recording import enhanced, survey
+from training.checkpoint import CheckpointError
+from training.config import ConfigError
+from training.plots import spectrograms
+
+RUNS = Path(__file__).resolve().parent / "runs"
+MINUTES, MEGABYTES = 10, 200  # of a recording, at most
+INTRODUCTION = f"""# BS-BiMamba: speech without its noise
+Up to {MINUTES} minutes, mono or stereo, {MEGABYTES} MB: {KINDS}.
+All files are deleted after an hour."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status."""
-    options = _parser().parse_args(arguments)
-    return carry_out("app.py", partial(_run, options))
+    """Run the command line; return the exit status."""
+    parser = argparse.ArgumentParser(prog="app.py", description="A page to try networks on.")
+    known = "a run folder, checkpoint, model folder or name; by default, all in models/, runs/"
+    parser.add_argument("models", nargs="*", metavar="MODEL", help=known)
+    parser.add_argument("--host", default="127.0.0.1", help="address; by default, for this machine")
+    parser.add_argument("--port", type=int, help="by default, the first free one from 7860 on")
+    return carry_out("app.py", partial(serve, parser.parse_args(arguments)))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="app.py", description="A page to try trained networks on.", allow_abbrev=False
-    )
-    parser.add_argument(
-        "models",
-        nargs="*",
-        metavar="MODEL",
-        help="a run folder, a checkpoint, a model folder or a model's name; by default all in "
-        "models/ and runs/",
-    )
-    parser.add_argument(
-        "--host", default="127.0.0.1", help="whom to listen to: by default this machine alone"
-    )
-    parser.add_argument("--port", type=int, default=7860)
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    return parser
-
-
-def _run(options: argparse.Namespace) -> int:
+def serve(options: argparse.Namespace) -> int:
+    """Serve the page until interrupted. Raises: DataError, FailedError: it cannot be served."""
     if importlib.util.find_spec("gradio") is None:
         raise DataError("the page needs Gradio: pip install -r requirements-demo.txt")
-    with bound(options.host, options.port) as listening:
-        models = offered(options.models, options.device)
-        warm_up(models)
-        serve(models, options.host, listening)
+    models = load_models(options.models)
+    # Gradio's own folder in /tmp is shared by all users of a machine.
+    with tempfile.TemporaryDirectory(prefix="bs-bimamba-page-") as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder  # before Gradio is imported
+        where = {"server_name": options.host, "server_port": options.port}
+        limits = {"max_file_size": MEGABYTES << 20, "share": False, "run_history": False}
+        try:
+            page(models).launch(**where, **limits, footer_links=[])
+        except (OSError, OverflowError) as error:
+            raise DataError(f"--host {options.host} --port {options.port}: {error}") from None
     return 0
 
 
+def load_models(wanted: Sequence[str]) -> dict[str, Model]:
+    """Load the models with these names, or all in models/ and runs/; return them by name.
+
+    Raises: DataError: one cannot be loaded, or there is none; FailedError: not downloaded now.
+    """
+    here = [*model_folder().glob(f"*/{SUMS}"), *RUNS.glob("*/best.pt"), *RUNS.glob("*/last.pt")]
+    models = {}
+    for name in wanted or sorted({os.path.relpath(file.parent) for file in here}):
+        try:
+            models[name] = load(name)
+        except (CheckpointError, ConfigError) as error:
+            if wanted:
+                raise DataError(str(error)) from None
+            say(f"app.py: left out: {error}")
+    if not models:
+        raise DataError("no trained model in models/ or runs/: name one, or train one (README)")
+    return models
+
+
+def page(models: Mapping[str, Model]) -> Any:
+    """Build the page (`gr.Blocks`) that offers these models."""
+    import gradio as gr
+
+    def enhance(path: str | None, name: str, progress: Any = gr.Progress()) -> list[Any]:  # noqa: B008
+        """Return the files of the enhanced recording and of the removed noise, and a picture."""
+        if path is None:
+            raise gr.Error("Upload or record something first.", print_exception=False)
+        try:
+            signals, rate = separate(Path(path), models[name], progress)
+        except AudioError as error:
+            raise gr.Error(f"No usable recording: {error}.", print_exception=False) from None
+        # Gradio serves files from its own folder alone, and deletes them there.
+        folder = Path(tempfile.mkdtemp(dir=os.environ["GRADIO_TEMP_DIR"]))
+        files = {kind: folder / f"{Path(path).stem} {kind}.wav" for kind in list(signals)[1:]}
+        for kind, file in files.items():
+            sf.write(file, signals[kind].T, rate, "FLOAT")  # which does not clip
+        mono = {kind: soxr.resample(x.mean(0), rate, SAMPLE_RATE) for kind, x in signals.items()}
+        return [*files.values(), spectrograms(mono)]
+
+    with gr.Blocks(title="BS-BiMamba", analytics_enabled=False, delete_cache=(60, 3600)) as blocks:
+        gr.Markdown(INTRODUCTION)
+        audio = partial(gr.Audio, type="filepath", editable=False, buttons=["download"])
+        with gr.Row():
+            with gr.Column():
+                noisy = audio(label="Noisy recording")
+                model = gr.Radio(list(models), value=next(iter(models)), label="Model")
+                button = gr.Button("Enhance", variant="primary")
+            with gr.Column():
+                results = [audio(label=each) for each in ("Enhanced", "Removed noise")]
+        results.append(gr.Image(label="Spectrograms", format="png", buttons=["fullscreen"]))
+        button.click(enhance, [noisy, model], results, concurrency_limit=1, api_name="enhance")
+    return blocks.queue(max_size=8)
+
+
+def separate(path: Path, model: Model, progress: Any) -> tuple[dict[str, np.ndarray], int]:
+    """Enhance a file; return the signals (c, n) noisy, enhanced, removed noise, and their rate.
+
+    progress: called with the share that is done and a text, as `gr.Progress` is.
+
+    Raises:
+        AudioError: the file cannot be decoded, or is beyond the page's limits.
+    """
+    source = FileSource(path)
+    if source.channels > 2 or source.frames > 60 * MINUTES * source.rate:
+        size = f"{source.frames / source.rate / 60:.1f} minutes, channels: {source.channels}"
+        raise AudioError(f"{size}; at most {MINUTES} minutes in mono or stereo are allowed")
+    found = survey(source)
+    blocks, frames = [], 0
+    for block in enhanced(model.trained.network, source, found, model.windows):
+        blocks.append(block)
+        frames += block.shape[1]
+        progress(frames / found.frames, desc="Enhancing")
+    clean = np.concatenate(blocks, axis=1)
+    noisy = np.concatenate(list(source.blocks()), axis=1)
+    return {"noisy": noisy, "enhanced": clean, "removed noise": noisy - clean}, source.rate
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    stop_by_signals()
+    status = main()
+    sys.stdout.flush()
+    os._exit(status)  # a thread that still enhances would abort a usual exit

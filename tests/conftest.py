@@ -19,7 +19,6 @@ sys.path.insert(0, str(ROOT))
 from download_client import client, pauses  # noqa: E402, F401
 from enhance_command import run  # noqa: E402, F401
 from http_server import server  # noqa: E402, F401
-from page_server import served, store  # noqa: E402, F401
 from pages import browser, page, page_file  # noqa: E402, F401
 from voicebank_command import command  # noqa: E402, F401
 

@@ -21,7 +21,7 @@ from training.settings import diff
 
 ABLATIONS = ("abl1", "abl2", "abl3")
 OWN = {*ABLATIONS, "baseline", "bandsplit", "benchmarks", "data", "enhancement", "evaluation",
-       "examples", "page", "recompute", "scan", "tools", "training", "real_mamba_optimized", "app",
+       "examples", "recompute", "scan", "tools", "training", "real_mamba_optimized", "app",
        "enhance", "evaluate"}  # fmt: skip
 # What the modules of a package may import of the project, beside their own package.
 ALLOWED = {
@@ -37,8 +37,7 @@ ALLOWED = {
     "evaluate": {"bandsplit", "data", "enhancement", "evaluation", "training"},
     "enhancement": {"bandsplit", "data", "training"},
     "enhance": {"data", "enhancement", "training"},
-    "page": {"bandsplit", "data", "enhancement", "evaluation", "training"},
-    "app": {"data", "page"},
+    "app": {"data", "enhancement", "training"},
     "tools": {"bandsplit", "data", "enhancement", "evaluation", "scan", "training"},
     "examples": set(),
     "data/noisy_scores.py": {"evaluation"},

@@ -1,1 +1,0 @@
-"""A page on which a trained network can be tried."""
