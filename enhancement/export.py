@@ -1,10 +1,10 @@
 """Export a trained network as a model folder, with an ONNX model.
 
-    python -m enhancement.export RUN [-o DIR] [--name NAME] [--no-onnx] [--overwrite]
+    python -m enhancement.export RUN [-o DIR] [--no-onnx] [--overwrite]
 
 RUN is a run folder, a checkpoint, a model folder, or a model's name. Writes model.safetensors,
-model.onnx and config.json into DIR, by default models/NAME. The ONNX model is written only if
-onnxruntime computes from it what PyTorch computes from the network (docs/export.md). Status 0:
+model.onnx and config.json into DIR, by default models/ and the run folder's name, if onnxruntime
+computes from the ONNX model what PyTorch computes from the network (docs/export.md). Status 0:
 done; 1: the disk failed; 2: something is wrong with the command line, RUN, DIR or the ONNX model.
 
 ONNX has no complex numbers. The exported network is what lies between STFT and iSTFT, and spectra
@@ -28,11 +28,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-import data.openmp  # noqa: F401
 from bandsplit.bands import BANDS, band_statistics
 from bandsplit.decoder import TAPS, apply_filter
 from bandsplit.net import RMS_FLOOR, BandSplitNet, loudness
-from bandsplit.stft import BINS, HOP, compressed, stft
+from bandsplit.stft import BINS, COMPRESSION, HOP, compressed, stft
 from data.console import carry_out, say, show
 from data.environment import variable
 from data.errors import DataError
@@ -57,13 +56,9 @@ except ImportError as error:  # weights are exported without
 
 OPSET = 18
 INPUT, STATISTICS, OUTPUT = "spectrum", "statistics", "filtered"
-SHAPES: dict[str, list[str | int]] = {
-    INPUT: ["batch", BINS, "frames", 2],
-    STATISTICS: ["batch", BANDS, 2],
-    OUTPUT: ["batch", BINS, "frames", 2],
-}
+_SPECTRUM = ["batch", BINS, "frames", 2]
+SHAPES = {INPUT: _SPECTRUM, STATISTICS: ["batch", BANDS, 2], OUTPUT: _SPECTRUM}
 TOLERANCE = 1e-4  # of the spectrum's root mean square
-_EXAMPLE: dict[str | int, int] = {"batch": 2, "frames": 40}  # any sizes but 1, which would be fixed
 _FRAMES = (1, 2, 3, 31, 126)  # of short spectra that are compared
 # Sequences that are scanned side by side: the 31 bands, so that the time path needs no padding. The
 # states of all the band path's frames, 24 KB each, would not stay in the cache together.
@@ -76,8 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m enhancement.export", description="Export a trained network."
     )
     parser.add_argument("run", help="a run folder, a checkpoint, a model folder, or a model's name")
-    parser.add_argument("-o", "--out", type=Path, metavar="DIR", help="by default models/NAME")
-    parser.add_argument("--name", help="what the model is called; by default as the run folder")
+    parser.add_argument("-o", "--out", type=Path, metavar="DIR", help="by default models/RUN")
     parser.add_argument("--no-onnx", action="store_true", help="no ONNX model, only the weights")
     parser.add_argument("--overwrite", action="store_true", help="replace the model in DIR")
     return carry_out("export", partial(_export, parser.parse_args(arguments)))
@@ -85,29 +79,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _export(options: argparse.Namespace) -> int:
     path = Path(options.run).resolve()
-    name = options.name or (path.parent if path.is_file() else path).name
-    target: Path = options.out or MODELS / name
+    target: Path = options.out or MODELS / (path.parent if path.is_file() else path).name
     if MISSING and not options.no_onnx:
         raise DataError(
-            f"for ONNX the package {MISSING} is needed: pip install -r requirements-export.txt; "
-            "or, without ONNX: --no-onnx"
+            f"ONNX needs {MISSING}: pip install -r requirements-export.txt, or give --no-onnx"
         )
     replaced = options.overwrite and (target / WEIGHTS).exists()
     if target.exists() and any(target.iterdir()) and not replaced:
         raise DataError(
-            f"{target} is not empty: name another folder by -o. --overwrite replaces a model, and "
-            "nothing else"
+            f"{target} is not empty: name another by -o; --overwrite replaces a model and no more"
         )
     try:
         trained = find(options.run)
     except CheckpointError as error:
         raise DataError(str(error)) from None
     if options.no_onnx:
-        write_model(target, trained, name)
+        write_model(target, trained)
     else:
         say("exporting to ONNX, which takes a minute")
         content = onnx_model(trained.network)
-        write_model(target, trained, name, (content, checked(trained.network, content)))
+        write_model(target, trained, (content, checked(trained.network, content)))
     show(f"{target} is written\n")
     return 0
 
@@ -121,12 +112,13 @@ def onnx_model(network: BandSplitNet) -> bytes:
         torch.onnx.errors.OnnxExporterError: it has something in it that cannot be exported.
     """
     names = inputs_of(network)
-    dims = {name: torch.export.Dim(str(name)) for name in _EXAMPLE}
-    dynamic = [{i: dims[n] for i, n in enumerate(SHAPES[x]) if n in dims} for x in names]
-    example = tuple(torch.ones([_EXAMPLE.get(n) or int(n) for n in SHAPES[x]]) for x in names)
+    batch, frames = torch.export.Dim("batch"), torch.export.Dim("frames")
+    dynamic = [{0: batch, 2: frames}, {0: batch}][: len(names)]
+    # Of any sizes but 1, which would be fixed.
+    example = (torch.ones(2, BINS, 40, 2), torch.ones(2, BANDS, 2))[: len(names)]
     own = torch.ops.bsbimamba
     table = {own.scan_chunked.default: _scan, own.conv_silu.default: _conv}
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # that torchvision is missing
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns that torchvision is missing
     # "chunked" is the backend that has a translation here, and that exists everywhere.
     with warnings.catch_warnings(), variable(VARIABLE, "chunked"), torch.no_grad():
         warnings.simplefilter("ignore")  # PyTorch's about its own code
@@ -139,8 +131,7 @@ def onnx_model(network: BandSplitNet) -> bytes:
     ClearMetadataAndDocStringPass()(program.model)  # stack traces with paths of this machine
     for domain in set(program.model.opset_imports) - {""}:
         del program.model.opset_imports[domain]  # `checked` finds out if one is needed
-    content: bytes = program.model_proto.SerializeToString(deterministic=True)
-    return content
+    return program.model_proto.SerializeToString(deterministic=True)
 
 
 def inputs_of(network: BandSplitNet) -> list[str]:
@@ -151,14 +142,13 @@ def inputs_of(network: BandSplitNet) -> list[str]:
 def checked(network: BandSplitNet, content: bytes) -> dict[str, Any]:
     """Check the network's ONNX model, and return what `config.json` says of it.
 
-    Spectra of noise, of silence, and of noise that swells by 80 dB, of 1 to 126 frames together
-    and the last of a whole window by itself, go through onnxruntime and through PyTorch (CPU,
-    float32). What is compared is the largest difference in any real or imaginary part, over the
-    root mean square of all of them in what PyTorch gives (at least 1e-5, the loudness of silence).
+    onnxruntime and PyTorch (CPU, float32) get spectra of noise, silence, and noise that swells by
+    80 dB: short ones together, then the last for a whole window. The largest difference of a real
+    or imaginary part is divided by the root mean square of PyTorch's (at least 1e-5).
 
     Raises:
-        DataError: it is more than `TOLERANCE` somewhere.
-        onnx.checker.ValidationError: it is no ONNX model, or needs other operators than ONNX's own.
+        DataError: the result is above `TOLERANCE`.
+        onnx.checker.ValidationError: the model is invalid, or needs others' operators.
     """
     onnx.checker.check_model(content, full_check=True)
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
@@ -170,14 +160,15 @@ def checked(network: BandSplitNet, content: bytes) -> dict[str, Any]:
         signals = torch.stack([noise, 0 * noise, swelling] if frames in _FRAMES else [swelling])
         spectra = stft(signals / loudness(signals))
         found = torch.from_numpy(session.run([OUTPUT], feed(network, spectra))[0])
-        expected = torch.view_as_real(filtered(network, spectra))
+        with torch.no_grad():
+            taps = network.decoder(network.layers(network.split(spectra)))
+        expected = torch.view_as_real(apply_filter(taps, spectra))
         scale = expected.double().square().mean((1, 2, 3)).sqrt().clamp_min(RMS_FLOOR)
         difference = float(((found - expected).abs().amax((1, 2, 3)) / scale).max())
         if not difference <= TOLERANCE:  # nor is NaN
             raise DataError(
                 f"the ONNX model does not do what the network does: over {frames} frames they "
-                f"differ by {difference:.1e} of the spectrum's root mean square, where "
-                f"{TOLERANCE:g} is allowed. Nothing was written."
+                f"differ by {difference:.1e} of the root mean square, {TOLERANCE:g} is allowed"
             )
         largest = max(largest, difference)
     say(f"onnxruntime and PyTorch differ by at most {largest:.1e} of the root mean square")
@@ -197,19 +188,11 @@ def feed(network: BandSplitNet, spectra: Tensor) -> dict[str, NDArray]:
     return {name: given[name] for name in inputs_of(network)}
 
 
-@torch.no_grad()
-def filtered(network: BandSplitNet, spectra: Tensor, statistics: Tensor | None = None) -> Tensor:
-    """Return the filtered spectra (b, f, t) that the ONNX model has to give."""
-    features = network.layers(network.split(spectra, statistics))
-    return apply_filter(network.decoder(features), spectra)
-
-
 class RealNetwork(nn.Module):
     """A network's modules between STFT and iSTFT, with real numbers alone.
 
-    forward(spectrum (b, f, t, 2), statistics (b, 31, 2)) returns the filtered spectrum. The
-    waveform of the spectrum has been divided by its recording's loudness; the statistics are the
-    `band_statistics` of that recording.
+    forward(spectrum (b, f, t, 2), statistics (b, 31, 2)) returns the filtered spectrum. Spectrum
+    and `band_statistics` are of a recording that has been divided by its loudness.
     """
 
     def __init__(self, network: BandSplitNet) -> None:
@@ -221,41 +204,25 @@ class RealNetwork(nn.Module):
                     setattr(module, name, OnnxLSTM(child))
 
     def forward(self, spectrum: Tensor, statistics: Tensor | None = None) -> Tensor:
-        features = self.network.split.of_parts(compressed_parts(spectrum), statistics)
-        taps = self.network.decoder.parts(self.network.layers(features))
-        return filtered_parts(taps, spectrum)
-
-
-def compressed_parts(spectrum: Tensor, power: float = 0.3) -> Tensor:
-    """Compute `bandsplit.stft.compressed` of real and imaginary parts (b, f, t, 2)."""
-    squared = spectrum.square().sum(-1, keepdim=True)
-    # (squared + 1e-9)^e, but with a 1 in place of the 1e-9: onnxscript's optimiser takes that for
-    # 0 and removes it, and silence would be 0 times infinity.
-    exponent = (power - 1) / 2
-    return spectrum * (1e9 * squared + 1) ** exponent * 1e9**-exponent
-
-
-def filtered_parts(taps: Tensor, spectrum: Tensor) -> Tensor:
-    """Compute `bandsplit.decoder.apply_filter` of real and imaginary parts.
-
-    taps: (b, f, t, 3, 2), without the 1 that is added to the centre one. spectrum: (b, f, t, 2).
-    """
-    padded = F.pad(spectrum, (0, 0, 1, 1))
-    frames = spectrum.shape[2]
-    out = spectrum
-    for i in range(TAPS):
-        x, tap = padded[:, :, i : i + frames], taps[:, :, :, i]
-        real = tap[..., 0] * x[..., 0] - tap[..., 1] * x[..., 1]
-        imaginary = tap[..., 0] * x[..., 1] + tap[..., 1] * x[..., 0]
-        out = out + torch.stack([real, imaginary], -1)
-    return out
+        network = self.network
+        # `compressed`: (|X|² + 1e-9)^e X, but with a 1 in place of the 1e-9. onnxscript's optimiser
+        # takes that for 0 and removes it, and silence would be 0 times infinity.
+        exponent = (COMPRESSION - 1) / 2
+        power = (1e9 * spectrum.square().sum(-1, keepdim=True) + 1) ** exponent
+        features = network.split.of_parts(spectrum * power * 1e9**-exponent, statistics)
+        taps = network.decoder.parts(network.layers(features))  # (b, f, t, 3, 2)
+        # `apply_filter`, where these taps lack the 1 of the centre one.
+        padded, out = F.pad(spectrum, (0, 0, 1, 1)), spectrum
+        for i in range(TAPS):
+            x, tap = padded[:, :, i : i + spectrum.shape[2]], taps[:, :, :, i]
+            real = tap[..., 0] * x[..., 0] - tap[..., 1] * x[..., 1]
+            imaginary = tap[..., 0] * x[..., 1] + tap[..., 1] * x[..., 0]
+            out = out + torch.stack([real, imaginary], -1)
+        return out
 
 
 class OnnxLSTM(nn.Module):
-    """An LSTM of one layer as the operator that ONNX has for it; it can be traced, not run.
-
-    `torch.export` unrolls an `nn.LSTM` step by step, for one length.
-    """
+    """An LSTM of one layer as ONNX's operator, which `torch.export` unrolls for one length."""
 
     def __init__(self, lstm: nn.LSTM) -> None:
         super().__init__()
@@ -306,10 +273,9 @@ def _scan(
     delta_softplus: bool, reverse: bool, chunk_size: int, want_last: bool,
 ) -> Any:  # fmt: skip
     """The operator of `scan.operators`, as Mamba's mixer calls it."""
-    if any(x is None for x in (D, z, delta_bias)) or not delta_softplus:
-        raise NotImplementedError("a scan without D, z, the bias of delta or its softplus")
-    if initial_state is not None or want_last:
-        raise NotImplementedError("a scan in pieces")
+    whole = initial_state is None and not want_last and delta_softplus
+    if not whole or any(x is None for x in (D, z, delta_bias)):
+        raise NotImplementedError("a scan in pieces, or without D, z, delta's bias or softplus")
     # Step by step, as the band path has them in memory already: (r, l, b, ·).
     u, delta, B, C, gate = (op.Transpose(x, perm=[0, 2, 1, 3]) for x in (u, delta, B, C, z))
     delta = op.Softplus(op.Add(delta, op.Unsqueeze(delta_bias, [1, 2])))
@@ -339,8 +305,7 @@ def _recurrence(sequences: Sequence[Any], A: Any, sizes: tuple[int, int], backwa
     d, n = sizes
     count = op.Shape(sequences[0], start=1, end=2)
     missing = op.Mod(op.Neg(count), op.Constant(value_ints=[_BLOCK]))
-    before, after = op.Constant(value_ints=[0] * 4), op.Constant(value_ints=[0])
-    pads = op.Concat(before, missing, after, axis=0)
+    pads = op.Concat(op.Constant(value_ints=[0] * 4), missing, op.Constant(value_ints=[0]), axis=0)
     rows = [(1, d), (1, d), (n, 1), (1, n)]  # of delta, delta u, B and C in a step
     blocks = [  # (l, b, ·) to (l, blocks, block, *row)
         op.Reshape(op.Pad(x, pads), op.Constant(value_ints=[0, -1, _BLOCK, *row]))
@@ -349,9 +314,8 @@ def _recurrence(sequences: Sequence[Any], A: Any, sizes: tuple[int, int], backwa
     start = op.ConstantOfShape(op.Constant(value_ints=[_BLOCK, n, d]))
     # A step: h = exp(delta A) h + B delta u and y = C h, (block, n, d) and (block, 1, d).
     h, state = _value("h", _BLOCK, n, d), _value("state", _BLOCK, n, d)
-    names = ("delta", "driven", "B", "C")
+    names, y = ("delta", "driven", "B", "C"), _value("y", _BLOCK, 1, d)
     step = [_value(name, _BLOCK, *row) for name, row in zip(names, rows, strict=True)]
-    y = _value("y", _BLOCK, 1, d)
     exponent = ir.node("Mul", [step[0], A])
     decay = ir.node("Exp", exponent.outputs)
     decayed = ir.node("Mul", [*decay.outputs, h])
@@ -370,13 +334,9 @@ def _recurrence(sequences: Sequence[Any], A: Any, sizes: tuple[int, int], backwa
         "scan_output_directions": [int(backwards)],
     }
     scan = ir.node("Scan", [start, *inputs], attributes, outputs=outputs)
-    out = op.Scan(
-        *blocks,
-        body=ir.Graph(inputs, outputs[1:], nodes=[scan], name="block"),
-        num_scan_inputs=4,
-        scan_input_axes=[1] * 4,
-        scan_output_axes=[1],
-    )
+    block = ir.Graph(inputs, outputs[1:], nodes=[scan], name="block")
+    axes = {"scan_input_axes": [1] * 4, "scan_output_axes": [1]}
+    out = op.Scan(*blocks, body=block, num_scan_inputs=4, **axes)
     out = op.Reshape(out, op.Constant(value_ints=[0, -1, d]))
     return op.Slice(out, [0], count, [1])
 

@@ -165,13 +165,11 @@ def find(model: str | Path) -> Trained:
 
 
 def write_model(
-    folder: Path, trained: Trained, name: str, onnx: tuple[bytes, Mapping[str, Any]] | None = None
+    folder: Path, trained: Trained, onnx: tuple[bytes, Mapping[str, Any]] | None = None
 ) -> None:
     """Write a model folder. Interrupted, it leaves one that `read_model` refuses, or the old one.
 
-    Args:
-        name: what the model is called.
-        onnx: the same network as an ONNX model, and what `config.json` says of that.
+    onnx: the same network as an ONNX model, and what `config.json` says of that.
 
     Raises:
         OSError: a file cannot be written.
@@ -181,7 +179,6 @@ def write_model(
     windows = Windows()
     described = {
         "format": _FORMAT,
-        "name": name,
         "network": name_of(type(trained.network)),
         "parameters": count_parameters(trained.network),
         "sha256": {file: hashlib.sha256(content).hexdigest() for file, content in files.items()},

@@ -11,16 +11,14 @@ from bandsplit.cost import count_parameters
 from data.audio import SAMPLE_RATE
 from data.console import say
 from data.errors import DataError
-from enhancement.find import model_folder, names
-from enhancement.folder import SUMS
-from enhancement.model import Model, load
+from enhancement.model import Model, load, names
 from training.checkpoint import BEST, LAST, CheckpointError
 from training.config import ConfigError
 
 RUNS = Path(__file__).resolve().parents[1] / "runs"
 _NONE = (
     "there is no trained model here. Train one (cd abl3 && python train.py), or export one from a "
-    "run (python -m tools.export), or name one: python app.py MODEL..."
+    "run (python -m enhancement.export), or name one: python app.py MODEL..."
 )
 
 
@@ -35,7 +33,6 @@ def offered(wanted: Sequence[str], device: str) -> dict[str, Model]:
 
     Raises:
         DataError: one cannot be loaded, or there is none.
-        FailedError: one cannot be downloaded now.
     """
     found: dict[str, Model] = {}
     for model, label in labelled(wanted or here()).items():
@@ -51,10 +48,9 @@ def offered(wanted: Sequence[str], device: str) -> dict[str, Model]:
 
 
 def here() -> list[str]:
-    """Models on this disk: those that have a name, then the run folders. Nothing is downloaded."""
-    named = [name for name in names() if (model_folder() / name / SUMS).is_file()]
+    """Models on this disk: those that have a name, then the run folders."""
     runs = {path.parent for kind in (BEST, LAST) for path in RUNS.glob(f"*/{kind}")}
-    return [*named, *map(str, sorted(runs))]
+    return [*names(), *map(str, sorted(runs))]
 
 
 def labelled(models: Sequence[str]) -> dict[str, str]:

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from bandsplit.stft import HOP, N_FFT
 from data.audio import SAMPLE_RATE
-from enhancement.recording import Source, resampled
-from enhancement.windows import Block
+from enhancement.windows import Block, Source, resampled
 from evaluation.spectrogram import FLOOR_DB
 
 COLOURS = "magma"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data.audio import AudioError
-from enhancement.audio_file import KINDS, FileSource
+from enhancement.files import KINDS, FileSource
 from enhancement.windows import Block
 
 MOST_BYTES = 200 << 20

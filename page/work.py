@@ -12,10 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from data.audio import AudioError
-from enhancement.audio_file import FileSource, Writer
+from enhancement.files import FileSource, Writer
 from enhancement.model import Model
-from enhancement.recording import Survey, enhanced, survey
-from enhancement.windows import Block
+from enhancement.windows import Block, Survey, enhanced, survey
 from page.pictures import drawn, powers
 from page.upload import Upload
 
