@@ -66,6 +66,11 @@ class Model:
         """Where the network is."""
         return self.trained.network.device
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the configuration, which holds what cannot be pickled, as JSON."""
+        parts = vars(self.trained) | {"config": to_json(self.trained.config)}
+        return _unpickled, (self.name, parts, self.windows)
+
     def __call__(self, x: Samples, sample_rate: int) -> Samples:
         """Return the enhanced signal: of the same shape, rate, kind, dtype and device.
 
@@ -87,6 +92,10 @@ class Model:
             raise ValueError(f"the signal cannot be enhanced: {error}") from None
         y = np.concatenate(blocks, axis=1).reshape(values.shape).astype(values.dtype, copy=False)
         return torch.from_numpy(y).to(x) if isinstance(x, Tensor) else y
+
+
+def _unpickled(name: str, parts: Mapping[str, Any], windows: Windows) -> Model:
+    return Model(name, Trained(**{**parts, "config": from_json(parts["config"])}), windows)
 
 
 class _InMemory:

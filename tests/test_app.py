@@ -16,7 +16,7 @@ from saved_runs import save_run
 
 from data.audio import AudioError
 from data.errors import DataError
-from enhancement.audio_file import FileSource
+from enhancement.files import FileSource
 from enhancement.model import Model, load
 from evaluation.spectrogram import levels
 from page import markup, models, upload, work
@@ -52,7 +52,7 @@ def finished(path: Path, chosen: list[tuple[str, Model]], out: Path) -> Result:
 def test_all_that_is_here_is_offered(
     tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    monkeypatch.setenv("BSBIMAMBA_MODELS", str(tmp_path / "models"))
+    monkeypatch.setattr("enhancement.model.MODELS", tmp_path / "models")
     monkeypatch.setattr(models, "RUNS", tmp_path / "runs")
     with pytest.raises(DataError, match=r"no trained model here\. Train one .*export"):
         models.offered([], "cpu")
