@@ -171,6 +171,8 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of models, for this test alone."""
     for module in ("model", "export"):
         monkeypatch.setattr(f"enhancement.{module}.MODELS", tmp_path / "models")
+    # The run's network is that one, and making the model takes a while.
+    monkeypatch.setattr(export, "onnx_model", lambda network: exported("abl3")[1])
     return tmp_path / "models"
 
 
