@@ -117,7 +117,7 @@ def onnx_model(network: BandSplitNet) -> bytes:
     # Of any sizes but 1, which would be fixed.
     example = (torch.ones(2, BINS, 40, 2), torch.ones(2, BANDS, 2))[: len(names)]
     own = torch.ops.bsbimamba
-    table = {own.scan_chunked.default: _scan, own.conv_silu.default: _conv}
+    table: dict[Any, Any] = {own.scan_chunked.default: _scan, own.conv_silu.default: _conv}
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns that torchvision is missing
     # "chunked" is the backend that has a translation here, and that exists everywhere.
     with warnings.catch_warnings(), variable(VARIABLE, "chunked"), torch.no_grad():
@@ -242,7 +242,7 @@ class OnnxLSTM(nn.Module):
         """(l, b, c) to (l, b, ways · h) and, where `nn.LSTM` has its states, nothing."""
         shape = [x.shape[0], len(self.W), x.shape[1], self.hidden]
         ways = "bidirectional" if len(self.W) == 2 else "forward"
-        attributes = {"hidden_size": self.hidden, "direction": ways}
+        attributes: dict[str, Any] = {"hidden_size": self.hidden, "direction": ways}
         inputs = [x, self.W, self.R, self.B]
         y = torch.onnx.ops.symbolic(
             "LSTM", inputs, attributes, dtype=x.dtype, shape=shape, version=OPSET
