@@ -49,7 +49,7 @@ pack: $(if $(and $(CLEAN),$(NOISE)),.venv/runtime)
 
 # The scan against the best others, with the sequential loop, a training step of every network, what
 # PESQ labels cost, how cost grows with length, what the design choices save, how fast files are scored
-# and training examples come, PyTorch against onnxruntime: about an hour on 2 cores.
+# and training examples come: about an hour on 2 cores.
 bench: .venv/development
 	$(BIN)/python -m benchmarks.scan --loop
 	$(BIN)/python -m benchmarks.scan --crossovers
@@ -60,7 +60,6 @@ bench: .venv/development
 	$(BIN)/python -m benchmarks.claims
 	$(BIN)/python -m benchmarks.evaluation
 	$(BIN)/python -m benchmarks.loader
-	$(BIN)/python -m benchmarks.export
 
 # What a GPU gains and takes, as docs/gpu.md. One that fails leaves the others their turn, and keeps on
 # the page what it found before on the same GPU. By estimate, on an H100: the scan 1 minute, a step 2,

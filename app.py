@@ -29,11 +29,9 @@ from data.audio import SAMPLE_RATE, AudioError
 from data.console import carry_out, say
 from data.errors import DataError
 from data.workers import stop_by_signals
-from enhancement.audio_file import KINDS, FileSource
-from enhancement.find import model_folder
-from enhancement.folder import SUMS
-from enhancement.model import Model, load
-from enhancement.recording import enhanced, survey
+from enhancement.files import KINDS, FileSource
+from enhancement.model import MODELS, WEIGHTS, Model, load
+from enhancement.windows import enhanced, survey
 from training.checkpoint import CheckpointError
 from training.config import ConfigError
 from training.plots import spectrograms
@@ -77,7 +75,7 @@ def load_models(wanted: Sequence[str]) -> dict[str, Model]:
 
     Raises: DataError: one cannot be loaded, or there is none; FailedError: not downloaded now.
     """
-    here = [*model_folder().glob(f"*/{SUMS}"), *RUNS.glob("*/best.pt"), *RUNS.glob("*/last.pt")]
+    here = [*MODELS.glob(f"*/{WEIGHTS}"), *RUNS.glob("*/best.pt"), *RUNS.glob("*/last.pt")]
     models = {}
     for name in wanted or sorted({os.path.relpath(file.parent) for file in here}):
         try:

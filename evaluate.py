@@ -30,7 +30,7 @@ from data.errors import DataError
 from data.files import is_within, remove_partials, write_text
 from data.listing import find_recordings, list_pairs, pair_up
 from data.workers import end_children, stop_by_signals
-from enhancement.whole import enhance_files
+from enhancement.files import enhance_files
 from evaluation.analysis import AnalysisError, analyse, choose_baseline
 from evaluation.command import check_usage, parser
 from evaluation.curves import write_curve

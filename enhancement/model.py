@@ -1,27 +1,50 @@
-"""A trained network as a function of a signal and its rate."""
+"""Trained networks as functions, and the folders they are shared in.
+
+A model folder holds data only, nothing that is pickled:
+
+    model.safetensors   the averaged weights
+    config.json         the network, its settings and training, checksums, and what other programs
+                        need to use the network: transform, windows, ONNX model (docs/export.md)
+    model.onnx          the same network for other programs, where it was exported
+
+`config.json` is written last. Weights that do not have the checksum in it are refused.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
 from numbers import Real
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+import safetensors.torch
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from torch import Tensor
 
-from data.audio import RATES, AudioError
-from enhancement.find import find
-from enhancement.recording import enhanced, survey
-from enhancement.windows import Block, Windows
+from bandsplit.bands import VARIANCE_FLOOR, WIDTHS
+from bandsplit.cost import count_parameters
+from bandsplit.net import RMS_FLOOR
+from bandsplit.stft import HOP, N_FFT
+from data.audio import RATES, SAMPLE_RATE, AudioError
+from data.files import replacing
+from enhancement.windows import Block, Windows, enhanced, hops, survey
+from training.checkpoint import CheckpointError, read, understood
 from training.config import ConfigError
 from training.precision import Precision
-from training.trained import Trained
+from training.settings import from_json, to_json
+from training.trained import Trained, load_trained, name_of, network_with
+
+WEIGHTS, CONFIG, ONNX = "model.safetensors", "config.json", "model.onnx"
+MODELS = Path(__file__).resolve().parents[1] / "models"  # model folders that are known by name
+_FORMAT = 2
 
 Samples = TypeVar("Samples", NDArray, Tensor)
-_ROUND = 1 << 20  # samples of a signal that are taken at once
+_BLOCK = 1 << 20  # samples of a signal that are taken at once
 
 
 class Model:
@@ -43,8 +66,13 @@ class Model:
         """Where the network is."""
         return self.trained.network.device
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the configuration, which holds what cannot be pickled, as JSON."""
+        parts = vars(self.trained) | {"config": to_json(self.trained.config)}
+        return _unpickled, (self.name, parts, self.windows)
+
     def __call__(self, x: Samples, sample_rate: int) -> Samples:
-        """The enhanced signal: of the same shape, rate, kind, dtype and device.
+        """Return the enhanced signal: of the same shape, rate, kind, dtype and device.
 
         Args:
             x: floating-point samples (s,) or (channels, s), numpy or torch; each channel is
@@ -52,57 +80,39 @@ class Model:
             sample_rate: in Hz, from 4 kHz up; what is above 8 kHz is not in the result.
 
         Raises:
-            TypeError, ValueError: that is not such a signal; the text says why.
+            TypeError, ValueError: x or sample_rate is none of this.
         """
         values = _array(x) if isinstance(x, Tensor) else x
         _check(values, sample_rate)
         source = _InMemory(np.atleast_2d(values), int(sample_rate))
-        y = np.empty(source.x.shape, values.dtype)
         try:
             found = survey(source)
-            first = 0
-            for block in enhanced(self.trained.network, source, found, self.windows):
-                y[:, first : first + block.shape[1]] = block
-                first += block.shape[1]
+            blocks = list(enhanced(self.trained.network, source, found, self.windows))
         except AudioError as error:
             raise ValueError(f"the signal cannot be enhanced: {error}") from None
-        result = y.reshape(values.shape)
-        return torch.from_numpy(result).to(x) if isinstance(x, Tensor) else result
+        y = np.concatenate(blocks, axis=1).reshape(values.shape).astype(values.dtype, copy=False)
+        return torch.from_numpy(y).to(x) if isinstance(x, Tensor) else y
 
 
-def load(model: str | Path, device: str = "auto") -> Model:
-    """A trained model, ready to be called: `load("runs/abl3")(x, sample_rate)`.
-
-    Args:
-        model: a run folder, checkpoint or model folder, or a model's name (`enhancement.find`).
-        device: "auto" (a GPU where there is one), "cpu" or "cuda".
-
-    Raises:
-        CheckpointError: there is no such model, or it cannot be loaded, or is not what it was.
-        ConfigError: there is no such device.
-        FailedError: it cannot be downloaded now.
-    """
-    if device not in ("auto", "cpu", "cuda"):
-        raise ConfigError(f"the device is {device!r}, expected 'auto', 'cpu' or 'cuda'")
-    chosen = Precision(device, "off").device
-    trained = find(model)
-    trained.network.to(chosen)
-    return Model(str(model), trained)
+def _unpickled(name: str, parts: Mapping[str, Any], windows: Windows) -> Model:
+    return Model(name, Trained(**{**parts, "config": from_json(parts["config"])}), windows)
 
 
 class _InMemory:
+    """A signal (c, s) as a `Source`."""
+
     def __init__(self, x: NDArray, rate: int) -> None:
         self.x, self.rate, self.channels = x, rate, len(x)
 
     def blocks(self) -> Iterator[Block]:
-        for first in range(0, self.x.shape[1], _ROUND):
-            with np.errstate(over="ignore"):  # what becomes infinite is refused
-                yield self.x[:, first : first + _ROUND].astype(np.float32)
+        for first in range(0, self.x.shape[1], _BLOCK):
+            with np.errstate(over="ignore"):  # `survey` refuses what becomes infinite
+                yield self.x[:, first : first + _BLOCK].astype(np.float32)
 
 
 def _array(x: Tensor) -> NDArray:
     x = x.detach().cpu()
-    return (x.float() if x.dtype == torch.bfloat16 else x).numpy()  # which numpy has not
+    return (x.float() if x.dtype == torch.bfloat16 else x).numpy()  # numpy has no bfloat16
 
 
 def _check(x: object, rate: object) -> None:
@@ -119,3 +129,127 @@ def _check(x: object, rate: object) -> None:
         raise TypeError(f"expected a sampling rate in Hz, not {rate!r}")
     if rate not in RATES:  # nor is any fraction
         raise ValueError(f"a sampling rate of {rate} Hz: expected whole Hz from {RATES.start} up")
+
+
+def load(model: str | Path, device: str = "auto") -> Model:
+    """Load a trained model, ready to be called: `load("runs/abl3")(x, sample_rate)`.
+
+    Args:
+        model: a name (of a folder in models/), a model folder, a run folder, or a checkpoint.
+        device: "auto" (a GPU where there is one), "cpu" or "cuda".
+
+    Raises:
+        CheckpointError: there is no such model, or it cannot be loaded, or is damaged.
+        ConfigError: there is no such device.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"the device is {device!r}, expected 'auto', 'cpu' or 'cuda'")
+    chosen = Precision(device, "off").device
+    trained = find(model)
+    trained.network.to(chosen)
+    return Model(str(model), trained)
+
+
+def names() -> list[str]:
+    """Return the models that are known by name."""
+    return sorted(path.parent.name for path in MODELS.glob(f"*/{WEIGHTS}"))
+
+
+def find(model: str | Path) -> Trained:
+    """Load the network of a name, model folder, run folder or checkpoint, to the CPU.
+
+    Raises:
+        CheckpointError: there is none, or it cannot be loaded, or is damaged.
+    """
+    # A name comes first: in the repository's root, abl3 is a folder, too.
+    for folder in (MODELS / model, Path(model)):
+        if (folder / WEIGHTS).is_file():
+            return read_model(folder)
+    if not Path(model).exists():
+        known = ", ".join(names()) or "none"
+        raise CheckpointError(
+            f"{model}: no such run folder, checkpoint or model. Models known by name: {known}"
+        )
+    return load_trained(Path(model))
+
+
+def write_model(
+    folder: Path, trained: Trained, onnx: tuple[bytes, Mapping[str, Any]] | None = None
+) -> None:
+    """Write a model folder. Interrupted, it leaves one that `read_model` refuses, or the old one.
+
+    onnx: the same network as an ONNX model, and what `config.json` says of that.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    weights = {key: value.contiguous() for key, value in trained.network.state_dict().items()}
+    files = {WEIGHTS: safetensors.torch.save(weights)} | ({ONNX: onnx[0]} if onnx else {})
+    windows = Windows()
+    described = {
+        "format": _FORMAT,
+        "network": name_of(type(trained.network)),
+        "parameters": count_parameters(trained.network),
+        "sha256": {file: hashlib.sha256(content).hexdigest() for file, content in files.items()},
+        "signal": {
+            "sample_rate": SAMPLE_RATE,
+            "n_fft": N_FFT,
+            "hop": HOP,
+            "window": "hann",
+            "loudness_floor": RMS_FLOOR,
+            "band_widths": WIDTHS,
+            "variance_floor": VARIANCE_FLOOR,
+        },
+        "windows": {part: hops(getattr(windows, part)) for part in ("length", "context", "fade")},
+        "settings": json.loads(to_json(trained.config)),
+        "training": {
+            "checkpoint": trained.checkpoint,
+            "digest": trained.digest,
+            "data": trained.data,
+            "step": trained.step,
+            "epochs": trained.epochs,
+            "held_out": trained.held_out,
+        },
+    } | ({"onnx": {"file": ONNX, **onnx[1]}} if onnx else {})
+    folder.mkdir(parents=True, exist_ok=True)
+    files[CONFIG] = (json.dumps(described, indent=1) + "\n").encode()
+    for file, content in files.items():
+        with replacing(folder / file) as temporary:
+            temporary.write_bytes(content)
+    if not onnx:
+        (folder / ONNX).unlink(missing_ok=True)  # another network's
+
+
+def read_model(folder: Path) -> Trained:
+    """Load the network in a model folder, to the CPU, after checking the weights' checksum.
+
+    Raises:
+        CheckpointError: a file is missing, damaged, or of another version.
+    """
+    path, weights = folder / CONFIG, read(folder / WEIGHTS)
+    digest = hashlib.sha256(weights).hexdigest()
+    try:
+        described = json.loads(read(path))
+        if described["format"] != _FORMAT:
+            raise CheckpointError(
+                f"{path}: format {described['format']}, where this version reads {_FORMAT}"
+            )
+        name, sum_, settings = (described[key] for key in ("network", "sha256", "settings"))
+        training = described["training"]
+        facts = (str(training["data"]), int(training["step"]), float(training["epochs"]))
+        held_out = list(map(str, training["held_out"]))
+        intact = sum_[WEIGHTS] == digest
+    except (LookupError, TypeError, ValueError):
+        raise CheckpointError(f"{path} does not describe a model") from None
+    if not intact:
+        raise CheckpointError(
+            f"{folder / WEIGHTS} is damaged or has been changed: its checksum is not the one in "
+            f"{CONFIG}. Get or export the model again."
+        )
+    try:
+        config = from_json(json.dumps(settings))
+        with understood(folder / WEIGHTS):
+            network = network_with(str(name), config, safetensors.torch.load(weights))
+    except (ConfigError, SafetensorError) as error:
+        raise CheckpointError(f"{folder}: {error}") from None
+    return Trained(network, config, WEIGHTS, digest, *facts, held_out)

@@ -17,9 +17,9 @@ sys.path.insert(0, str(ROOT))
 
 # Fixtures of the browser's tests, and of those of downloads.
 from download_client import client, pauses  # noqa: E402, F401
-from enhance_command import run  # noqa: E402, F401
 from http_server import server  # noqa: E402, F401
 from pages import browser, page, page_file  # noqa: E402, F401
+from saved_runs import run  # noqa: E402, F401
 from voicebank_command import command  # noqa: E402, F401
 
 # The same examples each time, lest a change be blamed for what chance found. `make test-slow` looks

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
 from abl3.mbs_net import MBSNet
+from bandsplit.net import BandSplitNet
 from training import checkpoint
 from training.config import Config
 from training.ema import EMA
@@ -33,6 +35,26 @@ def save_run(folder: Path, seed: int = 0, step: int = 3, name: str = checkpoint.
     }
     checkpoint.write(folder / name, checkpoint.pack(state))
     return folder
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder with a small, untrained network."""
+    return save_run(tmp_path_factory.mktemp("model") / "run")
+
+
+def lively(network: BandSplitNet) -> BandSplitNet:
+    """Return the network with a filter that does something: untrained, it returns its input."""
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for module in network.modules():
+            for name, parameter in module.named_parameters(recurse=False):
+                if name in ("weight", "bias") and parameter.dim() == 1:
+                    parameter.add_(0.2 * torch.randn_like(parameter))
+        for decoder in network.decoder.decoders:
+            for parameter in decoder.output.parameters():  # type: ignore[union-attr]
+                parameter.mul_(10)
+    return network.eval().requires_grad_(False)
 
 
 def load(path: Path) -> dict[str, Any]:

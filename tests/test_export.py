@@ -1,267 +1,271 @@
-"""`python -m tools.export`: what it writes, what it leaves alone, what it says when it cannot."""
+"""Exported models: onnxruntime computes what PyTorch computes, and nothing else is written."""
 
 from __future__ import annotations
 
-import errno
 import json
-import shutil
+import re
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
+import numpy as np
+import onnx
+import onnxruntime
 import pytest
+import soundfile as sf
 import torch
 from conftest import ROOT
-from exported import prepare, save_lively_run
+from recordings import sound
+from saved_runs import change, lively, save_run
+from saved_runs import load as saved
+from torch import Tensor
 
+from abl1.mbs_net import MBSNet as MBSNet1
+from abl2.mbs_net import MBSNet as MBSNet2
+from abl3.mbs_net import MBSNet as MBSNet3
 from bandsplit.bands import WIDTHS
+from bandsplit.decoder import apply_filter
+from bandsplit.net import BandSplitNet
+from bandsplit.stft import stft
+from baseline.bsrnn import BSRNN, LSTMDualPath
 from data.errors import DataError
-from enhancement import folder as model_folders
-from enhancement.find import find
-from enhancement.folder import read_model
-from enhancement.windows import Windows, hops
-from tools import export, onnx_check
+from enhancement import export
+from enhancement.export import INPUT, SHAPES, STATISTICS, checked, feed, onnx_model
+from enhancement.model import Model, read_model
+from enhancement.windows import Windows
+from training.trained import load_trained
 
-FILES = {"model.safetensors", "model.onnx", "config.json", "SHA256SUMS"}
+# Together they have every operator that any network has: Mamba along time and bands, an adaptive
+# decoder, a standardised split; LSTMs in one and both directions, norms over the recording.
+SMALL: dict[str, Callable[[], BandSplitNet]] = {
+    "abl3": lambda: MBSNet3(channels=16),
+    "bsrnn": lambda: BSRNN(1, channels=16, split_norm=False, norm="recording", time_first=True),
+}
+FULL: dict[str, Callable[[], BandSplitNet]] = {
+    "baseline": BSRNN,
+    "abl1": MBSNet1,
+    "abl2": MBSNet2,
+    "abl3": MBSNet3,
+    "bsrnn_public": lambda: BSRNN(channels=64, norm="recording", time_first=True),
+    "bsrnn_bi": lambda: BSRNN(4, bidirectional_time=True),
+    "lstm_dualpath": LSTMDualPath,
+    "uniform31": lambda: MBSNet3(hidden=(31, 31, 31)),
+    "abl3_frame": lambda: MBSNet3(norm="frame"),
+    "abl3_plain_split": lambda: MBSNet3(split_norm=False),
+}
+
+
+@pytest.fixture(autouse=True)
+def _short_windows(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Check a window of a second, which takes no minute, but in slow tests."""
+    if "slow" not in request.keywords:
+        monkeypatch.setattr(export, "Windows", lambda: Windows(1.0, 0.2, 0.1))
+
+
+@cache
+def exported(name: str) -> tuple[BandSplitNet, bytes]:
+    torch.manual_seed(0)
+    network = lively(SMALL[name]())
+    return network, onnx_model(network)
+
+
+def run_onnx(content: bytes, given: dict[str, np.ndarray]) -> Tensor:
+    """What onnxruntime computes of it, as complex spectra (b, f, t)."""
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    return torch.view_as_complex(torch.from_numpy(session.run(None, given)[0]))
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_onnxruntime_computes_what_pytorch_computes(name: str):
+    network, content = exported(name)
+    described = checked(network, content)
+    assert 0 < described["largest_difference"] < 1e-5
+    assert described["inputs"].keys() == ({INPUT, STATISTICS} if name == "abl3" else {INPUT})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FULL)
+def test_onnxruntime_computes_every_network_at_full_size(name: str):
+    network = lively(FULL[name]())
+    assert 0 < checked(network, onnx_model(network))["largest_difference"] < 2e-5
+
+
+def test_onnx_model_takes_any_number_of_spectra_and_frames():
+    network, content = exported("abl3")
+    graph = onnx.load_from_string(content).graph
+    for value in (*graph.input, *graph.output):
+        dims = [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
+        assert dims == SHAPES[value.name]
+    given = feed(network, stft(torch.randn(3, 2000)))
+    for i, expected in enumerate(run_onnx(content, given)):
+        alone = run_onnx(content, {name: x[i : i + 1] for name, x in given.items()})[0]
+        torch.testing.assert_close(alone, expected, rtol=0, atol=1e-5)
+
+
+def test_onnx_model_uses_the_statistics_it_is_given():
+    network, content = exported("abl3")
+    spectrum, statistics = stft(torch.randn(1, 2000)), torch.rand(1, 31, 2) + 0.1
+    found = run_onnx(content, feed(network, spectrum) | {STATISTICS: statistics.numpy()})
+    taps = network.decoder(network.layers(network.split(spectrum, statistics)))
+    torch.testing.assert_close(found, apply_filter(taps, spectrum), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_onnx_model_keeps_silence(name: str):
+    """onnxscript removes the 1e-9 of a plain compressed spectrum: 0 times infinity."""
+    network, content = exported(name)
+    assert not run_onnx(content, feed(network, stft(torch.zeros(1, 500)))).any()
+
+
+def test_onnx_model_says_nothing_of_the_machine():
+    content = exported("abl3")[1]
+    for text in (str(ROOT), "site-packages", "stack_trace", "Traceback"):
+        assert text.encode() not in content
+
+
+@pytest.mark.parametrize("part", ["layers", "decoder", "split"])
+def test_checked_refuses_another_networks_model(part: str):
+    network, content = exported("abl3")
+    torch.manual_seed(2)
+    other = lively(MBSNet3(channels=16))
+    own = {k: v for k, v in other.state_dict().items() if k.startswith(part)}
+    other.load_state_dict({**network.state_dict(), **own})
+    with pytest.raises(DataError, match=r"differ by .* 0.0001 is allowed"):
+        checked(other, content)
+
+
+@pytest.mark.parametrize("change", [3e-3, float("nan")])
+def test_checked_refuses_a_small_difference_and_nan(change: float):
+    network, content = exported("abl3")
+    model = onnx.load_from_string(content)
+    bias = next(x for x in model.graph.initializer if x.name.endswith("decoders.4.output.bias"))
+    values = onnx.numpy_helper.to_array(bias).copy()
+    values.flat[0] += change
+    bias.CopyFrom(onnx.numpy_helper.from_array(values, bias.name))
+    with pytest.raises(DataError, match="differ by"):
+        checked(network, model.SerializeToString())
+
+
+def test_checked_refuses_operators_of_others():
+    network, content = exported("bsrnn")
+    model = onnx.load_from_string(content)
+    model.graph.node[-1].domain = "elsewhere"
+    with pytest.raises(onnx.checker.ValidationError, match="elsewhere"):
+        checked(network, model.SerializeToString())
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder of a small network that does something."""
+    folder = save_run(tmp_path_factory.mktemp("runs") / "mine")
+    network = lively(load_trained(folder).network)
+    averages = saved(folder / "best.pt")["ema"] | {"model": network.state_dict()}
+    change(folder / "best.pt", ema=averages)
+    return folder
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    prepare(monkeypatch)
-    monkeypatch.setenv("BSBIMAMBA_MODELS", str(tmp_path / "models"))
-    return save_lively_run(tmp_path / "runs" / "mine")
+def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of models, for this test alone."""
+    for module in ("model", "export"):
+        monkeypatch.setattr(f"enhancement.{module}.MODELS", tmp_path / "models")
+    # The run's network is that one, and making the model takes a while.
+    monkeypatch.setattr(export, "onnx_model", lambda network: exported("abl3")[1])
+    return tmp_path / "models"
 
 
-def exported(*arguments: object, status: int = 0) -> None:
-    assert export.main([str(argument) for argument in arguments]) == status
-
-
-def refused(capsys: pytest.CaptureFixture[str], *arguments: object, status: int = 2) -> str:
+def refused(capsys: pytest.CaptureFixture, *arguments: object) -> str:
     """The one line with which a command ends."""
     capsys.readouterr()
-    exported(*arguments, status=status)
+    assert export.main([str(x) for x in arguments]) == 2
     printed = capsys.readouterr()
-    lines = [
-        x for x in printed.err.splitlines() if "takes a minute" not in x and "differ by at" not in x
-    ]
-    assert len(lines) == 1
     assert not printed.out
-    assert lines[0].startswith("export: ")
-    return lines[0]
+    assert printed.err.startswith("export: ")
+    assert printed.err.count("\n") == 1
+    return printed.err
 
 
-def everything(folder: Path) -> dict[str, bytes]:
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
-
-
-def test_a_run_becomes_a_model_that_is_found_by_its_name(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_export_writes_a_model_that_other_programs_can_use(
+    run: Path, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    exported(run)
-    folder = tmp_path / "models" / "mine"
-    assert {path.name for path in folder.iterdir()} == FILES
-    assert {path.name for path in folder.parent.iterdir()} == {"mine"}
-    out, err = capsys.readouterr()
-    assert out.startswith(f"{folder}: model.safetensors 0.6 MB, model.onnx 0.")
-    assert "PyTorch differ by at most" in err
-    noisy = torch.randn(1, 3000)
-    expected = find(run).network.enhance(noisy)
-    for source in ("mine", folder, folder / "model.safetensors"):
-        assert torch.equal(find(source).network.enhance(noisy), expected)
-
-
-def test_config_tells_other_programs_what_they_need(run: Path, tmp_path: Path):
-    exported(run, "-o", tmp_path / "a" / "b", "--name", "a name")
-    config = json.loads((tmp_path / "a" / "b" / "config.json").read_text())
-    assert config["name"] == "a name"
+    assert export.main([str(run)]) == 0
+    assert {x.name for x in (models / "mine").iterdir()} == {
+        "model.safetensors", "model.onnx", "config.json",
+    }  # fmt: skip
+    config = json.loads((models / "mine" / "config.json").read_text())
     assert config["network"] == "abl3.mbs_net:MBSNet"
     assert config["signal"] == {
         "sample_rate": 16000, "n_fft": 512, "hop": 128, "window": "hann", "loudness_floor": 1e-5,
         "band_widths": list(WIDTHS), "variance_floor": 0.01,
     }  # fmt: skip
-    assert config["windows"] == {"length": 12800, "context": 2560, "fade": 2048}
-    onnx = config["onnx"]
-    assert onnx["inputs"] == [
-        {"name": "spectrum", "type": "float32", "shape": ["batch", 257, "frames", 2]},
-        {"name": "statistics", "type": "float32", "shape": ["batch", 31, 2]},
-    ]
-    assert onnx["opset"] == 18
-    assert onnx["checked"]["tolerance"] == 1e-4
-    assert onnx["checked"]["frames"][-1] == 101
-    assert 0 < onnx["checked"]["largest_difference"] < 1e-5
-
-
-def test_checksums_are_as_sha256sum_takes_them(run: Path, tmp_path: Path):
-    exported(run, "-o", tmp_path / "m")
-    command = ["sha256sum", "--strict", "--check", "SHA256SUMS"]
-    if shutil.which(command[0]):
-        done = subprocess.run(command, cwd=tmp_path / "m", capture_output=True, text=True)
-        assert done.stdout.splitlines() == [
-            f"{name}: OK" for name in ("model.safetensors", "model.onnx", "config.json")
-        ]
-
-
-def test_without_onnx_nothing_of_onnx_is_needed(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
-    monkeypatch.setattr(export, "find_spec", lambda name: None)
-    line = refused(capsys, run)
-    assert "pip install -r requirements-export.txt" in line
-    assert "--no-onnx" in line
-    exported(run, "--no-onnx")
-    assert {path.name for path in (tmp_path / "models" / "mine").iterdir()} == FILES - {
-        "model.onnx"
+    assert config["windows"] == {"length": 480_000, "context": 96_000, "fade": 8_192}
+    assert config["onnx"]["inputs"] == {
+        "spectrum": ["batch", 257, "frames", 2],
+        "statistics": ["batch", 31, 2],
     }
-    find("mine")
+    # The example in docs/export.md makes of a recording what PyTorch makes of it.
+    page = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
+    monkeypatch.chdir(tmp_path)
+    (models / "mine").rename(models / "abl3")
+    x = sound(1.3).astype(np.float32)
+    sf.write("noisy.wav", x, 16_000, "FLOAT")
+    exec(compile(code, "docs/export.md", "exec"), {})
+    expected = Model("", read_model(models / "abl3"))(x, 16_000)
+    assert np.abs(expected - x).max() > 0.01
+    np.testing.assert_allclose(sf.read("enhanced.wav")[0], expected, atol=1e-4)
 
 
-def test_a_model_is_replaced_only_if_asked(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_export_replaces_a_model_only_if_asked_and_nothing_else(
+    run: Path, models: Path, capsys: pytest.CaptureFixture
 ):
-    folder = tmp_path / "m"
-    exported(run, "-o", folder)
-    (folder / "notes.txt").write_text("mine")
-    before = everything(folder)
-    assert "holds a model already" in refused(capsys, run, "-o", folder)
-    assert everything(folder) == before
-    exported(run, "-o", folder, "--overwrite", "--no-onnx", "--name", "other")
-    after = everything(folder)
-    assert after.keys() == before.keys() - {"model.onnx"}
-    assert after["notes.txt"] == b"mine"
-    assert read_model(folder)
+    folder = models / "mine"
+    assert export.main([str(run), "--no-onnx"]) == 0
+    (folder / "model.onnx").write_text("of the network before")
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    assert "is not empty" in refused(capsys, run, "--no-onnx")
+    assert before == {path: path.read_bytes() for path in folder.iterdir()}
+    assert export.main([str(run), "--no-onnx", "--overwrite"]) == 0
+    assert {path.name for path in folder.iterdir()} == {"model.safetensors", "config.json"}
+    assert read_model(folder).step == 3
+    assert "is not empty" in refused(capsys, run, "-o", run, "--no-onnx", "--overwrite")
 
 
-def test_files_of_somebody_else_are_left_alone(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_export_writes_nothing_if_the_model_differs(
+    run: Path, models: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    folder = tmp_path / "m"
-    (folder / "config.json").mkdir(parents=True)
-    assert "is a folder, where a model has a file" in refused(
-        capsys, run, "-o", folder, "--overwrite"
-    )
-    shutil.rmtree(folder)
-    folder.mkdir()
-    (folder / "thesis.tex").write_text("all of it")
-    assert "is not empty already" in refused(capsys, run, "-o", folder)
-    assert "is a file; -o takes a folder" in refused(capsys, run, "-o", folder / "thesis.tex")
-    assert everything(folder) == {"thesis.tex": b"all of it"}
+    monkeypatch.setattr(export, "TOLERANCE", 1e-9)
+    assert export.main([str(run)]) == 2
+    assert not models.exists()
 
 
-@pytest.mark.parametrize("name", ["a/b", "..", ".hidden", "-x", ""])
-def test_a_name_that_no_folder_may_have(run: Path, capsys: pytest.CaptureFixture[str], name: str):
-    assert "expected a name that a folder may have" in refused(capsys, run, f"--name={name}")
+def test_export_without_onnx_needs_none_of_its_packages(
+    run: Path, models: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    monkeypatch.setattr(export, "MISSING", "onnxscript")
+    assert "pip install -r requirements-export.txt, or give --no-onnx" in refused(capsys, run)
+    block = "import sys; sys.modules.update(dict.fromkeys(['onnx', 'onnxscript', 'onnx_ir']))\n"
+    words = [str(run), "--no-onnx", "-o", str(models)]
+    code = f"{block}from enhancement import export\nraise SystemExit(export.main({words}))"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+    assert read_model(models).step == 3
 
 
-def test_no_such_run(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_export_names_what_is_wrong_with_a_run(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+):
     assert "no such run folder, checkpoint or model" in refused(capsys, tmp_path / "absent")
-    best = run / "best.pt"
+    best = save_run(tmp_path / "run") / "best.pt"
     best.write_bytes(best.read_bytes()[:-500])
-    assert "best.pt is damaged" in refused(capsys, run)
-    assert not (tmp_path / "models").exists()
-
-
-@pytest.mark.parametrize("there", [False, True], ids=["new", "over another"])
-@pytest.mark.parametrize("file", ["model.safetensors", "model.onnx", "config.json", "SHA256SUMS"])
-def test_a_full_disk_leaves_nothing(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], file: str, there: bool,
-    monkeypatch: pytest.MonkeyPatch,
-):  # fmt: skip
-    folder = tmp_path / "out" / "m"
-    if there:
-        exported(run, "-o", folder, "--name", "before")
-    before = everything(tmp_path)
-    replacing = model_folders.replacing
-
-    def full(path: Path):  # type: ignore[no-untyped-def]
-        if path.name == file:
-            raise OSError(errno.ENOSPC, "No space left on device", str(path))
-        return replacing(path)
-
-    monkeypatch.setattr(model_folders, "replacing", full)
-    monkeypatch.setattr("data.files.replacing", full)
-    line = refused(capsys, run, "-o", folder, "--overwrite", status=1)
-    assert line.endswith(
-        f"{folder} cannot be written (No space left on device); nothing was changed"
-    )
-    assert everything(tmp_path) == before
-    assert (tmp_path / "out").exists() == there
-
-
-@pytest.mark.parametrize("options", [[], ["--no-onnx"]], ids=["onnx", "no onnx"])
-@pytest.mark.parametrize("there", [False, True], ids=["new", "over another"])
-def test_ctrl_c_leaves_what_was_there(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], there: bool
-):
-    """Before and after each file that is moved."""
-    folder = tmp_path / "out" / "m"
-    if there:
-        exported(run, "-o", folder, "--name", "before")
-    before = everything(tmp_path)
-    rename = Path.rename
-    moves = 0
-
-    def interrupted(at: int, early: bool) -> int:
-        nonlocal moves
-        moves = 0
-
-        def move(path: Path, target: Path) -> Path:
-            nonlocal moves
-            moves += 1
-            if moves == at and (early or not path.exists()):
-                raise KeyboardInterrupt
-            moved = rename(path, target)
-            if moves == at:
-                raise KeyboardInterrupt
-            return moved
-
-        with monkeypatch.context() as patch:
-            patch.setattr(Path, "rename", move)
-            return export.main([str(run), "-o", str(folder), "--overwrite", *options])
-
-    at = 0
-    while True:
-        at += 1
-        for early in (True, False):
-            status = interrupted(at, early)
-            if status == 0:
-                break
-            assert status == 130
-            assert everything(tmp_path) == before
-            assert not list(tmp_path.glob("**/.*"))
-        if status == 0:
-            break
-    assert at == 4 + (3 if options else 4) + 1
-    read_model(folder)
-
-
-def test_a_model_that_differs_is_not_kept(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
-    def differs(*arguments: object) -> None:
-        raise DataError("the ONNX model does not do what the network does")
-
-    monkeypatch.setattr(onnx_check, "compare", differs)
-    assert "does not do what the network does" in refused(capsys, run, "-o", tmp_path / "x" / "m")
-    assert not (tmp_path / "x").exists()
+    assert "best.pt is damaged" in refused(capsys, best)
+    assert not models.exists()
 
 
 @pytest.mark.slow
-def test_the_command_itself(tmp_path: Path):
-    """As a user calls it, with the usual windows, and warnings as errors."""
-    run = save_lively_run(tmp_path / "run")
-    command = [
-        sys.executable,
-        "-W",
-        "error",
-        "-m",
-        "tools.export",
-        str(run),
-        "-o",
-        str(tmp_path / "m"),
-    ]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+def test_export_command_with_the_usual_windows(run: Path, tmp_path: Path):
+    """As a user calls it, with warnings as errors."""
+    words = [sys.executable, "-W", "error", "-m", "enhancement.export", run, "-o", tmp_path / "m"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
     assert len(done.stderr.splitlines()) == 2
-    found = json.loads((tmp_path / "m" / "config.json").read_text())["windows"]
-    assert found["length"] == hops(Windows().length)

@@ -28,7 +28,7 @@ run(command, run_name="__main__")
 SCRIPTS = ["app.py", "enhance.py", "evaluate.py", "baseline/train.py"]
 SCRIPTS += [f"abl{number}/train.py" for number in (1, 2, 3)]
 WITHOUT_TORCH = {"build_mamba", "corpus", "evaluation", "gpu_resources"}
-MODULES = [
+MODULES = ["enhancement.export"] + [
     f"{package}.{path.stem}"
     for package in ("benchmarks", "tools")
     for path in sorted(ROOT.joinpath(package).glob("*.py"))

@@ -1,20 +1,26 @@
-"""Overlapping windows: they cover every sample once, and change nothing that they need not."""
+"""Recordings in windows: they cover every sample once, and agree with the whole."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
+import soxr
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from recordings import sound
+from torch import Tensor, nn
 
 from abl2.mbs_net import MBSNet
 from bandsplit.bands import band_statistics
 from bandsplit.net import loudness
 from bandsplit.stft import HOP, compressed, stft
-from enhancement.windows import Windows, _Buffer, hops, overlapped
+from data.audio import AudioError
+from enhancement.windows import Windows, enhanced, hops, overlapped, survey
 
 SHORT = Windows(length=0.4, context=0.08, fade=0.048)
 
@@ -29,8 +35,38 @@ def blocks_of(x: np.ndarray, sizes: list[int]) -> list[np.ndarray]:
     return found
 
 
+class Given:
+    """A source of given blocks."""
+
+    def __init__(self, rate: int, *blocks: Any) -> None:
+        self.rate, self.channels = rate, len(blocks[0])
+        self.given = [np.asarray(block, np.float32) for block in blocks]
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        yield from self.given
+
+
+class Untouched(nn.Module):
+    """A network that returns its input, and keeps what it was told of the recording."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.device = torch.device("cpu")
+        self.told: list[tuple[float, Tensor]] = []
+
+    def enhance(self, noisy: Tensor, scale: Tensor, statistics: Tensor) -> Tensor:
+        self.told.append((float(scale), statistics))
+        return noisy
+
+
+def statistics_of(signal: np.ndarray) -> np.ndarray:
+    """What the network itself computes of a whole signal (c, n) at 16 kHz."""
+    x = torch.from_numpy(signal)
+    return band_statistics(torch.view_as_real(compressed(stft(x / loudness(x))))).numpy()
+
+
 @given(st.integers(1, 50_000))
-def test_windows_follow_each_other_and_cover_all(total: int):
+def test_spans_follow_each_other_and_cover_all(total: int):
     spans = SHORT.spans(total)
     assert spans[0][0] == 0
     assert spans[-1][1] == total
@@ -48,7 +84,7 @@ def test_windows_follow_each_other_and_cover_all(total: int):
     st.lists(st.integers(1, 9_000), min_size=1, max_size=4),
     st.sampled_from([SHORT, Windows(0.4, 0, 0), Windows(0.4, 0.1, 0), Windows(0.4, 0, 0.2)]),
 )
-def test_what_nothing_is_done_to_comes_back(
+def test_overlapped_returns_what_nothing_is_done_to(
     total: int, channels: int, sizes: list[int], windows: Windows
 ):
     x = np.random.default_rng(0).standard_normal((channels, total)).astype(np.float32)
@@ -56,7 +92,7 @@ def test_what_nothing_is_done_to_comes_back(
     np.testing.assert_allclose(y, x, atol=1e-6)
 
 
-def test_the_outermost_of_a_window_is_dropped_and_the_rest_faded():
+def test_overlapped_drops_context_and_fades_the_rest():
     """Each window is a constant, its number: what comes out tells which ones a sample is of."""
     total = 5 * SHORT.step
     count = iter(range(99))
@@ -75,17 +111,7 @@ def test_the_outermost_of_a_window_is_dropped_and_the_rest_faded():
         assert (y[begin + context + fade : begin + SHORT.step + context] == number).all()
 
 
-def test_no_more_than_a_window_and_a_block_is_held():
-    total, block, most = 400_000, 1_000, 0
-    buffer = _Buffer(np.zeros((1, block), np.float32) for _ in range(total // block))
-    for begin, end in SHORT.spans(total):
-        buffer.piece(begin, end)
-        assert buffer._held is not None
-        most = max(most, buffer._held.shape[1])
-    assert most < hops(SHORT.length) + block
-
-
-def test_a_network_says_nearly_the_same_by_windows():
+def test_network_by_windows_is_nearly_the_network_at_once():
     network = MBSNet(channels=16).eval()
     x = 0.1 * torch.randn(1, 48_000) * torch.logspace(-1, 0, 48_000)
     whole = network.enhance(x)[0].numpy()
@@ -106,6 +132,74 @@ def test_a_network_says_nearly_the_same_by_windows():
 
 
 @pytest.mark.parametrize("given", [(0.4, 0.2, 0), (0.1, 0, 0.1), (1, -0.1, 0), (0, 0, 0)])
-def test_windows_too_short_to_come_forward_are_refused(given: tuple[float, float, float]):
+def test_windows_too_short_are_refused(given: tuple[float, float, float]):
     with pytest.raises(ValueError, match="too short"):
         Windows(*given)
+
+
+@pytest.mark.parametrize("rate", [8_000, 22_050, 48_000])
+def test_enhanced_resamples_there_and_back(rate: int):
+    """What lies below 3.5 kHz comes back in its place, over many windows and blocks."""
+    x = soxr.resample(sound(4, 7_000), 7_000, rate)[None].astype(np.float32)
+    source, network = Given(rate, *np.split(x, [1, 700, 20_001], axis=1)), Untouched()
+    found, seconds = survey(source), []
+    blocks = list(enhanced(network, source, found, SHORT, seconds.append))  # type: ignore[arg-type]
+    y = np.concatenate(blocks, axis=1)
+    assert y.shape == x.shape
+    assert 10 * np.log10(np.sum((y - x) ** 2) / np.sum(x**2)) < -50
+    assert sum(seconds) == pytest.approx(4, abs=0.01)
+    # Every window is told the loudness and the statistics of the whole.
+    assert len(network.told) == len(SHORT.spans(found.total))
+    for scale, statistics in network.told:
+        assert scale == pytest.approx(np.sqrt(np.mean(x**2)), rel=1e-3)
+        assert np.array_equal(statistics, found.statistics)
+
+
+def test_enhanced_refuses_a_network_that_overflows():
+    class Overflowing(Untouched):
+        def enhance(self, noisy: Tensor, scale: Tensor, statistics: Tensor) -> Tensor:
+            return noisy * torch.tensor([1.0, float("inf")])[(noisy > 0.9).long()]
+
+    source = Given(16_000, np.r_[np.full(30_000, 0.5), 0.95, np.full(9_000, 0.5)][None])
+    with pytest.raises(AudioError, match="the network gives NaN or infinite"):
+        list(enhanced(Overflowing(), source, survey(source), SHORT))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("samples", [1, 127, 128, 513, 30_001])
+def test_survey_in_blocks_finds_the_statistics_of_the_whole(samples: int):
+    x = np.stack([sound(2)[:samples], np.zeros(samples), 0.001 * sound(2)[:samples]])
+    whole = x.astype(np.float32)
+    for size in (100, 512, 7_001):
+        found = survey(Given(16_000, *blocks_of(whole, [size]))).statistics
+        np.testing.assert_allclose(found, statistics_of(whole), rtol=1e-5, atol=1e-6)
+
+
+def test_survey_takes_the_statistics_at_16_khz():
+    x = sound(1.3, 8_000)[None].astype(np.float32)
+    found = survey(Given(8_000, *np.array_split(x, 7, axis=1)))
+    whole = soxr.resample(np.r_[x[0], 0], 8_000, 16_000, "VHQ")[None, : found.total]
+    # Compression magnifies the rounding of what little there is above 4 kHz.
+    np.testing.assert_allclose(found.statistics, statistics_of(whole), atol=2e-4)
+
+
+def test_survey_notes_what_a_listener_should_know():
+    silent = survey(Given(16_000, np.zeros((2, 500)), np.zeros((2, 20))))
+    assert (silent.frames, silent.total, silent.notes(2)) == (520, 520, ["silent"])
+    one, other = survey(Given(16_000, [np.ones(100), np.zeros(100)])).notes(2)
+    assert one == "1 of 2 channels are silent"
+    assert other.startswith("clipped: 50 % of its samples")
+    assert survey(Given(16_000, [sound(0.1)])).notes(1) == []
+
+
+@pytest.mark.parametrize(
+    ("blocks", "reason"),
+    [
+        ([np.zeros((1, 0))], "empty"),
+        ([np.ones((1, 5)), [[1.0, np.nan]]], "NaN"),
+        ([[[np.inf]]], "infinite"),
+        ([np.full((1, 5), 1e15)], "no audio"),
+    ],
+)
+def test_survey_refuses_what_holds_no_sound(blocks: list, reason: str):
+    with pytest.raises(AudioError, match=reason):
+        survey(Given(16_000, *blocks))
