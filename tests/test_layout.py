@@ -42,16 +42,7 @@ ALLOWED = {
     "tools": {"bandsplit", "data", "enhancement", "evaluation", "scan", "training"},
     "examples": set(),
     "data/noisy_scores.py": {"evaluation"},
-    "benchmarks": {
-        "bandsplit",
-        "baseline",
-        "data",
-        "enhancement",
-        "evaluation",
-        "scan",
-        "tools",
-        "training",
-    },
+    "benchmarks": {"bandsplit", "data", "enhancement", "evaluation", "scan", "training"},
 }
 
 
