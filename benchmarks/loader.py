@@ -36,7 +36,7 @@ _BATCH = 6
 _SIDES = ("clean", "noisy")
 
 
-def make_corpus(root: Path, pairs: int = 120, seconds: float = 4.0) -> Path:
+def make_corpus(root: Path, pairs: int = 60, seconds: float = 4.0) -> Path:
     """Write pairs of noise by four speakers, root/{clean,noisy}/s*_*.wav. Returns the root."""
     rng = np.random.default_rng(0)
     for number in range(pairs):
