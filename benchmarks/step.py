@@ -72,7 +72,8 @@ class Network:
 
 def networks() -> dict[str, Network]:
     """Return the networks of the four folders and their presets, by name."""
-    found, presets = {}, {}
+    found: dict[str, Network] = {}
+    presets: dict[str, Network] = {}
     for folder in FOUR:
         train = importlib.import_module(f"{folder}.train")
         found[folder] = Network(getattr(train, "MBSNet", None) or train.BSRNN, train.CONFIG)
