@@ -14,7 +14,7 @@ DEMO := runs/demo
 RESULTS := .cache/bench
 DEMO_NETWORKS := baseline abl1 abl2 abl3
 
-.PHONY: demo test test-slow test-gpu pack bench bench-gpu bench-gpu-tune bench-gpu-build check format clean
+.PHONY: demo test test-slow test-gpu pack bench bench-gpu check format clean
 .DELETE_ON_ERROR:
 
 demo: .venv/runtime
@@ -47,48 +47,27 @@ pack: $(if $(and $(CLEAN),$(NOISE)),.venv/runtime)
 		exit 2; fi
 	$(BIN)/python -m data.bundle "$(CLEAN)" "$(NOISE)" --out $(BUNDLE)
 
-# The scan against the best others, with the sequential loop, a training step of every network, what
-# PESQ labels cost, how cost grows with length, what the design choices save, how fast files are scored
-# and training examples come: about an hour on 2 cores.
+# The scan against the best others and the loop that defines it, a training step of each network, and
+# how fast training examples come: about half an hour on 2 cores.
 bench: .venv/development
-	$(BIN)/python -m benchmarks.scan --loop
-	$(BIN)/python -m benchmarks.scan --crossovers
-	$(BIN)/python -m benchmarks.convolution
-	$(BIN)/python -m benchmarks.step --device cpu --rounds 3
-	$(BIN)/python -m benchmarks.pesq_pool
-	$(BIN)/python -m benchmarks.scaling --json docs/scaling.json --plot docs/scaling.png
-	$(BIN)/python -m benchmarks.claims
-	$(BIN)/python -m benchmarks.evaluation
-	$(BIN)/python -m benchmarks.loader
+	$(BIN)/python -m benchmarks.scan --loop --json $(RESULTS)/scan.json
+	$(BIN)/python -m benchmarks.step --device cpu --rounds 3 --json $(RESULTS)/step.json
+	$(BIN)/python -m benchmarks.loader --json $(RESULTS)/loader.json
 
-# What a GPU gains and takes, as docs/gpu.md. One that fails leaves the others their turn, and keeps on
-# the page what it found before on the same GPU. By estimate, on an H100: the scan 1 minute, a step 2,
-# with labels 1, memory 2, PESQ labels 1; kernels are compiled in the first of each.
+# On a GPU: the scan, a step of small and large batches, with and without PESQ labels, compiled, and
+# whether 12 GB are enough. About eight minutes by estimate, most of them for compiling. One that
+# fails leaves the others their turn.
 bench-gpu: .venv/development
-	mkdir -p $(RESULTS)
 	status=0; \
-	$(BIN)/python -m benchmarks.scan --device cuda --rounds 3 --without "mambapy pscan" chunked \
-		--json $(RESULTS)/scan.json || status=1; \
-	$(BIN)/python -m benchmarks.step --device cuda --rounds 7 --json $(RESULTS)/step.json || status=1; \
-	$(BIN)/python -m benchmarks.step --device cuda --batch 32 --only abl3 baseline --labels --rounds 2 \
-		--json $(RESULTS)/step_labels.json || status=1; \
-	$(BIN)/python -m benchmarks.memory_12gb --json $(RESULTS)/memory_12gb.json || status=1; \
-	$(BIN)/python -m benchmarks.pesq_pool --device cuda --rounds 3 --json $(RESULTS)/pesq_pool.json || \
-		status=1; \
-	$(BIN)/python -m benchmarks.gpu_report --results $(RESULTS) || status=1; \
+	$(BIN)/python -m benchmarks.scan --device cuda --rounds 3 --json $(RESULTS)/scan_gpu.json || status=1; \
+	$(BIN)/python -m benchmarks.step --device cuda --labels --rounds 5 \
+		--json $(RESULTS)/step_gpu.json || status=1; \
+	$(BIN)/python -m benchmarks.step --device cuda --batch 32 --only abl3 baseline --labels --rounds 3 \
+		--json $(RESULTS)/step_gpu_32.json || status=1; \
+	$(BIN)/python -m benchmarks.step --device cuda --only abl3 --compile --rounds 3 \
+		--json $(RESULTS)/step_gpu_compiled.json || status=1; \
+	$(BIN)/python -m benchmarks.memory --json $(RESULTS)/memory.json || status=1; \
 	exit $$status
-
-# What its kernels are made of, which sizes are best, and what torch.compile and CUDA graphs do for a
-# step. Most of its time goes into compiling.
-bench-gpu-tune: .venv/development
-	$(BIN)/python -W ignore -m benchmarks.gpu_resources
-	$(BIN)/python -m benchmarks.gpu_tune
-	$(BIN)/python -m benchmarks.convolution --device cuda
-	$(BIN)/python -m benchmarks.step --device cuda --only abl3 baseline --compile
-
-# mamba-ssm's CUDA kernel, to be measured by the above. Needs nvcc; up to 10 minutes.
-bench-gpu-build: .venv/development
-	$(BIN)/python -m benchmarks.build_mamba
 
 check: .venv/development
 	$(BIN)/ruff check .

@@ -1,29 +1,29 @@
-"""How many training examples a second the loader gives: from wav, flac, opus, and a packed corpus.
+"""Measure how many training crops a second the loader gives: from wav, flac, opus, packed files.
 
     python -m benchmarks.loader [--data ROOT] [--workers N] [--rounds N] [--crop SECONDS]
+                                [--json FILE]
 
-Of the embedded corpus, or any other, its training pairs are written in each format, and once
-packed; then batches of six crops are taken from each in turn, round by round. An example is a
-clean and a noisy crop. The decoded files are in memory by then, as far as there is room.
+The training pairs of a corpus, by default pairs of noise made for it, are written in each format,
+and once packed; then batches of six crops are taken from each in turn, round by round. Two seconds
+of clean and of noisy speech are one crop. By then the files are in memory, as far as there is room.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import tempfile
 import time
-from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, count, islice
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
-from tqdm import tqdm
 
-from data import synthesise
+from benchmarks.results import described, markdown, report, spread
 from data.audio import SAMPLE_RATE, read, write
 from data.augment import Augment
-from data.corpus import Pair, load_pairs
+from data.corpus import load_pairs
 from data.dataset import PairDataset
 from data.loading import EpochSampler, Loader
 from data.pack import pack
@@ -31,106 +31,109 @@ from data.packed import find_packs
 from data.samples import Samples
 from data.workers import usable_cores
 
-_CORPUS = Path(__file__).resolve().parents[1] / "data" / "synthetic"
 _FORMATS = ("wav", "flac", "opus")
 _BATCH = 6
+_SIDES = ("clean", "noisy")
 
 
-def main() -> None:
-    options = _options()
-    source = load_pairs(options.data or synthesise.ensure(_CORPUS), "train")
-    workers, frames = options.workers, round(options.crop * SAMPLE_RATE)
-    hours = sum(pair.frames for pair in source) / SAMPLE_RATE / 3600
-    print(f"torch {torch.__version__}, {usable_cores()} cores, {workers} workers")
-    print(
-        f"{len(source)} pairs, {60 * hours:.1f} minutes; batches of {_BATCH} x {options.crop:g} s"
-    )
+def make_corpus(root: Path, pairs: int = 60, seconds: float = 4.0) -> Path:
+    """Write pairs of noise by four speakers, root/{clean,noisy}/s*_*.wav. Returns the root."""
+    rng = np.random.default_rng(0)
+    for number in range(pairs):
+        clean, added = 0.05 * rng.standard_normal((2, round(SAMPLE_RATE * seconds)), np.float32)
+        for side, x in zip(_SIDES, (clean, clean + added), strict=True):
+            path = root / side / f"s{number % 4}_{number:04}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write(path, x)
+    return root
+
+
+def measure(
+    root: Path, workers: int, rounds: int, crop: float, seconds: float = 3.0
+) -> dict[str, Any]:
+    """Measure the loader on the corpus in `root`. seconds: of each measurement."""
     with tempfile.TemporaryDirectory() as folder:
         loaders = {}
         for kind in _FORMATS:
-            pairs = _written(source, Path(folder, kind), kind)
-            loaders[kind] = _loader(pairs, frames, workers, Samples())
-        root = Path(folder, "wav")
-        start = time.perf_counter()
-        pack(root)
-        print(f"packing took {time.perf_counter() - start:.1f} s")
-        pairs, packed = _pairs(source, root, "wav"), Samples(find_packs(root))
-        loaders["packed"] = _loader(pairs, frames, workers, packed)
+            target = Path(folder, kind)
+            _copy(root, target, kind)
+            loaders[kind] = _loader(target, crop, workers)
+        wav = Path(folder, "wav")
+        pack(wav)
+        loaders["packed"] = _loader(wav, crop, workers, packed=True)
         everything = Augment(speed=1, room=1, babble=1, remix=1, band=1, gain=1)
-        loaders["packed, every augmentation"] = _loader(pairs, frames, workers, packed, everything)
-        rates = _measure(loaders, options.rounds, options.seconds)
-    best = statistics.median(rates["packed"])
-    print(f"\n{'':28}{'crops/s':>9}{'lowest':>9}{'highest':>9}{'of packed':>11}")
-    for name, each in rates.items():
-        middle = statistics.median(each)
-        print(f"{name:28}{middle:9.0f}{min(each):9.0f}{max(each):9.0f}{middle / best:11.2f}")
+        loaders["packed, every augmentation"] = _loader(wav, crop, workers, True, everything)
+        rates = _rates(loaders, rounds, seconds)
+    sizes = {"workers": workers, "cores": usable_cores(), "rounds": rounds, "crop": crop}
+    return {**described("loader", torch.device("cpu"), **sizes), "crops_per_second": rates}
 
 
-def _written(source: list[Pair], root: Path, kind: str) -> list[Pair]:
-    pairs = _pairs(source, root, kind)
-    for pair, new in tqdm(zip(source, pairs, strict=True), f"writing {kind}", len(pairs)):
-        for old_file, file in ((pair.clean, new.clean), (pair.noisy, new.noisy)):
-            file.parent.mkdir(parents=True, exist_ok=True)
-            write(file, read(old_file))
-    return pairs
-
-
-def _pairs(source: list[Pair], root: Path, kind: str) -> list[Pair]:
-    return [
-        Pair(
-            f"{number:05}",
-            root / "clean" / f"{number:05}.{kind}",
-            root / "noisy" / f"{number:05}.{kind}",
-            pair.speaker,
-            pair.frames,
-        )
-        for number, pair in enumerate(source)
-    ]
+def _copy(root: Path, target: Path, kind: str) -> None:
+    """Write the training pairs of a corpus in another format."""
+    for number, pair in enumerate(load_pairs(root, "train")):
+        for side, file in zip(_SIDES, (pair.clean, pair.noisy), strict=True):
+            path = target / side / f"{pair.speaker}_{number:05}.{kind}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write(path, read(file))
 
 
 def _loader(
-    pairs: list[Pair], frames: int, workers: int, samples: Samples, augment: Augment | None = None
+    root: Path, crop: float, workers: int, packed: bool = False, augment: Augment | None = None
 ) -> Loader:
+    pairs = load_pairs(root, "train")
+    samples = Samples(find_packs(root) if packed else ())
+    frames = round(crop * SAMPLE_RATE)
     dataset = PairDataset(pairs, 0, frames, samples=samples, augment=augment)
-    sampler = EpochSampler(len(pairs), _BATCH, 0)
-    return Loader(dataset, sampler, workers, pin=torch.cuda.is_available())
+    return Loader(
+        dataset, EpochSampler(len(pairs), _BATCH, 0), workers, pin=torch.cuda.is_available()
+    )
 
 
-def _measure(loaders: dict[str, Loader], rounds: int, seconds: float) -> dict[str, list[float]]:
-    """Crops a second, one value a round."""
-    endless = {name: _batches(loader) for name, loader in loaders.items()}
+def _rates(loaders: dict[str, Loader], rounds: int, seconds: float) -> dict[str, dict[str, float]]:
+    """Return the spread of crops a second over the rounds, of each loader."""
+    endless = {
+        name: chain.from_iterable(loader.batches(epoch, 0) for epoch in count())
+        for name, loader in loaders.items()
+    }
     rates: dict[str, list[float]] = {name: [] for name in loaders}
     for number in range(rounds + 1):
         for name, batches in endless.items():
-            # What workers made while the others' turn was on does not count.
+            # What workers made while others were measured does not count.
             for _ in islice(batches, 20):
                 pass
-            start, count = time.perf_counter(), 0
+            start, crops = time.perf_counter(), 0
             while time.perf_counter() - start < seconds:
-                count += len(next(batches)["name"])
+                crops += len(next(batches)["name"])
             if number:  # the first warms up
-                rates[name].append(count / (time.perf_counter() - start))
-    return rates
+                rates[name].append(crops / (time.perf_counter() - start))
+    return {name: spread(values) for name, values in rates.items()}
 
 
-def _batches(loader: Loader) -> Iterator[dict]:
-    epoch = 0
-    while True:
-        yield from loader.batches(epoch, 0)
-        epoch += 1
+def table(result: dict[str, Any]) -> str:
+    """Return what `measure` has found as a table."""
+    rates = result["crops_per_second"]
+    packed = rates["packed"]["median"]
+    rows = []
+    for name, x in rates.items():
+        found = [f"{x[key]:.0f}" for key in ("median", "min", "max")]
+        rows.append([name, *found, f"{x['median'] / packed:.2f}"])
+    return markdown(["from", "crops/s", "lowest", "highest", "of packed"], rows)
 
 
-def _options() -> argparse.Namespace:
+def main() -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--data", type=Path, metavar="ROOT", help="a corpus of pairs")
     parser.add_argument("--workers", type=int, default=usable_cores(), metavar="N")
     parser.add_argument("--rounds", type=int, default=7, metavar="N")
-    parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement")
     parser.add_argument("--crop", type=float, default=2.0, metavar="SECONDS")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, too")
     options = parser.parse_args()
-    if not (options.workers >= 0 and options.rounds >= 1 and options.crop > 0):
-        parser.error("--workers must be at least 0, --rounds at least 1, --crop above 0")
-    return options
+    with tempfile.TemporaryDirectory() as folder:
+        root = options.data or make_corpus(Path(folder))
+        result = measure(root, options.workers, options.rounds, options.crop)
+    print(f"{options.workers} workers, {_BATCH} x {options.crop:g} s\n")
+    report(result, table(result), options.json)
 
 
 if __name__ == "__main__":

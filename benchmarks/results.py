@@ -1,4 +1,4 @@
-"""What benchmarks write down: JSON files, each with what it was measured on."""
+"""Report what a benchmark has found: tables, and JSON files with where and when it was measured."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import statistics
 import subprocess
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -17,36 +17,57 @@ import torch
 from data.files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDER = ROOT / ".cache" / "bench"
+MIB = 2**20
 _CPU_INFO = Path("/proc/cpuinfo")  # Linux
-_PACKAGES = ("numpy", "numba", "triton", "pesq")
+_PACKAGES = ("numpy", "numba", "triton", "mambapy", "mamba_ssm", "mamba-ssm", "pesq")
 
 
 def described(benchmark: str, device: torch.device, **settings: Any) -> dict[str, Any]:
-    """The head of a result: which benchmark, where, when, of which code, and how it was set."""
+    """Return the head of a result: which benchmark, where, when, of which code, how it was set."""
     return {
         "benchmark": benchmark,
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
         "commit": _commit(),
         "versions": {"python": platform.python_version(), "torch": str(torch.__version__)}
-        | {name: found for name in _PACKAGES if (found := _version(name))},
-        "device": machine(device),
-        "cuda": device.type == "cuda",
+        | {each.name: each.version for each in distributions() if each.name in _PACKAGES},
+        "device": _machine(device),
         "threads": torch.get_num_threads(),
         **settings,
     }
 
 
-def where(result: Mapping[str, Any]) -> str:
-    """The same in words, but for how it was set."""
+def report(result: Mapping[str, Any], text: str, path: Path | None) -> None:
+    """Print a result's text, and below it what `described` says.
+
+    path: of a JSON file that gets the whole result, replaced at once; None: no file.
+    """
     versions = ", ".join(f"{name} {found}" for name, found in result["versions"].items())
-    threads = f"{result['threads']} thread{'s' * (result['threads'] > 1)}"
     when = f"{result['date'][:10]}, commit {result['commit']}"
-    return f"{result['device']}, {when}; {versions}; {threads}"
+    print(f"{text}\n{result['device']}, {when}; {versions}; {result['threads']} thread(s)")
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(result, indent=1) + "\n")
 
 
-def machine(device: torch.device) -> str:
-    """What is measured on: the card, or the processor."""
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Return the median, the least and the most of some values."""
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table in Markdown, aligned for a terminal: the first column to the left, the others
+    to the right."""
+    widths = [max(3, *map(len, column)) for column in zip(head, *rows, strict=True)]
+    first, *others = widths
+    rule = ["-" * first, *("-" * (width - 1) + ":" for width in others)]
+    lines = [
+        [row[0].ljust(first), *(x.rjust(w) for x, w in zip(row[1:], others, strict=True))]
+        for row in (head, *rows)
+    ]
+    return "".join(f"| {' | '.join(line)} |\n" for line in (lines[0], rule, *lines[1:]))
+
+
+def _machine(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     try:
@@ -56,40 +77,8 @@ def machine(device: torch.device) -> str:
         return platform.machine()
 
 
-def save(path: Path | None, content: dict[str, Any]) -> None:
-    """Write a result, whole or not at all, where a path for it was given."""
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps(content, indent=1) + "\n")
-
-
-def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median, least and most."""
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
-
-
-def markdown(head: Sequence[str], rows: Sequence[Sequence[str]], left: bool = False) -> str:
-    """A table that Markdown and a terminal show: all but the first column to the right, unless they
-    are to the left, as text is."""
-    widths = [max(3, *map(len, column)) for column in zip(head, *rows, strict=True)]
-    to_right = [False, *(not left for _ in widths[1:])]
-    rule = ["-" * (w - r) + ":" * r for w, r in zip(widths, to_right, strict=True)]
-    lines = [
-        [x.rjust(w) if r else x.ljust(w) for x, w, r in zip(row, widths, to_right, strict=True)]
-        for row in (head, *rows)
-    ]
-    return "".join(f"| {' | '.join(line)} |\n" for line in (lines[0], rule, *lines[1:]))
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
 def _commit() -> str:
-    """Of the code; with a "+" where files differ from it, "unknown" without git."""
+    """Return the commit, with a "+" where files differ from it; "unknown" without git."""
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(ROOT), *arguments]

@@ -1,37 +1,34 @@
-"""The selective scan side by side: our backends, the sequential loop, and the best public ones.
+"""Compare the selective scan with the best public ones, side by side in one run.
 
-    python -m benchmarks.scan [--device cuda] [--rounds N] [--loop] [--without NAME ...]
+    python -m benchmarks.scan [--device cpu|cuda] [--rounds N] [--loop] [--shape B L D N]
                               [--json FILE]
-    python -m benchmarks.scan --crossovers
 
-First every backend is compared with the oracle in float64 on a small case, output and gradients;
-what is wrong is not timed. Then all are timed in turn, round by round, so that a drift of the
-machine meets all of them, and the medians are printed with their ratios to ours. Peak memory is
-that of the forward and backward pass above the arguments, in a process of its own for a CPU.
+The references are mambapy's parallel scan in plain PyTorch and, on a GPU, mamba-ssm's kernel, each
+where its package is installed; `--loop` adds the sequential loop that defines the scan. First every
+candidate is compared with that loop in float64 on a small case, output and gradients; what is wrong
+is not timed. Then all are timed in turn, round by round, so that a drift of the machine meets all
+of them, and the medians are printed with their ratios to ours. The peak is that of the forward and
+backward pass above the arguments, as PyTorch's allocator counts it.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
-import subprocess
-import sys
+import statistics
+import time
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
-from benchmarks.ceilings import (
-    PRODUCTS_BACKWARD,
-    PRODUCTS_FORWARD,
-    bytes_per_second,
-    cpu_products_per_second,
-)
-from benchmarks.results import described, save
-from benchmarks.rivals import Case, as_mamba_lays_it_out, make_case, ours, rivals
-from benchmarks.side_by_side import parity, passes, timed
+from benchmarks.counting import peak_bytes
+from benchmarks.results import MIB, described, markdown, report
+from scan import scan_directions
 
 # (sequences, length, width, states): one utterance of two seconds on a CPU, a batch of six on a
 # GPU; 31 bands and 251 frames.
@@ -40,183 +37,234 @@ SHAPES = {
     "cuda": {"time path": (186, 251, 384, 16), "band path": (1506, 31, 384, 16)},
 }
 OURS = {"cpu": "cpu", "cuda": "triton"}
+LOOP = "sequential loop"
+_PSCAN, _MAMBA = "mambapy pscan", "mamba-ssm with flips"
+Shape = tuple[int, int, int, int]
 
 
-def case_of(name: str, device: str, shape: str) -> Case:
-    """One candidate's arguments: float32, one direction on a CPU; bfloat16, both on a GPU."""
+class Case(NamedTuple):
+    """Arguments of `scan.scan_directions`, as the networks have them: (r, ...) for r directions."""
+
+    u: Tensor
+    delta: Tensor
+    A: Tensor
+    B: Tensor
+    C: Tensor
+    D: Tensor
+    z: Tensor
+    delta_bias: Tensor
+
+
+def make_case(shape: Shape, directions: int, device: str, dtype: torch.dtype) -> Case:
+    """Return u, delta, B, C and z of `dtype`, the rest in float32; as at the start of training."""
+    b, length, d, n = shape
+    r = directions
+    torch.manual_seed(0)
+    sequences = [torch.randn(r, b, length, size) for size in (d, d, n, n, d)]
+    u, delta, B, C, z = (x.to(device, dtype) for x in sequences)
+    A = -torch.arange(1, n + 1.0).repeat(r, d, 1)
+    step = torch.exp(torch.rand(r, d) * 4.6 - 6.9)
+    bias = step + torch.log(-torch.expm1(-step))
+    return Case(u, 0.3 * delta, A.to(device), B, C, torch.ones(r, d).to(device), z, bias.to(device))
+
+
+Scan = Callable[[list[Case]], list[Tensor]]
+
+
+def ours(backend: str) -> Scan:
+    """Return one of our backends, which takes all directions in one case."""
+    return lambda cases: [
+        scan_directions(**cases[0]._asdict(), delta_softplus=True, backend=backend)
+    ]
+
+
+def each_direction(scan: Callable[[Case], Tensor]) -> Scan:
+    """Return a scan of a case for each direction, of one that only scans from left to right.
+
+    The second direction is flipped. Stacking the outputs (b, l, d) would not be the scan's own
+    cost: they are returned one by one.
+    """
+
+    def run(cases: list[Case]) -> list[Tensor]:
+        first, *second = cases
+        flipped = [Case(*(x.flip(1) if x.dim() == 3 else x for x in case)) for case in second]
+        return [scan(first), *(scan(case).flip(1) for case in flipped)]
+
+    return run
+
+
+def _pscan(case: Case) -> Tensor:
+    """Run mambapy's parallel scan (alxndrTL/mamba.py) as its mambapy/mamba.py does."""
+    from mambapy.pscan import pscan
+
+    u, delta, A, B, C, D, z, bias = case
+    step = F.softplus(delta + bias)
+    decay = torch.exp(step[..., None] * A)
+    states = pscan(decay, (step[..., None] * B[:, :, None]) * u[..., None])
+    return ((states @ C[..., None].to(states.dtype)).squeeze(-1) + D * u) * F.silu(z)
+
+
+def _mamba(case: Case) -> Tensor:
+    """Run mamba-ssm's kernel on (b, d, l): without copies where memory has that order."""
+    from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
+
+    u, delta, A, B, C, D, z, bias = (x.mT.contiguous() if x.dim() == 3 else x for x in case)
+    return selective_scan_fn(u, delta, A, B, C, D, z, bias, delta_softplus=True).mT
+
+
+def candidates(device: str) -> dict[str, Scan]:
+    """Return the scans by name, slowest first; those whose package is not installed are missing."""
+    found = {LOOP: ours("reference")}
+    if find_spec("mambapy"):
+        found[_PSCAN] = each_direction(_pscan)
+    found["chunked"] = ours("chunked")
+    if device == "cuda" and find_spec("selective_scan_cuda"):
+        found[_MAMBA] = each_direction(_mamba)
+    found[OURS[device]] = ours(OURS[device])
+    return found
+
+
+def arguments(name: str, case: Case) -> list[Case]:
+    """Return what a candidate takes: all directions in one case, or a case for each direction.
+
+    mamba-ssm's sequences have their steps side by side in memory, as its own block makes them.
+    """
+    if name not in (_PSCAN, _MAMBA):
+        return [case]
+    if name == _MAMBA:
+        case = Case(*(x.mT.contiguous().mT if x.dim() == 4 else x for x in case))
+    return [Case(*(x[r] for x in case)) for r in range(len(case.u))]
+
+
+def passes(
+    scan: Scan, cases: list[Case], probe: Tensor | None = None
+) -> tuple[list[Tensor], tuple[Tensor, ...]]:
+    """Return the outputs and, where the output has a gradient `probe` (r, b, l, d), the gradients
+    of all arguments, case by case."""
+    if probe is None:
+        with torch.no_grad():
+            return scan(cases), ()
+    cases = [Case(*(x.detach().requires_grad_() for x in case)) for case in cases]
+    outputs = scan(cases)
+    probes = [probe] if outputs[0].dim() == 4 else list(probe)
+    return outputs, torch.autograd.grad(outputs, [x for case in cases for x in case], probes)
+
+
+def error(name: str, scan: Scan, device: str, directions: int) -> float:
+    """Return the largest relative error of output and gradients on a small case, against the loop
+    in float64."""
+    case = make_case((2, 70, 64, 16), directions, device, torch.float32)
+    exact = [Case(*(x.double() for x in case))]
+    probe = torch.randn(case.u.shape, dtype=torch.float64, device=device)
+    expected, exact_gradients = passes(ours("reference"), exact, probe)
+    outputs, gradients = passes(scan, arguments(name, case), probe.float())
+    count = len(Case._fields)
+    found = [outputs, *(gradients[place::count] for place in range(count))]
+    errors = []
+    for parts, y in zip(found, [expected[0], *exact_gradients], strict=True):
+        x = parts[0] if parts[0].dim() == y.dim() else torch.stack(list(parts))
+        errors.append((x - y).abs().max() / y.abs().max())
+    return torch.stack(errors).max().item()
+
+
+def timed(runs: dict[str, Callable], rounds: int, device: str) -> dict[str, float]:
+    """Return the median seconds of each run, all taken in turn, the first round not counted."""
+    once = _once_on_gpu if device == "cuda" else _once_on_cpu
+    _, *times = [[once(run) for run in runs.values()] for _ in range(rounds + 1)]
+    return dict(zip(runs, map(statistics.median, zip(*times, strict=True)), strict=True))
+
+
+def _once_on_cpu(run: Callable) -> float:
+    # Threads of OpenMP may spin for some milliseconds after a loop: those of one candidate must not
+    # take the processors of the next.
+    time.sleep(0.02)
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def _once_on_gpu(run: Callable, repeats: int = 5) -> float:
+    """Return the mean of a few runs in a row, by the card's own clock.
+
+    One run before them fills the queue: as in training, launches overlap with computing.
+    """
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    run()
+    begin.record()
+    for _ in range(repeats):
+        run()
+    end.record()
+    end.synchronize()
+    return begin.elapsed_time(end) / 1000 / repeats
+
+
+def measure(device: str, shape: Shape, rounds: int, loop: bool) -> dict[str, dict[str, float]]:
+    """Return seconds "forward" and "both" and bytes "peak" of all candidates that agree.
+
+    One direction in float32 on a CPU, both in bfloat16 on a GPU. loop: the loop, too.
+    """
     directions, dtype = (2, torch.bfloat16) if device == "cuda" else (1, torch.float32)
-    case = make_case(SHAPES[device][shape], directions, device, dtype)
-    return as_mamba_lays_it_out(case) if name.startswith("mamba-ssm") else case
-
-
-# Linux: a new process begins with the high-water mark of the one that started it; this clears it.
-_CLEAR = Path("/proc/self/clear_refs")
-
-
-def peak_bytes(name: str, shape: str, device: str) -> float:
-    """Above what the arguments take, forward and backward; NaN where it cannot be told."""
-    if device == "cpu":
-        if not _CLEAR.exists():
-            return math.nan
-        command = [sys.executable, "-m", "benchmarks.scan", "--memory-of", name, shape]
-        return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    scan, case = rivals(device)[name], case_of(name, device, shape)
+    case = make_case(shape, directions, device, dtype)
     probe = torch.randn_like(case.u)
-    before = torch.cuda.memory_allocated()
-    torch.cuda.reset_peak_memory_stats()
-    passes(scan, case, probe)  # type: ignore[arg-type]
-    return torch.cuda.max_memory_allocated() - before
-
-
-def print_cpu_peak(name: str, shape: str) -> None:
-    scan = rivals("cpu")[name]
-    small = make_case((1, 9, 64, 16), 1, "cpu", torch.float32)
-    passes(scan, small, torch.ones_like(small.u))  # type: ignore[arg-type]  # compiles
-    case = case_of(name, "cpu", shape)
-    probe = torch.randn_like(case.u)
-    _CLEAR.write_text("5")
-    before = resident("VmRSS")
-    passes(scan, case, probe)  # type: ignore[arg-type]
-    print(resident("VmHWM") - before)
-
-
-def resident(field: str) -> int:
-    """Bytes of this process in memory: VmRSS now, VmHWM at most."""
-    status = Path("/proc/self/status").read_text()
-    return 1024 * int(status.split(f"{field}:")[1].split()[0])
-
-
-def measure(
-    device: str, shape: str, rounds: int, left_out: list[str], backward: bool
-) -> dict[str, float]:
-    """Median seconds of all candidates that can run and agree with the oracle."""
-    runs: dict[str, Callable] = {}
-    for name, scan in rivals(device).items():
-        if isinstance(scan, str) or (backward and name == "AVX2 loop in C"):
+    runs: dict[str, dict[str, Callable]] = {"forward": {}, "both": {}}
+    found: dict[str, dict[str, float]] = {}
+    for name, scan in candidates(device).items():
+        if name == LOOP and not loop:
             continue
-        if name in left_out:
+        wrong = error(name, scan, device, directions)
+        if not wrong < 1e-4:
+            print(f"{name}: relative error {wrong:.1e}: not timed")
             continue
-        case = case_of(name, device, shape)
-        if parity(name, scan, device, len(case.u), backward):
-            probe = torch.randn_like(case.u) if backward else None
-            run = partial(passes, scan, case, probe)
-            try:
-                run()
-            except torch.OutOfMemoryError:
-                print(f"{name}: more memory than there is")
-                continue
-            runs[name] = run
-    return timed(runs, rounds, device)
-
-
-def compare(device: str, shape: str, rounds: int, left_out: list[str]) -> dict[str, Any]:
-    """Print one shape's table; what is in it, for a file: seconds and bytes, or why there are none.
-
-    A time that is missing was not measured.
-    """
-    case = case_of(OURS[device], device, shape)
-    size = "x".join(map(str, SHAPES[device][shape]))
-    print(f"\n{shape}, {size}, {len(case.u)} direction(s), {case.u.dtype}")
-    forward, both = (measure(device, shape, rounds, left_out, back) for back in (False, True))
-    print(f"{'':22}{'forward':>12}{'ratio':>8}{'forward+backward':>19}{'ratio':>8}{'peak':>11}")
-    found: dict[str, Any] = {}
-    for name, scan in rivals(device).items():
-        if isinstance(scan, str):
-            print(f"{name:22}not measured: {scan}")
-            found[name] = {"reason": scan}
-        if isinstance(scan, str) or name in left_out:
+        cases = arguments(name, case)
+        both = partial(passes, scan, cases, probe)
+        try:
+            both()
+            found[name] = {"peak": peak_bytes(both, torch.device(device))}
+        except torch.OutOfMemoryError:
+            print(f"{name}: more memory than there is")
             continue
-        row = f"{name:22}"
-        found[name] = {"forward": forward.get(name), "both": both.get(name), "peak": None}
-        for results, places in ((forward, 12), (both, 19)):
-            if name in results:
-                ratio = results[name] / results[OURS[device]]
-                row += f"{1e3 * results[name]:{places - 3}.1f} ms{ratio:7.2f}x"
-            else:
-                row += f"{'-':>{places}}{'':8}"
-        if name in both:
-            peak = peak_bytes(name, shape, device)
-            found[name]["peak"] = peak if math.isfinite(peak) else None
-            row += f"{peak / 2**20:7.0f} MiB"
-        print(row)
-    ceilings = report_ceilings(device, case, forward[OURS[device]], both[OURS[device]])
-    about = {"size": size, "directions": len(case.u), "dtype": str(case.u.dtype)}
-    return {**about, "rows": found, "ceilings": ceilings}
+        runs["forward"][name], runs["both"][name] = partial(passes, scan, cases), both
+    for kind, each in runs.items():
+        for name, seconds in timed(each, rounds, device).items():
+            found[name][kind] = seconds
+    return found
 
 
-def report_ceilings(device: str, case: Case, forward: float, both: float) -> dict[str, float]:
-    """Print counted bytes and, on a CPU, products, and their shares of the machine's best rates.
-
-    Returns the shares of a copy's rate, by pass.
-    """
-    states = case.u.numel() * case.A.shape[2]
-    small = case.B.nbytes + case.C.nbytes
-    # Forward reads u, delta, z and writes the output; backward reads those and the output's
-    # gradient, and writes three gradients. B, C and theirs besides; borders are left out.
-    moved = (4 * case.u.nbytes + small, 7 * case.u.nbytes + 2 * small)
-    rate = bytes_per_second(device)
-    shares = {}
-    for label, seconds, moving, products in (
-        ("forward", forward, moved[0], PRODUCTS_FORWARD),
-        ("backward", both - forward, moved[1], PRODUCTS_BACKWARD),
-    ):
-        shares[label] = moving / rate / seconds
-        line = f"{label}: {moving / 2**20:.0f} MiB, {shares[label]:.0%} of a copy's rate"
-        if device == "cpu":
-            share = products * states / cpu_products_per_second() / seconds
-            line += f"; {products * states / 1e9:.2f} G products, {share:.0%} of the peak"
-        print(line)
-    return shares
-
-
-def crossovers() -> None:
-    """Where one CPU backend overtakes another: forward and backward, by length and batch."""
-    print(f"{'batch':>6}{'length':>8}{'reference':>12}{'chunked':>12}{'cpu':>12}  milliseconds")
-    for b in (1, 31):
-        for length in (1, 2, 4, 8, 16, 64, 251, 1000, 4000):
-            if b * length > 8000:
-                continue
-            case = make_case((b, length, 384, 16), 1, "cpu", torch.float32)
-            probe = torch.ones_like(case.u)
-            names = ["chunked", "cpu"] if b * length > 500 else ["reference", "chunked", "cpu"]
-            runs = {
-                name: lambda name=name, x=case, g=probe: passes(ours(name), x, g) for name in names
-            }
-            found = timed(runs, 3, "cpu")
-            cells = (
-                f"{1e3 * found[name]:12.2f}" if name in found else f"{'-':>12}"
-                for name in ("reference", "chunked", "cpu")
-            )
-            print(f"{b:6}{length:8}{''.join(cells)}")
+def table(found: dict[str, dict[str, float]], device: str) -> str:
+    """Return what `measure` has found as a table."""
+    base = found.get(OURS[device])
+    rows = []
+    for name, each in found.items():
+        cells = [name]
+        for kind in ("forward", "both"):
+            ratio = f"{each[kind] / base[kind]:.2f}x" if base else ""
+            cells += [f"{1e3 * each[kind]:.1f}", ratio]
+        rows.append([*cells, f"{each['peak'] / MIB:.0f}"])
+    head = ["", "forward (ms)", "of ours", "forward + backward (ms)", "of ours", "peak (MiB)"]
+    return markdown(head, rows)
 
 
 def main() -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--device", choices=tuple(SHAPES), default="cpu")
     parser.add_argument("--rounds", type=int, default=7, help="timed rounds (default: 7)")
     parser.add_argument("--loop", action="store_true", help="time the sequential loop too")
-    parser.add_argument("--without", nargs="+", default=[], metavar="NAME", help="leave out")
-    parser.add_argument("--crossovers", action="store_true", help="compare by length instead")
+    parser.add_argument("--shape", nargs=4, type=int, metavar=("B", "L", "D", "N"),
+                        help="sequences, length, width, states, instead of both paths")  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, too")
-    parser.add_argument("--memory-of", nargs=2, metavar=("NAME", "SHAPE"), help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    left_out = arguments.without + ([] if arguments.loop else ["sequential loop"])
-    if arguments.rounds < 1:
-        parser.error("--rounds must be at least 1")
-    if arguments.device == "cuda" and not torch.cuda.is_available():
+    options = parser.parse_args()
+    device = options.device
+    if device == "cuda" and not torch.cuda.is_available():
         parser.error("PyTorch sees no CUDA device here")
-    if arguments.memory_of:
-        print_cpu_peak(*arguments.memory_of)
-    elif arguments.crossovers:
-        crossovers()
-    else:
-        print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
-        if arguments.device == "cuda":
-            print(torch.cuda.get_device_name(), torch.cuda.get_device_capability())
-        device, rounds = arguments.device, arguments.rounds
-        shapes = {shape: compare(device, shape, rounds, left_out) for shape in SHAPES[device]}
-        head = described("scan", torch.device(device), rounds=rounds, ours=OURS[device])
-        save(arguments.json, {**head, "shapes": shapes})
+    shapes = {"shape": tuple(options.shape)} if options.shape else SHAPES[device]
+    result, text = {}, ""
+    for label, shape in shapes.items():
+        found = measure(device, shape, options.rounds, options.loop)
+        text += f"{label}, {'x'.join(map(str, shape))}\n\n{table(found, device)}\n"
+        result[label] = {"shape": shape, "rows": found}
+    head = described("scan", torch.device(device), rounds=options.rounds)
+    report({**head, "shapes": result}, text, options.json)
 
 
 if __name__ == "__main__":

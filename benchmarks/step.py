@@ -1,236 +1,305 @@
-"""One step of training of every network: its time by phase, its memory, its operators.
+"""Measure one training step of each network: time by phase, memory, operators, launches.
 
     python -m benchmarks.step [--device auto|cpu|cuda] [--batch 6] [--crop 2] [--rounds N]
-                              [--only NAME ...] [--labels] [--compile] [--workers N] [--json FILE]
+                              [--only NAME ...] [--labels] [--compile] [--json FILE]
 
-A step is `training.learner.Learner.step` with a metric discriminator: both networks learn. All
-candidates are timed in turn, round by round. Batches are those of the embedded corpus, from the
-very loader that training has; "data" is the wait for the next one, its way to the device and its
-scaling.
-A turn is one step that is not timed and two that are. Labels are a constant, unless `--labels` has
-PESQ workers make them, for which the next step waits.
+A step is `training.learner.Learner.step` of the recipe `metric`: generator and discriminator learn.
+Each network is measured with checkpointing and without, in fp32 and bf16, in turn, round by round.
+A turn is one step that is not timed and two that are. Batches are noise, so "data" is the way to
+the device and the scaling, without a loader. Labels are constant, unless `--labels` adds a row
+whose labels come from PESQ workers.
 
-"saved" is what the forward pass and the losses leave for the backward pass, "peak" what a step
-takes at most beside weights, their averages and the optimizers' state (`benchmarks.activations`).
-The operators that a step calls, on a GPU the launches, measure what a clock measures only on
-another machine. `benchmarks.findings` makes ratios of all this and holds them against the targets.
+"saved" is what forward pass and losses save for the backward pass, "peak" the most that a step
+takes beside weights, averages and optimizer states. Operators are those dispatched, views aside.
+"time" and "memory" compare step and peak with the first row of the same network.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping, Sequence
+import importlib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from bandsplit.cost import count_macs, count_parameters, give_back_memory
-from benchmarks.activations import peak_bytes, saved_bytes
-from benchmarks.candidates import (
-    BATCH,
-    CROP,
-    Candidate,
-    Network,
-    candidates,
-    networks,
-    speech,
-)
-from benchmarks.findings import findings, verdicts
-from benchmarks.phases import PHASES, Clock, launches, operators
-from benchmarks.results import described, markdown, save, spread
+from bandsplit.cost import give_back_memory
+from benchmarks.counting import PHASES, Clock, Operators, launches, peak_bytes, saved_bytes
+from benchmarks.results import MIB, described, markdown, report, spread
+from data.audio import SAMPLE_RATE
 from data.workers import usable_cores
+from training.config import Config
 from training.discriminator import no_callback
+from training.distributed import World
 from training.learner import Learner
 from training.pesq_pool import PesqPool
 from training.precision import Precision
+from training.settings import override
 
-_MIB = 2**20
+FOUR = ("baseline", "abl1", "abl2", "abl3")
+BATCH, CROP = 6, 2.0  # crops and seconds: what the networks are configured for
 _TIMED = 2  # steps in a row
-Batches = Iterator[Mapping[str, Any]]
+
+
+class ConstantPool(PesqPool):
+    """Labels everything 0.5, at once."""
+
+    def label(self, clean: NDArray, enhanced: NDArray) -> Callable[[], NDArray]:
+        return lambda: np.full(len(clean), 0.5, np.float32)
+
+
+@dataclass(frozen=True)
+class Network:
+    """A class of networks and the configuration that it is trained with."""
+
+    kind: type
+    config: Config
+
+    @property
+    def default(self) -> bool | str | None:
+        """How it is checkpointed unless told otherwise; None where it has no checkpointing."""
+        known = inspect.signature(self.kind).parameters.get("use_checkpoint")
+        return None if known is None else self.config.model.get("use_checkpoint", known.default)
+
+
+def networks() -> dict[str, Network]:
+    """Return the networks of the four folders and their presets, by name."""
+    found: dict[str, Network] = {}
+    presets: dict[str, Network] = {}
+    for folder in FOUR:
+        train = importlib.import_module(f"{folder}.train")
+        found[folder] = Network(getattr(train, "MBSNet", None) or train.BSRNN, train.CONFIG)
+        presets |= {name: Network(*each) for name, each in getattr(train, "PRESETS", {}).items()}
+    return found | presets
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A way to train a network. labels: whether PESQ workers make its labels."""
+
+    network: str
+    checkpoint: bool | str | None  # None where the network has no checkpointing
+    amp: str
+    compile: str = "off"
+    labels: bool = False
+
+    def learner(
+        self, network: Network, device: str, batch: int, crop: float, **changes: Any
+    ) -> Learner:
+        """Return a learner for batches of so many crops of so many seconds, with constant labels;
+        `changes` are arguments of the network."""
+        if self.checkpoint is not None:
+            changes["use_checkpoint"] = self.checkpoint
+        sizes = {"data.batch_size": batch, "data.crop_seconds": crop, "run.compile": self.compile}
+        config = override(network.config, sizes | {"loss.metric": 0.05})
+        config = replace(config, model={**config.model, **changes})
+        return Learner(network.kind, config, Precision(device, self.amp), World(), ConstantPool(1))
+
+
+def candidates(
+    name: str, network: Network, labels: bool = False, compiled: Sequence[str] = ()
+) -> list[Candidate]:
+    """Return the ways to train a network: without checkpointing and with it, each in fp32 and bf16;
+    "full" in bf16; as configured in bf16 with labels by PESQ, and compiled in these ways."""
+    modes = (None,) if network.default is None else (False, True)
+    found = [Candidate(name, mode, amp) for mode, amp in product(modes, ("off", "bf16"))]
+    if network.default is not None:
+        found.append(Candidate(name, "full", "bf16"))
+    configured = Candidate(name, network.default, "bf16")
+    if labels:
+        found.append(replace(configured, labels=True))
+    return found + [replace(configured, compile=way) for way in compiled]
+
+
+def noise(batch: int, crop: float) -> dict[str, Tensor]:
+    """Return a batch of noise in noise, the same every time: {"clean", "noisy"}, each (b, s)."""
+    rng = torch.Generator().manual_seed(0)
+    size = (2, batch, round(SAMPLE_RATE * crop))
+    clean, added = 0.1 * torch.randn(size, generator=rng)
+    return {"clean": clean, "noisy": clean + added}
 
 
 class Measured:
-    """A learner, what its steps have taken, and what of them can be counted.
+    """A learner with what its steps have taken.
 
     Attributes:
         seconds: of each timed step, by phase, and of the whole as "step".
-        saved, peak, resident: bytes; the last is what there is between two steps. The others are
-            not counted (0) of CUDA graphs, whose replays do without the allocator.
-        called: operators, or launches.
+        counts: "saved_bytes" and "peak_bytes", None of CUDA graphs, whose replays bypass the
+            allocator; "resident_bytes" of weights, averages and optimizer states; "operators" by
+            phase and of the whole "step", None of compiled networks; "launches", None on a CPU.
     """
 
-    def __init__(self, learner: Learner) -> None:
-        self.learner, self.device = learner, learner.precision.device
+    def __init__(self, learner: Learner, batch: dict[str, Tensor]) -> None:
+        self.learner, self.batch = learner, batch
+        self.device = learner.precision.device
         self.seconds: list[dict[str, float]] = []
-        self.saved = self.peak = self.resident = self.called = 0
+        self.counts: dict[str, Any] = {}
         self._clock = Clock(self.device)
         self._steps = 0
 
-    def count(self, batches: Batches) -> None:
-        """Everything but the time, once all states of the optimizers are there."""
+    def count(self) -> None:
+        """Measure everything but the time, once all states of the optimizers are there."""
         for _ in range(2):
-            self.step(next(batches))
-        states = {name: part.state_dict() for name, part in self.learner.parts().items()}
-        tensors = [x for x in tree_leaves(states) if isinstance(x, torch.Tensor)]
-        self.resident = sum(x.nbytes for x in tensors)
-        batch = next(batches)
-        if self.learner.config.run.compile != "graphs":
-            self._weigh(batch, tensors)
-        count = launches if self.device.type == "cuda" else operators
-        self.called = count(lambda: self.step(batch))
+            self.step()
+        states = [part.state_dict() for part in self.learner.parts().values()]
+        tensors = [x for x in tree_leaves(states) if isinstance(x, Tensor)]
+        compiled = self.learner.config.run.compile
+        saved, peak = (None, None) if compiled == "graphs" else self._bytes(tensors)
+        self.counts = {
+            "saved_bytes": saved,
+            "peak_bytes": peak,
+            "resident_bytes": sum(x.nbytes for x in tensors),
+            "operators": self._operators() if compiled == "off" else None,
+            "launches": launches(self.step) if self.device.type == "cuda" else None,
+        }
+        self._finish_labels()
 
-    def _weigh(self, batch: Mapping[str, Any], resident: list[torch.Tensor]) -> None:
-        clean, noisy = (batch[side].to(self.device) for side in ("clean", "noisy"))
-        weights = self.learner.config.loss
-        losses = self.learner.losses
-        self.saved = saved_bytes(
-            lambda: losses(clean, noisy, weights)[0], [clean, noisy, *resident]
+    def _bytes(self, resident: list[Tensor]) -> tuple[int, int]:
+        clean, noisy = (self.batch[side].to(self.device) for side in ("clean", "noisy"))
+        learner = self.learner
+        saved = saved_bytes(
+            lambda: learner.losses(clean, noisy, learner.config.loss)[0], [clean, noisy, *resident]
         )
-        # What is left of the last step's gradients is neither there before nor taken anew.
-        for optimizer in (self.learner.optimizer, self.learner.discriminator.optimizer):
+        # The last step's gradients would be freed within the next one, as if it gave memory back.
+        for optimizer in (learner.optimizer, learner.discriminator.optimizer):
             optimizer.zero_grad(set_to_none=True)
-        self.peak = peak_bytes(lambda: self.step(batch), self.device)
+        return saved, peak_bytes(self.step, self.device)
 
-    def time(self, batches: Batches, labels: bool = False) -> None:
+    def _operators(self) -> dict[str, int]:
+        marks = [("", 0)]
+        with Operators() as counter:
+            self.learner.mark = lambda phase: marks.append((phase, counter.count))
+            self.step()
+        self.learner.mark = no_callback
+        found = dict.fromkeys(PHASES, 0) | {"step": counter.count}
+        for (_, before), (phase, now) in pairwise(marks):
+            found[phase] += now - before
+        return found
+
+    def time(self) -> None:
         """Take a turn: a step that finds its memory, and those that are timed."""
-        give_back_memory()  # between so many networks it would lie in pieces
-        self.step(next(batches))
+        give_back_memory()  # between so many networks it would be fragmented
+        self.step()
         self.learner.mark = self._clock
         for _ in range(_TIMED):
             self._clock.begin()
-            self.step(next(batches))
+            self.step()
             self.seconds.append(self._clock.end())
         self.learner.mark = no_callback
-        if labels:  # they must not be made while the others are timed
-            self.learner.discriminator.backward()
-            self.learner.discriminator.skip()
+        self._finish_labels()
 
-    def step(self, batch: Mapping[str, Any]) -> None:
-        result = self.learner.step(dict(batch), self._steps)
+    def _finish_labels(self) -> None:
+        """Wait for labels that were asked for: they must not be made while others are timed."""
+        self.learner.discriminator.backward()
+        self.learner.discriminator.skip()
+
+    def step(self) -> None:
+        """Take one step on the batch."""
+        result = self.learner.step(dict(self.batch), self._steps)
         assert not result.broken, result.broken
         self._steps += 1
 
-    def row(self, candidate: Candidate, batch: int) -> dict[str, Any]:
-        """All that was measured, for a file."""
-        phases = {name: spread([x[name] for x in self.seconds]) for name in ("step", *PHASES)}
+    def row(self, candidate: Candidate) -> dict[str, Any]:
+        """Return all that was measured, for a file."""
+        seconds = {name: spread([x[name] for x in self.seconds]) for name in ("step", *PHASES)}
         return {
-            **vars(candidate),
-            "seconds": phases,
-            "crops_per_second": batch / phases["step"]["median"],
-            "saved_bytes": self.saved or None,
-            "peak_bytes": self.peak or None,
-            "resident_bytes": self.resident,
-            "operators": self.called,
+            **asdict(candidate),
+            "seconds": seconds,
+            "crops_per_second": len(self.batch["clean"]) / seconds["step"]["median"],
+            **self.counts,
         }
 
 
 def measure(
-    chosen: Mapping[str, Network],
+    ways: Mapping[Candidate, Network],
     device: torch.device,
-    batch: int,
-    crop: float,
-    rounds: int,
-    pool: PesqPool | None,
-    batches: Batches,
-    compiled: Sequence[str] = (),
+    batch: int = BATCH,
+    crop: float = CROP,
+    rounds: int = 7,
     **changes: Any,
 ) -> dict[str, Any]:
-    """Everything of some networks; compiled: in these ways, too; changes: of their arguments.
-    What `main` writes."""
+    """Measure some ways to train. changes: of the networks' arguments."""
+    pool = PesqPool(max(1, usable_cores() - 1)) if any(x.labels for x in ways) else None
+    sides = noise(batch, crop)
     runs: dict[Candidate, Measured] = {}
-    for name, network in chosen.items():
-        for candidate in candidates(name, network, compiled):
-            learner = candidate.learner(network, device.type, batch, crop, pool, **changes)
-            runs[candidate] = Measured(learner)
-            runs[candidate].count(batches)
-    labels = pool is not None
-    for _ in range(rounds):
-        for run in runs.values():
-            run.time(batches, labels)
-    return {
-        **described("step", device, batch=batch, crop=crop, rounds=rounds, labels=labels),
-        "pesq_workers": len(pool.workers) if pool else 0,
-        "cores": usable_cores(),
-        "networks": {
-            name: {"parameters": count_parameters(net), "macs": crop * count_macs(net)}
-            for name, net in ((name, network.made()) for name, network in chosen.items())
-        },
-        "rows": [run.row(candidate, batch) for candidate, run in runs.items()],
-        "findings": findings(runs, chosen, device.type == "cuda", batch, crop, labels),
-    }
+    try:
+        for candidate, network in ways.items():
+            learner = candidate.learner(network, device.type, batch, crop, **changes)
+            if pool and candidate.labels:
+                learner.discriminator.pool = pool
+            runs[candidate] = Measured(learner, sides)
+            runs[candidate].count()
+        for _ in range(rounds):
+            for run in runs.values():
+                run.time()
+    finally:
+        if pool:
+            pool.close()
+    head = described("step", device, batch=batch, crop=crop, rounds=rounds, cores=usable_cores())
+    return {**head, "rows": [run.row(candidate) for candidate, run in runs.items()]}
 
 
-def tables(result: Mapping[str, Any]) -> str:
-    """What `measure` has found, as three tables."""
-    sizes = markdown(
-        ["network", "parameters", f"GMAC for {result['crop']:g} s"],
-        [
-            [name, f"{x['parameters']:,}", f"{x['macs'] / 1e9:.2f}"]
-            for name, x in result["networks"].items()
-        ],
-    )
-    called = "launches" if result["cuda"] else "operators"
-    memory = ["saved (MiB)", "peak (MiB)"]
-    steps = markdown(
-        ["network", "checkpoint", "AMP", "step (ms)", *PHASES, "crops/s", *memory, called],
-        [_cells(row) for row in result["rows"]],
-    )
-    return f"{sizes}\n{steps}\n{verdicts(result['findings'])}"
+def table(result: Mapping[str, Any]) -> str:
+    """Return what `measure` has found as a table, its times in ms."""
+    head = ["network", "checkpoint", "AMP", "step (ms)", "time", *PHASES, "crops/s", "saved (MiB)",
+            "peak (MiB)", "memory", "operators", "optimizer's", "launches"]  # fmt: skip
+    first: dict[str, Mapping[str, Any]] = {}
+    rows = [_cells(row, first.setdefault(row["network"], row)) for row in result["rows"]]
+    return markdown(head, rows)
 
 
-def _cells(row: Mapping[str, Any]) -> list[str]:
+def _cells(row: Mapping[str, Any], first: Mapping[str, Any]) -> list[str]:
     modes = {None: "", False: "no", True: "yes", "full": "full"}
-    seconds = row["seconds"]
-    step = {name: 1e3 * value for name, value in seconds["step"].items()}
+    ways = {"off": "", "on": ", compiled", "graphs": ", CUDA graphs"}
+    median, low, high = (1e3 * row["seconds"]["step"][x] for x in ("median", "min", "max"))
+    saved, peak, operators = row["saved_bytes"], row["peak_bytes"], row["operators"] or {}
     return [
-        row["network"] + {"off": "", "on": ", compiled"}.get(row["compile"], ", CUDA graphs"),
+        row["network"] + ways[row["compile"]] + ", PESQ labels" * row["labels"],
         modes[row["checkpoint"]],
         row["amp"],
-        f"{step['median']:.1f} ({step['min']:.1f} to {step['max']:.1f})",
-        *(f"{1e3 * seconds[phase]['median']:.1f}" for phase in PHASES),
+        f"{median:.1f} ({low:.1f} to {high:.1f})",
+        f"{median / 1e3 / first['seconds']['step']['median']:.2f}x",
+        *(f"{1e3 * row['seconds'][phase]['median']:.1f}" for phase in PHASES),
         f"{row['crops_per_second']:.1f}",
-        *(f"{x / _MIB:.0f}" if x else "" for x in (row["saved_bytes"], row["peak_bytes"])),
-        f"{row['operators']:,}",
+        f"{saved / MIB:.0f}" if saved else "",
+        f"{peak / MIB:.0f}" if peak else "",
+        f"{peak / first['peak_bytes']:.2f}x" if peak and first["peak_bytes"] else "",
+        *(f"{operators[x]:,}" if operators else "" for x in ("step", "optimizer")),
+        "" if row["launches"] is None else f"{row['launches']:,}",
     ]
 
 
 def main() -> None:
-    options = _options()
-    device = Precision(options.device, "off").device
-    chosen = {k: v for k, v in networks().items() if k in (options.only or networks())}
-    pool = PesqPool(max(1, usable_cores() - 1)) if options.labels else None
-    batches = speech(options.batch, options.crop, options.workers, device.type == "cuda")
-    sizes = (options.batch, options.crop, options.rounds)
-    try:
-        ways = ("on", "graphs") if device.type == "cuda" else ("on",)
-        compiled = ways if options.compile else ()
-        result = measure(chosen, device, *sizes, pool, batches, compiled)
-    finally:
-        if pool:
-            pool.close()
-    threads = "" if result["cuda"] else f", {result['threads']} threads"
-    print(f"torch {torch.__version__}, {result['device']}{threads}")
-    print(f"{options.batch} x {options.crop:g} s, {options.rounds} rounds\n\n{tables(result)}")
-    save(options.json, result)
-
-
-def _options() -> argparse.Namespace:
+    """Run the command line."""
+    known = networks()
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], allow_abbrev=False)
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--batch", type=int, default=BATCH)
     parser.add_argument("--crop", type=float, default=CROP)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--only", nargs="+", metavar="NAME", choices=tuple(networks()))
-    parser.add_argument("--labels", action="store_true", help="labels by PESQ, not a constant")
-    parser.add_argument("--compile", action="store_true", help="compiled, too: minutes more")
-    parser.add_argument("--workers", type=int, default=2, help="processes of the loader")
+    parser.add_argument("--only", nargs="+", default=FOUR, metavar="NAME", choices=tuple(known))
+    parser.add_argument("--labels", action="store_true", help="also with labels by PESQ")
+    parser.add_argument("--compile", action="store_true", help="also compiled, and as CUDA graphs")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, too")
     options = parser.parse_args()
-    if not (options.batch >= 1 and options.rounds >= 1 and options.workers >= 0):
-        parser.error("--batch and --rounds must be at least 1, --workers at least 0")
-    return options
+    device = Precision(options.device, "off").device
+    compiled = ("on", "graphs")[: 1 + (device.type == "cuda")] if options.compile else ()
+    ways = {
+        candidate: known[name]
+        for name in options.only
+        for candidate in candidates(name, known[name], options.labels, compiled)
+    }
+    result = measure(ways, device, options.batch, options.crop, options.rounds)
+    print(f"a training step of {options.batch} x {options.crop:g} s, {options.rounds} rounds\n")
+    report(result, table(result), options.json)
 
 
 if __name__ == "__main__":

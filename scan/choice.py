@@ -19,7 +19,7 @@ VARIABLE = "BSBIMAMBA_SCAN"
 
 # Fastest first. On a CPU "cpu" is the fastest from two to four steps on, for the lengths up to 4000
 # that were measured (EXPERIMENTS.md, "The scan to the limit"; `python -m benchmarks.scan
-# --crossovers` measures it again). The order on a GPU is as measured on an H100
+# --loop --shape B L D N` measures it again). The order on a GPU is as measured on an H100
 # (EXPERIMENTS.md, "first runs on a GPU").
 _FASTEST = {"cpu": ("cpu", "chunked"), "cuda": ("triton", "mamba_ssm", "chunked")}
 

@@ -16,7 +16,7 @@ from scan.interface import Inputs, Options, absent_as_empty, borders
 
 # A warp and two channels a lane: B and C, which all channels of a step share, are loaded once for
 # both. What TILE steps need is loaded at once. maxnreg: registers that a thread may have. The sizes
-# are the fastest of those that `benchmarks/gpu_tune.py` tries, on an H100, over both paths.
+# are the fastest of those that were tried on an H100, over both paths (EXPERIMENTS.md).
 FORWARD: dict[str, Any] = {"BLOCK": 64, "TILE": 4, "num_warps": 1, "maxnreg": None}
 BACKWARD: dict[str, Any] = {"BLOCK": 64, "TILE": 4, "num_warps": 1, "maxnreg": 168}
 # At most so many programs of the backward pass, with equal shares of the sequences: enough to fill

@@ -142,7 +142,7 @@ def test_models_that_are_here_are_offered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("enhancement.model.MODELS", tmp_path / "models")
+    monkeypatch.setattr(app, "MODELS", tmp_path / "models")
     monkeypatch.setattr(app, "RUNS", tmp_path / "runs")
     with pytest.raises(DataError, match="no trained model"):
         app.load_models([])

@@ -41,15 +41,7 @@ ALLOWED = {
     "app": {"data", "enhancement", "training"},
     "tools": {"bandsplit", "data", "evaluation"},
     "data/noisy_scores.py": {"evaluation"},
-    "benchmarks": {
-        "bandsplit",
-        "baseline",
-        "data",
-        "enhancement",
-        "evaluation",
-        "scan",
-        "training",
-    },
+    "benchmarks": {"bandsplit", "data", "enhancement", "evaluation", "scan", "training"},
 }
 
 

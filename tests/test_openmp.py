@@ -27,12 +27,11 @@ run(command, run_name="__main__")
 """
 SCRIPTS = ["app.py", "enhance.py", "evaluate.py", "baseline/train.py"]
 SCRIPTS += [f"abl{number}/train.py" for number in (1, 2, 3)]
-WITHOUT_TORCH = {"build_mamba", "corpus", "evaluation", "gpu_resources"}
 MODULES = ["enhancement.export"] + [
     f"{package}.{path.stem}"
     for package in ("benchmarks", "tools")
     for path in sorted(ROOT.joinpath(package).glob("*.py"))
-    if path.stem not in WITHOUT_TORCH and '__name__ == "__main__"' in path.read_text("utf-8")
+    if '__name__ == "__main__"' in path.read_text("utf-8")
 ]
 
 

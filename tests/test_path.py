@@ -12,7 +12,7 @@ from torch import Tensor
 
 from abl3.mamba import CrossBandBiMamba, IntraBandBiMamba
 from bandsplit.bands import NORMS, Norm
-from benchmarks.activations import saved_bytes
+from benchmarks.counting import saved_bytes
 
 
 def group_norm(norm: Norm, x: Tensor) -> Tensor:

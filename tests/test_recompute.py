@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bandsplit.bands import Norm
 from bandsplit.path import SwiGLU
-from benchmarks.activations import peak_bytes, saved_bytes
+from benchmarks.counting import peak_bytes, saved_bytes
 from real_mamba_optimized import BidirectionalMambaBlock, MambaBlock
 from recompute import rows
 

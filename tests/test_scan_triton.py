@@ -52,7 +52,7 @@ def test_kernels_compile_for_the_cards_they_are_for() -> None:
     if INTERPRETED:
         pytest.skip("the interpreter compiles nothing")
     code = (
-        "from benchmarks.gpu_resources import compile_kernel, resources\n"
+        "from gpu_code import compile_kernel, resources\n"
         "for capability in (86, 90):\n"
         "    found = resources(compile_kernel('scan_forward', 'bf16', capability))\n"
         "    assert found['stack'] == 0 and 'SHFL' not in found['loop'], found\n"
@@ -62,6 +62,7 @@ def test_kernels_compile_for_the_cards_they_are_for() -> None:
         "assert not {'LDL', 'STL', 'BAR'} & set(found['loop']), found\n"
     )
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    environment["PYTHONPATH"] = str(ROOT / "tests")
     finished = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code],
         cwd=ROOT,
@@ -129,7 +130,7 @@ def test_groups_of_sequences_sum_as_single_ones(monkeypatch: pytest.MonkeyPatch)
 @interpreted
 @pytest.mark.parametrize(("block", "tile"), [(32, 16), (32, 4), (64, 1)])
 def test_other_sizes_give_the_same(block: int, tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those that `benchmarks/gpu_tune.py` tries, and a length and chunks that tiles do not fill."""
+    """Other blocks and tiles than the fastest, and a length and chunks that tiles do not fill."""
     from scan import gpu
 
     for sizes in (gpu.FORWARD, gpu.BACKWARD):

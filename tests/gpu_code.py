@@ -1,15 +1,7 @@
-"""What the Triton kernels of the scan ask of a GPU, read off their machine code; needs no GPU.
-
-    python -m benchmarks.gpu_resources [--capability 86 90]
-
-Compiles each kernel for the setting of the networks (16 states, D, gate, bias, softplus) and prints
-registers a thread, bytes spilled, instructions in all and in a loop, by kind.
-"""
+"""The scan's Triton kernels, compiled for a GPU that need not be there; what they ask of it."""
 
 from __future__ import annotations
 
-import argparse
-import os
 import re
 import subprocess
 import tempfile
@@ -17,8 +9,6 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-KINDS = ("MUFU", "FFMA", "FMUL", "FADD", "SHFL", "LDG", "STG", "LDS", "STS", "BAR", "LDL", "STL")
 
 
 def compile_kernel(name: str, dtype: str, capability: int, **changes: Any) -> Any:
@@ -62,8 +52,8 @@ def compile_kernel(name: str, dtype: str, capability: int, **changes: Any) -> An
 
 
 def resources(compiled: Any) -> dict[str, Any]:
-    """Registers, spills and instruction counts of a compiled kernel: in all, and in the innermost
-    loop with most fused multiply-adds, of those that sum over lanes if there are any."""
+    """Bytes of stack and shared memory, layout conversions, and the instructions, by kind, in the
+    innermost loop with most fused multiply-adds, of those that sum over lanes if there are any."""
     import triton
 
     tools = Path(triton.__file__).parent / "backends/nvidia/bin"
@@ -76,17 +66,14 @@ def resources(compiled: Any) -> dict[str, Any]:
             return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
         usage, code = read("-res-usage"), read("-sass")
-    found = {key: int(value) for key, value in re.findall(r"(REG|STACK|SHARED|LOCAL):(\d+)", usage)}
+    found = {key: int(value) for key, value in re.findall(r"(STACK|SHARED):(\d+)", usage)}
     lines = [(int(at, 16), text) for at, text in re.findall(r"/\*([0-9a-f]{4,})\*/ +(.*?);", code)]
     loops = [_kinds(body) for body in _innermost_loops(lines)]
-    loop = max(loops, key=lambda x: (x["SHFL"] > 0, x["FFMA"]))
     return {
-        "registers": found["REG"],
         "stack": found["STACK"],
         "shared": found["SHARED"],
         "conversions": compiled.asm["ttgir"].count("convert_layout"),
-        "instructions": len(lines),
-        "loop": {"instructions": loop.total()} | {k: loop[k] for k in KINDS if loop[k]},
+        "loop": max(loops, key=lambda x: (x["SHFL"] > 0, x["FFMA"])),
     }
 
 
@@ -104,22 +91,3 @@ def _innermost_loops(lines: list[tuple[int, str]]) -> Iterator[list[str]]:
 
 def _kinds(lines: list[str]) -> Counter[str]:
     return Counter(re.sub(r"^@!?U?P\w+ ", "", text).split()[0].split(".")[0] for text in lines)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--capability", type=int, nargs="+", default=[86, 90])
-    arguments = parser.parse_args()
-    if os.environ.get("TRITON_INTERPRET") == "1":
-        parser.error("TRITON_INTERPRET is set: the interpreter compiles nothing")
-    for capability in arguments.capability:
-        if not 70 <= capability <= 121:
-            parser.error(f"--capability {capability} is none that can be compiled for, such as 86")
-        for name in ("scan_forward", "scan_backward"):
-            for dtype in ("fp32", "bf16"):
-                found = resources(compile_kernel(name, dtype, capability))
-                print(f"sm_{capability} {name} {dtype}:", found)
-
-
-if __name__ == "__main__":
-    main()
