@@ -15,24 +15,22 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.looped_bsrnn import LoopedBSRNN
-from data import synthesise
 from data.audio import SAMPLE_RATE
-from data.corpus import load_pairs
-from data.dataset import PairDataset
 from data.loading import EpochSampler, Loader
-from training.config import Config
+from training.config import Config, Data
 from training.distributed import World
 from training.learner import Learner
 from training.pesq_pool import PesqPool
 from training.precision import Precision
 from training.settings import override
+from training.sources import make_datasets
 
 Mode = bool | str | None  # of checkpointing; None where a network has none
 ABLATIONS = ("abl1", "abl2", "abl3")
 FOUR = ("baseline", *ABLATIONS)
 BATCH, CROP = 6, 2.0  # crops and seconds: what the networks are configured for, and targets set
 _AMPS = ("off", "bf16")
-_CORPUS = Path(__file__).resolve().parents[1] / "data" / "synthetic"
+_SAMPLE = Path(__file__).resolve().parents[1] / "data" / "sample"
 
 
 class ConstantPool(PesqPool):
@@ -124,10 +122,11 @@ def noise(batch: int, crop: float) -> dict[str, Any]:
 
 
 def speech(batch: int, crop: float, workers: int, pin: bool) -> Iterator[Mapping[str, Any]]:
-    """Batches of the embedded corpus without end, from the loader that training has."""
-    pairs = load_pairs(synthesise.ensure(_CORPUS), "train")
-    dataset = PairDataset(pairs, 0, round(SAMPLE_RATE * crop))
-    loader = Loader(dataset, EpochSampler(len(pairs), batch, 0), workers, pin)
+    """Batches of the shipped sample without end, from the loader that training has."""
+    clean, noise = (str(_SAMPLE / side) for side in ("clean", "noise"))
+    data = Data("mix", clean=clean, noise=noise, crop_seconds=crop)
+    dataset, _ = make_datasets(Config(data=data), skip_bad=False)
+    loader = Loader(dataset, EpochSampler(len(dataset), batch, 0), workers, pin)
     epoch = 0
     while True:
         yield from loader.batches(epoch, 0)

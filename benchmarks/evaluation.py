@@ -1,7 +1,7 @@
 """Scoring files by as many processes as there are cores, against one process, in turn.
 
 `python -m benchmarks.evaluation`: 824 files, as many as VoiceBank-DEMAND's test set has, from the
-embedded corpus' test pairs in turn, or from `--clean DIR --enhanced DIR`. All metrics. The start of
+shipped test pairs in turn, or from `--clean DIR --enhanced DIR`. All metrics. The start of
 the processes is part of the time.
 """
 
@@ -13,14 +13,13 @@ import time
 from itertools import cycle, islice
 from pathlib import Path
 
-from data import synthesise
 from data.audio import read
 from data.listing import find_recordings, list_pairs
 from data.workers import usable_cores
 from evaluation.metrics import METRICS, score
 from evaluation.scoring import Task, score_files
 
-_CORPUS = Path(__file__).resolve().parents[1] / "data" / "synthetic"
+_SAMPLE = Path(__file__).resolve().parents[1] / "data" / "sample"
 _TARGET = 0.9  # of the number of cores
 
 
@@ -29,7 +28,7 @@ def main() -> None:
     if options.clean:
         clean, enhanced = find_recordings(options.clean), find_recordings(options.enhanced)
     else:
-        listing = list_pairs(synthesise.ensure(_CORPUS), "test")
+        listing = list_pairs(_SAMPLE, "test")
         clean, enhanced = dict(listing.clean), dict(listing.noisy)
     names = list(islice(cycle(sorted(clean.keys() & enhanced.keys())), options.files))
     tasks = [Task("noisy", name, clean[name], enhanced[name]) for name in names]

@@ -2,8 +2,8 @@
 
     python -m benchmarks.loader [--data ROOT] [--workers N] [--rounds N] [--crop SECONDS]
 
-Of the embedded corpus, or any other, its training pairs are written in each format, and once
-packed; then batches of six crops are taken from each in turn, round by round. An example is a
+The training pairs of a corpus, or else the shipped test pairs, are written in each format, and once
+packed. Then batches of six crops are taken from each in turn, round by round. An example is a
 clean and a noisy crop. The decoded files are in memory by then, as far as there is room.
 """
 
@@ -20,7 +20,6 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from data import synthesise
 from data.audio import SAMPLE_RATE, read, write
 from data.augment import Augment
 from data.corpus import Pair, load_pairs
@@ -31,14 +30,14 @@ from data.packed import find_packs
 from data.samples import Samples
 from data.workers import usable_cores
 
-_CORPUS = Path(__file__).resolve().parents[1] / "data" / "synthetic"
+_SAMPLE = Path(__file__).resolve().parents[1] / "data" / "sample"
 _FORMATS = ("wav", "flac", "opus")
 _BATCH = 6
 
 
 def main() -> None:
     options = _options()
-    source = load_pairs(options.data or synthesise.ensure(_CORPUS), "train")
+    source = load_pairs(options.data, "train") if options.data else load_pairs(_SAMPLE, "test")
     workers, frames = options.workers, round(options.crop * SAMPLE_RATE)
     hours = sum(pair.frames for pair in source) / SAMPLE_RATE / 3600
     print(f"torch {torch.__version__}, {usable_cores()} cores, {workers} workers")

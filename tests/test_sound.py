@@ -1,12 +1,11 @@
-"""Rooms against what acoustics says of them."""
+"""Babble, noise and rooms: rooms against what acoustics says of them."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from data.rooms import SPEED_OF_SOUND, Room, response, reverberate
-from data.sound import shaped
+from data.sound import SPEED_OF_SOUND, Room, babble, response, reverberate, shaped, unit_rms
 
 RATE = 16000
 ROOMS = [
@@ -76,3 +75,19 @@ def test_speech_in_a_room_keeps_its_time():
     assert heard.shape == sound.shape
     spectrum = np.fft.rfft(heard, 2 * RATE) * np.conj(np.fft.rfft(sound, 2 * RATE))
     assert np.argmax(np.fft.irfft(spectrum)) == 0
+
+
+def test_babble_repeats_its_talkers_and_has_unit_rms():
+    talk = [np.random.default_rng(seed).standard_normal(3000) for seed in range(3)]
+    noise = babble(np.random.default_rng(0), 2 * RATE, RATE, talk)
+    assert noise.shape == (2 * RATE,)
+    assert np.mean(noise**2) == pytest.approx(1)
+    for voice in talk:
+        found = np.correlate(noise, voice / np.linalg.norm(voice), "valid")
+        assert np.abs(found).max() > 0.3 * np.sqrt(len(voice))
+
+
+@pytest.mark.parametrize("silent", [np.zeros(0), np.zeros(9)])
+def test_unit_rms_refuses_silence(silent: np.ndarray):
+    with pytest.raises(ValueError, match="silent"):
+        unit_rms(silent)
