@@ -3,7 +3,7 @@
 PYTHON ?= python3
 # https://download.pytorch.org/whl/cpu here saves gigabytes on Linux without a GPU.
 TORCH_INDEX ?=
-# Steps of each network in the demo, and the corpus it makes: about two minutes a network on 2 cores.
+# Steps of each network in the demo: about two minutes a network on 2 cores.
 DEMO_STEPS ?= 80
 
 # OpenMP's threads sleep while they wait, so that processes can share cores (data/openmp.py).
@@ -18,12 +18,12 @@ DEMO_NETWORKS := baseline abl1 abl2 abl3
 .DELETE_ON_ERROR:
 
 demo: .venv/runtime
-	$(BIN)/python -m data.synthesise
 	for folder in $(DEMO_NETWORKS); do \
-		(cd $$folder && ../$(BIN)/python train.py --synthetic --fresh --run ../$(DEMO)/$$folder \
-			--batch-size 2 --crop 1 --steps $(DEMO_STEPS) --set optim.warmup_steps=10) || exit 1; \
+		(cd $$folder && ../$(BIN)/python train.py --sample --fresh --run ../$(DEMO)/$$folder \
+			--batch-size 2 --crop 1 --steps $(DEMO_STEPS) \
+			--set optim.warmup_steps=10 data.validation_files=16) || exit 1; \
 	done
-	$(BIN)/python evaluate.py $(DEMO_NETWORKS:%=$(DEMO)/%) --data data/synthetic \
+	$(BIN)/python evaluate.py $(DEMO_NETWORKS:%=$(DEMO)/%) --data data/sample \
 		--out $(DEMO)/comparison --require-gain
 
 # Side by side, as many tests wait for a process or for one core.

@@ -1,1 +1,1 @@
-"""Audio files, datasets and the embedded corpus."""
+"""Audio files, data sets, and the shipped sample."""

@@ -12,10 +12,8 @@ pairs. Whatever loads pairs goes by their manifests from then on; that of record
 from __future__ import annotations
 
 import argparse
-import csv
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -31,7 +29,6 @@ from data.files import sha256_of, write_text
 from data.listing import folder_splits, half_of_pairs, in_folders, pair_folders
 from data.noise_log import FOLDER as LOG_FOLDER
 from data.noise_log import LOGS, read_log
-from data.plan import from_csv
 from data.workers import stop_by_signals, usable_cores
 
 
@@ -113,16 +110,11 @@ def _pairs(root: Path, split: str) -> list[Entry]:
 
 
 def _noises(root: Path, split: str) -> dict[str, tuple[str, float]]:
-    """Noise and SNR by name, from the corpus' log or its plan."""
+    """Return noise and SNR by name, from the corpus' log."""
     found: dict[str, tuple[str, float]] = {}
     for name in LOGS.get(split, ()):
         for place in (root, root / LOG_FOLDER):
             found |= read_log(place / name)
-    plan = root / "corpus.csv"  # of the embedded corpus; anybody else's says nothing here
-    if plan.is_file():
-        with suppress(OSError, UnicodeDecodeError, csv.Error, DataError):
-            rows = from_csv(plan.read_text("utf-8"))
-            found |= {row.name: (row.noise, row.snr_db) for row in rows if row.split == split}
     return found
 
 

@@ -1,60 +1,41 @@
-"""What the embedded corpus's sounds are made of: levels, noise, filters, harmonics, crowds.
+"""Make noise and rooms for mixing and augmentation. Signals are (s,) float64.
 
-Signals are (s,) float64. Everything random is drawn from the generator that is passed in.
+Everything random is drawn from the generator that is passed in.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import irfft, next_fast_len, rfft, rfftfreq
+from scipy.signal import fftconvolve
 
 Signal = NDArray[np.float64]
 
-
-def ambience(rng: np.random.Generator, samples: int, rate: int = 16000) -> Signal:
-    """What is left when nobody makes a noise: ventilation, a distant road, a trace of hiss."""
-    corner = rng.uniform(40, 120)
-    hiss = rng.uniform(0.001, 0.005)
-    return shaped(rng, samples, rate, lambda f: 1 / (1 + (f / corner) ** 2) + hiss)
-
-
-def bed(rng: np.random.Generator, samples: int, rate: int, knee: float, slope: float) -> Signal:
-    """The blend of all that is too far to be told apart: flat to `knee` Hz, then f^-slope."""
-    return shaped(rng, samples, rate, lambda f: 1 / (1 + (f / knee) ** slope))
+SPEED_OF_SOUND = 343.0  # m/s
+_MIXING = 0.025  # s; images beyond the second mirrored room each way arrive later
 
 
 def drawn_between(rng: np.random.Generator, low: float, high: float) -> float:
-    """A number between two. NumPy takes -0.0 for less than 0.0, and refuses such a range."""
+    """Return a number between two. NumPy takes -0.0 for less than 0.0, and refuses such a range."""
     return float(rng.uniform(low, high + 0.0))
 
 
 def unit_rms(signal: Signal) -> Signal:
-    """`signal` scaled to an RMS of 1. Raises ValueError if it is silent."""
+    """Return `signal` scaled to an RMS of 1. Raise ValueError if it is silent."""
     rms = np.sqrt(np.mean(signal**2)) if len(signal) else 0.0
     if rms == 0:
         raise ValueError("a silent signal has no level")
     return signal / rms
 
 
-def filtered(signal: Signal, rate: int, gain: Callable[[Signal], NDArray]) -> Signal:
-    """`signal` with its spectrum multiplied by gain(Hz), without delay; by gain(20) below."""
-    length = next_fast_len(len(signal) + rate // 20, real=True)
-    frequency = np.clip(rfftfreq(length, 1 / rate), 20, None)
-    return irfft(rfft(signal, length) * gain(frequency), length)[: len(signal)]
-
-
-def swelling(rng: np.random.Generator, samples: int, rate: int, hertz: float) -> Signal:
-    """A gain between 0 and 1 that comes and goes some `hertz` times a second."""
-    return 1 / (1 + np.exp(-4 * drift(rng, samples, rate, hertz)))
-
-
 def shaped(
     rng: np.random.Generator, samples: int, rate: int, gain: Callable[[Signal], Signal]
 ) -> Signal:
-    """Gaussian noise with the amplitude spectrum gain(Hz) above 20 Hz, (samples,), unit RMS."""
+    """Return noise of the amplitude spectrum gain(Hz) above 20 Hz, (samples,), of unit RMS."""
     length = next_fast_len(samples + rate // 10, real=True)
     frequency = rfftfreq(length, 1 / rate)
     audible = frequency >= 20
@@ -76,64 +57,90 @@ def shaped_like(rng: np.random.Generator, samples: int, signal: Signal) -> Signa
     return np.resize(irfft(spectrum, length), samples)
 
 
-def harmonics(
-    rng: np.random.Generator, cycles: Signal, strength: Signal, damping: Signal | float = 0.0
-) -> Signal:
-    """The sum of harmonics k = 1 ... h at random phases, (s,).
+def babble(rng: np.random.Generator, samples: int, rate: int, talk: Sequence[Signal]) -> Signal:
+    """Return people talking at once, (samples,), unit RMS.
 
-    It is a polynomial in exp(2πi cycles - damping), which takes one complex product a harmonic in
-    place of a cosine and an exponential.
+    Levels spread by 8 dB. Each talker repeats `talk[i]` (s_i,) with a pause of up to 0.2 s.
 
-    Args:
-        rng: draws the phases.
-        cycles: (s,), the periods of the fundamental until then.
-        strength: (h,), amplitudes.
-        damping: (s,), harmonic k is multiplied by exp(-k damping).
-    """
-    phasors = strength * np.exp(2j * np.pi * rng.uniform(size=len(strength)))
-    turning = np.exp(2j * np.pi * cycles - damping)
-    return np.real(np.polynomial.polynomial.polyval(turning, np.r_[0, phasors]))
-
-
-def drift(rng: np.random.Generator, samples: int, rate: int, hertz: float) -> Signal:
-    """A smooth random curve of about unit variance that turns some `hertz` times a second."""
-    knots = rng.standard_normal(int(samples / rate * 2 * hertz) + 4)
-    place = np.arange(samples) * (2 * hertz / rate) + rng.uniform()
-    index = place.astype(int)
-    weight = (1 - np.cos(np.pi * (place - index))) / 2
-    # A cosine-interpolated curve has 3/4 of the variance of its knots.
-    return (knots[index] * (1 - weight) + knots[index + 1] * weight) / np.sqrt(0.75)
-
-
-def mixed(rng: np.random.Generator, parts: Sequence[tuple[Signal, float, float]]) -> Signal:
-    """The sum of signals, each at a level drawn between two numbers of dB; unit RMS.
-
-    Silent ones, like a clock between two of its ticks, have no level and add nothing.
-    """
-    total = np.zeros(len(parts[0][0]))
-    for part, low, high in parts:
-        gain = 10 ** (rng.uniform(low, high) / 20)
-        if part.any():
-            total += gain * unit_rms(part)
-    return unit_rms(total)
-
-
-def crowd(
-    rng: np.random.Generator, samples: int, rate: int, talk: Sequence[Signal], pause: float = 0.4
-) -> Signal:
-    """People talking at once, each with a level of its own (a spread of 8 dB).
-
-    pause: in s, the longest that a talker is silent for between two turns.
+    Raises:
+        ValueError: a talker is silent, or there is none.
     """
     total = np.zeros(samples)
     for voice in talk:
-        silence = np.zeros(int(rng.uniform(0.05, pause) * rate))
-        turn = np.concatenate([unit_rms(voice), silence])
+        pause = np.zeros(int(rng.uniform(0.05, 0.2) * rate))
+        turn = np.concatenate([unit_rms(voice), pause])
         talker = np.resize(np.roll(turn, -rng.integers(len(turn))), samples)
         total += talker * 10 ** (rng.uniform(-4, 4) / 20)
+    return unit_rms(total)
+
+
+@dataclass(frozen=True)
+class Room:
+    """A room, and where one listens in it.
+
+    length, width, height: in m. decay: time in s in which sound falls by 60 dB. distance: in m,
+    from the source to the microphone; less where a wall is nearer.
+    """
+
+    length: float
+    width: float
+    height: float
+    decay: float
+    distance: float
+
+
+def response(rng: np.random.Generator, room: Room, rate: int = 16000) -> Signal:
+    """Return the impulse response of a room, (decay * rate,). The direct sound is a 1 at the start.
+
+    The early reflections are those of a shoebox by the image-source method (Allen and Berkley,
+    "Image method for efficiently simulating small-room acoustics", JASA 65, 1979). From 25 ms on,
+    where reflections are too dense to count, it is noise that decays exponentially (Polack's
+    model). Its level follows from the room: there is no free parameter.
+
+    Args:
+        rng: draws where source and microphone are, and the tail.
+        room: see `Room`.
+        rate: sampling rate in Hz.
+    """
+    size = np.array([room.length, room.width, room.height])
+    surface = 2 * (size[0] * size[1] + size[0] * size[2] + size[1] * size[2])
+    volume = float(size.prod())
+    # Eyring's formula, solved for the share of energy that a wall absorbs.
+    absorbed = 1 - np.exp(-0.161 * volume / (surface * room.decay))
+    microphone = rng.uniform(0.3, 0.7, 3) * size
+    way = rng.standard_normal(3) * [1, 1, 0.3]
+    source = microphone + room.distance * way / np.linalg.norm(way)
+    source = np.clip(source, 0.05 * size, 0.95 * size)
+
+    cell = np.stack(np.meshgrid(*[np.arange(-2, 3)] * 3, [0, 1], [0, 1], [0, 1]), -1).reshape(-1, 6)
+    shift, mirrored = cell[:, :3], cell[:, 3:]
+    image = (1 - 2 * mirrored) * source + 2 * shift * size
+    distance = np.linalg.norm(image - microphone, axis=1)
+    bounces = (np.abs(shift - mirrored) + np.abs(shift)).sum(1)
+    direct = float(np.linalg.norm(source - microphone))
+    late = (distance - direct) / SPEED_OF_SOUND
+    strength = direct / distance * (1 - absorbed) ** (bounces / 2)
+    early = (bounces > 0) & (late < min(_MIXING, room.decay / 3))
+
+    samples = int(room.decay * rate)
+    total = np.zeros(samples)
+    place = late[early] * rate
+    first = place.astype(int)
+    part = place - first  # an image between two samples is shared by them
+    np.add.at(total, first, (1 - part) * strength[early])
+    np.add.at(total, np.minimum(first + 1, samples - 1), part * strength[early])
+
+    time = np.arange(samples) / rate
+    # The reverberant energy is that of the direct sound at the critical distance.
+    ratio = 16 * np.pi * direct**2 / (surface * absorbed)
+    fall = 6 * np.log(10) / room.decay
+    energy = ratio * fall / rate * np.exp(-fall * (time + direct / SPEED_OF_SOUND))
+    energy[time < min(_MIXING, room.decay / 3)] = 0
+    total += np.sqrt(energy) * shaped(rng, samples, rate, lambda f: 1 / (1 + f / 4000))
+    total[0] = 1.0
     return total
 
 
-def tone(rng: np.random.Generator, samples: int, rate: int) -> Signal:
-    """What a room sounds like when nothing happens in it."""
-    return bed(rng, samples, rate, rng.uniform(60, 160), rng.uniform(1.3, 1.8))
+def reverberate(rng: np.random.Generator, signal: Signal, room: Room, rate: int = 16000) -> Signal:
+    """Return `signal` (s,) as heard in `room`, (s,). The direct sound keeps its time and level."""
+    return fftconvolve(signal, response(rng, room, rate))[: len(signal)]

@@ -35,7 +35,7 @@ _EDGES = (-5, 0, 5, 10, 15, 20)  # dB; a bin holds its lower edge
 _NAMES = [
     re.compile(pattern)
     for pattern in (
-        # VCTK and what is made of it, as VoiceBank-DEMAND: p232_001; the embedded corpus: f01_001.
+        # VCTK and what is made of it, as VoiceBank-DEMAND: p232_001.
         r"(?P<speaker>[a-z]\d{1,3})_\d{3}(_mic\d)?",
         # LibriSpeech: speaker, chapter, utterance.
         r"(?P<speaker>\d+)-\d+-\d{4}",

@@ -1,4 +1,4 @@
-"""Shared by all tests: where the repository is, and the real speech that may lie beside it."""
+"""Shared by all tests: where the repository is, speech, small corpora and trainers."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch
 from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[1]
+SIDES = ("clean", "noisy")
 sys.path.insert(0, str(ROOT))
 
 # Fixtures of the browser's tests, and of those of downloads.
@@ -52,10 +53,10 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The embedded corpus at a size for tests: 6 training, 2 validation and 4 test pairs."""
-    from data.synthesise import ensure
+    """A corpus at a size for tests: 6 training, 2 validation and 4 test pairs."""
+    from recordings import put_corpus
 
-    return ensure(tmp_path_factory.mktemp("data") / "tiny", train=6, valid=2, test=4, workers=1)
+    return put_corpus(tmp_path_factory.mktemp("data") / "tiny")
 
 
 @pytest.fixture
@@ -107,8 +108,8 @@ def make(
 @pytest.fixture(scope="session")
 def speech() -> tuple[Any, Any]:
     """A clean and a noisy utterance (s,), as 16-bit samples scaled to [-1, 1]."""
-    from data.plan import plan
-    from data.synthesise import render_row
+    import soundfile
+    from recordings import SAMPLE
 
-    clean, noisy = render_row(plan(0, 0, 0, 1)[0])
-    return clean / 32768, noisy / 32768
+    clean, noisy = (soundfile.read(SAMPLE / "test" / side / "p232_114.flac")[0] for side in SIDES)
+    return clean, noisy

@@ -10,6 +10,9 @@ import torch
 from torch import Tensor
 
 from data.audio import SAMPLE_RATE, write
+from data.manifest import make
+
+SAMPLE = Path(__file__).resolve().parents[1] / "data" / "sample"
 
 
 def sound(seconds: float, rate: int = SAMPLE_RATE, seed: int = 0) -> np.ndarray:
@@ -45,6 +48,26 @@ def put_odd_pairs(root: Path) -> Path:
     extreme = np.array([-32768, 32767, 0, 1, -1] * 2000, np.int16)
     sf.write(root / "clean" / "f_1.wav", extreme, SAMPLE_RATE)
     sf.write(root / "noisy" / "f_1.wav", extreme[::-1], SAMPLE_RATE)
+    return root
+
+
+def put_corpus(root: Path, train: int = 6, valid: int = 2, test: int = 4) -> Path:
+    """Pairs of up to 3 s of real speech in real noise at 5 dB, with manifests; returns `root`.
+
+    Every pair has a speaker of its own.
+    """
+    readers = {path.name.split("-")[0]: path for path in (SAMPLE / "clean/librispeech").iterdir()}
+    speech = [readers[name] for name in sorted(readers)]
+    noises = sorted((SAMPLE / "noise/speech_commands").iterdir())
+    splits = ["train"] * train + ["valid"] * valid + ["test"] * test
+    for number, (path, split) in enumerate(zip(speech, splits, strict=False)):
+        clean = sf.read(path, frames=3 * SAMPLE_RATE)[0] / 2
+        noise = sf.read(noises[number % len(noises)], frames=len(clean), start=80_000)[0]
+        noisy = clean + noise * np.sqrt(np.mean(clean**2) / np.mean(noise**2) / 10**0.5)
+        for side, samples in (("clean", clean), ("noisy", noisy)):
+            (root / split / side).mkdir(parents=True, exist_ok=True)
+            write(root / split / side / f"{path.stem}.wav", samples)
+    make(root)
     return root
 
 

@@ -55,7 +55,7 @@ def corpus(tmp_path: Path) -> Path:
         ("--seed 99999999999999999999", "seed must be at least 0 and below 2^63"),
         ("--set model.channels=99999999", "model.channels is 99999999, expected at least 1 and at"),
         ("--amp bf17", "invalid choice"),
-        ("--synthetic --data here", "not allowed with"),
+        ("--sample --data here", "not allowed with"),
         ("--mix clean", "expected 2 arguments"),
         ("--epoch 3", "unrecognized arguments"),
     ],
@@ -90,7 +90,7 @@ def test_half_of_torchruns_variables_is_told(
 def test_no_data_set_is_told_three_ways(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     message = refused(capsys, "--data", tmp_path / "nowhere", *QUICK)
     assert message.startswith(f"train.py: no data set at {tmp_path / 'nowhere'}")
-    assert all(way in message for way in ("--synthetic", "--data ROOT", "--mix CLEAN NOISE"))
+    assert all(way in message for way in ("--sample", "--data ROOT", "--mix CLEAN NOISE"))
 
 
 def test_a_bad_file_is_named_and_left_out_on_request(

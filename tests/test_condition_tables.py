@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from recordings import put_pairs
 from test_conditions import LOG, MEASURED, NAMES, NOISE, SNR, SPEAKER, find, published
 
-from data.corpus import load_pairs
-from data.plan import plan, to_csv
+from data.entry import path_of, read_entries, to_text
+from data.manifest import make as make_manifests
 from evaluation.conditions import Breakdown, find_conditions
 
 
@@ -115,15 +117,22 @@ def test_a_log_of_other_files_says_nothing(tmp_path: Path):
     assert {axis: each.source for axis, each in found.items()} == {SNR: "measured"}
 
 
-def test_the_embedded_corpus_tells_by_its_manifest(tiny_corpus: Path):
-    names = [pair.name for pair in load_pairs(tiny_corpus, "test")]
-    rows = {row.name: row for row in plan(0, 6, 2, 4)}
-    for root in (tiny_corpus, tiny_corpus / "test" / "clean"):
-        found = find(names, dict.fromkeys(names, 40.0), root)
+def test_a_manifest_is_believed_before_names_and_measured_snrs(tmp_path: Path):
+    put_pairs(tmp_path / "test", ["a_1.wav", "b_1.wav"])
+    make_manifests(tmp_path)
+    path = path_of(tmp_path, "test")
+    snrs, noises = {"a_1": 2.5, "b_1": 7.5}, {"a_1": "bus", "b_1": "cafe"}
+    entries = [
+        replace(e, snr_db=snrs[e.name], noise=noises[e.name], speaker=f"{e.name}'s")
+        for e in read_entries(path)
+    ]
+    path.write_text(to_text(entries))
+    for root in (tmp_path, tmp_path / "test" / "clean"):
+        found = find(["a_1", "b_1"], {"a_1": 40.0, "b_1": 40.0}, root)
         assert {each.source for each in found.values()} == {"the manifest"}
-        assert found[SNR].labels == {name: f"{rows[name].snr_db:g}" for name in names}
-        assert found[NOISE].labels == {name: rows[name].noise for name in names}
-        assert found[SPEAKER].labels == {name: rows[name].speaker for name in names}
+        assert found[SNR].labels == {"a_1": "2.5", "b_1": "7.5"}
+        assert found[NOISE].labels == noises
+        assert found[SPEAKER].labels == {"a_1": "a_1's", "b_1": "b_1's"}
 
 
 def test_a_table_of_pairs_tells_who_speaks(tmp_path: Path):
@@ -169,7 +178,7 @@ def test_a_damaged_speakers_csv_is_left_out_with_a_warning(
 
 
 def test_what_is_no_file_is_no_table(tmp_path: Path):
-    for name in ("log_testset.txt", "corpus.csv", "speakers.csv"):
+    for name in ("log_testset.txt", "speakers.csv"):
         (tmp_path / name).mkdir()
     assert set(find(NAMES, MEASURED, tmp_path)) == {SNR, SPEAKER}
 
@@ -187,15 +196,12 @@ def test_a_file_that_cannot_be_read_is_left_out_with_a_warning(
 
 
 @settings(deadline=None, max_examples=150)
-@given(st.binary(max_size=200), st.binary(max_size=200))
-def test_no_bytes_raise(noise: bytes, more: bytes):
+@given(st.binary(max_size=400))
+def test_no_bytes_raise(noise: bytes):
     logging.getLogger("evaluation").setLevel(logging.CRITICAL)
-    header, row = to_csv(plan(0, 0, 0, 1)).encode().splitlines(keepends=True)
     try:
         with tempfile.TemporaryDirectory() as folder:
-            root = published(Path(folder), LOG.encode() + noise + more)
-            for corpus in (noise, header + noise, header + row + more + b",1" + noise):
-                (root / "corpus.csv").write_bytes(corpus)
-                assert SPEAKER in find(NAMES, MEASURED, root)
+            root = published(Path(folder), LOG.encode() + noise)
+            assert SPEAKER in find(NAMES, MEASURED, root)
     finally:
         logging.getLogger("evaluation").setLevel(logging.NOTSET)

@@ -43,7 +43,7 @@ def published(root: Path, log: str | bytes = LOG, place: str = "logfiles") -> Pa
         ("p232_001", SPEAKER, "p232"),
         ("s5_400", SPEAKER, "s5"),
         ("p225_001_mic2", SPEAKER, "p225"),
-        ("f01_012", SPEAKER, "f01"),
+        ("s01_012", SPEAKER, "s01"),
         ("1089/134686/1089-134686-0000", SPEAKER, "1089"),
         ("clnsp25_babble_188218_21_snr5_tl-25_fileid_147", SNR, "5"),
         ("synthetic_emotion_1792_snr-3_tl-35.5_fileid_19", SNR, "-3"),

@@ -176,7 +176,7 @@ def test_settings_from_the_command_line(assignment: str, name: str, value: objec
         ("recipe=bsrnn", "recipe is not for --set: --recipe decides it"),
         ("loss.phase=-0.1", "loss.phase is -0.1, expected 0 or more"),
         ("name=../../evil", "name is not for --set"),
-        ("data.source=synthetic", "--data, --mix or --synthetic decides it"),
+        ("data.source=mix", "--data, --mix or --sample decides it"),
         ("data.root=/", "data.root is not for --set"),
         ("run.save_minutes=-1", "run.save_minutes must be at least 0"),
         ("run.validate_every=0", "run.validate_every must be at least 1 step"),

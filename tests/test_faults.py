@@ -22,17 +22,17 @@ from faults import (
     wait_for_step,
     wait_for_writes,
 )
+from recordings import put_corpus
 from saved_runs import load
 
 from data.audio import read, write
 from data.listing import pair_folders
-from data.synthesise import ensure
 
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> Path:
     """A corpus of its own for each test: files of it are spoilt."""
-    return ensure(tmp_path / "corpus", train=6, valid=2, test=0, workers=1)
+    return put_corpus(tmp_path / "corpus", test=0)
 
 
 # Killed

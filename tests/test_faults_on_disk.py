@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 from faults import assert_as_undisturbed, step_of, train, training, wait_for_step
+from recordings import put_corpus
 from saved_runs import load
 
-from data.synthesise import ensure
 from training.checkpoint import CheckpointError
 
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> Path:
     """A corpus of its own for each test: files of it are spoilt."""
-    return ensure(tmp_path / "corpus", train=6, valid=2, test=0, workers=1)
+    return put_corpus(tmp_path / "corpus", test=0)
 
 
 @pytest.mark.slow

@@ -27,7 +27,7 @@ def test_no_data_set_names_three_ways(tmp_path: Path, made: str):
     with pytest.raises(DataError, match=f"^no data set at {tmp_path}. There are three") as raised:
         pairs(tmp_path)
     for way in (
-        "--synthetic",
+        "--sample",
         "--data ROOT",
         "--mix CLEAN NOISE",
         "10.7488/ds/2117",

@@ -192,5 +192,5 @@ def test_paths_do_not_depend_on_the_working_directory(tmp_path: Path) -> None:
         pytest.skip("data/voicebank_demand is here; the message about its absence cannot be seen")
     assert result.returncode == 2
     assert str(ROOT / "data" / "voicebank_demand") in result.stderr
-    assert all(way in result.stderr for way in ("--synthetic", "--data ROOT", "--mix CLEAN NOISE"))
+    assert all(way in result.stderr for way in ("--sample", "--data ROOT", "--mix CLEAN NOISE"))
     assert "Traceback" not in result.stderr

@@ -34,6 +34,7 @@ from training.trainer import Trainer, TrainingError
 log = logging.getLogger("training")
 
 ROOT = Path(__file__).resolve().parents[1]
+SAMPLE = ROOT / "data" / "sample"
 Preset = tuple[type[BandSplitNet], Config]
 
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
@@ -185,9 +186,6 @@ def _configure(network: type[BandSplitNet], config: Config, options: argparse.Na
     if options.mix:
         clean, noise = map(os.path.abspath, options.mix)
         changes |= {"data.source": "mix", "data.clean": clean, "data.noise": noise}
-    elif options.synthetic:
-        root = str(ROOT / "data" / "synthetic")
-        changes |= {"data.source": "synthetic", "data.root": root}
     else:
         root = os.path.abspath(options.data or ROOT / "data/voicebank_demand")
         changes |= {"data.source": "pairs", "data.root": root}
@@ -207,7 +205,7 @@ def _parser(name: str, presets: Mapping[str, Preset]) -> argparse.ArgumentParser
     parser = argparse.ArgumentParser(
         prog="train.py",
         description=f"Train {name}. Run again with the same arguments to go on where it stopped.",
-        epilog="Without --data, --mix or --synthetic, data/voicebank_demand is trained on. Exit "
+        epilog="Without --data, --mix or --sample, data/voicebank_demand is trained on. Exit "
         "status: 0 done, 75 stopped by a signal or --minutes and saved, 1 failed, 2 wrong input.",
         allow_abbrev=False,
     )
@@ -222,7 +220,13 @@ def _parser(name: str, presets: Mapping[str, Preset]) -> argparse.ArgumentParser
         metavar=("CLEAN", "NOISE"),
         help="two folders, mixed on the fly",
     )
-    source.add_argument("--synthetic", action="store_true", help="the embedded corpus")
+    source.add_argument(
+        "--sample",
+        dest="mix",
+        action="store_const",
+        const=(SAMPLE / "clean", SAMPLE / "noise"),
+        help="the recordings that come with this program, mixed on the fly",
+    )
     parser.add_argument("--skip-bad", action="store_true", help="leave out files that are unusable")
     # Of a flag `--run`, torchrun believes that it is a shortened one of its own.
     parser.add_argument(

@@ -111,8 +111,8 @@ class Optim:
 class Data:
     """What is trained and validated on. Paths are set by the command line."""
 
-    source: str = "pairs"  # "pairs", "mix" or "synthetic"
-    root: str = ""  # of the pairs, or of the embedded corpus
+    source: str = "pairs"  # "pairs" or "mix"
+    root: str = ""  # of the pairs
     clean: str = ""  # for "mix"
     noise: str = ""
     batch_size: int = 6  # of a step, whatever the number of processes

@@ -20,7 +20,7 @@ PLACES = ("data.root", "data.clean", "data.noise")
 _BY_FLAG = {
     "recipe": "--recipe",
     "name": "the train.py or --preset",
-    **dict.fromkeys(("data.source", *PLACES), "--data, --mix or --synthetic"),
+    **dict.fromkeys(("data.source", *PLACES), "--data, --mix or --sample"),
 }
 _LARGEST_SIZE = 2**16  # of anything in a network
 

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from data import synthesise
 from data.audio import SAMPLE_RATE
 from data.benchmark import HELD_OUT
 from data.corpus import Pair, Recording, load_pairs, load_recordings
@@ -35,7 +34,7 @@ _TEST_LEVELS = (2.5, 7.5, 12.5, 17.5)
 _FEWEST_SPEAKERS = 8
 
 MISSING = """no data set at {root}. There are three ways to name one:
-  --synthetic             the embedded corpus, made on the spot (for a first try)
+  --sample                the recordings that come with this program (for a first try)
   --data ROOT             pairs, in ROOT/train/clean and ROOT/train/noisy or the folders of
                           VoiceBank-DEMAND as published: clean_trainset_28spk_wav and
                           noisy_trainset_28spk_wav (https://doi.org/10.7488/ds/2117), which
@@ -54,9 +53,7 @@ def make_datasets(config: Config, skip_bad: bool) -> tuple[SpeechDataset, Speech
     data = config.data
     if data.source == "mix":
         return _mixtures(config, skip_bad)
-    if data.source == "synthetic":
-        synthesise.ensure(Path(data.root))
-    elif not has_split(Path(data.root), "train"):
+    if not has_split(Path(data.root), "train"):
         raise DataError(MISSING.format(root=data.root))
     return _pairs(config, skip_bad)
 
