@@ -14,7 +14,7 @@ DEMO := runs/demo
 RESULTS := .cache/bench
 DEMO_NETWORKS := baseline abl1 abl2 abl3
 
-.PHONY: demo test test-slow test-gpu pack bench bench-gpu bench-gpu-tune bench-gpu-build check format clean
+.PHONY: demo test test-slow test-gpu bench bench-gpu bench-gpu-tune bench-gpu-build check format clean
 .DELETE_ON_ERROR:
 
 demo: .venv/runtime
@@ -38,15 +38,6 @@ test-slow: .venv/development
 
 test-gpu: .venv/development
 	$(BIN)/python -m pytest -m gpu
-
-# A corpus of speech and noise as archives to be carried to another machine (docs/data.md). Where one of
-# the two is not named, nothing is set up before the message.
-BUNDLE := .cache/bundle
-pack: $(if $(and $(CLEAN),$(NOISE)),.venv/runtime)
-	@if [ -z "$(CLEAN)" ] || [ -z "$(NOISE)" ]; then \
-		echo "make pack CLEAN=FOLDER NOISE=FOLDER: name a folder of clean speech and one of noise"; \
-		exit 2; fi
-	$(BIN)/python -m data.bundle "$(CLEAN)" "$(NOISE)" --out $(BUNDLE)
 
 # The scan against the best others, with the sequential loop, a training step of every network, what
 # PESQ labels cost, how cost grows with length, what the design choices save, how fast files are scored

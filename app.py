@@ -17,8 +17,7 @@ from collections.abc import Sequence
 from functools import partial
 
 import data.openmp  # noqa: F401  (before torch)
-from data.console import carry_out
-from data.errors import DataError
+from data.utils import DataError, carry_out
 from page.models import offered, warm_up
 from page.serve import bound, serve
 

@@ -22,9 +22,7 @@ from tempfile import TemporaryFile
 from tqdm import tqdm
 
 import data.openmp  # noqa: F401  (before torch)
-from data.console import carry_out, say
-from data.errors import DataError
-from data.files import remove_partials
+from data.utils import DataError, carry_out, remove_partials, say
 from data.workers import stop_by_signals
 from enhancement.batch import Outcome, enhance_all, select
 from enhancement.model import Model, load

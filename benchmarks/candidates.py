@@ -19,7 +19,7 @@ from data import synthesise
 from data.audio import SAMPLE_RATE
 from data.corpus import load_pairs
 from data.dataset import PairDataset
-from data.loading import EpochSampler, Loader
+from data.loader import EpochSampler, Loader
 from training.config import Config
 from training.distributed import World
 from training.learner import Learner

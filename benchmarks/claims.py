@@ -26,7 +26,7 @@ from benchmarks.choices import VARIANTS, WHOLE, Variant
 from benchmarks.claims_page import render
 from benchmarks.generator import Generator, Pass, make_learner, noise
 from benchmarks.results import described, save
-from data.files import write_text
+from data.utils import write_text
 from training.precision import Precision
 from training.settings import override
 

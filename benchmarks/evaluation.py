@@ -15,7 +15,7 @@ from pathlib import Path
 
 from data import synthesise
 from data.audio import read
-from data.listing import find_recordings, list_pairs
+from data.corpus import find_recordings, list_pairs
 from data.workers import usable_cores
 from evaluation.metrics import METRICS, score
 from evaluation.scoring import Task, score_files

@@ -22,7 +22,7 @@ from benchmarks import memory_12gb, step
 from benchmarks.candidates import FOUR, networks
 from benchmarks.findings import Finding, verdicts
 from benchmarks.results import FOLDER, ROOT, markdown, where
-from data.files import write_text
+from data.utils import write_text
 
 _MIB = 2**20
 _HEAD = """# Measured on a GPU

@@ -1,10 +1,10 @@
-"""How many training examples a second the loader gives: from wav, flac, opus, and a packed corpus.
+"""How many training examples a second the loader gives: from wav, flac, opus, and decoded copies.
 
     python -m benchmarks.loader [--data ROOT] [--workers N] [--rounds N] [--crop SECONDS]
 
-Of the embedded corpus, or any other, its training pairs are written in each format, and once
-packed; then batches of six crops are taken from each in turn, round by round. An example is a
-clean and a noisy crop. The decoded files are in memory by then, as far as there is room.
+Of the embedded corpus, or any other, its training pairs are written in each format, and those of
+opus are decoded; then batches of six crops are taken from each in turn, round by round. An example
+is a clean and a noisy crop. The files are in memory by then, as far as there is room.
 """
 
 from __future__ import annotations
@@ -25,9 +25,7 @@ from data.audio import SAMPLE_RATE, read, write
 from data.augment import Augment
 from data.corpus import Pair, load_pairs
 from data.dataset import PairDataset
-from data.loading import EpochSampler, Loader
-from data.pack import pack
-from data.packed import find_packs
+from data.loader import EpochSampler, Loader
 from data.samples import Samples
 from data.workers import usable_cores
 
@@ -50,17 +48,15 @@ def main() -> None:
         for kind in _FORMATS:
             pairs = _written(source, Path(folder, kind), kind)
             loaders[kind] = _loader(pairs, frames, workers, Samples())
-        root = Path(folder, "wav")
-        start = time.perf_counter()
-        pack(root)
-        print(f"packing took {time.perf_counter() - start:.1f} s")
-        pairs, packed = _pairs(source, root, "wav"), Samples(find_packs(root))
-        loaders["packed"] = _loader(pairs, frames, workers, packed)
+        start, decoded = time.perf_counter(), Samples()
+        decoded.keep_decoded([path for pair in pairs for path in (pair.clean, pair.noisy)])
+        print(f"decoding took {time.perf_counter() - start:.1f} s")
+        loaders["opus, decoded"] = _loader(pairs, frames, workers, decoded)
         everything = Augment(speed=1, room=1, babble=1, remix=1, band=1, gain=1)
-        loaders["packed, every augmentation"] = _loader(pairs, frames, workers, packed, everything)
+        loaders["every augmentation"] = _loader(pairs, frames, workers, decoded, everything)
         rates = _measure(loaders, options.rounds, options.seconds)
-    best = statistics.median(rates["packed"])
-    print(f"\n{'':28}{'crops/s':>9}{'lowest':>9}{'highest':>9}{'of packed':>11}")
+    best = statistics.median(rates["wav"])
+    print(f"\n{'':28}{'crops/s':>9}{'lowest':>9}{'highest':>9}{'of wav':>11}")
     for name, each in rates.items():
         middle = statistics.median(each)
         print(f"{name:28}{middle:9.0f}{min(each):9.0f}{max(each):9.0f}{middle / best:11.2f}")

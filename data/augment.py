@@ -17,10 +17,10 @@ from scipy.fft import irfft, rfft, rfftfreq
 
 from data import audio
 from data.audio import SAMPLE_RATE
-from data.errors import DataError
 from data.noises import babble
 from data.rooms import Room, reverberate
 from data.sound import Signal, drawn_between
+from data.utils import DataError
 
 # A piece may hold a pause only; its noise is not made louder or softer than this to reach an SNR.
 _MOST_GAIN_DB = 20.0

@@ -28,7 +28,7 @@ from data.samples import Samples
 from data.sound import drawn_between, shaped_like
 
 Key = tuple[int, int]  # epoch, index
-# What a generator is for; 2 is `data.loading`'s, for the order.
+# What a generator is for; 2 is `data.loader`'s, for the order.
 _TRAINING, _VALIDATION, _AUGMENTATION = 0, 1, 3
 _TALK = 3 * SAMPLE_RATE  # at most, of each talker in babble
 _TALKERS = (3, 7)  # in the babble that speech is mixed with, fewest and most

@@ -27,7 +27,7 @@ from xml.sax.saxutils import escape
 import numpy as np
 from numpy.typing import NDArray
 
-from data.errors import DataError
+from data.utils import DataError
 
 if sys.platform == "win32":
     from _ctypes import FreeLibrary as dlclose  # noqa: N813 - one name for both systems

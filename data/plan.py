@@ -16,9 +16,9 @@ from itertools import islice, product
 
 import numpy as np
 
-from data.errors import DataError
 from data.noises import TALKERS
 from data.sentences import sentence
+from data.utils import DataError
 from data.voices import CAST, speakers
 
 # Counts the changes, here and in what renders a row, after which a row sounds different.

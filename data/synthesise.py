@@ -8,7 +8,7 @@ real speech.
 
 `data.plan` draws every parameter into rows, kept as DIR/corpus.csv; `render` makes
 DIR/{train,valid,test}/{clean,noisy}/NAME.wav (16 kHz, one channel, 16 bit) of nothing but that
-file. A row gives the same bytes in any order, in any process. `data.manifest` adds its tables.
+file. A row gives the same bytes in any order, in any process.
 """
 
 from __future__ import annotations
@@ -32,10 +32,7 @@ import soundfile
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from data import manifest
 from data.audio import SAMPLE_RATE
-from data.console import carry_out
-from data.errors import DataError, FailedError
 from data.levels import active_level
 from data.noises import NOISES
 from data.plan import SIZES, Row, from_csv, plan, to_csv
@@ -43,12 +40,11 @@ from data.rooms import Room, reverberate
 from data.sentences import sentence
 from data.sound import Signal, ambience, filtered
 from data.speech import overheard, utter
+from data.utils import DataError, FailedError, carry_out
 from data.voices import Speaker
 from data.workers import mapped, stop_by_signals, usable_cores
 
-_MADE = re.compile(
-    r"corpus\.csv|(train|valid|test)/(clean|noisy)/[^/]+\.wav|(manifests|packed)/[^/]+"
-)
+_MADE = re.compile(r"corpus\.csv|log_testset\.txt|(train|valid|test)/(clean|noisy)/[^/]+\.wav")
 _A_DAY = 86_400.0  # s
 FOLDER = Path(__file__).resolve().parent / "synthetic"
 
@@ -174,7 +170,9 @@ def _make(target: Path, text: str, workers: int) -> None:
         unfinished.mkdir()
         (unfinished / "corpus.csv").write_text(text, "utf-8", newline="")
         render(from_csv(text), unfinished, workers)
-        manifest.make(unfinished)
+        tests = [row for row in from_csv(text) if row.split == "test"]
+        lines = (f"{row.name} {row.noise} {row.snr_db}\n" for row in tests)
+        (unfinished / "log_testset.txt").write_text("".join(lines), "utf-8")
         if _difference(target, text) == "":
             return  # another process was faster
         if target.exists():

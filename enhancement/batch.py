@@ -14,8 +14,7 @@ import torch
 from tqdm import tqdm
 
 from data.audio import SAMPLE_RATE, AudioError
-from data.errors import FailedError
-from data.files import digest_of, replacing, stamp_of
+from data.utils import FailedError, digest_of, replacing, stamp_of
 from data.workers import as_finished, tidied_up, usable_cores
 from enhancement.audio_file import FileSource, Writer
 from enhancement.journal import Journal

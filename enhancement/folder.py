@@ -30,7 +30,7 @@ from bandsplit.cost import count_parameters
 from bandsplit.net import RMS_FLOOR
 from bandsplit.stft import HOP, N_FFT
 from data.audio import SAMPLE_RATE
-from data.files import DAMAGE, replacing, sha256_of, write_text
+from data.utils import DAMAGE, replacing, sha256_of, write_text
 from enhancement.windows import Windows, hops
 from training.checkpoint import CheckpointError, read, understood
 from training.config import ConfigError

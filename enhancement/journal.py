@@ -12,8 +12,7 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from data.errors import DataError
-from data.files import DAMAGE, stamp_of
+from data.utils import DAMAGE, DataError, stamp_of
 from enhancement.targets import JOURNAL, Job
 
 

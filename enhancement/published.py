@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.download import Patience, Wanted, download
-from data.files import sha256_of
+from data.download import download
+from data.utils import sha256_of
 from enhancement.folder import SUMS, parse_sums
 
 
@@ -28,7 +28,7 @@ class Published:
 PUBLISHED: Mapping[str, Published] = {}
 
 
-def fetch(model: Published, folder: Path, patience: Patience | None = None) -> None:
+def fetch(model: Published, folder: Path) -> None:
     """Download a model folder; its list of checksums comes into its place last.
 
     Raises:
@@ -36,21 +36,14 @@ def fetch(model: Published, folder: Path, patience: Patience | None = None) -> N
         CheckpointError: what was published is no model folder.
         OSError: it cannot be written.
     """
-    patience = patience or Patience()
     folder.mkdir(parents=True, exist_ok=True)
     listed = folder / f"{SUMS}.new"
-    _get(model, SUMS, listed, model.sums, patience)
+    _get(model, SUMS, listed, model.sums)
     for name, digest in parse_sums(listed.read_bytes(), listed).items():
-        _get(model, name, folder / name, digest, patience)
+        _get(model, name, folder / name, digest)
     listed.replace(folder / SUMS)
 
 
-def _get(model: Published, name: str, target: Path, digest: str, patience: Patience) -> None:
-    def verify(path: Path) -> str:
-        return "" if sha256_of(path) == digest else "is not what was published (another checksum)"
-
-    if target.is_file() and not verify(target):
-        return
-    otherwise = f"put the model's files into {target.parent} by hand"
-    wanted = Wanted(target, verify, exact=True, most=1 << 32, otherwise=otherwise)
-    download(wanted, [f"{model.address}/{name}"], patience)
+def _get(model: Published, name: str, target: Path, digest: str) -> None:
+    if not (target.is_file() and sha256_of(target) == digest):
+        download([f"{model.address}/{name}"], target, "sha256", digest)

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.audio import walk
-from data.errors import DataError
-from data.files import is_within
+from data.utils import DataError, is_within
 from enhancement.audio_file import EXTENSIONS, KINDS
 
 JOURNAL = ".enhanced.jsonl"  # of the output folder (`enhancement.journal`)

@@ -18,8 +18,7 @@ from tqdm import tqdm
 import data.audio
 from bandsplit.net import BandSplitNet
 from data.audio import AudioError, described, read, write
-from data.errors import DataError
-from data.files import digest_of
+from data.utils import DataError, digest_of
 
 _MARK = "made from "
 _ROOT = Path(__file__).resolve().parents[1]

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
 from typing import Any
 
-from data.files import is_within
+from data.utils import is_within
 from page.store import KEPT_MINUTES, Store
 
 Scope = MutableMapping[str, Any]

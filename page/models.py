@@ -9,8 +9,7 @@ import numpy as np
 
 from bandsplit.cost import count_parameters
 from data.audio import SAMPLE_RATE
-from data.console import say
-from data.errors import DataError
+from data.utils import DataError, say
 from enhancement.find import model_folder, names
 from enhancement.folder import SUMS
 from enhancement.model import Model, load

@@ -11,8 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from types import FrameType
 from typing import Any
 
-from data.console import say
-from data.errors import DataError
+from data.utils import DataError, say
 from enhancement.model import Model
 from page.store import Store
 from page.upload import MOST_BYTES

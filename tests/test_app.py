@@ -15,7 +15,7 @@ from recordings import sound
 from saved_runs import save_run
 
 from data.audio import AudioError
-from data.errors import DataError
+from data.utils import DataError
 from enhancement.audio_file import FileSource
 from enhancement.model import Model, load
 from evaluation.spectrogram import levels

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from abl3.mbs_net import MBSNet
 from data.audio import described, read, write
-from data.errors import DataError
+from data.utils import DataError
 from enhancement import whole
 from enhancement.whole import enhance_files
 

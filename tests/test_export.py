@@ -15,7 +15,7 @@ from conftest import ROOT
 from exported import prepare, save_lively_run
 
 from bandsplit.bands import WIDTHS
-from data.errors import DataError
+from data.utils import DataError
 from enhancement import folder as model_folders
 from enhancement.find import find
 from enhancement.folder import read_model

@@ -25,7 +25,7 @@ from faults import (
 from saved_runs import load
 
 from data.audio import read, write
-from data.listing import pair_folders
+from data.corpus import pair_folders
 from data.synthesise import ensure
 
 

@@ -41,7 +41,7 @@ ALLOWED = {
     "app": {"data", "page"},
     "tools": {"bandsplit", "data", "enhancement", "evaluation", "scan", "training"},
     "examples": set(),
-    "data/noisy_scores.py": {"evaluation"},
+    "data/verify.py": {"evaluation"},
     "benchmarks": {
         "bandsplit",
         "baseline",

@@ -20,7 +20,7 @@ from bandsplit.decoder import apply_filter
 from bandsplit.net import BandSplitNet
 from bandsplit.stft import compressed, stft
 from baseline.bsrnn import BSRNN, LSTMDualPath
-from data.errors import DataError
+from data.utils import DataError
 from tools.onnx_check import check_model, compare, feed, session_of
 from tools.onnx_graph import INPUT, SHAPES, STATISTICS, onnx_model
 from tools.onnx_network import RealNetwork, compressed_parts, filtered_parts

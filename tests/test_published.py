@@ -12,16 +12,13 @@ from http_server import Server
 from recordings import sound
 from saved_runs import save_run
 
-from data.download import Patience
-from data.errors import FailedError
+from data.utils import FailedError
 from enhance import load, main
 from enhancement import find, published
 from enhancement.folder import CONFIG, SUMS, WEIGHTS, write_model
 from enhancement.published import Published, fetch
 from training.checkpoint import CheckpointError
 from training.trained import load_trained
-
-AT_ONCE = Patience(tries=2, timeout=5, pause=0)
 
 
 @pytest.fixture
@@ -48,7 +45,6 @@ def online(server: Server, exported: Path, monkeypatch: pytest.MonkeyPatch) -> P
     sums = hashlib.sha256((exported / SUMS).read_bytes()).hexdigest()
     model = Published(server.address("v1"), sums)
     monkeypatch.setattr(find, "PUBLISHED", {"small": model})
-    monkeypatch.setattr(published.fetch, "__defaults__", (AT_ONCE,))
     return model
 
 
@@ -108,7 +104,7 @@ def test_a_server_that_lacks_it_is_a_message(
     assert main(words) == 1
     message = capsys.readouterr().err
     assert "model.safetensors cannot be downloaded" in message
-    assert f"put the model's files into {models / 'small'} by hand" in message
+    assert f"put the file into {models / 'small'} yourself" in message
     assert not (tmp_path / "out").exists()
 
 
@@ -127,5 +123,5 @@ def test_a_list_that_names_files_elsewhere_is_refused(tmp_path: Path, server: Se
     server.files[SUMS] = lines.encode()
     model = Published(server.address("")[:-1], hashlib.sha256(lines.encode()).hexdigest())
     with pytest.raises(CheckpointError, match="is not a list of a model's files"):
-        fetch(model, tmp_path / "models" / "small", AT_ONCE)
+        fetch(model, tmp_path / "models" / "small")
     assert [path for path, *_ in server.asked] == [f"/{SUMS}"]

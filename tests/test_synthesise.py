@@ -14,10 +14,10 @@ import soundfile
 from conftest import ROOT
 
 from data import espeak, synthesise
-from data.errors import DataError
 from data.levels import active_level
 from data.plan import Row, from_csv, plan
 from data.synthesise import ensure, render
+from data.utils import DataError
 
 RATE = 16000
 SMALL = {"train": 5, "valid": 5, "test": 20}  # a test of 20 has every noise at every SNR

@@ -23,8 +23,7 @@ from pathlib import Path
 
 from bandsplit.net import BandSplitNet
 from bandsplit.stft import HOP
-from data.console import carry_out, say, show
-from data.errors import DataError, FailedError
+from data.utils import DataError, FailedError, carry_out, say, show
 from data.workers import stop_by_signals
 from enhancement.find import find, model_folder
 from enhancement.folder import CONFIG, ONNX, SUMS, WEIGHTS, OnnxFile, write_model

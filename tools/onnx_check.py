@@ -17,7 +17,7 @@ from bandsplit.bands import band_statistics
 from bandsplit.decoder import apply_filter
 from bandsplit.net import RMS_FLOOR, BandSplitNet, loudness
 from bandsplit.stft import HOP, compressed, stft
-from data.errors import DataError
+from data.utils import DataError
 from tools.onnx_graph import INPUT, OUTPUT, STATISTICS, inputs_of
 
 TOLERANCE = 1e-4

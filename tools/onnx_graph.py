@@ -14,8 +14,8 @@ import torch
 from bandsplit.bands import BANDS
 from bandsplit.net import BandSplitNet
 from bandsplit.stft import BINS
-from data.environment import variable
-from data.errors import DataError
+from data.utils import DataError
+from data.workers import variable
 from scan.choice import VARIABLE
 from tools.onnx_network import RealNetwork
 from tools.onnx_operators import OPSET, translations

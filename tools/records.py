@@ -22,9 +22,7 @@ from typing import Any
 
 from torch import Tensor
 
-from data.console import carry_out, show
-from data.errors import DataError
-from data.files import write_text
+from data.utils import DataError, carry_out, show, write_text
 from data.workers import stop_by_signals
 from evaluation.models import names_of
 from training.checkpoint import BEST, LAST, CheckpointError

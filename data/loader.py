@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from data.dataset import Key
-from data.errors import DataError
+from data.utils import DataError
 from data.workers import belong_to_parent, process_context
 
 log = logging.getLogger("data")
