@@ -126,11 +126,9 @@ def look_over(paths: Sequence[Path]) -> dict[Path, Info | str]:
     }
     new = [path for path in stamps if path not in result]
     with ThreadPoolExecutor(usable_cores()) as pool:
-        bar = tqdm(total=len(new), desc="checking audio", leave=False, disable=not new)
-        for path, found in zip(new, pool.map(_info_or_reason, new), strict=True):
-            result[path] = found
-            bar.update()
-        bar.close()
+        looking = pool.map(_info_or_reason, new)
+        bar = tqdm(looking, "checking audio", len(new), leave=False, disable=not new)
+        result |= dict(zip(new, bar, strict=True))
     good = {stamps[path]: info for path in new if isinstance(info := result[path], Info)}
     if good:
         there = {s: info for s, info in known.items() if os.path.exists(s.split("|")[0])}

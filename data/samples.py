@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -31,8 +32,7 @@ class Samples:
         Slow are Ogg files and those of other sampling rates. A copy has 16-bit integers, or 32-bit
         floats where the recording exceeds full scale. A recording that changes is decoded anew.
 
-        Raises:
-            DataError: a recording is no longer usable, or a copy cannot be written.
+        Raise DataError if a copy cannot be written.
         """
         looked = look_over(list(paths)).items()
         slow = [
@@ -40,21 +40,19 @@ class Samples:
             for path, info in looked
             if isinstance(info, Info) and (info.rate != SAMPLE_RATE or path.suffix.lower() in _SLOW)
         ]
-        names = {path: hashlib.sha256(stamp(path).encode("utf-8", "replace")) for path in slow}
+        names = {path: hashlib.sha256(os.fsencode(stamp(path))) for path in slow}
         copies = {path: CACHE / f"{name.hexdigest()[:32]}.npy" for path, name in names.items()}
         new = {path: copy for path, copy in copies.items() if not copy.is_file()}
         try:
             CACHE.mkdir(parents=True, exist_ok=True)
             with ThreadPoolExecutor(usable_cores()) as pool:
                 made = pool.map(_decode, new, new.values())
-                list(tqdm(made, desc="decoding", total=len(new), leave=False, disable=not new))
+                list(tqdm(made, "decoding", len(new), leave=False, disable=not new))
         except OSError as error:
             raise DataError(
                 f"{CACHE}: decoded copies of recordings cannot be written ({error.strerror}); "
                 "--set run.packed=false goes without"
             ) from None
-        except AudioError as error:
-            raise DataError(f"a recording was usable before: {error}") from None
         self._copies |= copies
 
     def read(self, path: Path, start: int = 0, frames: int | None = None) -> Signal:

@@ -79,7 +79,7 @@ def hold(folder: Path, otherwise: str) -> FileLock:
     Raises:
         DataError: another process holds it.
     """
-    lock = FileLock(folder / LOCK)
+    lock = FileLock(folder / LOCK, thread_local=False)
     try:
         lock.acquire(blocking=False)
     except Timeout:

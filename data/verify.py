@@ -119,9 +119,9 @@ def verify(root: Path, workers: int, scores: bool = True) -> list[Finding]:
         findings.append(_pairing(split, listing))
         looked = _in_processes(look_at, _pairs(listing), workers, f"looking at {split}")
         for check in _IN_PAIRS:
-            files = list(dict.fromkeys(text for x in looked for c, text in x.wrong if c == check))
-            findings.append(_finding(split, check, files))
-        for path, digest in (item for each in looked for item in each.digests.items()):
+            found = (text for wrong, _ in looked for c, text in wrong if c == check)
+            findings.append(_finding(split, check, list(dict.fromkeys(found))))
+        for path, digest in (item for _, digests in looked for item in digests.items()):
             same[digest].add(path)
     copies = [" = ".join(sorted(paths)) for paths in same.values() if len(paths) > 1]
     findings += [_finding("all", "duplicates", copies), _speakers(listings)]
@@ -131,26 +131,17 @@ def verify(root: Path, workers: int, scores: bool = True) -> list[Finding]:
             findings.append(Finding("test", "noisy scores", text))
         else:
             paths = _pairs(listings["test"])
-            found = _in_processes(noisy_scores, paths, workers, "scoring noisy files")
-            findings.append(check_scores(found))
+            scored = _in_processes(noisy_scores, paths, workers, "scoring noisy files")
+            findings.append(check_scores(scored))
     return findings
 
 
-@dataclass(frozen=True)
-class Looked:
-    """What the samples of a pair tell.
+def look_at(paths: tuple[Path, Path]) -> tuple[list[tuple[str, str]], dict[str, str]]:
+    """Look at a clean and a noisy file.
 
-    Attributes:
-        wrong: of _CHECKS, with what is wrong and where.
-        digests: of the samples in 16 bits, by file: a copy in another format has the same.
+    Return what is wrong, as (check, where and why); and by file a digest of its samples in 16 bits,
+    which a copy in another format has, too.
     """
-
-    wrong: Sequence[tuple[str, str]]
-    digests: Mapping[str, str]
-
-
-def look_at(paths: tuple[Path, Path]) -> Looked:
-    """Look at a clean and a noisy file."""
     wrong, digests, signals = [], {}, []
     for path in paths:
         try:
@@ -173,7 +164,7 @@ def look_at(paths: tuple[Path, Path]) -> Looked:
             wrong.append(("alignment", f"{paths[1]}: {lag:+d} samples"))
         elif fault := mixture_fault(clean, noisy):
             wrong.append(("mixtures", f"{paths[1]} {fault}"))
-    return Looked(wrong, digests)
+    return wrong, digests
 
 
 def mixture_fault(clean: Signal, noisy: Signal) -> str:

@@ -179,7 +179,7 @@ def test_a_full_disk_leaves_nothing(
         return replacing(path)
 
     monkeypatch.setattr(model_folders, "replacing", full)
-    monkeypatch.setattr("data.files.replacing", full)
+    monkeypatch.setattr("data.utils.replacing", full)
     line = refused(capsys, run, "-o", folder, "--overwrite", status=1)
     assert line.endswith(
         f"{folder} cannot be written (No space left on device); nothing was changed"
