@@ -14,7 +14,7 @@ DEMO := runs/demo
 RESULTS := .cache/bench
 DEMO_NETWORKS := baseline abl1 abl2 abl3
 
-.PHONY: demo test test-slow test-gpu pack bench bench-gpu check format clean
+.PHONY: demo test test-slow test-gpu bench bench-gpu check format clean
 .DELETE_ON_ERROR:
 
 demo: .venv/runtime
@@ -37,15 +37,6 @@ test-slow: .venv/development
 
 test-gpu: .venv/development
 	$(BIN)/python -m pytest -m gpu
-
-# A corpus of speech and noise as archives to be carried to another machine (docs/data.md). Where one of
-# the two is not named, nothing is set up before the message.
-BUNDLE := .cache/bundle
-pack: $(if $(and $(CLEAN),$(NOISE)),.venv/runtime)
-	@if [ -z "$(CLEAN)" ] || [ -z "$(NOISE)" ]; then \
-		echo "make pack CLEAN=FOLDER NOISE=FOLDER: name a folder of clean speech and one of noise"; \
-		exit 2; fi
-	$(BIN)/python -m data.bundle "$(CLEAN)" "$(NOISE)" --out $(BUNDLE)
 
 # The scan against the best others and the loop that defines it, a training step of each network, and
 # how fast training examples come: about half an hour on 2 cores.

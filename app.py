@@ -26,8 +26,7 @@ import soxr
 
 import data.openmp  # noqa: F401  (before torch)
 from data.audio import SAMPLE_RATE, AudioError
-from data.console import carry_out, say
-from data.errors import DataError
+from data.utils import DataError, carry_out, say
 from data.workers import stop_by_signals
 from enhancement.files import KINDS, FileSource
 from enhancement.model import MODELS, WEIGHTS, Model, load

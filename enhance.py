@@ -21,8 +21,7 @@ from tqdm import tqdm
 
 import data.openmp  # noqa: F401  (before torch)
 from data.audio import AudioError
-from data.console import carry_out, say
-from data.errors import DataError
+from data.utils import DataError, carry_out, say
 from data.workers import stop_by_signals
 from enhancement.files import enhance_file, jobs_of
 from enhancement.model import Model, load

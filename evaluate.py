@@ -25,10 +25,8 @@ from typing import Any
 
 import data.openmp  # noqa: F401  (before torch)
 from bandsplit.cost import measure_cost
-from data.console import say, show
-from data.errors import DataError
-from data.files import is_within, remove_partials, write_text
-from data.listing import find_recordings, list_pairs, pair_up
+from data.corpus import find_recordings, list_pairs, pair_up
+from data.utils import DataError, is_within, remove_partials, say, show, write_text
 from data.workers import end_children, stop_by_signals
 from enhancement.files import enhance_files
 from evaluation.analysis import AnalysisError, analyse, choose_baseline

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bandsplit.net import BandSplitNet
 from data.audio import SAMPLE_RATE
-from data.environment import variable
+from data.workers import variable
 
 # Linux: this process's memory, and where the mark that it came up to is set back.
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")

@@ -1,11 +1,11 @@
-"""Measure how many training crops a second the loader gives: from wav, flac, opus, packed files.
+"""Measure how many training crops a second the loader gives: from wav, flac, opus, decoded opus.
 
     python -m benchmarks.loader [--data ROOT] [--workers N] [--rounds N] [--crop SECONDS]
                                 [--json FILE]
 
 The training pairs of a corpus, by default pairs of noise made for it, are written in each format,
-and once packed; then batches of six crops are taken from each in turn, round by round. Two seconds
-of clean and of noisy speech are one crop. By then the files are in memory, as far as there is room.
+and opus decoded once; then batches of six crops are taken from each in turn, round by round. Two
+seconds of clean and of noisy speech are one crop. By then the files are in memory, if there is room.
 """
 
 from __future__ import annotations
@@ -25,9 +25,7 @@ from data.audio import SAMPLE_RATE, read, write
 from data.augment import Augment
 from data.corpus import load_pairs
 from data.dataset import PairDataset
-from data.loading import EpochSampler, Loader
-from data.pack import pack
-from data.packed import find_packs
+from data.loader import EpochSampler, Loader
 from data.samples import Samples
 from data.workers import usable_cores
 
@@ -58,11 +56,10 @@ def measure(
             target = Path(folder, kind)
             _copy(root, target, kind)
             loaders[kind] = _loader(target, crop, workers)
-        wav = Path(folder, "wav")
-        pack(wav)
-        loaders["packed"] = _loader(wav, crop, workers, packed=True)
+        opus = Path(folder, "opus")
+        loaders["decoded"] = _loader(opus, crop, workers, decoded=True)
         everything = Augment(speed=1, room=1, babble=1, remix=1, band=1, gain=1)
-        loaders["packed, every augmentation"] = _loader(wav, crop, workers, True, everything)
+        loaders["decoded, every augmentation"] = _loader(opus, crop, workers, True, everything)
         rates = _rates(loaders, rounds, seconds)
     sizes = {"workers": workers, "cores": usable_cores(), "rounds": rounds, "crop": crop}
     return {**described("loader", torch.device("cpu"), **sizes), "crops_per_second": rates}
@@ -78,10 +75,12 @@ def _copy(root: Path, target: Path, kind: str) -> None:
 
 
 def _loader(
-    root: Path, crop: float, workers: int, packed: bool = False, augment: Augment | None = None
+    root: Path, crop: float, workers: int, decoded: bool = False, augment: Augment | None = None
 ) -> Loader:
     pairs = load_pairs(root, "train")
-    samples = Samples(find_packs(root) if packed else ())
+    samples = Samples()
+    if decoded:
+        samples.keep_decoded([path for pair in pairs for path in (pair.clean, pair.noisy)])
     frames = round(crop * SAMPLE_RATE)
     dataset = PairDataset(pairs, 0, frames, samples=samples, augment=augment)
     return Loader(
@@ -112,12 +111,12 @@ def _rates(loaders: dict[str, Loader], rounds: int, seconds: float) -> dict[str,
 def table(result: dict[str, Any]) -> str:
     """Return what `measure` has found as a table."""
     rates = result["crops_per_second"]
-    packed = rates["packed"]["median"]
+    best = rates["wav"]["median"]
     rows = []
     for name, x in rates.items():
         found = [f"{x[key]:.0f}" for key in ("median", "min", "max")]
-        rows.append([name, *found, f"{x['median'] / packed:.2f}"])
-    return markdown(["from", "crops/s", "lowest", "highest", "of packed"], rows)
+        rows.append([name, *found, f"{x['median'] / best:.2f}"])
+    return markdown(["from", "crops/s", "lowest", "highest", "of wav"], rows)
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from data.files import write_text
+from data.utils import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 MIB = 2**20

@@ -1,4 +1,4 @@
-"""Audio files: finding them, looking them over, reading and writing them. Free of torch.
+"""Find, check, read and write audio files.
 
 Everything inside the project is 16 kHz mono float32. Other rates (soxr, very high quality) and
 channel counts (their mean) are converted on reading.
@@ -7,23 +7,29 @@ channel counts (their mean) are converted on reading.
 from __future__ import annotations
 
 import io
+import json
+import logging
 import math
 import os
 import stat
 import unicodedata
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import soundfile as sf
 import soxr
 from numpy.typing import NDArray
+from tqdm import tqdm
 
-from data.errors import DataError
-from data.files import replacing
 from data.levels import FRAME, active_frames, active_level
+from data.utils import DAMAGE, DataError, replacing, stamp_of, write_text
+from data.workers import usable_cores
+
+log = logging.getLogger("data")
 
 SAMPLE_RATE = 16_000
 # Format and encoding of what is written under each extension.
@@ -42,10 +48,10 @@ FULL_SCALE, CLIPPED = 32767 / 32768, 1e-4
 RATES = range(4_000, 1_000_000)
 # Source samples read on either side of a piece before it is resampled, for the filter's flanks.
 _FLANK = 2048
-# Frames read at once. soundfile seeks after each block, and in Opus, where libsndfile has sought
-# before, that may miss its place: no piece that training asks for is longer than a block.
-_BLOCK = 1 << 24
 _WRITTEN_BLOCK = 1 << 18
+# What `look_over` knows of good files; the version is counted up when it comes to other results.
+INDEX = Path(__file__).resolve().parents[1] / ".cache" / "audio-index.json"
+_VERSION = 2
 _UNKNOWN_LENGTH = 1 << 48  # libsndfile's number where the header gives none is far above
 
 Signal = NDArray[np.float32]
@@ -82,23 +88,17 @@ class Info:
 
 
 def find_audio(folder: Path) -> dict[str, Path]:
-    """Audio files below `folder` by their relative path without extension, in sorted order.
+    """Return the audio files below `folder` by relative path without extension, sorted.
 
     Links are followed; hidden files and folders are left out. Names are in Unicode's composed
-    form, so that copies of a corpus from different systems agree. What looks like an audio file
-    and is none (a broken link, say) is listed too: whoever reads it is told why it cannot be.
+    form, so that copies of a corpus from different systems agree.
 
     Raises:
-        AudioError: two files differ in their extension only, or a folder cannot be listed.
+        AudioError: two files differ in their extension only.
+        OSError: a folder cannot be listed.
     """
     found: dict[str, Path] = {}
-    try:
-        paths = sorted(walk(folder))
-    except OSError as error:
-        raise AudioError(f"{error.filename} cannot be listed ({error.strerror})") from None
-    except RecursionError:
-        raise AudioError("its folders are nested too deeply") from None
-    for path in paths:
+    for path in sorted(walk(folder)):
         relative = path.relative_to(folder).with_suffix("").as_posix()
         name = unicodedata.normalize("NFC", relative)
         if name in found:
@@ -107,13 +107,59 @@ def find_audio(folder: Path) -> dict[str, Path]:
     return found
 
 
+def look_over(paths: Sequence[Path]) -> dict[Path, Info | str]:
+    """Return what each file is (`examine`), or why it cannot be used.
+
+    What is known of good files is kept in INDEX: a file is decoded again if its size or its time
+    of change is another one.
+    """
+    try:
+        index = json.loads(INDEX.read_text("utf-8"))
+        files = index["files"] if index["version"] == _VERSION else {}
+        known = {stamped: Info(**info) for stamped, info in files.items()}
+    except DAMAGE:
+        known = {}
+    # Taken before a file is read, so that a change in between is noticed the next time.
+    stamps = {path: stamp(path) for path in paths}
+    result: dict[Path, Info | str] = {
+        path: known[stamped] for path, stamped in stamps.items() if stamped in known
+    }
+    new = [path for path in stamps if path not in result]
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        looking = pool.map(_info_or_reason, new)
+        bar = tqdm(looking, "checking audio", len(new), leave=False, disable=not new)
+        result |= dict(zip(new, bar, strict=True))
+    good = {stamps[path]: info for path in new if isinstance(info := result[path], Info)}
+    if good:
+        there = {s: info for s, info in known.items() if os.path.exists(s.split("|")[0])}
+        files = {stamped: asdict(info) for stamped, info in (there | good).items()}
+        try:
+            INDEX.parent.mkdir(exist_ok=True)
+            write_text(INDEX, json.dumps({"version": _VERSION, "files": files}))
+        except OSError as error:
+            log.info("the list of checked files is not kept (%s)", error)
+    return result
+
+
+def stamp(path: Path) -> str:
+    """Return what a file is known again by: its path, size and time of change."""
+    return "|".join([os.path.abspath(path), *map(str, stamp_of(path))])
+
+
 def inspect(path: Path) -> Info:
-    """What `examine` finds out about a file."""
+    """Return what `examine` finds out about a file."""
     return examine(path)[0]
 
 
+def _info_or_reason(path: Path) -> Info | str:
+    try:
+        return inspect(path)
+    except AudioError as error:
+        return str(error)
+
+
 def examine(path: Path) -> tuple[Info, Signal]:
-    """Decode a file once, completely: what it is, and its samples (s,) as `read` gives them.
+    """Decode a file completely; return what it is, and its samples (s,) as `read` gives them.
 
     An Ogg file that lacks its beginning or its end passes for a shorter one.
 
@@ -144,9 +190,9 @@ def examine(path: Path) -> tuple[Info, Signal]:
 
 
 def read(path: Path, start: int = 0, frames: int | None = None) -> Signal:
-    """Samples `start` to `start + frames` (to the end where None) of a file at 16 kHz, mono (s,).
+    """Return samples `start` to `start + frames` (None: the end) of a file at 16 kHz, mono (s,).
 
-    Fewer come back where the file ends earlier. A piece equals the same piece of the whole: to the
+    They are fewer where the file ends earlier. A piece equals the same piece of the whole: to the
     bit; at other rates, where it is resampled by itself, but for the resampler's rounding; and in
     Opus but for the decoder's memory, less than 0.01 of full scale.
 
@@ -174,17 +220,13 @@ def read(path: Path, start: int = 0, frames: int | None = None) -> Signal:
 
 
 def described(path: Path) -> tuple[int, int, str]:
-    """Sampling rate and channels of a file as stored, and its comment (see `write`).
-
-    Raises:
-        AudioError: the file cannot be opened.
-    """
+    """Return sampling rate and channels of a file as stored, and its comment (see `write`)."""
     with opened(path) as file:
         return file.samplerate, file.channels, file.comment
 
 
 def encode(x: NDArray, extension: str, subtype: str | None = None, comment: str = "") -> bytes:
-    """A file's content for a mono signal (s,) at 16 kHz. Arguments: see `write`."""
+    """Return a file's content for a mono signal (s,) at 16 kHz. Arguments: see `write`."""
     kind, usual = _FORMATS[extension]
     encoded = io.BytesIO()
     with sf.SoundFile(encoded, "w", SAMPLE_RATE, 1, subtype or usual, format=kind) as file:
@@ -216,12 +258,9 @@ def write(path: Path, x: NDArray, subtype: str | None = None, comment: str = "")
 def walk(
     folder: Path, extensions: Collection[str] = EXTENSIONS, above: tuple[str, ...] = ()
 ) -> Iterator[Path]:
-    """What has one of the extensions below `folder`, links followed, hidden names left out.
+    """Yield files of the extensions below `folder`, links followed, hidden names left out.
 
-    above: the real folders that it lies in.
-
-    Raises:
-        OSError: a folder cannot be listed.
+    above: the real folders that it lies in. Raises OSError if a folder cannot be listed.
     """
     real = os.path.realpath(folder)
     if real in above:  # a link back to where this came from
@@ -237,7 +276,7 @@ def walk(
 
 @contextmanager
 def opened(path: Path) -> Iterator[sf.SoundFile]:
-    """A file, open for decoding; what goes wrong until it is closed is an AudioError."""
+    """Open a file for decoding; what goes wrong until it is closed is an AudioError."""
     try:
         status = path.stat()
         # Opening a named pipe would wait forever.
@@ -258,38 +297,22 @@ def opened(path: Path) -> Iterator[sf.SoundFile]:
         raise AudioError(f"cannot be opened ({error.strerror or error})") from None
 
 
-def _mono(file: sf.SoundFile, frames: float = math.inf) -> Signal:
-    """The next `frames` samples of a file at its own rate, the mean of its channels.
-
-    In blocks, as a damaged header may announce more than there is memory.
-    """
-    blocks = [np.zeros(0, np.float32)]
-    while frames > 0:
-        wanted = int(min(frames, _BLOCK))
-        block = file.read(wanted, dtype="float32", always_2d=True)
-        with np.errstate(all="ignore"):  # what is not finite, `inspect` refuses
-            blocks.append(block.mean(axis=1))
-        if len(block) < wanted:  # the end, or a gap in a damaged file
-            break
-        frames -= wanted
-    return np.concatenate(blocks)
+def _mono(file: sf.SoundFile, frames: int = -1) -> Signal:
+    """Return the next `frames` samples of a file at its own rate (all: -1), its channels' mean."""
+    with np.errstate(all="ignore"):  # `examine` refuses what is not finite
+        return file.read(frames, dtype="float32", always_2d=True).mean(axis=1)
 
 
 def is_cut_short(path: Path) -> bool:
-    """Whether a wav or AIFF file announces more bytes than it has."""
-    with path.open("rb") as file:
-        return announces_more(file.read(8), path.stat().st_size)
-
-
-def announces_more(head: bytes, size: int) -> bool:
-    """Whether a wav or AIFF file's first bytes announce more than its size.
-
-    libsndfile does not mind.
+    """Tell whether a wav or AIFF file announces more bytes than it has: libsndfile does not mind.
 
     Programs that write into a pipe announce 0, or 2 or 4 GB; others miscount by a header.
     """
+    with path.open("rb") as file:
+        head = file.read(8)
     kind = head[:4]
     announced = int.from_bytes(head[4:8], "big" if kind == b"FORM" else "little")
+    size = path.stat().st_size
     return kind in (b"RIFF", b"FORM") and size + 64 < announced < 0x7FFF0000
 
 

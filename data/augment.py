@@ -1,8 +1,7 @@
-"""What may be done to a training example, so that a small corpus teaches more. Free of torch.
+"""Augmentation of training examples.
 
 Every slot is off by default. It has a probability, and a range from which its parameter is drawn
-uniformly. The order is that of nature: who speaks (speed), where (room), what else sounds (babble,
-remix), and how it is recorded (band, gain).
+uniformly. They are applied in the order speed, room, babble, remix, band, gain.
 """
 
 from __future__ import annotations
@@ -17,8 +16,8 @@ from scipy.fft import irfft, rfft, rfftfreq
 
 from data import audio
 from data.audio import SAMPLE_RATE
-from data.errors import DataError
 from data.sound import Room, Signal, babble, drawn_between, reverberate
+from data.utils import DataError
 
 # A piece may hold a pause only; its noise is not made louder or softer than this to reach an SNR.
 _MOST_GAIN_DB = 20.0
@@ -129,7 +128,7 @@ class Drawn:
     def apply(
         self, clean: audio.Signal, noise: audio.Signal, talk: Talk
     ) -> tuple[audio.Signal, audio.Signal]:
-        """The clean and the noisy side, (frames,) each, of speech and noise (source_frames,).
+        """Return clean and noisy, (frames,) each, of speech and noise (source_frames,).
 
         talk: gives something that another speaker says, (s,).
         """
@@ -172,7 +171,7 @@ def babble_of(rng: np.random.Generator, frames: int, talkers: int, talk: Talk) -
 
 
 def _gain_to(clean: Signal, noise: Signal, snr_db: float, most_db: float) -> float:
-    """The factor of a noise that gives this SNR; 1 where one of the two is silent."""
+    """Return the factor of a noise that gives this SNR; 1 where one of the two is silent."""
     powers = _power(clean), _power(noise)
     if min(powers) < _SILENT:
         return 1.0 if most_db < math.inf else 0.0
@@ -185,7 +184,7 @@ def _power(x: Signal) -> float:
 
 
 def _low_pass(x: Signal, cutoff: float) -> Signal:
-    """Signals (..., s) without what is above `cutoff` Hz: half a cosine below it leads to 0."""
+    """Remove from signals (..., s) what is above `cutoff` Hz; half a cosine below it leads to 0."""
     below = (cutoff - rfftfreq(x.shape[-1], 1 / SAMPLE_RATE)) / (_SLOPE * cutoff)
     gain = (1 - np.cos(np.pi * np.clip(below, 0, 1))) / 2
     return irfft(rfft(x) * gain, x.shape[-1])

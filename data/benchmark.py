@@ -6,6 +6,15 @@ text-to-speech", SSW 2016; doi 10.7488/ds/2117, the training set of 28 speakers.
 
 from __future__ import annotations
 
+import logging
+import math
+import os
+from pathlib import Path
+
+from data.utils import some
+
+log = logging.getLogger("data")
+
 NAME = "VoiceBank-DEMAND"
 TRAIN_PAIRS = 11_572
 TRAIN_SPEAKERS = frozenset((
@@ -22,3 +31,29 @@ TEST_PAIRS = sum(TEST_FILES.values())
 # right copy may be from them: another resampler changes PESQ by 0.002.
 NOISY_PESQ, NOISY_STOI = 1.97, 0.92
 PESQ_TOLERANCE, STOI_TOLERANCE = 0.01, 0.006
+# Its logs of noises and SNRs, beside its folders or in one of this name.
+LOG_FOLDER = "logfiles"
+TRAIN_LOG, TEST_LOG = "log_trainset_28spk.txt", "log_testset.txt"
+
+
+def read_log(path: Path) -> dict[str, tuple[str, float]]:
+    """Return noise and SNR (dB) by recording, as a log has them; {} where there is no such file.
+
+    Lines other than NAME NOISE SNR are left out, with a warning.
+    """
+    if not os.path.isfile(path):
+        return {}
+    table: dict[str, tuple[str, float]] = {}
+    malformed = []
+    for number, line in enumerate(path.read_text("utf-8-sig", "replace").splitlines(), start=1):
+        try:
+            name, noise, snr = line.split()
+            if not math.isfinite(float(snr)):
+                raise ValueError
+        except ValueError:
+            malformed += [str(number)] if line.strip() else []
+        else:
+            table[name.removesuffix(".wav")] = noise, float(snr)
+    if malformed:
+        log.warning("%s: no NAME NOISE SNR in lines %s", path, some(malformed, 5))
+    return table

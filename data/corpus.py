@@ -1,28 +1,47 @@
-"""What a folder of recordings holds: pairs or single files, looked over, each with its speaker.
+"""Which files of a corpus make pairs, who speaks in them, and whether they can be used.
 
-Free of torch.
+A corpus of pairs is a folder that has folders of clean and of noisy files, or a table (CSV).
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+import os
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 
-from data.audio import SAMPLE_RATE, Info
-from data.errors import DataError
-from data.index import look_over
-from data.listing import Listing, find_recordings, list_pairs
-from data.speakers import is_test_speaker, speakers_of
-from data.text import some, some_lines
+from data.audio import SAMPLE_RATE, AudioError, Info, find_audio, look_over
+from data.speakers import is_test_speaker, read_rows, speaker_by_name, speakers_of, vctk_numbers
+from data.utils import DataError, some_lines
 
 log = logging.getLogger("data")
 
+SPLITS = ("train", "valid", "test")
+# Folders of clean and noisy files below a corpus, by split, most specific first.
+LAYOUTS = {
+    "train": (
+        ("train/clean", "train/noisy"),
+        ("clean_trainset_28spk_wav", "noisy_trainset_28spk_wav"),
+        ("clean_trainset_56spk_wav", "noisy_trainset_56spk_wav"),
+        ("clean", "noisy"),
+    ),
+    "valid": (("valid/clean", "valid/noisy"),),
+    "test": (
+        ("test/clean", "test/noisy"),
+        ("clean_testset_wav", "noisy_testset_wav"),
+        ("clean", "noisy"),
+    ),
+}
+# The names that the synthesizer of Microsoft's DNS challenge gives: clean_fileid_7 belongs to
+# book_00000_..._reader_06709_..._snr15_tl-24_fileid_7, whatever comes before.
+_CLEAN_ID = re.compile(r"(?:.*/)?clean_fileid_(\d+)")
+_NOISY_ID = re.compile(r"(?:.*_)?fileid_(\d+)")
+_READER = re.compile(r"reader_\d+")
 _LISTED = 20  # files, before "and N more"
-_ANOTHER = "is another file than the corpus' manifest says (python -m data.verify tells more)"
-PAIR_TOLERANCE = SAMPLE_RATE // 10
-EXTRACTED_TWICE = "the archive was extracted twice, into itself: remove the inner folder"
+_PAIR_TOLERANCE = SAMPLE_RATE // 10
 _TEST_SPEAKER = (
     "{} is a test speaker of VoiceBank-DEMAND (if this is somebody else, say so in speakers.csv)"
 )
@@ -49,26 +68,38 @@ class Pair:
     frames: int
 
 
-def load_pairs(root: Path, split: str, skip_bad: bool = False) -> list[Pair]:
-    """All pairs of a split of a corpus, looked over.
+@dataclass(frozen=True)
+class Listing:
+    """The files of a split, not looked into.
 
-    What a corpus may be: see `data.listing.list_pairs`. Of two lengths that differ by at most
-    0.1 s the common part counts. The benchmark's test speakers are refused but in "test".
+    Attributes:
+        folders: that of the clean and that of the noisy files.
+        clean, noisy: paths by utterance. One that only one of the two has makes no pair.
+        speakers: by utterance, of every clean file.
+        noises: noise and SNR in dB by utterance, as far as a table names them ("" and NaN: not).
+    """
+
+    folders: tuple[Path, Path]
+    clean: Mapping[str, Path]
+    noisy: Mapping[str, Path]
+    speakers: Mapping[str, str]
+    noises: Mapping[str, tuple[str, float]] = field(default_factory=dict)
+
+
+def load_pairs(root: Path, split: str, skip_bad: bool = False) -> list[Pair]:
+    """Return all pairs of a split of a corpus (`list_pairs`), sorted by name; decode each once.
+
+    Of two lengths that differ by at most 0.1 s the common part counts. The benchmark's test
+    speakers are refused but in "test".
 
     Raises:
         DataError: there is no such split, nothing of it is usable, or a file is bad and `skip_bad`
             is not set.
     """
-    return pairs_of(list_pairs(root, split), root, split, skip_bad)
-
-
-def pairs_of(listing: Listing, root: Path, split: str, skip_bad: bool | None = None) -> list[Pair]:
-    """The pairs of what has been listed: see `load_pairs`. None: there is no going on without."""
+    listing = list_pairs(root, split)
     clean, noisy = listing.clean, listing.noisy
-    if listing.nested:
-        folder = listing.folders[0] / listing.folders[0].name
-        raise DataError(f"{folder}: {EXTRACTED_TWICE}")
-    bad = _alone(noisy, clean, "clean") | _alone(clean, noisy, "noisy")
+    bad = {noisy[name]: "has no clean file of that name" for name in noisy.keys() - clean}
+    bad |= {clean[name]: "has no noisy file of that name" for name in clean.keys() - noisy}
     names = sorted(clean.keys() & noisy.keys())
     found = look_over([side[name] for name in names for side in (clean, noisy)])
     pairs = []
@@ -80,34 +111,20 @@ def pairs_of(listing: Listing, root: Path, split: str, skip_bad: bool | None = N
             bad |= {path: reason for path, reason in sides if isinstance(reason, str)}
         elif split != "test" and is_test_speaker(speaker):
             bad[clean[name]] = _TEST_SPEAKER.format(speaker)
-        elif abs(one.frames - other.frames) > PAIR_TOLERANCE:
+        elif abs(one.frames - other.frames) > _PAIR_TOLERANCE:
             seconds = (info.frames / SAMPLE_RATE for info in (other, one))
             bad[noisy[name]] = "lasts {:.2f} s, its clean file {:.2f} s".format(*seconds)
         else:
             frames = min(one.frames, other.frames)
-            if frames != listing.frames.get(name, frames):
-                bad[noisy[name]] = f"{_ANOTHER}: it was {listing.frames[name]} samples long"
-                continue
             pairs.append(Pair(name, clean[name], noisy[name], speaker, frames))
-    _report(root, found, bad, len(pairs), skip_bad)
+    _report(root, bad, len(pairs), skip_bad)
     return pairs
 
 
-def _alone(own: Mapping[str, Path], others: Mapping[str, Path], side: str) -> dict[Path, str]:
-    """Why files make no pair. Names that differ in capital letters are not taken for the same."""
-    alike = {name.casefold(): path for name, path in others.items() if name not in own}
-    reasons = {}
-    for name in own.keys() - others:
-        reasons[own[name]] = f"has no {side} file of that name"
-        if name.casefold() in alike:
-            reasons[own[name]] += f", only {alike[name.casefold()].name}"
-    return reasons
+def load_recordings(folder: Path, skip_bad: bool = False, speech: bool = True) -> list[Recording]:
+    """Return all recordings below a folder, sorted by name; decode each once.
 
-
-def load_recordings(
-    folder: Path, skip_bad: bool | None = False, speech: bool = True
-) -> list[Recording]:
-    """All recordings below a folder, looked over. speech: refuse the benchmark's test speakers.
+    speech: refuse the benchmark's test speakers.
 
     Raises:
         DataError: the folder is missing, nothing in it is usable, or a file is bad and `skip_bad`
@@ -125,23 +142,12 @@ def load_recordings(
             bad[path] = _TEST_SPEAKER.format(speaker)
         else:
             recordings.append(Recording(name, path, speaker, info))
-    _report(folder, found, bad, len(recordings), skip_bad)
+    _report(folder, bad, len(recordings), skip_bad)
     return recordings
 
 
-def _report(
-    where: Path,
-    found: dict[Path, Info | str],
-    bad: dict[Path, str],
-    usable: int,
-    skip_bad: bool | None,
-) -> None:
-    converted = [p for p, i in found.items() if isinstance(i, Info) and i.rate != SAMPLE_RATE]
-    mixed = [p for p, i in found.items() if isinstance(i, Info) and i.channels != 1]
-    for files, what in ((converted, "resampled to 16 kHz"), (mixed, "mixed down to mono")):
-        if files:
-            named = some([_below(where, path) for path in files], _LISTED)
-            log.info("%s: %d files are %s: %s", where, len(files), what, named)
+def _report(where: Path, bad: dict[Path, str], usable: int, skip_bad: bool) -> None:
+    """Raise DataError about bad files, or warn of them."""
     if not bad and usable:
         return
     lines = some_lines([f"{path}: {reason}" for path, reason in sorted(bad.items())], _LISTED)
@@ -149,10 +155,162 @@ def _report(
     if not usable:
         raise DataError(f"{listing}\nNothing is left.")
     if not skip_bad:
-        without = ", or go on without them: --skip-bad" if skip_bad is not None else ""
-        raise DataError(f"{listing}\nRepair or remove them{without}.")
+        raise DataError(f"{listing}\nRepair or remove them, or go on without them: --skip-bad.")
     log.warning("%s", listing)
 
 
-def _below(where: Path, path: Path) -> str:
-    return str(path.relative_to(where) if path.is_relative_to(where) else path)
+def list_pairs(root: Path, split: str) -> Listing:
+    """Return which files of a corpus make a split ("train", "valid", "test").
+
+    Names are the same on both sides, or are those of the DNS challenge (`pair_up`).
+
+    Raises:
+        DataError: there is no such split, or a table cannot be used, or a folder has no audio.
+    """
+    listing = _in_table(root, split) if is_table(root) else _in_folders(root, split)
+    if listing is None or not listing.clean:
+        known = ", ".join(f"{clean} + {noisy}" for clean, noisy in LAYOUTS[split])
+        where = "" if is_table(root) else f". Known folders below it: {known}."
+        raise DataError(f"{root}: no {split} pairs{where}")
+    return listing
+
+
+def has_split(root: Path, split: str) -> bool:
+    """Tell whether there is such a split. Raise DataError if a table cannot be used."""
+    if is_table(root):
+        return bool(_in_table(root, split).clean)
+    return pair_folders(root, split) is not None
+
+
+def is_table(root: Path) -> bool:
+    """Tell whether a corpus is a table rather than a folder."""
+    return root.suffix.lower() == ".csv" and not os.path.isdir(root)
+
+
+def pair_folders(root: Path, split: str) -> tuple[Path, Path] | None:
+    """Return the clean and the noisy folder of a split ("train", "valid", "test"), or None."""
+    for clean, noisy in LAYOUTS[split]:
+        if os.path.isdir(root / clean) and os.path.isdir(root / noisy):
+            return _unpacked(root / clean), _unpacked(root / noisy)
+    return None
+
+
+def _unpacked(folder: Path) -> Path:
+    """Return the folder, or the one of its name in it, as some programs unpack an archive."""
+    inner = folder / folder.name
+    alone = os.path.isdir(inner) and len(os.listdir(folder)) == 1
+    return inner if alone else folder
+
+
+def find_recordings(folder: Path) -> dict[str, Path]:
+    """Return the audio files of `find_audio`. Raise DataError if there are none."""
+    if not os.path.isdir(folder):
+        raise DataError(f"{folder}: no such folder, or one that may not be looked into")
+    try:
+        files = find_audio(folder)
+    except AudioError as error:
+        raise DataError(f"{folder}: {error}") from None
+    if not files:
+        raise DataError(f"{folder}: no audio in it (wav, flac, ogg or opus)")
+    return files
+
+
+def pair_up(clean: Mapping[str, Path], noisy: Mapping[str, Path]) -> dict[str, Path]:
+    """Return the clean files by the names of their noisy ones; those that have none by their own.
+
+    Names are the same on both sides, or end in the same `fileid_N` in the DNS challenge's way,
+    where several noisy files may share a clean one.
+    """
+
+    def key(name: str, match: re.Match[str]) -> tuple[PurePosixPath, int]:
+        return PurePosixPath(name).parent, int(match[1])  # each folder numbers its own files
+
+    by_id = {key(name, match): name for name in clean if (match := _CLEAN_ID.fullmatch(name))}
+    paired, used = {}, set()
+    for name in noisy:
+        match = _NOISY_ID.fullmatch(PurePosixPath(name).name)
+        own = name if name in clean else by_id.get(key(name, match)) if match else None
+        if own is not None:
+            paired[name] = clean[own]
+            used.add(own)
+    return paired | {name: path for name, path in clean.items() if name not in used}
+
+
+def _in_folders(root: Path, split: str) -> Listing | None:
+    folders = pair_folders(root, split)
+    if folders is None:
+        return None
+    by_name, noisy = (find_recordings(folder) for folder in folders)
+    clean = pair_up(by_name, noisy)
+    names = defaultdict(list)
+    for name, path in clean.items():
+        names[path.relative_to(folders[0]).as_posix()].append(name)
+    by_path = speakers_of(folders[0], by_name.values(), lambda file: _speaker(file, names[file]))
+    return Listing(folders, clean, noisy, {name: by_path[path] for name, path in clean.items()})
+
+
+def _speaker(file: str, utterances: Sequence[str]) -> str:
+    """Return who speaks in a clean file that is in these utterances.
+
+    Of the DNS challenge's files it is a reader or VCTK speaker that one of the noisy files names;
+    if none does, the file stands for itself.
+    """
+    own = PurePosixPath(file).with_suffix("").as_posix()
+    if not _CLEAN_ID.fullmatch(own):
+        return speaker_by_name(file)
+    text = " ".join(sorted(utterances))
+    found = [*vctk_numbers(text), *_READER.findall(text)]
+    return found[0] if found else own
+
+
+def _in_table(path: Path, split: str) -> Listing:
+    """Return the pairs of a split of a table.
+
+    Its columns are clean and noisy, files as seen from the table's folder; and if wanted split,
+    name of the utterance (else the clean file as the table has it, without extension), speaker
+    (else as `speakers_of` finds it), noise and snr_db. Pairs without a split are in "train" as well
+    as in "test".
+    """
+    rows = read_rows(path, ("clean", "noisy"), ("split", "name", "speaker", "noise", "snr_db"))
+    speakers = _speakers([(path.parent / row["clean"], row["speaker"]) for _, row in rows])
+    splits = SPLITS if any(row["split"] for _, row in rows) else ("",)
+    clean: dict[str, Path] = {}
+    noisy: dict[str, Path] = {}
+    who: dict[str, str] = {}
+    noises: dict[str, tuple[str, float]] = {}
+    for (number, row), speaker in zip(rows, speakers, strict=True):
+        where = f"{path}: line {number}"
+        if row["split"] not in splits:
+            raise DataError(f"{where}: split {row['split']!a} is not one of {SPLITS}")
+        if split not in ((row["split"],) if row["split"] else ("train", "test")):
+            continue
+        parts = PurePosixPath(row["clean"]).with_suffix("").parts
+        name = row["name"] or "/".join(part for part in parts if part not in ("/", "//", ".."))
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise DataError(f"{where}: the name {name!a} leads out of a folder")
+        if name in clean:
+            raise DataError(f"{where}: a second pair is called {name}")
+        try:
+            noises[name] = row["noise"], float(row["snr_db"] or "nan")
+        except ValueError:
+            raise DataError(f"{where}: snr_db {row['snr_db']!a} is not a number") from None
+        clean[name], noisy[name] = path.parent / row["clean"], path.parent / row["noisy"]
+        who[name] = speaker
+    return Listing((path.parent, path.parent), clean, noisy, who, noises)
+
+
+def _speakers(rows: Sequence[tuple[Path, str]]) -> list[str]:
+    """Return the speaker of each clean file: what its row says, else as `speakers_of` does.
+
+    The rows are those of all splits, so that a speaker has one name in all of them; and a clean
+    file that is in several rows has one speaker.
+    """
+    files = [Path(os.path.abspath(file)) for file, _ in rows]
+    if not files:
+        return []
+    above = Path(os.path.commonpath([file.parent for file in files]))
+    told = speakers_of(above, files)
+    by_file: dict[Path, str] = {}
+    for file, (_, speaker) in zip(files, rows, strict=True):
+        by_file.setdefault(file, speaker or told[file])
+    return [by_file[file] for file in files]

@@ -1,8 +1,8 @@
 """Training and validation examples: pairs from disk, or clean speech and noise mixed on the fly.
 
-An example is drawn from generators of its own, seeded by (seed, purpose, epoch, index), and so
-does not depend on the process that makes it, on the number of workers or on what came before.
-What is done to it beyond (`data.augment`) is drawn from another one, and changes nothing else.
+An example is drawn from generators of its own, seeded by (seed, purpose, epoch, index). So it does
+not depend on the process that makes it, on the number of workers or on what came before.
+Augmentation (`data.augment`) is drawn from another generator, and changes nothing else.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from data.samples import Samples
 from data.sound import drawn_between, shaped_like
 
 Key = tuple[int, int]  # epoch, index
-# What a generator is for; 2 is `data.loading`'s, for the order.
+# What a generator is for; 2 is `data.loader`'s, for the order.
 _TRAINING, _VALIDATION, _AUGMENTATION = 0, 1, 3
 _TALK = 3 * SAMPLE_RATE  # at most, of each talker in babble
 _TALKERS = (3, 7)  # in the babble that speech is mixed with, fewest and most
@@ -65,15 +65,15 @@ class SpeechDataset(Dataset, ABC):
 
     @abstractmethod
     def files(self) -> Iterator[tuple[str, int]]:
-        """Names and lengths of all files that examples are made of, in a fixed order."""
+        """Yield names and lengths of all files that examples are made of, in a fixed order."""
 
     @abstractmethod
     def speech(self) -> Sequence[Pair | Recording]:
-        """What the index counts."""
+        """Return what the index counts."""
 
     @abstractmethod
     def sides(self, key: Key, frames: int | None) -> tuple[Signal, Signal]:
-        """Clean and noisy, (frames,) each, or as long as the recording, up to the limit."""
+        """Return clean and noisy, (frames,) each; None: the recording, up to the limit."""
 
     def __getitem__(self, key: Key) -> dict[str, Any]:
         epoch, index = key
@@ -88,11 +88,11 @@ class SpeechDataset(Dataset, ABC):
         return _example(name, *drawn.apply(clean, noisy - clean, partial(self._talk, index)))
 
     def speakers(self) -> list[str]:
-        """Who speaks in it, sorted."""
+        """Return who speaks in it, sorted."""
         return sorted({item.speaker for item in self.speech()})
 
     def fingerprint(self) -> str:
-        """The same for files of the same names and lengths in the same order, wherever they lie."""
+        """Return a digest of the files' names and lengths in their order."""
         return hashlib.sha256(repr(list(self.files())).encode()).hexdigest()[:16]
 
     @cached_property
@@ -118,7 +118,7 @@ class SpeechDataset(Dataset, ABC):
 
 
 def _clean_file(item: Pair | Recording) -> tuple[Path, int]:
-    """The file that speech is in, and its length."""
+    """Return the file that speech is in, and its length."""
     if isinstance(item, Pair):
         return item.clean, item.frames
     return item.path, item.info.frames

@@ -14,7 +14,7 @@ _PIECE_DB, _RECORDING_DB = 30, 40
 
 
 def active_level(signal: NDArray, rate: int = 16_000) -> float:
-    """The active speech level of ITU-T P.56 (method B) in dB: 0 is a mean square of 1.
+    """Return the active speech level of ITU-T P.56 (method B) in dB: 0 is a mean square of 1.
 
     The envelope is |x| smoothed twice with a time constant of 0.03 s. A sample is active if the
     envelope reached a threshold during the last 0.2 s; the level is the energy over the active

@@ -1,4 +1,4 @@
-"""Who speaks in which file, and who is kept from training. Free of torch."""
+"""Who speaks in which file, and who is kept from training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePath
 
 from data.benchmark import TEST_FILES
-from data.errors import DataError
+from data.utils import DataError
 
 log = logging.getLogger("data")
 
@@ -27,7 +27,7 @@ _MANY = 4  # times the mean number of files
 def speakers_of(
     folder: Path, files: Iterable[Path], otherwise: Callable[[str], str] | None = None
 ) -> dict[Path, str]:
-    """The speaker of each of the `files` below `folder`.
+    """Return the speaker of each of the `files` below `folder`.
 
     It is what `speakers.csv` in the folder says (columns file, speaker), else what `otherwise`
     makes of the file's path below it, by default `speaker_by_name`. Where that makes a speaker of
@@ -62,7 +62,7 @@ def speakers_of(
 
 
 def speaker_by_name(file: str) -> str:
-    """The stem before the first "-" or "_", qualified by the folder that the file lies in.
+    """Return the stem before the first "-" or "_", qualified by the folder that the file lies in.
 
     Where one of the folders above is itself named so, as in LibriSpeech's SPEAKER/CHAPTER/, it is
     that folder: all that is in it is of one speaker. So it is where the stem is a mere number. The
@@ -81,13 +81,13 @@ def speaker_by_name(file: str) -> str:
 
 
 def vctk_numbers(text: str) -> list[str]:
-    """The numbers of VCTK's speakers in a text, those that VoiceBank-DEMAND tests on first."""
+    """Return the numbers of VCTK's speakers in a text, the benchmark's test speakers first."""
     found = [number.lower() for number in _VCTK.findall(text)]
     return sorted(found, key=lambda number: (number not in TEST_FILES, found.index(number)))
 
 
 def is_test_speaker(speaker: str) -> bool:
-    """Whether VoiceBank-DEMAND tests on this speaker, or on one whose number is in the name."""
+    """Tell whether VoiceBank-DEMAND tests on a speaker, or the name holds the number of one."""
     return not TEST_FILES.keys().isdisjoint(re.split("[^a-z0-9]+", speaker.lower()))
 
 
@@ -133,29 +133,51 @@ def hold_out(
     return set(order[: min(count, len(order) - 1)])
 
 
-def _read_table(path: Path) -> dict[str, str]:
-    """From file to speaker; nothing where there is no such table."""
-    if not os.path.lexists(path):
-        return {}
-    if not path.is_file():
-        raise DataError(f"{path} is not a file")
-    table: dict[str, str] = {}
+def read_rows(
+    path: Path, needed: Sequence[str], optional: Sequence[str] = ()
+) -> list[tuple[int, dict[str, str]]]:
+    """Return the rows of a CSV file with a header, with their line numbers; "" for empty cells.
+
+    Raises:
+        DataError: it cannot be read, or a needed column or cell is missing.
+    """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
-            if not {"file", "speaker"} <= set(reader.fieldnames or ()):
-                raise DataError(f"{path}: expected the columns file and speaker, comma-separated")
-            for row in reader:
-                name, speaker = (_composed(row[key] or "").strip() for key in ("file", "speaker"))
-                if not (name and speaker):
-                    raise DataError(f"{path}: line {reader.line_num} lacks a file or a speaker")
-                if table.setdefault(name, speaker) != speaker:
-                    raise DataError(f"{path}: {name} has two speakers, {table[name]} and {speaker}")
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+            reader.fieldnames = [(x or "").strip().lower() for x in reader.fieldnames or ()]
+            if not set(needed) <= set(reader.fieldnames):
+                also = f", and perhaps {', '.join(optional)}" if optional else ""
+                raise DataError(
+                    f"{path}: expected a first line with the columns {' and '.join(needed)}{also}, "
+                    "separated by commas"
+                )
+            rows = [
+                (
+                    reader.line_num,
+                    {key: (row.get(key) or "").strip() for key in (*needed, *optional)},
+                )
+                for row in reader
+            ]
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror})") from None
+    except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} is not a table in UTF-8 ({error})") from None
+    for number, row in rows:
+        if not all(row[key] for key in needed):
+            raise DataError(f"{path}: line {number} lacks one of {', '.join(needed)}")
+    return rows
+
+
+def _read_table(path: Path) -> dict[str, str]:
+    """Return the speaker of each file; {} where there is no such table."""
+    table: dict[str, str] = {}
+    for _, row in read_rows(path, ("file", "speaker")) if os.path.lexists(path) else ():
+        name, speaker = _composed(row["file"]), _composed(row["speaker"])
+        if table.setdefault(name, speaker) != speaker:
+            raise DataError(f"{path}: {name} has two speakers, {table[name]} and {speaker}")
     return table
 
 
 def _composed(text: str) -> str:
-    """Unicode's composed form, as of the names in `data.audio.find_audio`."""
+    """Return Unicode's composed form, as of the names in `data.audio.find_audio`."""
     return unicodedata.normalize("NFC", text)

@@ -23,7 +23,6 @@ from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any, TypeVar
 
-from data.environment import variable
 from data.signals import INTERRUPTIONS, STOP_SIGNALS
 
 S = TypeVar("S")
@@ -243,3 +242,21 @@ def _stop(number: int, frame: object) -> None:
 def _stop_at_once(number: int, frame: object) -> None:
     end_children()
     os._exit(130)
+
+
+@contextmanager
+def variable(name: str, value: str | None) -> Iterator[None]:
+    """Give a variable of the environment a value, or none, and restore it afterwards."""
+    before = os.environ.get(name)
+    _put(name, value)
+    try:
+        yield
+    finally:
+        _put(name, before)
+
+
+def _put(name: str, value: str | None) -> None:
+    if value is None:
+        os.environ.pop(name, None)
+    else:
+        os.environ[name] = value

@@ -32,10 +32,8 @@ from bandsplit.bands import BANDS, band_statistics
 from bandsplit.decoder import TAPS, apply_filter
 from bandsplit.net import RMS_FLOOR, BandSplitNet, loudness
 from bandsplit.stft import BINS, COMPRESSION, HOP, compressed, stft
-from data.console import carry_out, say, show
-from data.environment import variable
-from data.errors import DataError
-from data.workers import stop_by_signals
+from data.utils import DataError, carry_out, say, show
+from data.workers import stop_by_signals, variable
 from enhancement.model import MODELS, WEIGHTS, find, write_model
 from enhancement.windows import Windows, hops
 from scan.choice import VARIABLE

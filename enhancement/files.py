@@ -16,8 +16,7 @@ from tqdm import tqdm
 
 from bandsplit.net import BandSplitNet
 from data.audio import SAMPLE_RATE, AudioError, described, is_cut_short, opened, read, walk, write
-from data.errors import DataError
-from data.files import digest_of, is_within, replacing
+from data.utils import DataError, digest_of, is_within, replacing
 from enhancement.model import Model
 from enhancement.windows import Block, enhanced, survey
 

@@ -31,7 +31,7 @@ from bandsplit.cost import count_parameters
 from bandsplit.net import RMS_FLOOR
 from bandsplit.stft import HOP, N_FFT
 from data.audio import RATES, SAMPLE_RATE, AudioError
-from data.files import replacing
+from data.utils import replacing
 from enhancement.windows import Block, Windows, enhanced, hops, survey
 from training.checkpoint import CheckpointError, read, understood
 from training.config import ConfigError

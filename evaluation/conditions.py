@@ -15,12 +15,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
-from data.entry import path_of, read_entries
-from data.errors import DataError
-from data.listing import find_recordings, list_pairs, pair_folders
-from data.noise_log import FOLDER, TEST_LOG, read_log
-from data.pair_table import is_table
+from data.benchmark import LOG_FOLDER, TEST_LOG, read_log
+from data.corpus import find_recordings, is_table, list_pairs, pair_folders
 from data.speakers import speakers_of
+from data.utils import DataError
 
 log = logging.getLogger("evaluation")
 
@@ -167,32 +165,27 @@ def _tables(root: Path) -> Iterator[tuple[str, dict[str, Conditions]]]:
     """The tables of a corpus, each with its file's name."""
     root = root.absolute()
     if is_table(root):
-        speakers = list_pairs(root, "test").speakers
-        yield root.name, {name: Conditions(speaker=who) for name, who in speakers.items()}
+        listing = list_pairs(root, "test")
+        yield (
+            root.name,
+            {
+                name: Conditions(snr, noise or None, listing.speakers[name])
+                for name, (noise, snr) in listing.noises.items()
+            },
+        )
         return
     folders = pair_folders(root, "test")
     clean = folders[0] if folders else root
     # A folder of clean files may be the corpus's own, or one of a split's (test/clean).
     places = (root, clean.parent) if folders else (root, root.parent, root.parent.parent)
     for place in dict.fromkeys(places):
-        yield "the manifest", _read_manifest(path_of(place, "test"))
-        for path in (place / TEST_LOG, place / FOLDER / TEST_LOG):
+        for path in (place / TEST_LOG, place / LOG_FOLDER / TEST_LOG):
             log_lines = read_log(path)
             yield (
                 TEST_LOG,
                 {name: Conditions(snr, noise) for name, (noise, snr) in log_lines.items()},
             )
     yield SPEAKERS, _read_speakers(clean)
-
-
-def _read_manifest(path: Path) -> dict[str, Conditions]:
-    if not os.path.isfile(path):
-        return {}
-    try:
-        return {e.name: Conditions(e.snr_db, e.noise, e.speaker) for e in read_entries(path)}
-    except DataError as error:
-        log.warning("%s", error)
-        return {}
 
 
 def _read_speakers(clean: Path) -> dict[str, Conditions]:

@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter, LogLocator
 
-from data.files import replacing
+from data.utils import replacing
 from evaluation.analysis import Analysis
 from evaluation.drawing import MUTED, PRINTED, STYLE, drawn, shown_name, style_of, svg
 from evaluation.metrics import METRICS

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 import data.audio
 from data.audio import SAMPLE_RATE
-from data.files import digest_of
+from data.utils import digest_of
 from evaluation import composite
 from evaluation.distortion import llr, segsnr, si_sdr, snr, wss
 from evaluation.intelligibility import estoi, stoi, stoi_pystoi

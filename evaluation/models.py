@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data.errors import DataError
+from data.utils import DataError
 from evaluation.scoring import Row
 
 NOISY = "noisy"

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from data.audio import SAMPLE_RATE
-from data.text import some
+from data.utils import some
 from evaluation.analysis import Analysis
 from evaluation.metrics import METRICS, PACKAGES
 from evaluation.models import System, kept_apart

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from data.files import digest_of, write_text
+from data.utils import digest_of, write_text
 from evaluation.metrics import METRICS, definition
 from evaluation.scoring import Row, Task, score_files
 

@@ -17,11 +17,9 @@ SIDES = ("clean", "noisy")
 sys.path.insert(0, str(ROOT))
 
 # Fixtures of the browser's tests, and of those of downloads.
-from download_client import client, pauses  # noqa: E402, F401
 from http_server import server  # noqa: E402, F401
 from pages import browser, page, page_file  # noqa: E402, F401
 from saved_runs import run  # noqa: E402, F401
-from voicebank_command import command  # noqa: E402, F401
 
 # The same examples each time, lest a change be blamed for what chance found. `make test-slow` looks
 # for others, with a profile of its own.
@@ -39,7 +37,8 @@ def _seeded(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def own_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is known of files is remembered for this test alone."""
-    monkeypatch.setattr("data.index.INDEX", tmp_path / ".cache" / "index.json")
+    monkeypatch.setattr("data.audio.INDEX", tmp_path / ".cache" / "index.json")
+    monkeypatch.setattr("data.samples.CACHE", tmp_path / ".cache" / "decoded")
 
 
 @pytest.fixture(scope="session")

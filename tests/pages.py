@@ -12,7 +12,7 @@ import pytest
 from systems import FACTS
 
 from data.audio import SAMPLE_RATE, write
-from data.files import write_text
+from data.utils import write_text
 from evaluation.analysis import analyse
 from evaluation.models import System
 from evaluation.report import report

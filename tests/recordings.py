@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from data.audio import SAMPLE_RATE, write
-from data.manifest import make
 
 SAMPLE = Path(__file__).resolve().parents[1] / "data" / "sample"
 
@@ -52,7 +51,7 @@ def put_odd_pairs(root: Path) -> Path:
 
 
 def put_corpus(root: Path, train: int = 6, valid: int = 2, test: int = 4) -> Path:
-    """Pairs of up to 3 s of real speech in real noise at 5 dB, with manifests; returns `root`.
+    """Pairs of up to 3 s of real speech in real noise at 5 dB; returns `root`.
 
     Every pair has a speaker of its own.
     """
@@ -67,7 +66,6 @@ def put_corpus(root: Path, train: int = 6, valid: int = 2, test: int = 4) -> Pat
         for side, samples in (("clean", clean), ("noisy", noisy)):
             (root / split / side).mkdir(parents=True, exist_ok=True)
             write(root / split / side / f"{path.stem}.wav", samples)
-    make(root)
     return root
 
 

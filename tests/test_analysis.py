@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from systems import FACTS, numbered, system, trained
 
-from data.errors import DataError
+from data.utils import DataError
 from evaluation.analysis import Analysis, AnalysisError, analyse
 from evaluation.models import Model, System, kept_apart, models_of, names_of, without_gain
 from evaluation.published import BENCHMARK, PUBLISHED, Benchmark

@@ -23,7 +23,7 @@ from saved_runs import save_run
 
 import app
 from data.audio import AudioError
-from data.errors import DataError
+from data.utils import DataError
 from enhancement.model import load
 
 SPOKEN = sound(1.0)

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from recordings import sound
 
 from data.augment import Augment, Drawn
-from data.checks import lag_of
-from data.errors import DataError
+from data.utils import DataError
+from data.verify import lag_of
 
 RATE = 16000
 FRAMES = RATE

@@ -134,7 +134,7 @@ def test_loader_measures_every_format(tmp_path: Path) -> None:
     root = loader.make_corpus(tmp_path / "made", 8, 0.5)
     result = json.loads(json.dumps(loader.measure(root, 0, 1, 0.25, seconds=0.05)))
     rates = result["crops_per_second"]
-    assert list(rates) == ["wav", "flac", "opus", "packed", "packed, every augmentation"]
+    assert list(rates) == ["wav", "flac", "opus", "decoded", "decoded, every augmentation"]
     assert all(0 < x["min"] <= x["median"] <= x["max"] for x in rates.values())
     assert loader.table(result).count("\n") == 7
 

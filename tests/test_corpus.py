@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +12,8 @@ import soundfile as sf
 from recordings import put, put_pairs, sound
 
 from data import corpus
-from data.corpus import load_pairs, load_recordings
-from data.errors import DataError
-from data.listing import _LAYOUTS, find_recordings, pair_folders
+from data.corpus import LAYOUTS, find_recordings, load_pairs, load_recordings, pair_folders
+from data.utils import DataError
 
 RATE = 16000
 
@@ -28,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("own_index")
 
 @pytest.mark.parametrize(
     ("split", "folders"),
-    [(split, folders) for split, known in _LAYOUTS.items() for folders in known],
+    [(split, folders) for split, known in LAYOUTS.items() for folders in known],
 )
 def test_every_layout(tmp_path: Path, split: str, folders: tuple[str, str]):
     for side in folders:
@@ -74,16 +72,6 @@ def test_pairs_go_by_name_whatever_the_extension_rate_and_channels(tmp_path: Pat
     ]
     assert {pair.frames for pair in pairs} == {RATE // 2}
     assert pairs[1].noisy.name == "s1_1.flac"
-
-
-def test_conversions_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture):
-    put(tmp_path / "a.wav")
-    sf.write(tmp_path / "b.wav", np.stack([sound(0.5)] * 2, axis=1), RATE)
-    sf.write(tmp_path / "c.wav", sound(0.5, 8000), 8000)
-    with caplog.at_level(logging.INFO):
-        load_recordings(tmp_path)
-    assert f"{tmp_path}: 1 files are resampled to 16 kHz: c.wav" in caplog.messages
-    assert f"{tmp_path}: 1 files are mixed down to mono: b.wav" in caplog.messages
 
 
 def test_small_differences_in_length_leave_the_common_part(tmp_path: Path):
@@ -233,18 +221,6 @@ def test_two_files_of_one_name(tmp_path: Path):
     put(tmp_path / "noisy" / "a.flac")
     with pytest.raises(DataError, match=rf"^{tmp_path / 'noisy'}: both .*; remove one$"):
         load_pairs(tmp_path, "train", skip_bad=True)
-
-
-def test_an_unreadable_folder_is_told(tmp_path: Path):
-    put_pairs(tmp_path, ["a.wav", "closed/b.wav"])
-    (tmp_path / "noisy" / "closed").chmod(0)
-    try:
-        if os.access(tmp_path / "noisy" / "closed", os.R_OK):
-            pytest.skip("this user may read everything")
-        with pytest.raises(DataError, match=r"closed cannot be listed \(Permission denied\)"):
-            load_pairs(tmp_path, "train")
-    finally:
-        (tmp_path / "noisy" / "closed").chmod(0o700)
 
 
 def test_names_that_are_no_text(tmp_path: Path):

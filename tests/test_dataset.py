@@ -19,8 +19,8 @@ from scipy.signal import correlate
 from data.audio import inspect, read, write
 from data.corpus import Pair, Recording
 from data.dataset import MixDataset, PairDataset, SpeechDataset
-from data.errors import DataError
 from data.levels import active_level
+from data.utils import DataError
 
 RATE = 16000
 CROP = RATE // 4

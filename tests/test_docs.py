@@ -75,7 +75,7 @@ def flags() -> set[str]:
 # Of torchrun, Slurm, pip and TensorBoard.
 FOREIGN = {
     "--nproc_per_node", "--nnodes", "--node_rank", "--master_addr", "--signals-to-handle",
-    "--signal", "--requeue", "--open-mode", "--index-url", "--logdir",
+    "--signal", "--requeue", "--open-mode", "--index-url", "--logdir", "--check",
 }  # fmt: skip
 
 

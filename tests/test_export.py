@@ -30,7 +30,7 @@ from bandsplit.decoder import apply_filter
 from bandsplit.net import BandSplitNet
 from bandsplit.stft import stft
 from baseline.bsrnn import BSRNN, LSTMDualPath
-from data.errors import DataError
+from data.utils import DataError
 from enhancement import export
 from enhancement.export import INPUT, SHAPES, STATISTICS, checked, feed, onnx_model
 from enhancement.model import Model, read_model

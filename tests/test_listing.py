@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 from recordings import put, put_pairs
 
-from data.corpus import load_pairs
-from data.errors import DataError
-from data.listing import has_split, list_pairs, pair_up, splits_in
+from data.corpus import has_split, list_pairs, load_pairs, pair_up
+from data.utils import DataError
 
 DNS = "book_00041_chp_0009_reader_{:05}_8_street_snr{}_tl-24_fileid_{}"
 
@@ -101,23 +100,6 @@ def test_names_that_are_the_same_go_before_numbers():
     assert pair_up(clean, {"a_fileid_1": Path("x")}) == {"a_fileid_1": two, "clean_fileid_1": one}
 
 
-def test_capital_letters_are_pointed_at(tmp_path: Path):
-    put_pairs(tmp_path, ["p1_1.wav"])
-    put(tmp_path / "clean" / "p2_1.wav")
-    put(tmp_path / "noisy" / "P2_1.WAV")
-    with pytest.raises(DataError) as caught:
-        load_pairs(tmp_path, "train")
-    assert "P2_1.WAV: has no clean file of that name, only p2_1.wav" in str(caught.value)
-    assert "p2_1.wav: has no noisy file of that name, only P2_1.WAV" in str(caught.value)
-
-
-def test_an_archive_extracted_into_itself_is_refused(tmp_path: Path):
-    for split in ("train", "test"):
-        put_pairs(tmp_path / split, ["p1_1.wav", "clean/p1_1.wav", "noisy/p1_1.wav"])
-    with pytest.raises(DataError, match=r"train/clean/clean: the archive was extracted twice"):
-        load_pairs(tmp_path, "train", skip_bad=True)
-
-
 def test_a_folder_in_one_of_its_name_is_that_folder(tmp_path: Path):
     for side in ("clean", "noisy"):
         folder = tmp_path / f"{side}_trainset_28spk_wav"
@@ -147,7 +129,6 @@ def test_a_table_of_pairs(tmp_path: Path):
         f'{tmp_path / "x/b.wav"}, ../one/2.wav ,"bob, jr",valid,second,\n'
         "../x/c.wav,../far/3.flac,,test,,\n",
     )
-    assert splits_in(path) == ("train", "valid", "test")
     (first,), (second,), (third,) = (load_pairs(path, s) for s in ("train", "valid", "test"))
     assert (first.name, first.speaker) == ("one/ü 1", "ann")
     assert (second.name, second.speaker) == ("second", "bob, jr")
@@ -163,8 +144,7 @@ def test_a_table_without_splits_serves_for_both(tmp_path: Path):
     assert load_pairs(path, "train") == load_pairs(path, "test")
     assert [pair.speaker for pair in load_pairs(path, "train")] == ["s1", "s2"]
     assert not has_split(path, "valid")
-    assert splits_in(path) == ("train",)
-    with pytest.raises(DataError, match=r"pairs.csv has no valid pairs"):
+    with pytest.raises(DataError, match=r"pairs.csv: no valid pairs$"):
         list_pairs(path, "valid")
 
 
@@ -173,14 +153,14 @@ def test_a_table_without_splits_serves_for_both(tmp_path: Path):
     [
         ("", "expected a first line with the columns clean and noisy"),
         ("clean;noisy\na;b\n", "expected a first line"),
-        ("clean,noisy\na.wav\n", "line 2 lacks a clean or a noisy file"),
+        ("clean,noisy\na.wav\n", "line 2 lacks one of clean, noisy"),
         ("clean,noisy\na.wav,\n", "line 2 lacks"),
         ("clean,noisy,split\na.wav,b.wav,dev\n", "line 2: split 'dev' is not one of"),
         ("clean,noisy\na.wav,b.wav\na.wav,c.wav\n", "line 3: a second pair is called a"),
-        ("clean,noisy\na.wav,b\x00.wav\n", "line 2 is no text|line contains NUL"),
+        ("clean,noisy,split\na.wav,b.wav,train\nc.wav,d.wav,\n", "line 3: split '' is not one of"),
         ("clean,noisy,name\na.wav,b.wav,../../c\n", "leads out of a folder"),
         ("clean,noisy,name\na.wav,b.wav,/c\n", "leads out of a folder"),
-        ("clean,noisy,name\na.wav,b.wav,c//d\n", "or is not plain"),
+        ("clean,noisy,snr_db\na.wav,b.wav,loud\n", "line 2: snr_db 'loud' is not a number"),
     ],
 )
 def test_tables_that_cannot_be_used(tmp_path: Path, text: str, reason: str):

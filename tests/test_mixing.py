@@ -14,9 +14,9 @@ from sources import mixtures, put_material
 from data.audio import Signal, inspect, read
 from data.corpus import Recording, load_recordings
 from data.dataset import MixDataset
-from data.errors import DataError
 from data.levels import active_level
 from data.samples import Samples
+from data.utils import DataError
 
 RATE = 16000
 CROP = 2 * RATE

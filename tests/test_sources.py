@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,10 +14,9 @@ import torch
 from recordings import put, put_pairs
 from sources import VOICES, mixtures, pairs, put_material
 
-from data import manifest
+from data.audio import read, write
 from data.augment import Augment
-from data.errors import DataError
-from data.pack import pack
+from data.utils import DataError
 from training.config import Config, Data, Run
 from training.sources import make_datasets
 
@@ -106,22 +106,6 @@ def test_no_test_split_is_ever_opened(tmp_path: Path, opened: list[str]):
     assert not [path for path in inside if "test" in path or "p232" in path or "p257" in path]
 
 
-def test_manifests_are_gone_by(tmp_path: Path, opened: list[str], caplog: pytest.LogCaptureFixture):
-    put_pairs(tmp_path / "train", [*VOICES, "p287_1.wav"])
-    put_pairs(tmp_path / "test", ["p232_1.wav"])
-    manifest.make(tmp_path)
-    opened.clear()
-    train, valid = pairs(tmp_path)
-    assert {pair.speaker for pair in valid.pairs} == {"p226", "p287"}
-    assert len(train) + len(valid) == len(VOICES) + 1
-    inside = {path for path in opened if path.startswith(str(tmp_path))}
-    assert str(tmp_path / "manifests" / "train.jsonl") in inside
-    assert not [path for path in inside if "test.jsonl" in path or "p232" in path]
-    assert not caplog.records
-    pairs(tmp_path, validation_speakers=("p230",))
-    assert "data.validation_speakers is of no effect" in caplog.text
-
-
 def test_one_file_is_never_on_both_sides(tmp_path: Path):
     put_pairs(tmp_path, ["a_1.wav", "b_1.wav", "c_1.wav"])
     table = tmp_path / "pairs.csv"
@@ -133,30 +117,23 @@ def test_one_file_is_never_on_both_sides(tmp_path: Path):
         pairs(table)
 
 
-@pytest.mark.parametrize("wanted", [True, False])
-def test_packs_are_read_from_if_wanted(tmp_path: Path, wanted: bool, opened: list[str]):
-    put_pairs(tmp_path / "train", [*VOICES, "p287_1.wav"])
-    plain = [each[0, 1] for each in pairs(tmp_path)]
-    pack(tmp_path)
-    data = Data(root=str(tmp_path))
-    both = make_datasets(Config(data=data, run=Run(packed=wanted)), False)
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("source", ["pairs", "mix"])
+def test_training_reads_decoded_copies_if_wanted(
+    material: Path, packed: bool, source: str, opened: list[str]
+):
+    for path in sorted((material / "speech").iterdir()):
+        write(path.with_suffix(".opus"), read(path))
+        path.unlink()
+    for side in ("clean", "noisy"):
+        shutil.copytree(material / "speech", material / "train" / side)
+    folders = {"clean": str(material / "speech"), "noise": str(material / "noise")}
+    data = Data(source, root=str(material), **(folders if source == "mix" else {}))
+    both = make_datasets(Config(data=data, run=Run(packed=packed)), False)
     opened.clear()
-    fast = [each[0, 1] for each in both]
-    assert any(path.endswith(".wav") for path in opened) != wanted
-    for one, other in zip(plain, fast, strict=True):
-        assert all(torch.equal(one[side], other[side]) for side in ("clean", "noisy"))
-
-
-def test_mixtures_are_read_from_packs(material: Path, opened: list[str]):
-    plain = [each[0, 1] for each in mixtures(material)]
-    for folder in ("speech", "noise"):
-        pack(material / folder)
-    both = mixtures(material)
-    opened.clear()
-    fast = [each[0, 1] for each in both]
-    assert not any(path.endswith(".wav") for path in opened)
-    for one, other in zip(plain, fast, strict=True):
-        assert all(torch.equal(one[side], other[side]) for side in ("clean", "noisy"))
+    for dataset in both:
+        dataset[0, 0]
+    assert any(path.endswith(".opus") for path in opened) != packed
 
 
 def test_augmentation_is_for_training(tmp_path: Path):

@@ -8,7 +8,7 @@ import pytest
 from recordings import put_pairs
 from sources import VOICES, mixtures, pairs, put_material
 
-from data.errors import DataError
+from data.utils import DataError
 from training.config import Config, Data
 from training.sources import make_datasets
 

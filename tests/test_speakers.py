@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.errors import DataError
 from data.speakers import hold_out, is_test_speaker, speaker_by_name, speakers_of
+from data.utils import DataError
 
 
 @pytest.mark.parametrize(
@@ -99,13 +99,13 @@ def test_speakers_are_folders_where_every_file_would_be_a_speaker(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "expected the columns file and speaker, comma-separated"),
-        (b"name,who\na_1.wav,ann\n", "expected the columns file and speaker, comma-separated"),
-        (b"file;speaker\na_1.wav;ann\n", "expected the columns file and speaker, comma-separated"),
-        (b"name,who\n", "expected the columns file and speaker"),
-        (b"file,speaker\na_1.wav,ann\nb_1.wav\n", "line 3 lacks a file or a speaker"),
-        (b"file,speaker\na_1.wav, \n", "line 2 lacks a file or a speaker"),
-        (b"file,speaker\n,ann\n", "line 2 lacks a file or a speaker"),
+        (b"", "expected a first line with the columns file and speaker"),
+        (b"name,who\na_1.wav,ann\n", "expected a first line with the columns file and speaker"),
+        (b"file;speaker\na_1.wav;ann\n", "expected a first line with the columns file and speaker"),
+        (b"name,who\n", "expected a first line with the columns"),
+        (b"file,speaker\na_1.wav,ann\nb_1.wav\n", "line 3 lacks one of file, speaker"),
+        (b"file,speaker\na_1.wav, \n", "line 2 lacks one of file, speaker"),
+        (b"file,speaker\n,ann\n", "line 2 lacks one of file, speaker"),
         (b"file,speaker\na_1.wav,ann\na_1.wav,bob\n", "a_1.wav has two speakers, ann and bob"),
         ("file,speaker\na_1.wav,zoé\n".encode("latin-1"), "is not a table in UTF-8"),
         ("file,speaker\na_1.wav,ann\n".encode("utf-16"), "is not a table in UTF-8"),
@@ -122,7 +122,7 @@ def test_a_table_that_is_none(tmp_path: Path):
     table = tmp_path / "speakers.csv"
     for make in (table.mkdir, lambda: table.symlink_to("nowhere")):
         make()
-        with pytest.raises(DataError, match=f"^{table} is not a file$"):
+        with pytest.raises(DataError, match=f"^{table} cannot be read"):
             speakers_of(tmp_path, _files(tmp_path, "a_1.wav"))
         table.unlink() if table.is_symlink() else table.rmdir()
 

@@ -2,258 +2,176 @@
 
 from __future__ import annotations
 
-import shutil
-from dataclasses import asdict
+import io
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import soundfile
+import soundfile as sf
 import soxr
-from small_voicebank import TEST, TRAIN, recording, wav, write_all
-from voicebank_command import Command
+from conftest import ROOT
+from http_server import Server, drop
+from recordings import sound
+from small_voicebank import FOLDERS, LOG, RATE, TEST, archives, contents, recordings, wav
 
-from data import datashare, preparation, voicebank
 from data.corpus import load_pairs
-from data.errors import DataError
-from data.lock import Lock
+from data.utils import hold
+from data.voicebank import main, resampled
+
+pytestmark = pytest.mark.usefixtures("own_index")
 
 
-def test_from_nothing_to_a_corpus(command: Command):
-    said = command.ends(0)
-    assert said == f"{command.root}: 2 train pairs, 3 test pairs, 4 valid pairs\n"
-    command.assert_complete()
+class Command:
+    """The command on a small corpus, published by `server`."""
+
+    def __init__(self, base: Path, server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+        self.root, self.server, self._capsys = base / "root", server, capsys
+        server.files = contents()
+        self.archives = archives(server.files, server.address(""))
+
+    def ends(self, status: int, *options: str) -> str:
+        """Return what it says; check with which status it ends."""
+        words = ["--root", str(self.root), "--workers", "1", *options]
+        assert main(words, self.archives) == status
+        output = self._capsys.readouterr()
+        return output.err if status else output.out
+
+    def asked(self) -> list[str]:
+        """Return the archives that were asked for since the last time."""
+        names = [path.strip("/") for path, _ in self.server.asked]
+        self.server.asked.clear()
+        return names
+
+
+@pytest.fixture
+def command(tmp_path: Path, server: Server, capsys: pytest.CaptureFixture[str]) -> Command:
+    return Command(tmp_path, server, capsys)
+
+
+def test_voicebank_makes_a_corpus_from_nothing(command: Command):
+    assert command.ends(0) == f"{command.root}: 6 train pairs, 3 test pairs\n"
+    assert command.asked() == list(command.server.files)
+    made = {path.relative_to(command.root).as_posix() for path in command.root.glob("*_wav/*")}
+    assert made == {f"{folder}/{name}.wav" for folder, names in FOLDERS.items() for name in names}
     pairs = load_pairs(command.root, "test")
     assert [(pair.name, pair.frames) for pair in pairs] == [(name, 4800) for name in TEST]
-    assert len(load_pairs(command.root, "train")) + len(load_pairs(command.root, "valid")) == 6
-    for name, text in command.published.logs.items():
-        assert (command.root / "logfiles" / name).read_text() == text
-    assert command.asked() == list(command.server.files)
+    assert (command.root / "logfiles" / "log_testset.txt").read_text() == LOG
 
 
-def test_what_the_corpus_was_made_of_is_written_down(command: Command):
+def test_voicebank_resamples_by_soxr_and_rounds_to_16_bits(command: Command):
     command.ends(0)
-    facts = command.facts()
-    assert facts["resampler"] == {"name": "soxr", "version": soxr.__version__, "quality": "VHQ"}
-    assert facts["rate"] == 16_000
-    assert facts["versions"].keys() == {"python", "numpy", "soundfile", "libsndfile"}
-    assert facts["entries"] == {"train": 2, "valid": 4, "test": 3}
-    record = facts["archives"]["clean_testset_wav.zip"]
-    assert record["md5"] == command.archives[1].md5
-    assert record["size"] == len(command.server.files["clean_testset_wav.zip"])
-    assert record["origin"]["address"] == command.archives[1].addresses[0]
-    folder = facts["folders"]["noisy_trainset_28spk_wav"]
-    assert (folder["files"], folder["samples"], folder["clipped"]) == (6, 6 * 4800, 0)
-    assert folder["source_rates"] == {"48000": 6}
+    for folder, files in recordings().items():
+        for name, content in files.items():
+            x, _ = sf.read(io.BytesIO(content))
+            expected = np.round(32768 * soxr.resample(x, RATE, 16000, quality="VHQ"))
+            found, rate = sf.read(command.root / folder / name, dtype="int16")
+            assert rate == 16000
+            np.testing.assert_array_equal(found, expected.clip(-32768, 32767))
 
 
-def test_a_second_time_nothing_is_done(command: Command):
-    command.ends(0)
+@pytest.mark.parametrize("rate", [8000, 16000, 44100])
+def test_resampled_converts_every_rate_and_clips(rate: int):
+    x, found_rate = sf.read(io.BytesIO(resampled(wav(3 * sound(0.5, rate), rate, "FLOAT"))))
+    assert (len(x), found_rate) == (8000, 16000)
+    assert x.max() == 32767 / 32768
+
+
+def test_voicebank_does_nothing_a_second_time(command: Command):
+    said = command.ends(0)
     command.asked()
-    before = {path: path.stat().st_mtime_ns for path in command.root.rglob("*")}
-    assert command.ends(0) == f"{command.root}: the corpus is there already\n"
-    assert {path: path.stat().st_mtime_ns for path in command.root.rglob("*")} == before
+    before = {path: path.stat().st_mtime_ns for path in command.root.glob("*_wav/*")}
+    assert command.ends(0) == said
+    assert {path: path.stat().st_mtime_ns for path in command.root.glob("*_wav/*")} == before
     assert command.asked() == []
 
 
-@pytest.mark.parametrize("kept", ["archives", "nothing", "no state"])
-def test_files_that_are_missing_or_cut_are_made_again(kept: str, command: Command):
-    command.ends(0, *(["--remove-archives"] if kept != "archives" else []))
+@pytest.mark.parametrize("kept", [True, False])
+def test_voicebank_makes_missing_files_again(kept: bool, command: Command):
+    command.ends(0, *([] if kept else ["--remove-archives"]))
+    assert any((command.root / ".download").glob("*.zip")) == kept
     command.asked()
-    there = {path.name for path in (command.root / ".download").glob("*.zip")}
-    assert there == ({*command.server.files} if kept == "archives" else {"logfiles.zip"})
-    if kept == "no state":
-        shutil.rmtree(command.root / ".download")
-    before = command.files()
-    first, second, *_ = sorted((command.root / "noisy_testset_wav").iterdir())
-    first.unlink()
-    second.write_bytes(second.read_bytes()[:-1])
+    missing = command.root / "noisy_testset_wav" / "p232_001.wav"
+    content, other = missing.read_bytes(), missing.with_name("p257_001.wav").stat().st_mtime_ns
+    missing.unlink()
     command.ends(0)
-    command.assert_complete()
-    after = command.files()
-    again = {name for name in before if before[name] != after[name]}
-    if kept == "no state":
-        assert again == before.keys()
-    else:
-        assert again == {f"noisy_testset_wav/{path.name}" for path in (first, second)}
-        assert command.asked() == ([] if kept == "archives" else ["noisy_testset_wav.zip"])
+    assert missing.read_bytes() == content
+    assert missing.with_name("p257_001.wav").stat().st_mtime_ns == other
+    assert command.asked() == ([] if kept else ["noisy_testset_wav.zip"])
 
 
-def test_a_file_that_is_cut_is_noticed_by_itself(command: Command):
+def test_voicebank_takes_archives_from_another_folder(command: Command, tmp_path: Path):
+    (tmp_path / "mine").mkdir()
+    for name, content in command.server.files.items():
+        (tmp_path / "mine" / name).write_bytes(content)
+    (tmp_path / "mine" / "clean_trainset_28spk_wav.zip").unlink()
+    command.ends(0, "--from", str(tmp_path / "mine"), "--remove-archives")
+    assert command.asked() == ["clean_trainset_28spk_wav.zip"]
+    assert (tmp_path / "mine" / "clean_testset_wav.zip").exists()
+    (command.root / "clean_testset_wav" / "p232_001.wav").unlink()
+    (tmp_path / "mine" / "clean_testset_wav.zip").write_bytes(b"PK")
+    said = command.ends(2, "--from", str(tmp_path / "mine"))
+    assert "clean_testset_wav.zip has another MD5 than was published: remove it" in said
+
+
+def test_voicebank_goes_on_without_logs_and_not_without_recordings(
+    command: Command, caplog: pytest.LogCaptureFixture
+):
+    del command.server.files["logfiles.zip"]
+    content = command.server.files.pop("noisy_testset_wav.zip")
+    assert "noisy_testset_wav.zip cannot be downloaded" in command.ends(1)
+    assert "Going on without: noises and SNRs will not be known" in caplog.text
+    command.server.files["noisy_testset_wav.zip"] = content
+    command.server.faults.extend([drop(100)] * 2)
     command.ends(0)
-    path = command.root / "noisy_testset_wav" / "p232_001.wav"
-    content = path.read_bytes()
-    path.write_bytes(content[:-2])
-    assert "already" not in command.ends(0)
-    assert path.read_bytes() == content
+    assert not (command.root / "logfiles").exists()
 
 
-def test_without_a_manifest_it_is_not_finished(command: Command, monkeypatch: pytest.MonkeyPatch):
-    def failing(root: Path) -> dict[str, int]:
-        raise DataError("no manifest")
-
-    monkeypatch.setattr("data.preparation.make", failing)
-    assert command.ends(2) == "voicebank: no manifest\n"
-    assert not (command.root / "prepared.json").exists()
-    monkeypatch.undo()
-    monkeypatch.setenv("no_proxy", "*")
-    before = command.files()
+def test_voicebank_reports_pairs_that_do_not_match(command: Command):
     command.ends(0)
-    assert command.files() == before
+    (command.root / "noisy_testset_wav" / "p232_001.wav").rename(
+        command.root / "noisy_testset_wav" / "p232_002.wav"
+    )
+    assert "p232_001.wav: has no noisy file of that name" in command.ends(2)
 
 
-def test_a_missing_log_or_record_is_noticed(command: Command):
-    command.ends(0)
-    shutil.rmtree(command.root / "logfiles")
-    command.ends(0)
-    assert (command.root / "logfiles" / "log_testset.txt").is_file()
-    (command.root / "prepared.json").write_text("nonsense")
-    command.ends(0)
-    command.assert_complete()
-
-
-# Recordings
-
-
-def test_all_unusable_recordings_are_listed(command: Command):
-    clean, noisy = (command.published.folders[f"{side}_testset_wav"] for side in ("clean", "noisy"))
-    clean["p232_001.wav"] = wav(np.stack([recording(), recording()], 1))
-    noisy["p257_001.wav"] = b"nothing"
-    noisy["p257_002.wav"] = wav(recording(0, 0.6))
-    noisy["P232_009.wav"] = clean["p232_009.wav"] = clean["p232_010.wav"] = wav(recording())
-    command.publish()
-    said = command.ends(2)
-    lines = [
-        "clean_testset_wav/p232_001.wav: has 2 channels instead of one",
-        "clean_testset_wav/p232_009.wav: no such file in noisy_testset_wav "
-        "(but P232_009.wav, which differs in case)",
-        "clean_testset_wav/p232_010.wav: no such file in noisy_testset_wav",
-        "noisy_testset_wav/P232_009.wav: no such file in clean_testset_wav "
-        "(but p232_009.wav, which differs in case)",
-        "noisy_testset_wav/p257_001.wav: cannot be decoded (Format not recognised)",
-        "noisy_testset_wav/p257_002.wav: lasts 0.60 s, its clean file 0.30 s",
-    ]
-    assert said.splitlines()[1:-1] == [f"  {line}" for line in sorted(lines)]
-    assert "6 recordings cannot be used" in said
-    assert not (command.root / "prepared.json").exists()
-    assert len(list((command.root / "clean_trainset_28spk_wav").iterdir())) == len(TRAIN)
-    # The files that were good are not made again.
-    assert "6 recordings cannot be used" in command.ends(2)
-
-
-def test_other_rates_are_converted_and_told(command: Command, caplog: pytest.LogCaptureFixture):
-    for side in ("clean", "noisy"):
-        at_8_khz = wav(recording(5, rate=8000), rate=8000)
-        command.published.folders[f"{side}_testset_wav"]["p232_001.wav"] = at_8_khz
-    command.publish()
-    command.ends(0)
-    assert soundfile.info(command.root / "clean_testset_wav/p232_001.wav").frames == 4800
-    assert "clean_testset_wav: 1 recordings were at another rate than 48 kHz" in caplog.text
-    rates = command.facts()["folders"]["clean_testset_wav"]["source_rates"]
-    assert rates == {"8000": 1, "48000": 2}
-
-
-def test_an_archive_that_means_harm(command: Command, tmp_path: Path):
-    command.published.folders["clean_testset_wav"]["../../../harm.wav"] = wav(recording())
-    command.publish()
-    said = command.ends(2)
-    assert "clean_testset_wav.zip is not to be trusted" in said
-    assert "leads out of the folder" in said
-    assert not list(tmp_path.rglob("harm*"))
-
-
-# The folder
-
-
-def test_a_folder_with_something_else(command: Command):
-    (command.root / "clean_testset_wav").mkdir(parents=True)
-    (command.root / "clean_testset_wav" / "mine.wav").write_text("mine")
-    said = command.ends(2)
-    assert f"{command.root} holds something else (clean_testset_wav); name a new" in said
-    assert [path.name for path in command.root.rglob("*")] == ["clean_testset_wav", "mine.wav"]
-
-
-def test_a_folder_that_cannot_be(command: Command, tmp_path: Path):
-    (tmp_path / "file").write_text("")
-    for root in (tmp_path / "file", tmp_path / "file" / "within"):
-        said = command.ends(2, "--root", str(root))
-        assert f"{root} cannot be written to (Not a directory)" in said
-
-
-def test_a_folder_in_use(command: Command):
+def test_voicebank_refuses_a_folder_in_use(command: Command):
     (command.root / ".download").mkdir(parents=True)
-    lock = Lock(command.root / ".download", "")
-    try:
-        said = command.ends(2)
-    finally:
-        lock.release()
-    assert "is in use by process" in said
-    assert "name another folder with --root" in said
+    with hold(command.root / ".download", ""):
+        assert "Wait for it, stop it, or name another folder with --root" in command.ends(2)
     command.ends(0)
 
 
-def test_a_disk_that_is_too_small(command: Command, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(preparation.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**9))
-    command.archives = [
-        datashare.Archive(**{**asdict(each), "size": 10**9}) for each in command.archives
-    ]
-    said = command.ends(1)
-    assert f"this needs about 6.0 GB in {command.root}, and 1.0 GB are free" in said
-    assert command.asked() == []
+def test_voicebank_refuses_a_root_that_is_a_file(command: Command, tmp_path: Path):
+    (tmp_path / "file").touch()
+    said = command.ends(1, "--root", str(tmp_path / "file"))
+    assert f"{tmp_path / 'file'}" in said
+    assert "the same command goes on from here" in said
 
 
-def test_archives_that_are_there_need_no_room(
-    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    write_all(tmp_path / "mine", command.server.files)
-    room = sum(each.size for each in command.archives if each.recordings)
-    monkeypatch.setattr(preparation.shutil, "disk_usage", lambda _: SimpleNamespace(free=room))
-    assert "this needs about" in command.ends(1)
-    command.ends(0, "--from", str(tmp_path / "mine"))
-    monkeypatch.setattr(preparation.shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
-    command.ends(0)
-
-
-# The command line and what it is about
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--workers", "0"], "--workers is 0, expected 1 to"),
-        (["--root", ""], "a path is expected, and this is empty"),
-        (["--fro", "x"], "unrecognized arguments"),
-    ],
-)
-def test_wrong_options(words: list[str], message: str, capsys: pytest.CaptureFixture[str]):
-    with pytest.raises(SystemExit) as ended:
-        voicebank.main(words)
-    assert ended.value.code == 2
-    assert message in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("error", "status", "message"),
-    [
-        (KeyboardInterrupt(), 130, "interrupted; the same command goes on from here"),
-        (MemoryError(), 1, "out of memory; the same command goes on from here"),
-        (OSError(5, "Input/output error", "x.zip"), 1,
-         "x.zip: Input/output error; the same command goes on from here"),
-    ],
-)  # fmt: skip
-def test_what_is_told_of_interruptions_and_of_this_machine(
-    error: BaseException,
-    status: int,
-    message: str,
-    command: Command,
-    monkeypatch: pytest.MonkeyPatch,
-):
-    def failing(*_: object) -> None:
-        raise error
-
-    monkeypatch.setattr(preparation, "convert", failing)
-    assert command.ends(status) == f"voicebank: {message}\n"
-    monkeypatch.undo()
-    monkeypatch.setenv("no_proxy", "*")
+@pytest.mark.skipif(sys.platform == "win32", reason="sends a signal")
+def test_voicebank_goes_on_after_an_interruption(command: Command, tmp_path: Path):
+    code = (
+        "import sys; sys.path.insert(0, 'tests')\n"
+        "import time; from pathlib import Path; from small_voicebank import archives, contents\n"
+        "from data import voicebank; from data.workers import stop_by_signals\n"
+        "stop_by_signals()\n"
+        "sys.exit(voicebank.main(['--root', sys.argv[1], '--workers', '1'],"
+        " archives(contents(), sys.argv[2])))\n"
+    )
+    words = [sys.executable, "-c", code, str(command.root), command.server.address("")]
+    with subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        while not list(command.root.glob("clean_testset_wav/*.wav")) and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode in (0, 130)
+    if process.returncode == 130:
+        assert errors.splitlines()[-1] == (
+            "voicebank: interrupted; the same command goes on from here"
+        )
+    assert not list(command.root.rglob("*.partial"))
     command.ends(0)

@@ -27,9 +27,8 @@ from tqdm import tqdm
 from bandsplit.bands import WIDTHS
 from bandsplit.stft import BINS, stft
 from data.audio import SAMPLE_RATE, AudioError, Signal, read
-from data.console import carry_out, show
-from data.errors import DataError
-from data.listing import find_recordings
+from data.corpus import find_recordings
+from data.utils import DataError, carry_out, show
 from data.workers import stop_by_signals
 from evaluation.conditions import snr_bins
 from evaluation.distortion import snr

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from data.files import replacing
+from data.utils import replacing
 
 LAST, PREVIOUS, GOOD, BEST = "last.pt", "previous.pt", "good.pt", "best.pt"
 BEFORE_FALL = "before_fall.pt"

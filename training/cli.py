@@ -18,8 +18,7 @@ import torch
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from bandsplit.net import BandSplitNet
-from data.errors import DataError
-from data.files import is_within
+from data.utils import DataError, is_within
 from data.workers import end_children
 from training.announce import session, sum_up
 from training.checkpoint import CheckpointError

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from data.files import replacing
+from data.utils import replacing
 from training.plots import PLOT, plot_history
 
 METRICS, CONFIG = "metrics.jsonl", "config.json"

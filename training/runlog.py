@@ -23,7 +23,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from data.audio import SAMPLE_RATE, write
-from data.files import replacing
+from data.utils import replacing
 from training.checkpoint import BEFORE_FALL, BEST, DAMAGED, GOOD, LAST, PREVIOUS
 from training.config import BASE, Config, ConfigError
 from training.history import CONFIG, METRICS, main, read_config

@@ -5,20 +5,17 @@ from __future__ import annotations
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from data.audio import SAMPLE_RATE
 from data.benchmark import HELD_OUT
-from data.corpus import Pair, Recording, load_pairs, load_recordings
+from data.corpus import Pair, Recording, has_split, load_pairs, load_recordings
 from data.dataset import MixDataset, PairDataset, SpeechDataset
-from data.errors import DataError
-from data.listing import has_split
-from data.packed import find_packs
 from data.samples import Samples
 from data.speakers import hold_out
-from data.text import some
+from data.utils import DataError, some
 from training.config import Config, Data
 
 log = logging.getLogger("training")
@@ -72,10 +69,7 @@ def _pairs(config: Config, skip_bad: bool) -> tuple[SpeechDataset, SpeechDataset
             )
         if data.validation_speakers not in (HELD_OUT, ()):
             log.warning(
-                "%s has validation pairs of its own: data.validation_speakers is of no effect "
-                "(python -m data.manifest %s --valid SPEAKER... changes what manifests say)",
-                root,
-                root,
+                "%s has validation pairs of its own: data.validation_speakers is of no effect", root
             )
     else:
         held_out = _held_out_speakers(train, [pair.clean for pair in train], data, root)
@@ -89,7 +83,7 @@ def _pairs(config: Config, skip_bad: bool) -> tuple[SpeechDataset, SpeechDataset
         )
     valid = _in_turn(valid, data.validation_files)
     _log_split(train, valid)
-    source = _samples_of(config, root)
+    source = _samples_of(config, [x for p in (*train, *valid) for x in (p.clean, p.noisy)])
     return (
         PairDataset(
             train, seed, _frames(data.crop_seconds), samples=source, augment=config.augment
@@ -132,7 +126,7 @@ def _mixtures(config: Config, skip_bad: bool) -> tuple[SpeechDataset, SpeechData
         len(noise) - len(kept_noise),
         _some(kept_noise),
     )
-    source = _samples_of(config, Path(data.clean), Path(data.noise))
+    source = _samples_of(config, [r.path for r in (*train, *valid, *noise)])
     return (
         MixDataset(
             train,
@@ -160,12 +154,12 @@ def _mixtures(config: Config, skip_bad: bool) -> tuple[SpeechDataset, SpeechData
     )
 
 
-def _samples_of(config: Config, *roots: Path) -> Samples:
-    """Where the recordings of these corpora are read from."""
-    packs = [pack for root in roots for pack in find_packs(root)] if config.run.packed else []
-    for pack in packs:
-        log.info("%s: %d packed recordings", pack.path, len(pack))
-    return Samples(packs)
+def _samples_of(config: Config, paths: Iterable[Path]) -> Samples:
+    """Return where recordings are read from, once those that are slow to decode are decoded."""
+    samples = Samples()
+    if config.run.packed:
+        samples.keep_decoded(paths)
+    return samples
 
 
 def _held_out_speakers(

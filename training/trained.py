@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from bandsplit.net import BandSplitNet
-from data.text import some
+from data.utils import some
 from training.checkpoint import BEST, LAST, CheckpointError, read, understood, unpack
 from training.config import Config, ConfigError
 from training.settings import check_model, from_json, network_defaults

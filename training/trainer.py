@@ -12,8 +12,8 @@ from typing import Any
 
 from bandsplit.net import BandSplitNet
 from data.dataset import SpeechDataset
-from data.loading import EpochSampler, Loader
-from data.lock import Lock
+from data.loader import EpochSampler, Loader
+from data.utils import hold
 from training.checkpoint import CheckpointError, read, unpack
 from training.config import Config
 from training.distributed import World
@@ -81,7 +81,7 @@ class Trainer:
         with ExitStack() as closing:
             if world.leads:
                 folder.mkdir(parents=True, exist_ok=True)
-                closing.callback(Lock(folder, "name another folder with --run").release)
+                closing.callback(hold(folder, "name another folder with --run").release)
             self.pool = PesqPool(config.run.pesq_workers or world.spare_cores())
             closing.callback(self.pool.close)
             self.learner = Learner(network, config, self.precision, world, self.pool)

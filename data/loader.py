@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from data.dataset import Key
-from data.errors import DataError
+from data.utils import DataError
 from data.workers import belong_to_parent, process_context
 
 log = logging.getLogger("data")
@@ -44,7 +44,7 @@ class EpochSampler(Sampler):
         self.epoch, self.start = epoch, start
 
     def __len__(self) -> int:
-        """Batches of a whole epoch."""
+        """Return the number of batches of a whole epoch."""
         return self.size // self.batch_size
 
     def __iter__(self) -> Iterator[list[Key]]:
@@ -74,7 +74,7 @@ class Loader:
         self._loader = self._start()
 
     def batches(self, epoch: int, start: int) -> Iterator[dict[str, Any]]:
-        """The batches of an epoch, from number `start` on.
+        """Yield the batches of an epoch, from number `start` on.
 
         Raises:
             DataError: a file is no longer what it was, shared memory is too small, or the workers
@@ -125,9 +125,7 @@ class Loader:
 
 
 def _together(examples: list[dict[str, Any]]) -> tuple[list[str], Tensor]:
-    """Names, and both sides in one tensor (2, b, s): each takes a way of its own to the parent.
-
-    That way is what loading from a packed corpus takes most of its time for.
+    """Return names, and both sides in one tensor (2, b, s): sending one is faster than sending two.
 
     Raises:
         DataError: in a worker, there is no shared memory for it.

@@ -17,12 +17,11 @@ from hypothesis import strategies as st
 from recordings import put
 from torch.utils.data import Dataset
 
-from data import loading
 from data.audio import inspect
 from data.corpus import Pair, Recording
 from data.dataset import MixDataset, PairDataset, SpeechDataset
-from data.errors import DataError
-from data.loading import EpochSampler, Loader
+from data.loader import EpochSampler, Loader
+from data.utils import DataError
 from training.distributed import World
 
 CROP = 4000
@@ -51,12 +50,12 @@ def test_workers_live_from_epoch_to_epoch_and_memory_is_pinned_if_wanted(
 ):
     made: list[dict[str, Any]] = []
 
-    class Noted(loading.DataLoader):
+    class Noted(torch.utils.data.DataLoader):
         def __init__(self, *arguments: Any, **options: Any) -> None:
             made.append(options)
             super().__init__(*arguments, **options | {"pin_memory": False})
 
-    monkeypatch.setattr(loading, "DataLoader", Noted)
+    monkeypatch.setattr("data.loader.DataLoader", Noted)
     for pin in (False, True):
         loader = Loader(dataset, EpochSampler(len(dataset), 2, 0), 1, pin)
         assert made.pop()["pin_memory"] == pin

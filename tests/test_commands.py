@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import io
 import os
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from conftest import ROOT
-from recordings import put_pairs
 
-from data.console import carry_out, say, show
-from data.errors import DataError, FailedError
+from data.utils import DataError, FailedError, carry_out, say, show
 
 
 @pytest.mark.parametrize(
@@ -23,7 +18,6 @@ from data.errors import DataError, FailedError
         (FailedError("no room"), 1, "x: no room\n"),
         (OSError(28, "No space left on device", "/a/b"), 1, "x: /a/b: No space left on device\n"),
         (OSError("odd"), 1, "x: the system: odd\n"),
-        (MemoryError(), 1, "x: out of memory\n"),
         (KeyboardInterrupt(), 130, "x: interrupted\n"),
     ],
 )
@@ -42,33 +36,6 @@ def test_saying_and_showing(capsys: pytest.CaptureFixture):
     say("one")
     show("two\n")
     assert capsys.readouterr() == ("two\n", "one\n")
-
-
-def _run(root: Path, redirection: str, encoding: str = "utf-8") -> subprocess.CompletedProcess:
-    command = f"'{sys.executable}' -m data.manifest '{root}' {redirection}"
-    return subprocess.run(
-        ["bash", "-c", command],
-        cwd=ROOT,
-        env={"PATH": "/usr/bin:/bin", "PYTHONIOENCODING": encoding},
-        capture_output=True,
-        text=True,
-        errors="replace",
-    )
-
-
-def test_odd_outputs(tmp_path: Path):
-    """An encoding that lacks a letter, a pipe that nobody reads, a full disk, no stderr."""
-    root = tmp_path / "ü"
-    put_pairs(root, ["a_1.wav"], 0.2)
-    found = _run(root, "", "ascii:strict")
-    assert (found.returncode, found.stdout) == (0, f"{tmp_path}/\\xfc: 1 train pairs\n")
-    assert _run(root, "| true").returncode == 0
-    assert _run(root, "2>&-").returncode == 0
-    if Path("/dev/full").exists():
-        found = _run(root, ">/dev/full")
-        assert found.returncode == 2
-        assert "cannot be written: No space left on device" in found.stderr
-        assert "Traceback" not in found.stderr
 
 
 def test_a_pipe_that_nobody_reads_is_no_fault(monkeypatch: pytest.MonkeyPatch):
