@@ -5,7 +5,7 @@
 
 The training pairs of a corpus, by default pairs of noise made for it, are written in each format,
 and opus decoded once; then batches of six crops are taken from each in turn, round by round. Two
-seconds of clean and of noisy speech are one crop. By then the files are in memory, if there is room.
+seconds of clean and of noisy speech are one crop. Files are in memory by then, if there is room.
 """
 
 from __future__ import annotations
