@@ -20,7 +20,13 @@ from training.precision import can_do
 FOLDERS = ("baseline", "abl1", "abl2", "abl3")
 QUICK = [
     *("--batch-size", "2", "--crop", "0.5"),
-    *("--set", "run.log_every=1", "run.validate_every=3", "optim.ema_decay=0.9"),
+    *(
+        "--set",
+        "run.log_every=1",
+        "run.validate_every=3",
+        "optim.ema_decay=0.9",
+        "loss.metric=0.05",
+    ),
 ]
 ONE_STEP = ["--minutes", "1e-9"]  # is over after the first step
 
