@@ -65,9 +65,13 @@ def networks() -> dict[str, Network]:
     found = {}
     for name in FOUR:
         train = importlib.import_module(f"{name}.train")
-        found[name] = Network(getattr(train, "MBSNet", None) or train.BSRNN, train.CONFIG)
+        config = override(train.CONFIG, {"loss.metric": 0.05})  # both networks learn
+        found[name] = Network(getattr(train, "MBSNet", None) or train.BSRNN, config)
     presets = importlib.import_module("baseline.train").PRESETS
-    public, dual = (Network(*presets[name]) for name in ("bsrnn_public", "lstm_dualpath"))
+    public, dual = (
+        Network(presets[name][0], override(presets[name][1], {"loss.metric": 0.05}))
+        for name in ("bsrnn_public", "lstm_dualpath")
+    )
     looped = Network(LoopedBSRNN, replace(public.config, name="looped", model={}))
     return {**found, "bsrnn_public": public, "looped": looped, "lstm_dualpath": dual}
 
@@ -98,7 +102,7 @@ class Candidate:
         """
         if self.checkpoint is not None:
             changes["use_checkpoint"] = self.checkpoint
-        sizes = {"data.batch_size": batch, "data.crop_seconds": crop, "loss.metric": 0.05}
+        sizes = {"data.batch_size": batch, "data.crop_seconds": crop}
         config = override(network.config, sizes | {"run.compile": self.compile})
         config = replace(config, model={**config.model, **changes})
         precision = Precision(device, self.amp)
