@@ -168,7 +168,7 @@ def test_another_network_or_setting_is_not_continued(tiny_corpus: Path, tmp_path
         (
             "abl1",
             [*narrow, "loss.phase=0.1", "optim.learning_rate=2e-4"],
-            ["loss.phase: 0.3 there, 0.1 now", "optim.learning_rate: 0.0005 there, 0.0002 now"],
+            ["loss.phase: 0.3 there, 0.1 now", "optim.learning_rate: 0.002 there, 0.0002 now"],
         ),
     ):
         result = subprocess.run(
