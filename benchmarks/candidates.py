@@ -32,6 +32,7 @@ ABLATIONS = ("abl1", "abl2", "abl3")
 FOUR = ("baseline", *ABLATIONS)
 BATCH, CROP = 6, 2.0  # crops and seconds: what the networks are configured for, and targets set
 _AMPS = ("off", "bf16")
+_JUDGED = {"loss.metric": 0.05}  # generator and discriminator learn
 _CORPUS = Path(__file__).resolve().parents[1] / "data" / "synthetic"
 
 
@@ -65,12 +66,12 @@ def networks() -> dict[str, Network]:
     found = {}
     for name in FOUR:
         train = importlib.import_module(f"{name}.train")
-        config = override(train.CONFIG, {"loss.metric": 0.05})  # both networks learn
+        config = override(train.CONFIG, _JUDGED)
         found[name] = Network(getattr(train, "MBSNet", None) or train.BSRNN, config)
     presets = importlib.import_module("baseline.train").PRESETS
     public, dual = (
-        Network(presets[name][0], override(presets[name][1], {"loss.metric": 0.05}))
-        for name in ("bsrnn_public", "lstm_dualpath")
+        Network(kind, override(config, _JUDGED))
+        for kind, config in (presets["bsrnn_public"], presets["lstm_dualpath"])
     )
     looped = Network(LoopedBSRNN, replace(public.config, name="looped", model={}))
     return {**found, "bsrnn_public": public, "looped": looped, "lstm_dualpath": dual}
