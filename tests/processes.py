@@ -22,6 +22,7 @@ OPTIONS = [
     *("--set", "model.channels=16", "run.log_every=1", "run.validate_every=2"),
     "data.validation_files=5",
     "optim.warmup_steps=0",
+    "loss.metric=0.05",
 ]
 
 

@@ -63,7 +63,7 @@ def test_a_run_is_described_and_plotted(run: Path) -> None:
     assert table[0][-3:] == ["2.100", "0.9000", "best"]
     assert table[1][-2:] == ["1.850", "0.9000"]
     assert table[2][-2:] == ["-", "-"]  # not validated yet
-    assert [float(row[3]) for row in table] == pytest.approx([1.5e-5, 3e-5, 3.5e-5])
+    assert [float(row[3]) for row in table] == pytest.approx([6e-5, 1.2e-4, 1.4e-4])
     losses = [
         line["train"]["loss"]
         for line in map(json.loads, (run / "metrics.jsonl").read_text().splitlines()[:9])

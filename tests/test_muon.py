@@ -171,7 +171,7 @@ def mixed() -> Callable[[], Mixed]:
 def test_make_optimizer_gives_adamw_what_is_not_marked(mixed: Callable[[], Mixed]) -> None:
     with_muon, with_adamw = mixed(), mixed()
     steps(with_muon, make_optimizer(with_muon, Optim(algorithm="muon")), [0.01])
-    steps(with_adamw, make_optimizer(with_adamw, Optim()), [0.01])
+    steps(with_adamw, make_optimizer(with_adamw, Optim(algorithm="adamw")), [0.01])
     for (name, p), q in zip(with_muon.named_parameters(), with_adamw.parameters(), strict=True):
         assert torch.equal(p, q) == (not matrices(p)), name
 

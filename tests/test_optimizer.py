@@ -37,6 +37,6 @@ def test_make_optimizer_steps_unmarked_parameters_as_adamw_does(algorithm: str) 
 
 def test_marked_parameters_are_not_decayed() -> None:
     ssm = SelectiveSSM(8)
-    decayed, free = make_optimizer(ssm, Optim()).param_groups
+    decayed, free = make_optimizer(ssm, Optim(algorithm="adamw")).param_groups
     assert decayed["weight_decay"] > 0 == free["weight_decay"]
     assert {id(p) for p in free["params"]} == {id(ssm.A_log), id(ssm.D)}

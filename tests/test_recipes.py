@@ -36,9 +36,10 @@ def test_the_default_is_what_validation_chose() -> None:
     assert BASE.recipe == "default"
     assert RECIPES["default"] == {}
     weights = {"magnitude": 0.9, "phase": 0.3, "complex": 0.1, "consistency": 0.1, "time": 0.2}
-    assert BASE.loss == Loss(**weights, metric=0.0, phase_power=0.3)
+    assert BASE.loss == Loss(**weights, metric=0.0, metric_from=0.0, phase_power=0.3)
+    rates = {"learning_rate": 2e-3, "discriminator_rate": 5e-4, "beta1": 0.8, "beta2": 0.99}
     assert BASE.optim == Optim(
-        algorithm="muon", learning_rate=2e-3, warmup_steps=100, fall=0.2, decay=1.0
+        algorithm="muon", **rates, warmup_steps=100, fall=0.2, decay=1.0, clip_ratio=3.0
     )
 
 

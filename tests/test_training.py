@@ -20,7 +20,13 @@ from training.precision import can_do
 FOLDERS = ("baseline", "abl1", "abl2", "abl3")
 QUICK = [
     *("--batch-size", "2", "--crop", "0.5"),
-    *("--set", "run.log_every=1", "run.validate_every=3", "optim.ema_decay=0.9"),
+    *(
+        "--set",
+        "run.log_every=1",
+        "run.validate_every=3",
+        "optim.ema_decay=0.9",
+        "loss.metric=0.05",
+    ),
 ]
 ONE_STEP = ["--minutes", "1e-9"]  # is over after the first step
 
@@ -162,7 +168,7 @@ def test_another_network_or_setting_is_not_continued(tiny_corpus: Path, tmp_path
         (
             "abl1",
             [*narrow, "loss.phase=0.1", "optim.learning_rate=2e-4"],
-            ["loss.phase: 0.3 there, 0.1 now", "optim.learning_rate: 0.0005 there, 0.0002 now"],
+            ["loss.phase: 0.3 there, 0.1 now", "optim.learning_rate: 0.002 there, 0.0002 now"],
         ),
     ):
         result = subprocess.run(
