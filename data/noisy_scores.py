@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from data.audio import read
-from evaluation.metrics import score
+from evaluation.scores import score
 
 
 def noisy_scores(paths: tuple[Path, Path]) -> dict[str, float | str]:

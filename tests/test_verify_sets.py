@@ -19,7 +19,7 @@ from data.findings import Split
 from data.listing import Listing
 from data.noisy_scores import noisy_scores
 from data.verify import main
-from evaluation.metrics import score
+from evaluation.scores import score
 
 RATE = 16000
 
