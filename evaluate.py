@@ -175,9 +175,10 @@ def _of_folders(options: argparse.Namespace) -> tuple[Mapping[str, Path], list[S
     """Return the clean files, the noisy recordings if they are named, and other systems' files."""
     folders = {NOISY: options.noisy} if options.noisy else {}
     folders |= dict(zip(_names_of(options.enhanced), options.enhanced, strict=True))
-    systems = [System(name, find_recordings(folder)) for name, folder in folders.items()]
-    files = {name: path for system in systems for name, path in system.files.items()}
-    clean = pair_up(find_recordings(options.clean), files)
+    files = {name: find_recordings(folder) for name, folder in folders.items()}
+    every = {name: path for found in files.values() for name, path in found.items()}
+    clean = pair_up(find_recordings(options.clean), every)
+    systems = [System(name, found) for name, found in files.items()]
     for system in systems:
         if not system.files.keys() & clean.keys():
             folder = folders[system.name]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
@@ -122,7 +123,7 @@ def _drawn(size: tuple[float, float], draw: Draw, panels: int, colours: Any) -> 
         **dict.fromkeys(("xtick.color", "ytick.color"), series[0]),
         **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
         **dict.fromkeys(("axes.grid", "axes.axisbelow"), True),
-        "axes.prop_cycle": mpl.cycler(color=series),
+        "axes.prop_cycle": cycler(color=series),
         "font.family": ["sans-serif"],
         "grid.linewidth": 0.6,
         "legend.fontsize": 9,
@@ -247,7 +248,7 @@ def _against_cost(analysis: Analysis, fact: str) -> str:
 
 def _published(axis: Axes) -> None:
     """Draw systems of papers over a logarithmic axis of millions of parameters."""
-    known = sorted(((pesq, size, name) for name, size, pesq, *_ in PUBLISHED), reverse=True)
+    known = sorted(((row[2], row[1], row[0]) for row in PUBLISHED), reverse=True)
     pesqs, sizes, _ = zip(*known, strict=True)
     label = "published, on VoiceBank-DEMAND"
     axis.plot(sizes, pesqs, "x", color=_MUTED, markersize=5, label=label)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 # What the configurations of these names, at these millions of parameters, were made in the hope of:
 # PESQ-WB on VoiceBank-DEMAND's test set after a whole training on its training set.
 EXPECTED = (
@@ -14,7 +16,7 @@ EXPECTED = (
 # On VoiceBank-DEMAND's test set as their authors report it; None: not known. The composite scores
 # are of either scale, whichever the authors used.
 PUBLISHED_COLUMNS = ("system", "parameters (M)", "PESQ-WB", "CSIG", "CBAK", "COVL", "STOI")
-PUBLISHED: tuple[tuple[str, *tuple[float | None, ...]], ...] = (
+PUBLISHED: tuple[tuple[Any, ...], ...] = (
     ("BSRNN (public re-implementation)", 2.96, 3.10, None, None, None, 0.95),
     ("BSDB-Net", 9.8, 3.11, 4.33, 3.58, 3.73, 0.95),
     ("CMGAN", 1.83, 3.41, 4.63, 3.94, 4.12, 0.96),

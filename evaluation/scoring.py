@@ -6,7 +6,7 @@ import hashlib
 import multiprocessing
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import as_completed
+from concurrent.futures import Future, as_completed
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -135,7 +135,7 @@ def _scored(tasks: Mapping[int, Task], workers: int) -> Iterator[tuple[int, Scor
         tqdm(total=len(tasks), desc="scoring", unit="file", disable=None) as progress,
     ):
         try:
-            futures = {
+            futures: dict[Future, int] = {
                 pool.schedule(score_file, args=[task], timeout=_LIMIT): number
                 for number, task in tasks.items()
             }

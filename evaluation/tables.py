@@ -88,8 +88,8 @@ def scores(analysis: Analysis, metrics: Sequence[str]) -> Table:
         rows.append(cells)
     columns = ["system"]
     for metric in (METRICS[name] for name in metrics):
-        unit = f" ({metric.unit})" if metric.unit else ""
-        columns.append(f"{metric.heading}{unit}{'' if metric.higher_is_better else ' ↓'}")
+        sign = "" if metric.higher_is_better else " ↓"
+        columns.append(f"{metric.heading}{f' ({metric.unit})' if metric.unit else ''}{sign}")
     if not main:
         caption = "The composite scores of the other scale, and what they are made of."
         return Table("The other scale, and parts", caption, columns, rows)
