@@ -5,19 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import ROOT
 from numpy.typing import NDArray
 from saved_runs import save_run
 
@@ -265,43 +258,3 @@ def test_names_of_systems_are_their_folders(tmp_path: Path):
         file.touch()
     above = f"{tmp_path.parent.name}-{tmp_path.name}"
     assert names(files) == [f"{above}-best", f"{above}-last"]
-
-
-def members(session: int) -> int:
-    """Return how many processes a session has."""
-    count = 0
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            fields = path.read_text().rpartition(")")[2].split()
-            count += int(fields[3]) == session and fields[0] != "Z"
-    return count
-
-
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 300
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.1)
-
-
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="counts processes in /proc")
-def test_interrupted_scoring_ends_every_process_and_keeps_what_is_done(
-    tmp_path: Path, samples: Signal
-):
-    for folder in ("clean", "enhanced"):
-        (tmp_path / folder).mkdir()
-        for n in range(200):
-            content = samples + (folder == "enhanced") * 0.01 * hiss(len(samples))
-            soundfile.write(tmp_path / folder / f"{n}.wav", content, RATE)
-    words = ["--clean", tmp_path / "clean", "--enhanced", tmp_path / "enhanced"]
-    words = [sys.executable, ROOT / "evaluate.py", *words, "--out", tmp_path, "--workers", "2"]
-    process = subprocess.Popen(
-        list(map(str, words)), stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    until(lambda: members(process.pid) >= 5)  # itself, two that start others, and two workers
-    time.sleep(1)
-    process.send_signal(signal.SIGTERM)
-    assert process.communicate(timeout=300)[1].endswith("evaluate.py: interrupted\n")
-    assert process.returncode == 130
-    assert (tmp_path / "per_file.csv").exists()
-    until(lambda: members(process.pid) == 0)
