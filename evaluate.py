@@ -4,122 +4,154 @@
     python evaluate.py --clean DIR --enhanced DIR... [--noisy DIR] --out DIR
 
 Writes DIR/per_file.csv, DIR/summary.json, DIR/table.md, DIR/table.tex and DIR/report.html, and
-prints the tables; of runs with a training log, also DIR/curve.png and DIR/curve.svg. A run's
-enhanced files are kept in DIR/enhanced/RUN; run again, only what is new or has changed is enhanced
-and scored. Status 0: done; 1: `--require-gain` or `--strict` is not met; 2: something is wrong with
-the command line or the data, as a message on stderr says; 130: interrupted.
+prints the tables; of runs with a training log, also DIR/curve.png. A run's enhanced files are kept
+in DIR/enhanced/RUN; run again, only what is new or has changed is enhanced and scored. Status 0:
+done; 1: `--require-gain` or `--strict` is not met, or the disk is; 2: something is wrong with the
+command line or the data, as a message on stderr says; 130: interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
-import os
-import sys
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import islice
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
+import pandas as pd
+
 import data.openmp  # noqa: F401  (before torch)
-from bandsplit.cost import measure_cost
 from data.corpus import find_recordings, list_pairs, pair_up
-from data.utils import DataError, is_within, remove_partials, say, show, write_text
-from data.workers import end_children, stop_by_signals
-from enhancement.files import enhance_files
-from evaluation.analysis import AnalysisError, analyse, choose_baseline
-from evaluation.command import check_usage, parser
-from evaluation.curves import write_curve
-from evaluation.models import NOISY, System, models_of, names_of, without_gain
-from evaluation.notes import failed
-from evaluation.per_file import score_or_recall
-from evaluation.report import REPORT, report
-from evaluation.scoring import Task
-from evaluation.summary import SUMMARY, summary
+from data.utils import DataError, carry_out, is_within, remove_partials, say, show, write_text
+from data.workers import stop_by_signals, usable_cores
+from evaluation.analysis import NOISY, System, analyse, choose_baseline, models_of, summary
+from evaluation.figures import write_curve
+from evaluation.html import report
+from evaluation.scores import METRICS
+from evaluation.scoring import Task, score_or_recall
 from evaluation.text import latex, markdown
-from training.checkpoint import CheckpointError
-from training.config import ConfigError
-from training.history import HistoryError, circumstances, read
-from training.precision import Precision
-from training.settings import beside_recipe, method
-from training.trained import Trained, load_trained, name_of
+
+# The processes that score import this file: what needs torch is imported where it is used.
 
 log = logging.getLogger("evaluate")
 
 
-@dataclass(frozen=True)
-class Compared:
-    """What is to be scored: each system's files by utterance, or why one is not there.
-
-    facts, histories: of trained systems, by name; the latter are lines of their training's log.
-    root: where the tables of test conditions are.
-    """
-
-    data: str
-    root: Path
-    clean: Mapping[str, Path]
-    files: Mapping[str, Mapping[str, Path | str]]
-    facts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    histories: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status."""
-    if sys.stderr is None:  # closed
-        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    command = parser()
-    options = command.parse_args(arguments)
-    check_usage(command, options)
-    try:
-        compared = _of_runs(options) if options.runs else _of_folders(options)
-        systems = _score(compared, options)
-        _write(compared, systems, options)
-    except (DataError, CheckpointError, ConfigError, AnalysisError) as error:
-        message, status = str(error), 2
-    except OSError as error:
-        where = error.filename2 or error.filename
-        reason = error.strerror or str(error)
-        message = f"{where}: {reason}" if where else f"the system refuses: {reason}"
-        status = 2
-    except KeyboardInterrupt:
-        message, status = "interrupted", 130
-    else:
-        return _judge(systems, options)
-    end_children()
-    say(f"evaluate.py: {message}")
-    return status
+    """Run the command line and return the exit status."""
+    parser = argparse.ArgumentParser(
+        description="Score trained runs, or any system's files, and compare them.",
+        allow_abbrev=False,
+    )
+    path: Any = {"type": Path, "metavar": "DIR"}
+    parser.add_argument(
+        "runs", nargs="*", type=Path, metavar="RUN", help="run folders, checkpoints"
+    )
+    parser.add_argument("--data", type=Path, metavar="ROOT", help="a corpus with test pairs")
+    parser.add_argument("--clean", **path)
+    parser.add_argument("--enhanced", **path, nargs="+", default=[], help="named as in --clean")
+    parser.add_argument("--noisy", **path)
+    parser.add_argument("--out", **path, required=True)
+    parser.add_argument("--workers", type=int, metavar="N", default=usable_cores())
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument(
+        "--baseline", metavar="NAME", help="the system that the others are compared with"
+    )
+    parser.add_argument(
+        "--audio",
+        type=float,
+        metavar="MB",
+        default=16.0,
+        help="of sound in report.html, before the rest is played from its files",
+    )
+    parser.add_argument(
+        "--require-gain", action="store_true", help="status 1 unless every PESQ is above the noisy"
+    )
+    parser.add_argument("--strict", action="store_true", help="status 1 if any file lacks a score")
+    options = parser.parse_args(arguments)
+    of_runs = options.runs and options.data
+    of_folders = options.enhanced and options.clean
+    others = (
+        (options.clean, options.enhanced, options.noisy)
+        if of_runs
+        else (options.runs, options.data)
+    )
+    if bool(of_runs) == bool(of_folders) or any(others):
+        parser.error("name RUN... --data ROOT, or --clean DIR --enhanced DIR... [--noisy DIR]")
+    if options.require_gain and not (options.runs or options.noisy):
+        parser.error("--require-gain needs --noisy")
+    if options.workers < 1 or not options.audio >= 0:
+        parser.error("--workers is at least 1, --audio at least 0")
+    return carry_out("evaluate.py", partial(_evaluate, options))
 
 
-def _of_runs(options: argparse.Namespace) -> Compared:
-    """The noisy recordings of a corpus, and what each run makes of them."""
+def _evaluate(options: argparse.Namespace) -> int:
+    clean, systems = _of_runs(options) if options.runs else _of_folders(options)
+    data = options.data or options.clean
+    # All systems at once, so that no process waits for the last file of one. What has no clean
+    # file is noted for the system that has it, and counts for no other.
+    tasks = [
+        Task(
+            system.name,
+            utterance,
+            clean.get(utterance),
+            found if isinstance(found, Path) else None,
+            found if isinstance(found, str) else "",
+        )
+        for system in systems
+        for utterance in [*sorted(clean), *sorted(system.files.keys() - clean)]
+        for found in [system.files.get(utterance)]
+    ]
+    rows = score_or_recall(tasks, options.workers, options.out)
+    analysis = analyse(systems, rows, clean, str(data), data, options.baseline)
+    for text in analysis.warnings:
+        log.warning("Warning: %s", text)
+    table = markdown(analysis)
+    write_text(options.out / "summary.json", summary(analysis))
+    write_text(options.out / "table.md", table)
+    write_text(options.out / "table.tex", latex(analysis))
+    write_curve(analysis, options.out)
+    write_text(options.out / "report.html", report(analysis, options.out, options.audio * 2**20))
+    show(table)
+    return _judge(rows, options)
+
+
+def _of_runs(options: argparse.Namespace) -> tuple[Mapping[str, Path], list[System]]:
+    """Return the clean files, the noisy recordings of a corpus, and what each run makes of them."""
+    from bandsplit.cost import measure_cost
+    from enhancement.files import enhance_files
+    from training.checkpoint import CheckpointError
+    from training.config import ConfigError
+    from training.history import HistoryError, circumstances, read
+    from training.precision import Precision
+    from training.trained import load_trained
+
     # All that can be wrong is found before hours may be spent on the first run.
-    device = Precision(options.device, "off").device
-    loaded = [load_trained(run) for run in options.runs]
-    folders = [run if run.is_dir() else run.parent for run in options.runs]
-    names = names_of(options.runs)
+    try:
+        device = Precision(options.device, "off").device
+        loaded = [load_trained(run) for run in options.runs]
+    except (CheckpointError, ConfigError) as error:
+        raise DataError(str(error)) from None
     listing = list_pairs(options.data, "test")
     clean, noisy = listing.clean, listing.noisy
-    if not clean.keys() & noisy.keys():
+    paired = {name: path for name, path in noisy.items() if name in clean}
+    if not paired:
         raise DataError(f"{options.data}: no noisy file is named as a clean one is")
-    kept = {name: _kept(folder) for name, folder in zip(names, folders, strict=True)}
-    histories = {name: lines for name, (_, lines) in kept.items()}
-    facts = {
-        name: circumstances(kept[name][0]) | _facts(trained, histories[name])
-        for name, trained in zip(names, loaded, strict=True)
-    }
-    _check_baseline(options, [NOISY, *names], facts)
     for folder in listing.folders:
         if is_within(options.out, folder) or is_within(folder, options.out / "enhanced"):
             raise DataError(f"--out {options.out} would put enhanced files among those of {folder}")
-    _make_folder(options.out)
-
-    files: dict[str, Mapping[str, Path | str]] = {NOISY: noisy}
+    systems = [System(NOISY, noisy)]
+    for name, run, trained in zip(_names_of(options.runs), options.runs, loaded, strict=True):
+        try:
+            config, lines = read(run if run.is_dir() else run.parent)
+        except HistoryError:  # a checkpoint by itself
+            config, lines = {}, []
+        facts = circumstances(config) | _facts(trained, lines)
+        systems.append(System(name, {}, facts, lines))
+    _prepare(systems, options)
     costs: dict[str, dict[str, Any]] = {}
-    for name, trained in zip(names, loaded, strict=True):
-        network = trained.network.to(device)
+    for number, trained in enumerate(loaded, 1):
+        network, system = trained.network.to(device), systems[number]
         kind = f"{type(network)} {dict(trained.config.model)}"
         if kind not in costs:  # seeds of one model cost the same
             cost = measure_cost(network, device)
@@ -130,48 +162,34 @@ def _of_runs(options: argparse.Namespace) -> Compared:
                 "peak_memory": cost.peak_memory,
                 "measured_on": f"{cost.device}, {cost.seconds:g} s at once",
             }
-        facts[name] |= costs[kind]
-        folder = options.out / "enhanced" / name
-        paired = {key: path for key, path in noisy.items() if key in clean}
         unpaired = dict.fromkeys(clean.keys() - noisy, "there is no noisy file of that name")
-        files[name] = unpaired | enhance_files(network, paired, folder, trained.digest, name)
-    return Compared(str(options.data), options.data, clean, files, facts, histories)
+        folder = options.out / "enhanced" / system.name
+        files = unpaired | enhance_files(network, paired, folder, trained.digest, system.name)
+        systems[number] = System(system.name, files, {**system.facts, **costs[kind]}, system.log)
+    return clean, systems
 
 
-def _of_folders(options: argparse.Namespace) -> Compared:
-    """The noisy recordings if they are named, and the files of any other systems."""
+def _of_folders(options: argparse.Namespace) -> tuple[Mapping[str, Path], list[System]]:
+    """Return the clean files, the noisy recordings if they are named, and other systems' files."""
     folders = {NOISY: options.noisy} if options.noisy else {}
-    folders |= dict(zip(names_of(options.enhanced), options.enhanced, strict=True))
+    folders |= dict(zip(_names_of(options.enhanced), options.enhanced, strict=True))
     files = {name: find_recordings(folder) for name, folder in folders.items()}
-    clean = pair_up(
-        find_recordings(options.clean), {k: v for x in files.values() for k, v in x.items()}
-    )
-    for name, found in files.items():
-        if not found.keys() & clean.keys():
-            raise DataError(f"{folders[name]}: no file is named as one in {options.clean} is")
-    _check_baseline(options, folders, {})
-    _make_folder(options.out)
-    return Compared(str(options.clean), options.clean, clean, files)
+    every = {name: path for found in files.values() for name, path in found.items()}
+    clean = pair_up(find_recordings(options.clean), every)
+    systems = [System(name, found) for name, found in files.items()]
+    for system in systems:
+        if not system.files.keys() & clean.keys():
+            folder = folders[system.name]
+            raise DataError(f"{folder}: no file is named as one in {options.clean} is")
+    _prepare(systems, options)
+    return clean, systems
 
 
-def _check_baseline(
-    options: argparse.Namespace, names: Iterable[str], facts: Mapping[str, dict[str, Any]]
-) -> None:
-    """Before hours are spent: whether there will be a system of the name asked for."""
-    choose_baseline(
-        models_of([System(name, [], facts.get(name, {})) for name in names]), options.baseline
-    )
+def _facts(trained: Any, lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what is known of a `Trained` and its log; `family` is what seeds share."""
+    from training.settings import beside_recipe, method
+    from training.trained import name_of
 
-
-def _kept(run: Path) -> tuple[Mapping[str, Any], list[Mapping[str, Any]]]:
-    """What a run folder says of itself, and the lines of its log."""
-    try:
-        return read(run)
-    except HistoryError:  # a checkpoint by itself
-        return {}, []
-
-
-def _facts(trained: Trained, history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     config = trained.config
     return {
         "model": config.name,
@@ -181,7 +199,7 @@ def _facts(trained: Trained, history: Sequence[Mapping[str, Any]]) -> dict[str, 
             "training data": trained.data,
             "checkpoint": trained.checkpoint,
             # Of the run, whichever of its checkpoints this is.
-            "steps": history[-1]["step"] if history else trained.step,
+            "steps": lines[-1]["step"] if lines else trained.step,
         },
         "checkpoint": trained.checkpoint,
         "step": trained.step,
@@ -196,65 +214,51 @@ def _facts(trained: Trained, history: Sequence[Mapping[str, Any]]) -> dict[str, 
     }
 
 
-def _score(compared: Compared, options: argparse.Namespace) -> list[System]:
-    """All systems at once, so that no process waits for the last file of one."""
-    clean = compared.clean
-    tasks = []
-    for name, files in compared.files.items():
-        # What has no clean file is noted for the system that has it, and counts for no other.
-        for utterance in [*sorted(clean), *sorted(files.keys() - clean)]:
-            found = files.get(utterance)
-            path = found if isinstance(found, Path) else None
-            reason = found if isinstance(found, str) else ""
-            tasks.append(Task(name, utterance, clean.get(utterance), path, reason))
-    rows = iter(score_or_recall(tasks, options.workers, options.out))
-    return [
-        System(
-            name,
-            list(islice(rows, len(clean))),
-            compared.facts.get(name, {}),
-            {key: path for key, path in files.items() if isinstance(path, Path)},
-            list(islice(rows, len(files.keys() - clean))),
-        )
-        for name, files in compared.files.items()
-    ]
+def _names_of(paths: Sequence[Path]) -> list[str]:
+    """Return a name for each system: its folder's, where needed with the folder above or its file.
+
+    Raises:
+        DataError: two would have the same.
+    """
+    paths = [path.resolve() for path in paths]
+    folders = [path.parent if path.is_file() else path for path in paths]
+    names = [folder.name for folder in folders]
+    if len(set(names)) < len(names) or NOISY in names:
+        names = [f"{folder.parent.name}-{folder.name}" for folder in folders]
+    if len(set(names)) < len(names):
+        names = [
+            f"{x}-{path.stem}" if path.is_file() else x
+            for x, path in zip(names, paths, strict=True)
+        ]
+    for name in names:
+        if names.count(name) > 1:
+            raise DataError(f"two runs would be called {name}: name each once, or rename a folder")
+    return names
 
 
-def _write(compared: Compared, systems: list[System], options: argparse.Namespace) -> None:
-    """Write and show everything but `per_file.csv`, which is there already."""
-    analysis = analyse(systems, compared.data, compared.clean, compared.root, options.baseline)
-    for text in analysis.warnings:
-        log.warning("Warning: %s", text)
-    table = markdown(analysis)
-    write_text(options.out / SUMMARY, summary(analysis))
-    write_text(options.out / "table.md", table)
-    write_text(options.out / "table.tex", latex(analysis))
-    write_curve(analysis, compared.histories, options.out)
-    page = report(analysis, compared.histories, options.out, options.audio * 2**20)
-    write_text(options.out / REPORT, page)
-    show(table)
+def _prepare(systems: Sequence[System], options: argparse.Namespace) -> None:
+    """See that there is such a baseline and such a folder, before hours are spent."""
+    choose_baseline(models_of(systems), options.baseline)
+    options.out.mkdir(parents=True, exist_ok=True)
+    remove_partials(options.out, older_than=3600)
 
 
-def _judge(systems: Sequence[System], options: argparse.Namespace) -> int:
-    """Status 0, or 1 where what was demanded is not so."""
+def _judge(rows: pd.DataFrame, options: argparse.Namespace) -> int:
+    """Return status 0, or 1 where what was demanded is not so."""
     status = 0
-    if options.require_gain and (behind := without_gain(systems)):
-        say(f"not above the noisy PESQ: {', '.join(behind)}")
-        status = 1
-    lacking = {system.name: len(failed(system)) for system in systems if failed(system)}
-    if options.strict and lacking:
-        counts = ", ".join(f"{name} ({count})" for name, count in lacking.items())
+    if options.require_gain:
+        pesq = rows.pivot(index="utterance", columns="system", values="pesq_wb")
+        pesq = pesq[pesq[NOISY].notna()]  # a system without a score for one of these has no gain
+        gain = pesq.drop(columns=NOISY).sub(pesq[NOISY], axis=0).sum(skipna=False)
+        if behind := [name for name in gain.index if not gain[name] > 0]:
+            say(f"not above the noisy PESQ: {', '.join(behind)}")
+            status = 1
+    lacking = rows[list(METRICS)].isna().any(axis=1).groupby(rows["system"], sort=False).sum()
+    if options.strict and lacking.any():
+        counts = ", ".join(f"{name} ({count})" for name, count in lacking[lacking > 0].items())
         say(f"files without all scores: {counts}")
         status = 1
     return status
-
-
-def _make_folder(out: Path) -> None:
-    """Make the output folder and see that it can be written to."""
-    out.mkdir(parents=True, exist_ok=True)
-    remove_partials(out, older_than=3600)
-    with TemporaryFile(dir=out):
-        pass
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from benchmarks.results import described, markdown, report
 from data.audio import SAMPLE_RATE, Signal
 from enhancement.model import Model
 from enhancement.windows import Windows
-from evaluation.metrics import MetricError, pesq_wb
+from evaluation.scores import MetricError, pesq_wb
 from training.sources import make_datasets
 from training.trained import Trained, load_trained
 

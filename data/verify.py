@@ -33,7 +33,7 @@ from data.corpus import SPLITS, Listing, has_split, list_pairs
 from data.speakers import is_test_speaker
 from data.utils import DataError, carry_out, show, some_lines
 from data.workers import mapped, stop_by_signals, usable_cores
-from evaluation.metrics import score
+from evaluation.scores import score
 
 T = TypeVar("T")
 _LISTED = 5  # files, before "and N more"

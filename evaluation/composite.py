@@ -9,17 +9,17 @@ from __future__ import annotations
 
 
 def csig(pesq: float, llr: float, wss: float) -> float:
-    """Distortion of the speech itself."""
+    """Return the distortion of the speech itself."""
     return _limited(3.093 - 1.029 * llr + 0.603 * pesq - 0.009 * wss)
 
 
 def cbak(pesq: float, wss: float, segsnr: float) -> float:
-    """Intrusiveness of the background."""
+    """Return the intrusiveness of the background."""
     return _limited(1.634 + 0.478 * pesq - 0.007 * wss + 0.063 * segsnr)
 
 
 def covl(pesq: float, llr: float, wss: float) -> float:
-    """Overall quality."""
+    """Return the overall quality."""
     return _limited(1.594 + 0.805 * pesq - 0.512 * llr - 0.007 * wss)
 
 

@@ -1,23 +1,36 @@
-"""Scoring files: one task a file, in worker processes that read the audio themselves.
-
-Free of torch.
-"""
+"""Scoring files in worker processes, and `per_file.csv`, which remembers their scores."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+import hashlib
+import multiprocessing
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, as_completed
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
+import pandas as pd
+from pebble import ProcessExpired, ProcessPool
 from tqdm import tqdm
 
 from data.audio import CLIPPED, FULL_SCALE, SAMPLE_RATE, AudioError, described, read
-from data.workers import as_finished
-from evaluation.metrics import score
+from data.utils import sha256_of, write_text
+from evaluation.scores import METRICS, definition, score
 
+PER_FILE = "per_file.csv"
 COMMON_PART = "samples: the common part is scored"
+_TEXTS = ("system", "utterance", "note", "key")
+_COLUMNS = [*_TEXTS[:2], *METRICS, *_TEXTS[2:]]
+_LIMIT = 600.0  # s that the scoring of one file may take; it takes about one
+_METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+# Processes that share the cores are much slower where each starts as many threads as there are.
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+Scored = tuple[dict[str, float], str]  # scores and a note
 
 
 @dataclass(frozen=True)
@@ -34,51 +47,57 @@ class Task:
     reason: str = ""
 
 
-@dataclass(frozen=True)
-class Row:
-    """The scores of one file.
+def score_or_recall(tasks: Sequence[Task], workers: int, out: Path) -> pd.DataFrame:
+    """Return a row for each task, in their order, and write them to `out/per_file.csv`.
 
-    note: what is missing and why, or was done to it; else empty. key: of the files' contents
-    (`evaluation.per_file`); empty where the scores are not to be used again.
+    Columns: system, utterance, the metrics (NaN where there is no score), note (what is missing and
+    why, or was done to the file) and key, a checksum of both files and of the metrics' definition.
+    A row of an earlier evaluation with the same key is not scored again. Where scoring is
+    interrupted, what is done is written.
+
+    Raises:
+        OSError: the file cannot be read or written.
     """
+    known = _recalled(out / PER_FILE)
+    digest = cache(_digest)  # a clean file is that of many systems
+    keys = []
+    for task in tasks:
+        sides = [digest(task.clean), digest(task.enhanced)]
+        whole = "\n".join([definition(), *sides])
+        keys.append(hashlib.sha256(whole.encode()).hexdigest() if all(sides) else "")
+    rows: dict[int, Scored] = {n: known[key] for n, key in enumerate(keys) if key in known}
+    try:
+        for number, row in _scored({n: t for n, t in enumerate(tasks) if n not in rows}, workers):
+            rows[number] = row
+    finally:
+        lines = [
+            {
+                "system": tasks[n].system,
+                "utterance": tasks[n].utterance,
+                **scores,
+                "note": note,
+                "key": keys[n] if scores else "",
+            }
+            for n, (scores, note) in sorted(rows.items())
+        ]
+        frame = pd.DataFrame(lines, columns=_COLUMNS).astype(dict.fromkeys(METRICS, float))
+        # `csv` puts no quotes around a carriage return, which readers take for the end of a line.
+        text = frame.replace({name: {"\r": "\\r"} for name in _TEXTS}, regex=True).to_csv(
+            index=False, float_format="%.6f", lineterminator="\n"
+        )
+        write_text(out / PER_FILE, text)
+    return frame
 
-    system: str
-    utterance: str
-    scores: Mapping[str, float]
-    note: str = ""
-    key: str = ""
 
+def score_file(task: Task) -> Scored:
+    """Return the scores of one file, and a note on what was done to it or is missing.
 
-def score_files(
-    tasks: Sequence[Task], workers: int, done: Callable[[int, Row], None] = lambda *_: None
-) -> list[Row]:
-    """Score all tasks in `workers` processes, with a progress bar; rows in the tasks' order.
-
-    Every task gets a row: with what scores there are, and a note where one is missing.
-
-    done: called with a task's number and its row as soon as that is there.
+    Of two lengths the common part is scored. Scores are rounded as they are written down.
     """
-    rows: dict[int, Row] = {}
-    with tqdm(total=len(tasks), desc="scoring", unit="file", disable=None) as progress:
-        for number, row in as_finished(score_file, tasks, workers):
-            task = tasks[number]
-            rows[number] = row or Row(task.system, task.utterance, {}, "its scoring process died")
-            done(number, rows[number])
-            progress.update()
-    return [rows[number] for number in range(len(tasks))]
-
-
-def score_file(task: Task) -> Row:
-    """Score one file; of two lengths the common part. What was done to the files is noted."""
-    scores, notes = _scored(task)
-    return Row(task.system, task.utterance, scores, "; ".join(dict.fromkeys(notes)))
-
-
-def _scored(task: Task) -> tuple[dict[str, float], list[str]]:
     if task.clean is None:
-        return {}, ["there is no clean file of that name"]
+        return {}, "there is no clean file of that name"
     if task.enhanced is None:
-        return {}, [task.reason or "there is no file of that name"]
+        return {}, task.reason or "there is no file of that name"
     notes: list[str] = []
     signals = []
     for path, side in ((task.clean, "clean: "), (task.enhanced, "")):
@@ -86,7 +105,7 @@ def _scored(task: Task) -> tuple[dict[str, float], list[str]]:
             rate, channels, _ = described(path)
             signals.append(read(path))
         except AudioError as error:
-            return {}, [*notes, f"{path}: {error}"]
+            return {}, "; ".join([*notes, f"{path}: {error}"])
         if rate != SAMPLE_RATE:
             notes.append(f"{side}resampled from {rate} Hz")
         if channels != 1:
@@ -100,13 +119,62 @@ def _scored(task: Task) -> tuple[dict[str, float], list[str]]:
         common = min(len(clean), len(enhanced))
         clean, enhanced = clean[:common], enhanced[:common]
     found = score(clean, enhanced)
-    # As many decimals as are written down: scores that are read back must make the same means.
     scores = {name: round(value, 6) for name, value in found.items() if isinstance(value, float)}
-    # One cause often fails several metrics: it is noted once.
-    return scores, [*notes, *(value for value in found.values() if isinstance(value, str))]
+    notes += [value for value in found.values() if isinstance(value, str)]
+    return scores, "; ".join(dict.fromkeys(notes))
 
 
-def samples_cut(note: str) -> int:
-    """By how many samples the two files of a row differ, as its note says; 0 where it does not."""
-    found = re.search(rf"([+-]\d+) {COMMON_PART}", note)
-    return abs(int(found[1])) if found else 0
+def _scored(tasks: Mapping[int, Task], workers: int) -> Iterator[tuple[int, Scored]]:
+    """Yield the number and the scores of each task as soon as they are there."""
+    if not tasks:
+        return
+    context = multiprocessing.get_context(_METHOD)
+    with (
+        patch.dict(os.environ, _ONE_THREAD),  # for the processes that are started here
+        ProcessPool(min(workers, len(tasks)), context=context) as pool,
+        tqdm(total=len(tasks), desc="scoring", unit="file", disable=None) as progress,
+    ):
+        try:
+            futures: dict[Future, int] = {
+                pool.schedule(score_file, args=[task], timeout=_LIMIT): number
+                for number, task in tasks.items()
+            }
+            for future in as_completed(futures):
+                try:
+                    row = future.result()
+                except TimeoutError:
+                    row = {}, f"its scoring took more than {_LIMIT:.0f} s"
+                except ProcessExpired:
+                    row = {}, "its scoring process died"
+                progress.update()
+                yield futures[future], row
+        finally:
+            pool.stop()
+
+
+def _recalled(path: Path) -> dict[str, Scored]:
+    """Return the rows of an earlier evaluation by their keys; {} where they cannot be read."""
+    try:
+        frame = pd.read_csv(
+            path,
+            dtype={**dict.fromkeys(_TEXTS, str), **dict.fromkeys(METRICS, float)},
+            keep_default_na=False,
+            na_values={name: [""] for name in METRICS},
+        )
+    except (FileNotFoundError, ValueError):  # the latter: damaged, or of an earlier version
+        return {}
+    if list(frame) != _COLUMNS:
+        return {}
+    return {
+        row["key"]: ({m: row[m] for m in METRICS if not np.isnan(row[m])}, row["note"])
+        for row in frame.to_dict("records")
+        if row["key"]
+    }
+
+
+def _digest(path: Path | None) -> str:
+    """Return a file's checksum, or nothing where it is missing or cannot be read."""
+    try:
+        return sha256_of(path) if path else ""
+    except OSError:
+        return ""

@@ -54,7 +54,7 @@ def pairs() -> dict[str, tuple[Signal, Signal]]:
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-    from evaluation.metrics import score
+    from evaluation.scores import score
 
     scores = {name: score(*pair) for name, pair in pairs().items()}
     rounded = {name: {m: round(v, 7) for m, v in found.items()} for name, found in scores.items()}

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from systems import FACTS
 
 from data.audio import SAMPLE_RATE, write
 from data.utils import write_text
-from evaluation.analysis import analyse
-from evaluation.models import System
-from evaluation.report import report
-from evaluation.scoring import Row
+from evaluation.analysis import System, analyse
+from evaluation.html import report
+from evaluation.scores import METRICS
 
 NAMES = ("noisy", "abl3", "<script>evil()</script>")
 VOICES = (*NAMES, "clean")  # as the script numbers them
@@ -57,23 +57,27 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             write(path, (tone + 0.02 * rng.standard_normal(len(tone))).astype(np.float32))
             files[system][name] = path
-    systems = []
-    for place, system in enumerate(NAMES):
-        rows = [
-            Row(system, name, {} if number == 3 else {"pesq_wb": 1 + place + number / 10, "snr": 5})
-            for number, name in enumerate(names)
-        ]
-        facts = {**FACTS, "family": {"is": system}} if place else {}
-        systems.append(System(system, rows, facts, files[system]))
-    histories = {
-        "abl3": [
-            {"step": s, "epoch": 0, "train": {"loss": 1 / s}, "valid": {"pesq_wb": 2 + s / 9}}
-            for s in range(1, 9)
-        ],
-    }
+    rows = pd.DataFrame([
+        {
+            **dict.fromkeys(METRICS, np.nan),
+            "system": system, "utterance": name, "note": "", "key": "",
+            **({} if number == 3 else {"pesq_wb": 1 + place + number / 10, "snr": 5.0}),
+        }
+        for place, system in enumerate(NAMES)
+        for number, name in enumerate(names)
+    ])  # fmt: skip
+    log = [
+        {"step": s, "epoch": 0, "train": {"loss": 1 / s}, "valid": {"pesq_wb": 2 + s / 9}}
+        for s in range(1, 9)
+    ]
+    systems = [
+        System(system, files[system], {**FACTS, "family": {"is": system}} if place else {},
+               log if system == "abl3" else ())
+        for place, system in enumerate(NAMES)
+    ]  # fmt: skip
     out = folder / "report.html"
-    analysis = analyse(systems, "a corpus & <more>", files["clean"])
-    write_text(out, report(analysis, histories, folder, 0.5e6))
+    analysis = analyse(systems, rows, files["clean"], "a corpus & <more>")
+    write_text(out, report(analysis, folder, 0.5e6))
     return out
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
+import pandas as pd
 
-from evaluation.metrics import METRICS
-from evaluation.models import System
-from evaluation.scoring import Row
+from evaluation import statistics
+from evaluation.analysis import Analysis, System, analyse
+from evaluation.scores import METRICS
 
 FACTS = {
     "model": "abl3",
@@ -28,26 +31,15 @@ FACTS = {
     "beside_recipe": {"optim.learning_rate": 0.001, "loss.time": 0.5},
     "held_out": ["p226", "p287"],
 }
+Scored = tuple[System, dict[str, float | None]]
 
 
-def row(system: str, utterance: str, pesq_wb: float, note: str = "") -> Row:
-    """All scores, PESQ as given and the others not far from it."""
-    scores = {name: pesq_wb + 0.01 * place for place, name in enumerate(METRICS)}
-    return Row(system, utterance, scores, note)
-
-
-def system(name: str, pesqs: dict[str, float | None], **facts: Any) -> System:
+def system(name: str, pesqs: dict[str, float | None], log: Any = (), **facts: Any) -> Scored:
     """PESQ by utterance; None: no score at all, for a reason."""
-    rows = [
-        Row(name, utterance, {}, "PESQ finds no speech")
-        if pesq is None
-        else row(name, utterance, pesq)
-        for utterance, pesq in pesqs.items()
-    ]
-    return System(name, rows, {**FACTS, **facts} if facts else {})
+    return System(name, {}, {**FACTS, **facts} if facts else {}, log), pesqs
 
 
-def numbered(name: str, gain: float, files: int = 30, seed: int = 0, **facts: Any) -> System:
+def numbered(name: str, gain: float, files: int = 30, seed: int = 0, **facts: Any) -> Scored:
     """Files a0, a1, ...: a common difficulty, this gain, and some chance of one's own."""
     difficulty = np.random.default_rng(99).uniform(1.2, 3, files)
     chance = np.random.default_rng(seed).normal(0, 0.05, files)
@@ -55,11 +47,30 @@ def numbered(name: str, gain: float, files: int = 30, seed: int = 0, **facts: An
     return system(name, {f"a{n}": float(pesq) for n, pesq in enumerate(pesqs)}, **facts)
 
 
-def trained(model: str, *gains: float, **facts: Any) -> list[System]:
+def trained(model: str, *gains: float, **facts: Any) -> list[Scored]:
     """Runs of one configuration, one seed for each gain, in folders called MODEL-SEED."""
-    own = {**FACTS, "model": model, "family": {"network": model}, **facts}
-    return [
-        System(f"{model}-{seed}", rows, {**own, "seed": seed})
-        for seed, gain in enumerate(gains)
-        for rows in [numbered("", gain, seed=7).rows]
-    ]
+    made = []
+    for seed, gain in enumerate(gains):
+        _, pesqs = numbered("", gain, seed=7)
+        own = {"model": model, "family": {"network": model}, "seed": seed, **facts}
+        made.append(system(f"{model}-{seed}", pesqs, **own))
+    return made
+
+
+def analysed(*systems: Scored, data: str = "corpus", **options: Any) -> Analysis:
+    """Analyse them: all scores, PESQ as given and the others not far from it."""
+    lines = []
+    for each, pesqs in systems:
+        for utterance, pesq in pesqs.items():
+            note = "PESQ finds no speech" if pesq is None else ""
+            line = {"system": each.name, "utterance": utterance, "note": note, "key": ""}
+            values = {m: np.nan if pesq is None else pesq + 0.01 * n for n, m in enumerate(METRICS)}
+            lines.append(line | values)
+    clean = options.pop("clean", None) or {name: Path(name) for _, x in systems for name in x}
+    # Intervals of few draws, so that a test takes no seconds.
+    with patch.object(statistics, "RESAMPLES", 199):
+        analysis = analyse(
+            [each for each, _ in systems], pd.DataFrame(lines), clean, data, **options
+        )
+        assert all(model.means for model in analysis.models)  # they are kept
+    return analysis

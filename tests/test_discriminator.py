@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from bandsplit.stft import compressed_magnitude, stft
 from data.corpus import load_pairs
 from data.dataset import PairDataset
-from evaluation.metrics import pesq_wb
+from evaluation.scores import pesq_wb
 from training.config import Config, Loss, Optim
 from training.discriminator import Discriminator, MetricDiscriminator
 from training.distributed import World

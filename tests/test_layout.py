@@ -21,7 +21,7 @@ from training.settings import diff
 
 ABLATIONS = ("abl1", "abl2", "abl3")
 OWN = {*ABLATIONS, "baseline", "bandsplit", "benchmarks", "data", "enhancement", "evaluation",
-       "recompute", "scan", "tools", "training", "real_mamba_optimized", "app",
+       "recompute", "scan", "training", "real_mamba_optimized", "app",
        "enhance", "evaluate"}  # fmt: skip
 # What the modules of a package may import of the project, beside their own package.
 ALLOWED = {
@@ -39,7 +39,6 @@ ALLOWED = {
     "enhancement/export.py": {"bandsplit", "data", "scan", "training"},
     "enhance": {"data", "enhancement", "training"},
     "app": {"data", "enhancement", "training"},
-    "tools": {"bandsplit", "data", "evaluation"},
     "data/verify.py": {"evaluation"},
     "benchmarks": {"bandsplit", "data", "enhancement", "evaluation", "scan", "training"},
 }

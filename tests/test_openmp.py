@@ -25,11 +25,11 @@ sys.argv[1:] = ["--help"]
 run = runpy.run_path if command.endswith(".py") else runpy.run_module
 run(command, run_name="__main__")
 """
-SCRIPTS = ["app.py", "enhance.py", "evaluate.py", "baseline/train.py"]
+SCRIPTS = ["app.py", "enhance.py", "baseline/train.py"]  # evaluate.py imports no torch for its help
 SCRIPTS += [f"abl{number}/train.py" for number in (1, 2, 3)]
 MODULES = ["enhancement.export"] + [
     f"{package}.{path.stem}"
-    for package in ("benchmarks", "tools")
+    for package in ("benchmarks",)
     for path in sorted(ROOT.joinpath(package).glob("*.py"))
     if '__name__ == "__main__"' in path.read_text("utf-8")
 ]

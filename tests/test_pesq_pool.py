@@ -17,7 +17,7 @@ from conftest import ROOT
 from numpy.typing import NDArray
 from recordings import voiced
 
-from evaluation.metrics import pesq_wb
+from evaluation.scores import pesq_wb
 from training.pesq_pool import PesqPool, normalised_pesq
 
 

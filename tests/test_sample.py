@@ -12,7 +12,7 @@ from recordings import SAMPLE
 
 from data.benchmark import TEST_FILES
 from data.corpus import load_pairs
-from evaluation.metrics import pesq_wb
+from evaluation.scores import pesq_wb
 from training.config import Config, Data
 from training.sources import make_datasets
 

@@ -1,187 +1,217 @@
-"""Scoring files: bad ones, converted ones, and what becomes of the rest when a worker dies."""
+"""Scoring files: what is done to them, in processes, and not again what `per_file.csv` has."""
 
 from __future__ import annotations
 
 import os
 import re
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from evaluation.metrics import METRICS, score
-from evaluation.scoring import Row, Task, score_file, score_files
+from evaluation import scoring
+from evaluation.scores import METRICS, score
+from evaluation.scoring import PER_FILE, Task, score_file, score_or_recall
 
 RATE = 16000
 Signal = NDArray[Any]
 
 
-@pytest.fixture(name="speech", scope="module")
-def short_speech(speech: tuple[Signal, Signal]) -> tuple[Signal, Signal]:
-    """A second and a half of clean and of noisy speech."""
-    clean, noisy = (side[RATE // 2 : 2 * RATE].astype(np.float32) for side in speech)
-    return clean, noisy
+def rewrite(path: Path | None, samples: Signal, rate: int = RATE) -> None:
+    assert path
+    soundfile.write(path, samples, rate, "FLOAT")
 
 
 @pytest.fixture
-def task(tmp_path: Path, speech: tuple[Signal, Signal]) -> Task:
-    """A clean and an enhanced file, to be spoilt by the test."""
-    paths = [tmp_path / f"{name}.wav" for name in ("clean", "enhanced")]
-    for path, samples in zip(paths, speech, strict=True):
-        soundfile.write(path, samples, RATE, "FLOAT")
-    return Task("system", "p232_001", *paths)
-
-
-def rewrite(path: Path | None, samples: Signal, rate: int = RATE) -> None:
-    assert path is not None
-    soundfile.write(path, samples, rate, "FLOAT")
+def tasks(tmp_path: Path, speech: tuple[Signal, Signal]) -> list[Task]:
+    """Two pairs of files, and one whose enhanced file is not there."""
+    clean, noisy = speech
+    paths = [tmp_path / f"{name}.wav" for name in ("clean", "a", "b")]
+    for path, x in zip(paths, (clean, noisy, (clean + noisy) / 2), strict=True):
+        rewrite(path, x)
+    made = [Task("x", path.stem, paths[0], path) for path in paths[1:]]
+    return [*made, Task("x", "c", paths[0], None)]
 
 
 # One file
 
 
-def test_a_file_scores_as_its_signals_do(task: Task, speech: tuple[Signal, Signal]):
-    row = score_file(task)
-    expected = {name: round(value, 6) for name, value in score(*speech).items()}
-    assert row == Row("system", "p232_001", expected, "")
-    assert row.scores.keys() == METRICS.keys()
+def test_file_has_the_scores_of_its_signals(tasks: list[Task], speech: tuple[Signal, Signal]):
+    scores, note = score_file(tasks[0])
+    assert note == ""
+    assert scores.keys() == METRICS.keys()
+    assert scores == pytest.approx(score(*speech), abs=1e-6)
+    assert all(value == float(f"{value:.6f}") for value in scores.values())
 
 
-def test_a_missing_file_is_noted(task: Task):
-    row = score_file(Task("system", task.utterance, task.clean, None))
-    assert row == Row("system", "p232_001", {}, "there is no file of that name")
-    row = score_file(Task("system", task.utterance, task.clean, None, "there is no memory"))
-    assert row.note == "there is no memory"
-    row = score_file(Task("system", task.utterance, None, task.enhanced))
-    assert row == Row("system", "p232_001", {}, "there is no clean file of that name")
+def test_files_that_are_missing_or_no_audio_have_a_reason(tasks: list[Task], tmp_path: Path):
+    clean, enhanced = tasks[0].clean, tasks[0].enhanced
+    assert score_file(tasks[2]) == ({}, "there is no file of that name")
+    assert score_file(Task("x", "a", None, enhanced)) == ({}, "there is no clean file of that name")
+    assert score_file(Task("x", "a", clean, None, "why")) == ({}, "why")
+    (tmp_path / "text.wav").write_text("no audio")
+    scores, note = score_file(Task("x", "a", clean, tmp_path / "text.wav"))
+    assert scores == {}
+    assert note.startswith(f"{tmp_path / 'text.wav'}: cannot be decoded")
 
 
-@pytest.mark.parametrize("spoilt", ["clean", "enhanced"])
-@pytest.mark.parametrize("content", [b"", b"RIFF", b"some text, called .wav\n", None])
-def test_an_unreadable_file_is_named_with_the_reason(
-    task: Task, spoilt: str, content: bytes | None
-):
-    path: Path = getattr(task, spoilt)
-    path.unlink()
-    if content is not None:
-        path.write_bytes(content)
-    row = score_file(task)
-    assert row.scores == {}
-    assert row.note.startswith(f"{path}: ")
-    assert len(row.note) > len(f"{path}: ")
+def test_common_part_of_two_lengths_is_scored(tasks: list[Task], speech: tuple[Signal, Signal]):
+    rewrite(tasks[0].enhanced, speech[1][:-100])
+    scores, note = score_file(tasks[0])
+    assert note == "-100 samples: the common part is scored"
+    expected = score(*(side[:-100] for side in speech))
+    assert scores == pytest.approx(expected, abs=1e-6)
 
 
-@pytest.mark.parametrize("difference", [-400, 400])
-def test_of_two_lengths_the_common_part_is_scored(
-    task: Task, speech: tuple[Signal, Signal], difference: int
-):
-    clean, noisy = speech
-    longer = np.concatenate([noisy, noisy])[: len(noisy) + difference]
-    rewrite(task.enhanced, longer)
-    common = min(len(clean), len(longer))
-    row = score_file(task)
-    assert row.scores == pytest.approx(score(clean[:common], longer[:common]), abs=1e-6)
-    assert row.note == f"{difference:+d} samples: the common part is scored"
-
-
-def test_an_empty_file_is_noted(task: Task, speech: tuple[Signal, Signal]):
-    rewrite(task.enhanced, np.zeros(0))
-    row = score_file(task)
-    assert row.scores == {}
-    assert row.note.startswith(f"-{len(speech[0])} samples: ")
-
-
-def test_other_rates_and_channels_are_converted(task: Task, speech: tuple[Signal, Signal]):
-    expected = score_file(task).scores
+def test_other_rates_and_channels_are_converted(tasks: list[Task], speech: tuple[Signal, Signal]):
+    expected = score_file(tasks[0])[0]
     high = soxr.resample(speech[1], RATE, 48000, quality="VHQ")
-    rewrite(task.enhanced, np.stack([0.5 * high, 1.5 * high], axis=1), 48000)
-    row = score_file(task)
-    assert row.scores == pytest.approx(expected, abs=0.06)  # most in LLR: what is near 8 kHz
-    assert row.note == "resampled from 48000 Hz; the mean of 2 channels"
-    rewrite(task.clean, soxr.resample(speech[0], RATE, 8000, quality="VHQ"), 8000)
-    assert score_file(task).note.startswith("clean: resampled from 8000 Hz; ")
+    rewrite(tasks[0].enhanced, np.stack([0.5 * high, 1.5 * high], axis=1), 48000)
+    scores, note = score_file(tasks[0])
+    assert scores == pytest.approx(expected, abs=0.06)  # most in LLR: what is near 8 kHz
+    assert note == "resampled from 48000 Hz; the mean of 2 channels"
 
 
-def test_a_clipped_file_is_scored_and_noted(task: Task, speech: tuple[Signal, Signal]):
-    rewrite(task.enhanced, np.clip(20 * speech[1], -1, 1))
-    row = score_file(task)
-    assert row.scores.keys() == METRICS.keys()
-    assert re.fullmatch(r"clipped, [\d.]+ % of its samples at full scale", row.note)
-    rewrite(task.enhanced, np.append(speech[1][1:], 1))
-    assert score_file(task).note == ""  # one sample is none
+def test_clipping_is_noted(tasks: list[Task], speech: tuple[Signal, Signal]):
+    rewrite(tasks[0].enhanced, np.clip(20 * speech[1], -1, 1))
+    scores, note = score_file(tasks[0])
+    assert scores.keys() == METRICS.keys()
+    assert re.fullmatch(r"clipped, [\d.]+ % of its samples at full scale", note)
 
 
 def test_a_cause_is_noted_once_and_the_other_scores_are_kept(
-    task: Task, speech: tuple[Signal, Signal]
+    tasks: list[Task], speech: tuple[Signal, Signal]
 ):
-    for path, samples in zip((task.clean, task.enhanced), speech, strict=True):
+    for path, samples in zip((tasks[0].clean, tasks[0].enhanced), speech, strict=True):
         rewrite(path, samples[6000:8000])
-    row = score_file(task)
-    assert set(row.scores) == {"segsnr", "si_sdr", "snr", "llr", "wss", "wss_float"}
-    assert row.note == (
+    scores, note = score_file(tasks[0])
+    assert set(scores) == {"segsnr", "si_sdr", "snr", "llr", "wss", "wss_float"}
+    assert note == (
         "too short for PESQ (a quarter of a second); too little speech for STOI (384 ms)"
     )
-
-
-def test_scores_have_the_decimals_that_are_written_down(task: Task):
-    assert all(value == float(f"{value:.6f}") for value in score_file(task).scores.values())
 
 
 # Many files
 
 
-class Deadly(str):
-    """An utterance whose task ends the process that it is unpacked in."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os._exit, (1,)
-
-
-class Question(str):
-    """An expression that a task takes to the process that scores it; the row has its value."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return eval, (str(self),)
+def misbehaving(task: Task) -> tuple[dict[str, float], str]:
+    """Do in the worker what the task's name says; at last, score it."""
+    if task.utterance == "dies":
+        os._exit(1)
+    if task.utterance == "hangs":
+        time.sleep(600)
+    if task.utterance == "tells":
+        return {}, os.environ["OMP_NUM_THREADS"]
+    return score_file(task)
 
 
-def test_no_tasks_no_rows():
-    assert score_files([], 2) == []
+def test_a_worker_that_dies_or_hangs_costs_its_own_score_alone(
+    tasks: list[Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(scoring, "score_file", misbehaving)
+    monkeypatch.setattr(scoring, "_LIMIT", 30.0)
+    names = ["dies", "a", "hangs", "b", "tells"]
+    both = [Task("x", name, tasks[0].clean, tasks[0].enhanced) for name in names]
+    rows = score_or_recall(both, 2, tmp_path)
+    assert list(rows["utterance"]) == names
+    reasons = ["its scoring process died", "", "its scoring took more than 30 s", "", "1"]
+    assert list(rows["note"]) == reasons
+    assert rows.loc[1, list(METRICS)].to_dict() == score_file(tasks[0])[0]
 
 
-def test_workers_load_neither_torch_nor_numba(task: Task):
-    loaded = Question("sorted({'torch', 'numba', 'pesq'} & __import__('sys').modules.keys())")
-    (row,) = score_files([Task("system", loaded, task.clean, None)], 100_000)
-    assert row.utterance == ["pesq"]
+# Again
 
 
-def test_a_worker_computes_on_one_thread(task: Task):
-    """Also its matrix products: more threads than cores cost a factor of five."""
-    question = (
-        "(lambda np: (np.ones((600, 600)) @ np.ones((600, 600)),"
-        " len(__import__('os').listdir('/proc/self/task'))))(__import__('numpy'))[1]"
-    )
-    if not os.path.isdir("/proc/self/task"):
-        pytest.skip("counts threads in /proc")
-    (row,) = score_files([Task("system", Question(question), task.clean, None)], 1)
-    # Itself, the one that waits for its parent, and the queue's.
-    assert int(row.utterance) <= 3
+@pytest.fixture
+def scored(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Score in this process; the names of what is scored are put here."""
+    names: list[str] = []
+
+    def scoring_here(tasks: dict[int, Task], workers: int) -> Any:
+        for number, task in tasks.items():
+            if task.utterance == "stop":
+                raise KeyboardInterrupt
+            names.append(task.utterance)
+            yield number, score_file(task)
+
+    monkeypatch.setattr(scoring, "_scored", scoring_here)
+    return names
 
 
-def test_rows_are_handed_over_as_they_come(task: Task):
-    seen = {}
-    tasks = [task, Task("system", "b", task.clean, None)]
-    rows = score_files(tasks, 2, seen.__setitem__)
-    assert seen == dict(enumerate(rows))
+def test_what_is_known_is_not_scored_again(tmp_path: Path, tasks: list[Task], scored: list[str]):
+    first = score_or_recall(tasks, 1, tmp_path)
+    before = (tmp_path / PER_FILE).read_bytes()
+    assert scored == ["a", "b", "c"]
+    scored.clear()
+    pd.testing.assert_frame_equal(score_or_recall(tasks, 1, tmp_path), first)
+    assert (tmp_path / PER_FILE).read_bytes() == before
+    assert scored == ["c"]  # without a score, there may be one now
 
 
-def test_a_task_that_kills_its_worker_costs_nothing_but_its_own_score(task: Task):
-    names = ["b", "a", Deadly("killer"), "c", "a"]
-    tasks = [Task("system", name, task.clean, task.enhanced) for name in names]
-    tasks[3] = Task("system", "c", task.clean, None)
-    rows = score_files(tasks, 2)
-    assert rows[2] == Row("system", names[2], {}, "its scoring process died")
-    assert rows[:2] + rows[3:] == [score_file(each) for each in tasks[:2] + tasks[3:]]
+@pytest.mark.parametrize("side", ["clean", "enhanced"])
+def test_another_content_is_scored_anew(
+    tmp_path: Path, tasks: list[Task], scored: list[str], side: str
+):
+    tasks[1] = Task("x", "b", tmp_path / "other.wav", tasks[1].enhanced)
+    rewrite(tasks[1].clean, soundfile.read(tasks[0].clean)[0])
+    before = score_or_recall(tasks, 1, tmp_path)
+    signal, _ = soundfile.read(getattr(tasks[1], side))
+    rewrite(getattr(tasks[1], side), signal + 0.01 * np.sin(np.arange(len(signal))))
+    scored.clear()
+    after = score_or_recall(tasks, 1, tmp_path)
+    assert scored == ["b", "c"]
+    assert after["pesq_wb"][1] != before["pesq_wb"][1]
+    assert after["pesq_wb"][0] == before["pesq_wb"][0]
+
+
+def test_other_definitions_are_scored_anew(
+    tmp_path: Path, tasks: list[Task], scored: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    score_or_recall(tasks, 1, tmp_path)
+    scored.clear()
+    monkeypatch.setattr(scoring, "definition", lambda: "pesq 0.0.5")
+    score_or_recall(tasks, 1, tmp_path)
+    assert scored == ["a", "b", "c"]
+
+
+def test_an_interrupted_evaluation_goes_on(tmp_path: Path, tasks: list[Task], scored: list[str]):
+    with pytest.raises(KeyboardInterrupt):
+        score_or_recall([tasks[0], Task("x", "stop", None, None)], 1, tmp_path)
+    score_or_recall(tasks, 1, tmp_path)
+    assert scored == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda content: b"",
+        lambda content: b"\x00\xff" * 1000,
+        lambda content: content.replace(b"key", b"lock"),
+        lambda content: b"\n".join(b"x," + line for line in content.splitlines()),
+        lambda content: content.replace(b",1.", b",nan1."),
+    ],
+)
+def test_a_damaged_memory_is_no_memory(
+    tmp_path: Path, tasks: list[Task], scored: list[str], spoil: Any
+):
+    rows = score_or_recall(tasks, 1, tmp_path)
+    path = tmp_path / PER_FILE
+    path.write_bytes(spoil(path.read_bytes()))
+    scored.clear()
+    pd.testing.assert_frame_equal(score_or_recall(tasks, 1, tmp_path), rows)
+    assert scored == ["a", "b", "c"]
+
+
+def test_any_name_can_be_read_back(tmp_path: Path, scored: list[str]):
+    names = ["a,b", 'a"b', "a\nb", "ä/ö", " a ", "NA", "nan", ""]
+    score_or_recall([Task("of | two\nlines", name, None, None) for name in names], 1, tmp_path)
+    found = pd.read_csv(tmp_path / PER_FILE, keep_default_na=False)
+    assert list(found["utterance"]) == names
+    assert set(found["system"]) == {"of | two\nlines"}
+    assert list(found) == ["system", "utterance", *METRICS, "note", "key"]

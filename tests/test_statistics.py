@@ -1,21 +1,29 @@
-"""Intervals, adjusted p values and spreads against hand values, definitions and simulation."""
+"""Intervals, tests and spreads against hand values, definitions, tables and simulation."""
 
 from __future__ import annotations
 
+import itertools
 import math
-import subprocess
-import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from evaluation import statistics
-from evaluation.statistics import Interval, holm, mean_interval
+from evaluation.statistics import (
+    Comparison,
+    Interval,
+    Spread,
+    compare,
+    holm,
+    mean_interval,
+    seeds_needed,
+    spread,
+    welch,
+    with_holm,
+)
 
 NAN = math.nan
 Values = NDArray[np.float64]
@@ -26,116 +34,132 @@ def draw(*shape: int, seed: int = 0) -> Values:
     return 1 + np.random.default_rng(seed).gamma(2.0, 0.6, shape)
 
 
+def interval(scores: ArrayLike) -> Interval:
+    found = mean_interval(np.asarray(scores, float))
+    assert found is not None
+    return found
+
+
+def compared(differences: list[float], **options: float) -> Comparison:
+    """The comparison whose differences these are."""
+    found = compare(np.zeros((1, len(differences))), np.array([differences]), **options)
+    assert found is not None
+    return found
+
+
 # The interval of a mean
 
 
 def test_interval_of_a_normal_sample_is_that_of_the_t_distribution():
     x = np.random.default_rng(0).normal(3, 0.5, 400)
-    found = mean_interval(x[None])
-    assert found is not None
+    found = interval([x])
     expected = stats.t.interval(0.95, 399, x.mean(), x.std(ddof=1) / 20)
     assert found.mean == pytest.approx(x.mean(), abs=1e-12)
     assert (found.low, found.high) == pytest.approx(expected, abs=0.003)  # width 0.1
     assert found.count == 400
+    assert interval([x]) == found  # the same draws
 
 
-def test_interval_is_what_scipy_makes_of_its_own_draws():
-    x = draw(1, 60)
-    found = mean_interval(x, level=0.9)
-    assert found is not None
-    expected = stats.bootstrap((x[0],), np.mean, confidence_level=0.9, rng=1).confidence_interval
-    assert (found.low, found.high) == pytest.approx(expected, abs=0.01)  # width 0.34
-    # Of a skewed sample, BCa's limits are not at equal distances from the mean.
+def test_interval_of_a_skewed_sample_is_not_symmetric():
+    found = interval(draw(1, 60))
     assert found.high - found.mean > 1.05 * (found.mean - found.low)
 
 
-def test_interval_covers_the_true_mean_as_often_as_it_says():
-    truth = 1 + 2.0 * 0.6
-    hits = 0
-    for seed in range(200):
-        found = mean_interval(draw(1, 60, seed=seed), resamples=1000)
-        assert found is not None
-        hits += found.low <= truth <= found.high
-    # 95 %, less the little that it falls short of at 60 files; three standard deviations.
-    assert 0.89 <= hits / 200 <= 0.99
-
-
-def test_a_higher_level_is_a_wider_interval():
-    found = [mean_interval(draw(1, 50), level) for level in (0.5, 0.9, 0.99)]
-    widths = [each.high - each.low for each in found if each]
-    assert widths == sorted(widths)
-    assert len(set(widths)) == 3
-
-
-def test_the_same_scores_have_the_same_interval_and_another_seed_nearly_so():
-    x = draw(1, 100)
-    first, other = mean_interval(x), mean_interval(x, seed=1)
-    statistics._draws.cache_clear()
-    assert mean_interval(x) == first
-    assert first is not None
-    assert other is not None
-    assert other != first
-    assert (other.low, other.high) == pytest.approx((first.low, first.high), abs=0.02)
-
-
-def test_drawing_in_pieces_draws_every_file_equally_often(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(statistics, "_BATCH", 1000)
-    one_file = np.eye(1, 30)[0]
-    found = statistics._resampled_means(one_file, 5000, 0) * 30
-    assert len(found) == 5000
-    assert found.mean() == pytest.approx(1, abs=0.05)
-    assert found.var() == pytest.approx(29 / 30, abs=0.1)  # binomial
-    statistics._draws.cache_clear()
-
-
-def test_no_number_of_files_overflows_the_counts():
-    for files in (1, 2, 255, 256, 300):
-        assert (statistics._draws(files, 50, 0, 0).sum(axis=1, dtype=int) == files).all()
-
-
-def test_runs_are_averaged_file_by_file():
-    x = draw(3, 40)
-    assert mean_interval(x) == mean_interval(x.mean(axis=0, keepdims=True))
-
-
-def test_only_files_that_every_run_scored_count():
+def test_interval_is_over_files_that_every_run_scored_by_their_mean():
     x = draw(2, 40)
     x[0, 3] = x[1, 7] = NAN
-    x[1, 8] = math.inf
-    kept = np.delete(x, [3, 7, 8], axis=1)
-    assert mean_interval(x) == mean_interval(kept)
-    assert mean_interval(kept).count == 37  # type: ignore[union-attr]
+    kept = np.delete(x, [3, 7], axis=1)
+    assert interval(x) == interval(kept.mean(axis=0, keepdims=True))
+    assert interval(x).count == 38
 
 
-@pytest.mark.parametrize("shape", [(0, 5), (1, 0), (0, 0)])
-def test_nothing_has_no_mean(shape: tuple[int, int]):
-    nothing = np.zeros(shape)
-    assert mean_interval(nothing) is None
-
-
-def test_files_without_a_score_have_no_mean():
-    assert mean_interval([[NAN, NAN]]) is None
-    assert mean_interval([[1.0, NAN], [NAN, 1.0]]) is None
-
-
-def test_one_file_and_equal_files_have_an_interval_of_no_width():
-    assert mean_interval([[2.5]]) == Interval(2.5, 2.5, 2.5, 1)
-    assert mean_interval([[0.1] * 7]) == Interval(0.1, 0.1, 0.1, 7)
-    found = mean_interval([[0.3, 0.1 + 0.2, 0.3]])  # a rounding apart
-    assert found is not None
+def test_interval_of_few_files():
+    assert mean_interval(np.array([[1.0, NAN], [NAN, 1.0]])) is None
+    assert interval([[2.5]]) == Interval(2.5, 2.5, 2.5, 1)
+    found = interval([[0.3, 0.1 + 0.2, 0.3]])  # a rounding apart
     assert found.low == found.high
+    assert interval([[1.0, 2.0]]) == Interval(1.5, 1.0, 2.0, 2)
+    assert not interval([[1.0, 2.0, 3.0, 4.0]]).is_sound
 
 
-def test_two_files_have_an_interval_between_them():
-    assert mean_interval([[1.0, 2.0]]) == Interval(1.5, 1.0, 2.0, 2)
+# One system against another
 
 
-@settings(deadline=None, max_examples=200)
-@given(st.lists(st.floats(-50, 50, width=32), min_size=1, max_size=12), st.integers(0, 3))
-def test_an_interval_holds_its_mean_and_lies_between_the_files(x: list[float], seed: int):
-    found = mean_interval([x], resamples=300, seed=seed)
+def exact_p(differences: list[float]) -> float:
+    """Pratt's test by its definition: all signs of the differences that are not zero."""
+    ranks = stats.rankdata(np.abs(differences))
+    centre = ranks[np.nonzero(differences)].sum() / 2
+    observed = abs(ranks[np.array(differences) > 0].sum() - centre)
+    kept = [r for r, d in zip(ranks, differences, strict=True) if d]
+    sums = [
+        sum(itertools.compress(kept, signs))
+        for signs in itertools.product((0, 1), repeat=len(kept))
+    ]
+    return float(np.mean([abs(each - centre) >= observed - 1e-9 for each in sums]))
+
+
+@pytest.mark.parametrize(
+    "differences",
+    [
+        [0.1, -0.2, 0.3, 0.4, -0.5, 0.6, 0.7, 0.8, 0.9],
+        [0.1, 0.1, -0.1, 0.2, 0.2, 0.2, 0.5, -0.3],
+        [0.0, 0.1, -0.1, 0.1, 0.3, 0.3, 0.3, -0.2, 0.0, 0.5],
+    ],
+)
+def test_p_is_that_of_all_arrangements_of_signs(differences: list[float]):
+    assert compared(differences).p == pytest.approx(exact_p(differences), abs=1e-12)
+
+
+def test_comparison_by_hand():
+    found = compared([0.0, 0.2, 0.4, -0.1, 0.3, 0.5, -0.6, 0.7])
+    # Ranks: the zero 1; up 3 + 5 + 4 + 6 + 8 = 26; down 2 + 7 = 9; in all 36.
+    assert found.rank_biserial == pytest.approx((26 - 9) / 36)
+    assert found.difference.mean == pytest.approx(1.4 / 8)
+    assert (found.wins, found.ties, found.losses) == (5, 1, 2)
+
+
+def test_comparison_is_paired_by_file():
+    """Between files there is far more than between systems: unpaired, it would hide all."""
+    baseline = 3 * draw(1, 200)
+    found = compare(baseline, baseline + 0.01 + 0.001 * draw(1, 200, seed=1))
     assert found is not None
-    assert min(x) - 1e-9 <= found.low <= found.mean <= found.high <= max(x) + 1e-9
+    assert found.difference.high - found.difference.low < 0.001
+    assert found.p is not None
+    assert found.p < 1e-30
+
+
+def test_comparison_knows_the_better_direction_and_ties():
+    differences = [0.1, -0.1, 0.101, -0.101, 0.0, 0.5]
+    high, low = (
+        compared(differences, tie=0.1),
+        compared(differences, tie=0.1, higher_is_better=False),
+    )
+    assert (high.wins, high.ties, high.losses) == (2, 3, 1)
+    assert (low.wins, low.ties, low.losses) == (1, 3, 2)
+    assert low.difference == high.difference
+
+
+def test_comparison_takes_rounding_for_no_difference():
+    same = compare(np.full((1, 9), 0.1), np.full((3, 9), 0.1))
+    assert same == Comparison(Interval(0, 0, 0, 9), None, 0.0, 0, 9, 0)
+
+
+def test_comparison_is_over_the_files_that_both_have():
+    one, other = draw(2, 30), draw(3, 30, seed=1)
+    one[1, 4], other[0, 5], other[2, 4] = NAN, NAN, NAN
+    assert compare(one, other) == compare(np.delete(one, [4, 5], 1), np.delete(other, [4, 5], 1))
+    assert compare(np.array([[1.0, NAN]]), np.array([[NAN, 1.0]])) is None
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.integers(-3, 3), min_size=1, max_size=9), st.integers(0, 2))
+def test_comparison_of_any_differences(whole: list[int], tie: int):
+    found = compared([x / 10 for x in whole], tie=tie / 10)
+    assert found.wins == sum(x > tie for x in whole)
+    assert found.losses == sum(x < -tie for x in whole)
+    assert found.wins + found.ties + found.losses == len(whole)
+    assert abs(found.rank_biserial) < 1 or min(whole) * max(whole) > 0
+    assert (found.p is None) == (sum(x != 0 for x in whole) < 6)
 
 
 # Several tests at once
@@ -144,9 +168,8 @@ def test_an_interval_holds_its_mean_and_lies_between_the_files(x: list[float], s
 def test_holm_by_hand():
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.5, None, 0.9, 0.2]) == pytest.approx([1, None, 1, 0.6])
-    assert holm([0.03]) == [0.03]
-    assert holm([]) == []
     assert holm([None]) == [None]
+    assert holm([]) == []
 
 
 def rejected(ps: list[float], alpha: float) -> set[int]:
@@ -171,37 +194,73 @@ def test_holm_rejects_what_the_procedure_rejects(ps: list[float], alpha: float):
     )
 
 
-@given(st.lists(st.none() | st.floats(0, 1), max_size=8), st.randoms())
-def test_holm_keeps_order_places_and_bounds(ps: list[float | None], random: object):
-    adjusted = holm(ps)
-    assert [p is None for p in adjusted] == [p is None for p in ps]
-    known = sorted((p, q) for p, q in zip(ps, adjusted, strict=True) if p is not None)
-    assert all(p <= q <= 1 for p, q in known)
-    assert [q for _, q in known] == sorted(q for _, q in known)
-    order = list(range(len(ps)))
-    random.shuffle(order)  # type: ignore[attr-defined]
-    assert holm([ps[i] for i in order]) == [adjusted[i] for i in order]
+def test_tests_over_files_and_over_seeds_are_two_families():
+    files = draw(1, 20)
+    seeds = files + np.array([[0.0], [0.1], [0.2]])
+    tested = [compare(seeds, other) for other in (seeds + 0.3, files, seeds + 0.5)]
+    found = with_holm([tested[0], None, *tested[1:]])
+    assert [each and each.p_holm for each in found] == holm([x and x.p for x in [*tested[:1], None, *tested[1:]]])  # fmt: skip  # noqa: E501
+    tests = [each and each.over_seeds for each in found]
+    assert [test and test.p_holm for test in tests] == holm([test and test.p for test in tests])
+    assert tests[2] is None
 
 
-@pytest.mark.parametrize("p", [-0.1, 1.1, NAN])
-def test_holm_refuses_what_is_no_p(p: float):
-    with pytest.raises(ValueError, match="expected 0 to 1"):
-        holm([0.5, p])
+# Seeds
 
 
-# What cannot be meant
+def of_seeds(*means: float) -> Values:
+    """Scores (r, 4) of runs that have these means."""
+    return np.array(means)[:, None] + [-0.3, -0.1, 0.1, 0.3]
 
 
-def test_bad_arguments():
-    for scores in ([1.0, 2.0], 3.0, [[[1.0]]]):
-        with pytest.raises(ValueError, match=r"must be \(runs, files\)"):
-            mean_interval(scores)
-    for level in (0, 1, 95, NAN):
-        with pytest.raises(ValueError, match="between 0 and 1"):
-            mean_interval([[1.0, 2.0]], level=level)
+def test_spread_keeps_runs_and_files_apart():
+    files, runs = np.array([1.0, 2.0, 3.0, 6.0]), np.array([-0.1, 0.0, 0.4])
+    found = spread(runs[:, None] + files)
+    assert found.over_runs == pytest.approx(runs.std(ddof=1))
+    assert (found.lowest, found.highest) == pytest.approx((2.9, 3.4))
+    assert found.over_files == pytest.approx(files.std(ddof=1))
 
 
-def test_free_of_torch():
-    code = "import sys, evaluation.statistics, evaluation.conditions; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout == "False\n", done.stderr
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [
+        (np.zeros((3, 0)), Spread(None, None)),
+        ([[1.0, 3.0]], Spread(None, math.sqrt(2))),
+        ([[1.0], [3.0]], Spread(math.sqrt(2), None, 1.0, 3.0)),
+        ([[NAN, 1.0], [2.0, NAN]], Spread(None, None)),
+    ],
+)
+def test_spread_of_little(scores: Values, expected: Spread):
+    assert vars(spread(np.asarray(scores))) == pytest.approx(vars(expected))
+
+
+def test_welch_by_hand():
+    # Variances 2 and 8, of two seeds each: (2 + 8) / 2 = 5 is the squared error of the difference
+    # 4 - 2, which has 5² / (1² + 4²) degrees of freedom.
+    error, freedom = math.sqrt(5), 25 / 17
+    half = stats.t.isf(0.025, freedom) * error
+    found = welch(of_seeds(1, 3), of_seeds(2, 6))
+    assert found is not None
+    assert found.seeds == (2, 2)
+    assert (found.low, found.high) == pytest.approx((2 - half, 2 + half))
+    assert (found.p, found.deviation) == pytest.approx((2 * stats.t.sf(2 / error, freedom), error))
+
+
+@pytest.mark.parametrize(
+    ("baseline", "other"),
+    [
+        (of_seeds(1), of_seeds(2, 3, 4)),
+        (of_seeds(1, 2, 3), of_seeds(2)),
+        (of_seeds(1, 1), of_seeds(2, 3)),
+        (np.array([[NAN], [1.0]]), np.array([[1.0], [2.0]])),
+    ],
+)
+def test_welch_needs_the_variance_of_both_sides(baseline: Values, other: Values):
+    assert welch(baseline, other) is None
+
+
+@pytest.mark.parametrize(("effect", "expected"), [(0.5, 64), (0.8, 26), (1.0, 17), (1e5, 2)])
+def test_seeds_needed_are_those_of_cohens_tables(effect: float, expected: int):
+    """Cohen, "Statistical power analysis for the behavioral sciences", table 2.4.1."""
+    assert seeds_needed(1.0, effect) == expected
+    assert seeds_needed(0.1, 0.1 * effect) == expected

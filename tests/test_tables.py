@@ -1,328 +1,202 @@
-"""Tables, notes and the summary: what they say, what they leave out, and what they escape."""
+"""The tables: what stands in them, marks, notes, and that no name looks like markup."""
 
 from __future__ import annotations
 
-import json
 import re
-from typing import Any
 
-import numpy as np
 import pytest
-from systems import FACTS, numbered, row, system, trained
+from systems import analysed, numbered, system, trained
 
-from evaluation.analysis import Analysis, analyse
-from evaluation.metrics import METRICS
-from evaluation.models import System
-from evaluation.scoring import Row
-from evaluation.statistics import mean_interval
-from evaluation.summary import summary
-from evaluation.tables import BESIDE, MAIN, scores, tables
-from evaluation.text import latex, markdown
+from evaluation.analysis import Analysis
+from evaluation.tables import BESIDE, MAIN, Table, marks_of, published, scores, tables
+from evaluation.text import latex, markdown, remarks
 
-NOISY = system("noisy", {"a": 1.0, "b": 2.0, "c": 1.5})
-PARTLY = System(
-    "abl3",
-    [
-        row("abl3", "a", 3.0),
-        Row("abl3", "b", {"stoi": 0.7, "estoi": 0.5}, "PESQ finds no speech; SI-SDR is infinite"),
-        row("abl3", "c", 2.0, "-12 samples: the common part is scored"),
-    ],
-    FACTS,
-)
-NOTHING = System("broken", [Row("broken", name, {}, "has no samples") for name in "abc"])
-
-
+NOISY = system("noisy", {"a": 1.0, "b": 2.0, "c": 3.0})
+PARTLY = system("run", {"a": 1.5, "b": None, "c": 3.5}, seed=3)
+NOTHING = system("broken", dict.fromkeys("abc"))
 DIFFERENCE = "PESQ-WB, difference (95 % file interval)"
 
 
-def analysed(*systems: System, data: str = "corpus", **options: Any) -> Analysis:
-    return analyse(systems, data, {}, **options)
+def by_name(analysis: Analysis) -> dict[str, Table]:
+    return {table.name: table for table in tables(analysis)}
 
 
-def loaded(analysis: Analysis) -> dict[str, Any]:
-    """The summary by a strict reader of JSON, which knows no NaN."""
-
-    def refuse(constant: str) -> None:
-        raise AssertionError(f"{constant} is not JSON")
-
-    return json.loads(summary(analysis), parse_constant=refuse)
+def lines(table: Table) -> list[dict[str, str]]:
+    texts = [[cell.text for cell in row] for row in table.rows]
+    return [dict(zip(table.columns, row, strict=True)) for row in texts]
 
 
-def cells(line: str) -> list[str]:
-    return [cell.strip() for cell in line.strip().strip("|").split("|")]
+def test_main_table_has_means_and_costs():
+    table = tables(analysed(NOISY, PARTLY, NOTHING))[0]
+    noisy, run, broken = lines(table)
+    assert noisy["PESQ-WB"] == "2.000"
+    assert noisy["parameters (M)"] == ""
+    assert run["PESQ-WB"] == "2.500 (2 files)"
+    assert run["parameters (M)"] == "2.012"
+    assert (run["GMAC/s"], run["RTF"]) == ("6.25", "0.312")
+    assert (run["memory (MB)"], run["steps"]) == ("123", "12,000")
+    assert broken["PESQ-WB"] == "none"
+    assert "training (h)" not in noisy
+    assert "3 unless said otherwise" in table.caption
 
 
-def table(analysis: Analysis, name: str) -> list[dict[str, str]]:
-    (found,) = [each for each in tables(analysis) if each.name == name]
-    return [
-        dict(zip(found.columns, (cell.text for cell in each), strict=True)) for each in found.rows
-    ]
+def test_intervals_stand_below_means_of_enough_files():
+    (first, *_), *_ = scores(analysed(numbered("noisy", 0)), MAIN).rows
+    row = scores(analysed(numbered("noisy", 0)), MAIN).rows[0]
+    assert first.text == "noisy"
+    assert re.fullmatch(r"\d\.\d{3} – \d\.\d{3}", row[1].below)
+    assert scores(analysed(NOISY), MAIN).rows[0][1].below == ""
 
 
-def test_every_metric_has_a_column():
-    assert set(MAIN) | set(BESIDE) == METRICS.keys()
-    assert not set(MAIN) & set(BESIDE)
-
-
-def test_means_are_over_the_files_that_have_the_score():
-    found = loaded(analysed(NOISY, PARTLY, NOTHING))
-    assert found["data"] == "corpus"
-    assert found["files"] == 3
-    assert found["versions"].keys() == {"pesq", "pystoi", "numpy", "scipy", "torch"}
-    assert list(found["systems"]) == ["noisy", "abl3", "broken"]
-    abl3, broken = found["systems"]["abl3"], found["systems"]["broken"]
-    assert abl3["files"] == broken["files"] == 3
-    assert abl3["scored"] == {name: 3 if name in ("stoi", "estoi") else 2 for name in METRICS}
-    assert abl3["means"]["pesq_wb"] == pytest.approx(2.5)
-    assert abl3["means"]["stoi"] == pytest.approx((3.01 + 0.7 + 2.01) / 3)
-    assert abl3["notes"] == {
-        "b": "PESQ finds no speech; SI-SDR is infinite",
-        "c": "-12 samples: the common part is scored",
-    }
-    assert abl3["facts"] == FACTS
-    assert broken["scored"] == dict.fromkeys(METRICS, 0)
-    assert broken["means"] == dict.fromkeys(METRICS)
-    assert found["models"]["broken"]["means"]["pesq_wb"] is None
-    assert found["models"]["abl3"]["means"]["pesq_wb"]["count"] == 2
-    assert found["comparisons"]["broken"]["pesq_wb"] is None
-    assert found["comparisons"]["abl3"]["pesq_wb"]["difference"] == pytest.approx(
-        {"mean": 1.25, "low": 0.5, "high": 2.0, "count": 2}
+def test_best_is_over_the_most_files_noisy_aside():
+    analysis = analysed(
+        system("noisy", {"a": 4.0, "b": 4.0}),
+        *(system("easy", {"a": 3.0, "b": None}), system("one", {"a": 2.0, "b": 2.0})),
+        system("two", {"a": 1.0, "b": 1.0}),
     )
+    table = scores(analysis, MAIN)
+    assert [row[0].text for row in table.rows if row[1].best] == ["one"]
+    beside = scores(analysis, BESIDE)
+    place = 1 + BESIDE.index("wss")
+    assert [row[0].text for row in beside.rows if row[place].best] == ["two"]  # lower is better
 
 
-def test_the_main_table_has_a_line_for_each_system_in_their_order():
-    lines = markdown(analysed(NOISY, PARTLY, NOTHING)).splitlines()
-    costs = ["parameters (M)", "GMAC/s", "RTF", "memory (MB)", "steps"]
-    headings = ["PESQ-WB", "CSIG", "CBAK", "COVL", "STOI", "ESTOI", "SegSNR (dB)", "SI-SDR (dB)"]
-    assert cells(lines[0]) == ["system", *headings, *costs]
-    assert len({line.count("|") for line in lines[:5]}) == 1
-    assert cells(lines[2])[:2] == ["noisy", "1.500"]
-    assert cells(lines[2])[-5:] == ["", "", "", "", ""]
-    assert cells(lines[3])[:2] == ["abl3", "2.500 (2 files)"]
-    assert cells(lines[3])[-5:] == ["2.012", "6.25", "0.312", "123", "12,000"]
-    assert cells(lines[4]) == ["broken", *8 * ["none"], *5 * [""]]
-    assert lines[6].startswith("Means over the files of corpus that have the score, 3 unless said")
+@pytest.mark.parametrize("ours", [2, 3])
+@pytest.mark.parametrize("theirs", [2, 3])
+def test_marks_need_three_seeds_a_side(ours: int, theirs: int):
+    gains = [0.0, 0.01, 0.02]
+    analysis = analysed(
+        *trained("bsrnn", *gains[:theirs]), *trained("abl3", *(0.5 + x for x in gains[:ours]))
+    )
+    marked = ours == theirs == 3
+    assert set(marks_of(analysis, MAIN).values()) == ({"▲"} if marked else set())
+    assert marked != ("No differences are marked" in markdown(analysis))
 
 
-def test_a_mean_over_other_files_is_never_the_best():
-    one = system("one", {"a": 3.0, "b": 3.0, "c": None, "d": None})
-    two = system("two", {"a": None, "b": None, "c": 1.0, "d": 1.0})
-    found = scores(analysed(one, two), MAIN).rows
-    assert not any(cell.best for row in found for cell in row)
+def test_marks_follow_the_metrics_direction_and_are_corrected_over_the_table():
+    better = analysed(*trained("bsrnn", 0.0, 0.01, 0.02), *trained("abl3", 0.5, 0.51, 0.52))
+    found = marks_of(better, BESIDE)
+    name = "abl3 (3 seeds)"
+    assert (found[name, "wss"], found[name, "snr"]) == ("▼", "▲")
+    close = analysed(*trained("bsrnn", 0.0, 0.1, 0.2), *trained("uniform31", 0.3, 0.4, 0.5))
+    test = close.comparisons[0].comparisons["pesq_wb"]
+    assert test
+    assert test.over_seeds
+    assert 0.05 / 8 < test.over_seeds.p < 0.05
+    assert set(marks_of(close, MAIN).values()) == {""}
 
 
-def test_intervals_stand_below_the_means():
-    analysis = analysed(numbered("noisy", 0), numbered("one", 0.5))
-    lines = markdown(analysis).splitlines()
-    place = lines.index("**95 % file intervals**")
-    interval = mean_interval(numbered("one", 0.5).values("pesq_wb")[None])
-    assert interval
-    assert cells(lines[place + 2])[:2] == ["system", "PESQ-WB"]
-    assert cells(lines[place + 5])[:2] == ["one", f"{interval.low:.3f} – {interval.high:.3f}"]
-    assert f"{{\\scriptsize {interval.low:.3f} -- {interval.high:.3f}}}" in latex(analysis)
-
-
-def test_of_a_few_files_there_is_no_interval():
-    """One of no width would look like certainty."""
-    (noisy,) = scores(analysed(NOISY), MAIN).rows
-    assert {cell.detail for cell in noisy} == {""}
-    (line,) = table(analysed(NOISY, system("one", {"a": 2.0, "b": 2.5, "c": 3})), "Against noisy")
-    assert line[DIFFERENCE] == "+1.000"
-    assert "95 % file intervals" not in markdown(analysed(NOISY))
-
-
-def test_a_mean_over_fewer_files_says_so():
-    (_, abl3) = scores(analysed(NOISY, PARTLY), MAIN).rows
-    assert abl3[1].files == "2 files"
-    assert abl3[5].files == ""  # STOI
-    assert "2.500 (2 files)" in latex(analysed(NOISY, PARTLY))
-
-
-def test_a_mean_over_fewer_files_is_never_the_best():
-    """They may be the easier ones."""
-    full = system("full", {"a": 2.0, "b": 2.0, "c": 2.0})
-    other = system("other", {"a": 1.9, "b": 1.9, "c": 1.9})
-    (full_row, other_row, partly) = scores(analysed(full, other, PARTLY), MAIN).rows
-    assert [row[1].best for row in (full_row, other_row, partly)] == [True, False, False]
-
-
-def test_the_best_of_a_column_is_marked_in_its_direction_and_never_the_noisy():
-    noisy, one, other = numbered("noisy", 3), numbered("one", 0.2), numbered("other", 0.3)
-    analysis = analysed(noisy, one, other)
-    main = {cells[0].text: cells for cells in scores(analysis, MAIN).rows}
-    assert [main[name][1].best for name in ("noisy", "one", "other")] == [False, False, True]
-    beside = {cells[0].text: cells for cells in scores(analysis, BESIDE).rows}
-    column = 1 + BESIDE.index("wss")
-    assert [beside[name][column].best for name in ("noisy", "one", "other")] == [False, True, False]
-    same = {cells[0].text: cells for cells in scores(analysed(other, one, noisy), MAIN).rows}
-    assert same["noisy"][1].best is False  # wherever it stands
-    alone = {cells[0].text: cells for cells in scores(analysed(noisy, one), MAIN).rows}
-    assert not alone["one"][1].best
-
-
-def test_the_comparison_says_what_it_rests_on():
-    analysis = analysed(numbered("noisy", 0), numbered("one", 0.5, seed=1), numbered("two", 0))
-    one, two = table(analysis, "Against noisy")
-    assert one["system"] == "one"
-    assert re.fullmatch(r"\+0\.[45]\d\d \(\+0\.4\d\d to \+0\.5\d\d\)", one[DIFFERENCE])
-    assert one["p over files (Holm)"] == "< 0.0001"
-    assert one["better / tie / worse"] == "30 / 0 / 0"
-    assert one["r"] == "+1.00"
-    assert two["p over files (Holm)"] == "too few"
-    assert (one["seeds"], "95 % seed interval" in one) == ("– / –", False)
-    assert two["better / tie / worse"] == "0 / 30 / 0"
-
-
-def marks(analysis: Analysis) -> dict[str, set[str]]:
-    """The marks of the eight main metrics, by system."""
-    return {
-        cells[0].text: {cell.mark for cell in cells[1:9]} for cells in scores(analysis, MAIN).rows
-    }
-
-
-def test_marks_need_three_seeds_a_side():
-    """However sure the tests over files are."""
-    baseline, better = (0.0, 0.01, 0.02), (0.5, 0.51, 0.52)
-    for ours, theirs in ((3, 3), (3, 2), (2, 3), (3, 1), (1, 1)):
-        systems = [*trained("bsrnn", *baseline[:ours]), *trained("uniform31", *better[:theirs])]
-        analysis = analysed(numbered("noisy", 0), *systems)
-        comparison = analysis.comparisons[analysis.models[2].name]["pesq_wb"]
-        assert comparison
-        assert comparison.p_holm
-        assert comparison.p_holm < 1e-4
-        noisy, bsrnn, uniform = marks(analysis).values()
-        assert noisy == bsrnn == {""}
-        assert uniform == ({"better"} if ours == theirs == 3 else {""})
-        marked = "▲ and ▼" in markdown(analysis)
-        assert marked == (ours == theirs == 3)
-        assert marked != ("No differences are marked: that takes at least 3" in markdown(analysis))
-
-
-def test_marks_follow_the_direction_of_the_metric():
-    systems = [*trained("bsrnn", 0.0, 0.01, 0.02), *trained("uniform31", 0.5, 0.51, 0.52)]
-    beside = scores(analysed(*systems), BESIDE).rows[1]
-    assert beside[1 + BESIDE.index("wss")].mark == "worse"
-    assert beside[1 + BESIDE.index("snr")].mark == "better"
-
-
-def test_marks_are_corrected_over_the_whole_table():
-    """Not over a column: of eight metrics, one would often be below 5 % by chance."""
-    systems = [*trained("bsrnn", 0.0, 0.1, 0.2), *trained("uniform31", 0.3, 0.4, 0.5)]
-    analysis = analysed(*systems)
-    comparison = analysis.comparisons["uniform31 (3 seeds)"]["pesq_wb"]
-    assert comparison
-    assert comparison.over_seeds
-    assert 0.05 / 8 < comparison.over_seeds.p < 0.05
-    assert marks(analysis)["uniform31 (3 seeds)"] == {""}
-
-
-def test_differences_of_seeds_are_tested_over_seeds():
-    systems = [*trained("bsrnn", 0.0, 0.1, 0.2), *trained("uniform31", 0.3, 0.4, 0.5)]
-    (line,) = table(analysed(*systems), "Against bsrnn (3 seeds)")
-    # Of deviations of 0.1 on both sides, t = 0.3 / (0.1 √(2/3)) with 4 degrees of freedom.
+def test_differences_are_tested_over_files_and_over_seeds():
+    analysis = analysed(*trained("bsrnn", 0.0, 0.1, 0.2), *trained("uniform31", 0.3, 0.4, 0.5))
+    (line,) = lines(by_name(analysis)["Against bsrnn (3 seeds)"])
+    assert line[DIFFERENCE].startswith("+0.300")
     assert line["seeds"] == "3 / 3"
     assert line["95 % seed interval"] == "+0.073 to +0.527"
     assert line["p over seeds (Holm)"] == "0.0213"
     assert line["seeds a side for 0.05"] == "64"
+    assert line["better / tie / worse"] == "30 / 0 / 0"
 
 
-def test_one_seed_is_said_to_be_chance():
-    chance = "Where a side has one seed, the difference may be chance of the training."
-    two = trained("bsrnn", 0.0, 0.1)
-    assert chance in markdown(analysed(*two, *trained("uniform31", 0.3)))
-    assert chance not in markdown(analysed(*two, *trained("uniform31", 0.3, 0.4)))
-    assert chance not in markdown(analysed(NOISY, NOTHING))
+def test_differences_of_few_files_and_one_seed_say_so():
+    table = by_name(analysed(NOISY, PARTLY))["Against noisy"]
+    (line,) = lines(table)
+    assert line[DIFFERENCE] == "+0.500"
+    assert line["p over files (Holm)"] == "too few"
+    assert line["seeds"] == "1 / –"
+    assert "95 % seed interval" not in line
+    assert "may be chance of the training" in table.caption
 
 
 def test_primary_comparisons_come_first():
-    systems = [
-        *(numbered("noisy", 0), *trained("bsrnn", 0.0), *trained("lstm_dualpath", 0.1)),
-        *(*trained("abl2", 0.3), *trained("bsrnn_bi", 0.2, 0.3), *trained("abl3", 0.5, 0.6)),
-    ]
-    analysis = analysed(*systems)
-    names = [each.name for each in tables(analysis)]
+    systems = [*trained("bsrnn_bi", 0.0, 0.1), *trained("abl3", 0.3, 0.4)]
+    systems += [*trained("abl2", 0.2), *trained("lstm_dualpath", 0.0), *trained("bsrnn", 0.0)]
+    found = tables(analysed(*systems))
+    names = [table.name for table in found]
     assert names[:3] == ["Scores", "Primary comparisons", "Against bsrnn-0"]
-    one, two = table(analysis, "Primary comparisons")
+    one, two = lines(found[1])
     assert one["system"] == "abl3 (2 seeds) − bsrnn_bi (2 seeds)"
     assert (two["system"], two["seeds"]) == ("abl2-0 − lstm_dualpath-0", "1 / 1")
-    assert one[DIFFERENCE].startswith("+0.300 (")
-    assert two[DIFFERENCE].startswith("+0.200 (")
-    first, second = loaded(analysis)["primary"]
-    assert (first["other"], first["reference"]) == ("abl3 (2 seeds)", "bsrnn_bi (2 seeds)")
-    assert first["comparisons"]["pesq_wb"]["over_seeds"]["seeds"] == [2, 2]
-    assert second["comparisons"]["pesq_wb"]["over_seeds"] is None
-    assert "Primary comparisons" not in markdown(analysed(*systems[:3]))
+    assert "Primary comparisons" not in by_name(analysed(*systems[:2]))
 
 
-def test_what_was_measured_stands_beside_what_was_hoped_for():
-    names = [f"p232_{n:03}" for n in range(393)] + [f"p257_{n:03}" for n in range(431)] + ["more"]
-    made = system("run", dict.fromkeys(names[:-1], 3.312) | {"more": 1.0}, seed=0)
-    (line,) = table(analysed(system("noisy", dict.fromkeys(names, 1.97)), made), "Expected")
-    assert list(line.values()) == ["run", "3.30 to 3.40", "3.312"]
+def test_spread_over_seeds_stands_with_means_and_in_its_table():
+    analysis = analysed(*trained("abl3", 0.2, 0.1, 0.3))
+    cell = scores(analysis, MAIN).rows[0][1]
+    means = [run.mean() for run in analysis.models[0].scores["pesq_wb"]]
+    assert " ± 0.100" in cell.text
+    assert cell.below.endswith(f"[{min(means):.3f} – {max(means):.3f}]")
+    (line,) = lines(by_name(analysis)["Seeds, PESQ-WB"])
+    assert line["each seed's mean"] == ", ".join(f"{mean:.3f}" for mean in means)
+    assert line["deviation over seeds"] == "0.1000"
 
 
-def test_nothing_was_hoped_for_of_another_size():
-    def made(parameters: int) -> System:
-        run = numbered("run", 0.5)
-        return System(run.name, run.rows, {**FACTS, "parameters": parameters})
-
-    def hoped(parameters: int) -> list[list[str]]:
-        found = tables(analysed(numbered("noisy", 0), made(parameters)))
-        return [t.rows for t in found if t.name == "Expected"]
-
-    assert hoped(2_000_936)
-    assert not hoped(3_599_000)
+def test_groups_have_a_column_each():
+    table = by_name(analysed(system("noisy", {"p230_001": 1.0, "p231_001": 2.0})))["By speaker"]
+    assert lines(table) == [{"system": "noisy", "p230 (1)": "1.000", "p231 (1)": "2.000"}]
+    assert table.caption == "PESQ-WB by speaker, known from the files' names (number of files)."
 
 
-def test_the_baseline_can_be_chosen():
-    systems = [numbered("noisy", 0), numbered("one", 0.5), numbered("two", 0.2, seed=1)]
-    found = table(analysed(*systems, baseline="one"), "Against one")
-    assert [line["system"] for line in found] == ["noisy", "two"]
-    assert found[1][DIFFERENCE].startswith("-0.")
+def test_hopes_are_no_results():
+    """They stand in the page alone, in the table of what is not measured here."""
+    analysis = analysed(numbered("noisy", 0), *trained("abl3", 0.1))
+    rows = {line["system"]: line for line in lines(published())}
+    assert rows["abl3, hoped for"]["PESQ-WB"] == "3.30 to 3.40"
+    assert all("3.40" not in text for text in (markdown(analysis), latex(analysis)))
 
 
-def test_seeds_are_shown_apart_from_files():
-    runs = [numbered(f"r{seed}", 0.1 * seed, seed=seed + 1) for seed in range(2)]
-    facts = [{**FACTS, "seed": seed} for seed in (1, 0)]
-    runs = [System(r.name, r.rows, f) for r, f in zip(runs, facts, strict=True)]
-    analysis = analysed(numbered("noisy", 0), *runs)
-    (line,) = table(analysis, "Seeds, PESQ-WB")
-    assert line["system"] == "abl3 (2 seeds)"
-    means = [float(np.mean(run.values("pesq_wb"))) for run in runs]
-    assert line["each seed's mean"] == f"{means[1]:.3f}, {means[0]:.3f}"
-    assert float(line["deviation over seeds"]) == pytest.approx(
-        abs(means[1] - means[0]) / 2**0.5, abs=1e-4
+def test_markdown_and_latex_show_the_same():
+    systems = [*trained("bsrnn", 0.0, 0.01, 0.02), *trained("abl3", 0.5, 0.51, 0.52)]
+    analysis = analysed(numbered("noisy", 0), *systems)
+    text, tex = markdown(analysis), latex(analysis)
+    assert re.match(r"\| abl3 \(3 seeds\) \| \*\*2\.\d+\*\* ± 0\.010 ▲ \|", text.splitlines()[4])
+    assert re.search(
+        r"abl3 \(3 seeds\) & \\textbf\{2\.\d+ \$\\pm\$ 0\.010 \$\^\{\\uparrow\}\$\} &", tex
     )
-    assert line["lowest – highest"] == f"{min(means):.3f} – {max(means):.3f}"
-    assert not [t for t in tables(analysed(NOISY, PARTLY)) if t.name.startswith("Seeds")]
+    assert "**95 % file intervals**" in text
+    columns = {line.count(" & ") for line in tex.splitlines() if line.endswith(r"\\")}
+    assert columns == {10}  # eight metrics, parameters, GMAC/s
+    assert "RTF" not in tex.partition(r"\end{table}")[0]
 
 
-def test_the_spread_over_seeds_stands_with_every_mean():
-    analysis = analysed(numbered("noisy", 0), *trained("abl3", 0.1, 0.2, 0.3))
-    noisy, abl3 = scores(analysis, MAIN).rows
-    assert {(cell.deviation, cell.span) for cell in noisy} == {("", "")}
-    mean = analysis.means["abl3 (3 seeds)"]["pesq_wb"]
-    assert mean
-    span = f"{mean.mean - 0.1:.3f} – {mean.mean + 0.1:.3f}"
-    assert (abl3[1].deviation, abl3[1].span) == ("0.100", span)
-    lines = markdown(analysis).splitlines()
-    assert cells(lines[3])[1] == f"**{mean.mean:.3f}** ± 0.100".replace("**", "")
-    place = lines.index("**Lowest and highest mean of the seeds**")
-    assert cells(lines[place + 4])[:2] == ["abl3 (3 seeds)", span]
-    assert f"{mean.mean:.3f} $\\pm$ 0.100" in latex(analysis)
-    assert f"{{\\scriptsize {{[}}{span.replace('–', '--')}]}}" in latex(analysis)
-    found = loaded(analysis)["models"]["abl3 (3 seeds)"]["spreads"]["pesq_wb"]
-    expected = {"runs": 3, "over_runs": 0.1, "lowest": mean.mean - 0.1, "highest": mean.mean + 0.1}
-    assert {key: found[key] for key in expected} == pytest.approx(expected)
+def test_a_doubt_is_told_everywhere():
+    names = [f"p232_{n:03}" for n in range(393)] + [f"p257_{n:03}" for n in range(431)]
+    analysis = analysed(system("noisy", dict.fromkeys(names, 2.6)))
+    assert "\n- Warning: The noisy files are those of VoiceBank-DEMAND" in markdown(analysis)
+    assert latex(analysis).startswith("% Warning: The noisy files")
 
 
-def test_expectations_are_no_results():
-    """They stand in a table of their own, and beside them only what was measured on that set."""
-    analysis = analysed(NOISY, PARTLY)
-    (line,) = table(analysis, "Expected")
-    assert list(line.values()) == ["abl3", "3.30 to 3.40", "not measured"]
-    for found in tables(analysis):
-        if found.name != "Expected":
-            assert "3.40" not in str(found)
-    assert "3.30" not in summary(analysis)
-    assert not [t for t in tables(analysed(NOISY, NOTHING)) if t.name == "Expected"]
+def test_notes_say_what_a_table_rests_on():
+    notes = remarks(analysed(NOISY, PARTLY, NOTHING))
+    assert (
+        "run: 1 of 3 files without all scores (b), for reasons in per_file.csv; a mean is over "
+        "those that have the score." in notes
+    )
+    assert any(line.startswith("broken: 3 of 3 files without") for line in notes)
+    assert (
+        "run: best.pt, 6.22 epochs of batches of 6 x 2 s, seed 3, recipe plain with "
+        "optim.learning_rate 0.001 with loss.time 0.5, held out p226, p287." in notes
+    )
+    assert "Of run there is only one seed: differences may be chance of the training." in notes
+    made = {"hours": 1.5, "sessions": 2, "devices": ["H200"], "torch": ["2.13"], "commits": ["ab"]}
+    notes = remarks(analysed(system("run", {"a": 1.0}, **made)))
+    assert any("; 1.50 hours on H200, starts: 2, torch 2.13, commit ab." in x for x in notes)
+
+
+def test_runs_that_are_not_pooled_say_why():
+    family = {"network": "n", "steps": 9, "training data": "a"}
+    runs = [system("x", {"a": 1.0}, seed=0, family=family)]
+    for seed, changed in enumerate(({"steps": 8}, {"training data": "b"}), start=1):
+        runs.append(system(f"y{seed}", {"a": 1.0}, seed=seed, family=family | changed))
+    notes = remarks(analysed(*runs))
+    assert "y1 and x are no two seeds of one model: they differ in steps." in notes
+    assert "y2 and y1 are no two seeds of one model: they differ in steps, training data." in notes
+
+
+def test_no_name_looks_like_markup():
+    name = r"a|b*c_ `d` <e> [f] \g _h"
+    analysis = analysed(system(name, {"x": 1.0}), data="50 % & #1\n\\end{table}")
+    text, tex = markdown(analysis), latex(analysis)
+    assert r"| a\|b\*c\_ \`d\` \<e> \[f\] \\g \_h |" in text
+    assert r"a$|$b*c\_ `d` $<$e$>$ [f] \textbackslash{}g \_h" in tex
+    assert r"50 \% \& \#1 \textbackslash{}end\{table\}" in tex
+    assert tex.count(r"\end{table}") == 1

@@ -16,7 +16,7 @@ from data.audio import read
 from data.benchmark import TEST_FILES, TRAIN_PAIRS, TRAIN_SPEAKERS
 from data.corpus import Listing
 from data.verify import check_scores, lag_of, main, mixture_fault, noisy_scores
-from evaluation.metrics import score
+from evaluation.scores import score
 
 RATE = 16000
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from data.audio import SAMPLE_RATE
 from data.workers import process_pool
-from evaluation.metrics import MetricError, pesq_wb, score
+from evaluation.scores import MetricError, pesq_wb, score
 
 log = logging.getLogger("training")
 
@@ -115,7 +115,7 @@ class PesqPool:
     def validate(
         self, clean: NDArray, enhanced: NDArray, names: tuple[str, ...]
     ) -> Callable[[], dict[str, float | str]]:
-        """Start scoring one utterance (s,) by `evaluation.metrics.score`; returns at once.
+        """Start scoring one utterance (s,) by `evaluation.scores.score`; returns at once.
 
         Call the result for the scores, which may have to be waited for.
         """

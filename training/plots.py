@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from data.audio import SAMPLE_RATE
-from evaluation.spectrogram import FLOOR_DB, levels
+from evaluation.signals import FLOOR_DB, levels
 
 PLOT = "history.png"
 

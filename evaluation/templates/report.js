@@ -7,15 +7,14 @@ function sortBy(table, column) {
   const value = (row) => row.cells[column].dataset.sort;
   const numeric = rows.every((row) => value(row) === undefined || !isNaN(value(row)));
   const before = heads[column].getAttribute("aria-sort");
-  // Numbers begin with the largest, names with the first.
+  // Numbers begin with the largest, names with the first. What is missing comes last.
   const up = before ? before === "descending" : !numeric;
   heads.forEach((head) => head.removeAttribute("aria-sort"));
   heads[column].setAttribute("aria-sort", up ? "ascending" : "descending");
   rows.sort((a, b) => {
     const [x, y] = [value(a), value(b)];
     if (x === undefined || y === undefined) return (x === undefined) - (y === undefined);
-    const order = numeric ? x - y : x.localeCompare(y, undefined, { numeric: true });
-    return up ? order : -order;
+    return (up ? 1 : -1) * (numeric ? x - y : x.localeCompare(y, undefined, { numeric: true }));
   });
   table.tBodies[0].append(...rows);
 }
@@ -39,14 +38,12 @@ class Player {
     this.repeat = root.querySelector(".loop input");
     this.labels = [...root.querySelectorAll(".source")];
     this.voices = new Map();
-    this.playing = false;
     this.button.addEventListener("click", () => this.toggle());
     this.seeker.addEventListener("input", () => this.seek(this.seeker.value * this.seconds));
     this.labels.forEach((label) => {
       label.querySelector("input").addEventListener("change", () => this.choose(label.dataset.source));
       const picture = label.querySelector(".picture");
-      if (!picture) return;
-      picture.addEventListener("click", (event) => {
+      picture?.addEventListener("click", (event) => {
         const box = picture.getBoundingClientRect();
         this.seek(((event.clientX - box.left) / box.width) * this.seconds);
       });
@@ -58,23 +55,19 @@ class Player {
   load(number) {
     this.pause();
     this.voices.clear();
-    const file = FILES[number] || null;
+    const file = FILES[number];
     this.addresses = file ? file.sources : {};
     this.seconds = file ? file.seconds : 0;
     this.position = 0;
     this.fault.hidden = true;
     this.button.disabled = this.seeker.disabled = !file;
-    const there = (label) => Object.hasOwn(this.addresses, label.dataset.source);
     this.labels.forEach((label) => {
-      label.hidden = !there(label);
-      if (!label.querySelector(".picture")) {
-        const own = file ? file.pesq[label.dataset.source] : "";
-        label.querySelector(".pesq").textContent = own || "";
-      }
+      label.hidden = !(label.dataset.source in this.addresses);
+      label.querySelector(".pesq").textContent = file ? file.pesq[label.dataset.source] : "";
     });
     // What was heard of the last file is heard of this one, too.
-    const kept = this.labels.find((label) => label.dataset.source === this.heard && there(label));
-    const chosen = kept || this.labels.find(there);
+    const shown = this.labels.filter((label) => !label.hidden);
+    const chosen = shown.find((label) => label.dataset.source === this.heard) || shown[0];
     this.heard = chosen ? chosen.dataset.source : null;
     if (chosen) chosen.querySelector("input").checked = true;
     this.show();
@@ -105,7 +98,7 @@ class Player {
 
   play() {
     if (!this.heard) return;
-    players.forEach((other) => { if (other !== this) other.pause(); });
+    players.forEach((other) => other.pause());
     this.playing = true;
     Object.keys(this.addresses).forEach((name) => this.start(this.voice(name)));
     this.button.classList.add("playing");
@@ -126,20 +119,14 @@ class Player {
     this.button.querySelector(".word").textContent = "Play";
   }
 
-  end() {
-    this.position = 0;
-    if (this.repeat.checked) this.play();
-    else { this.pause(); this.show(); }
-  }
-
   choose(name) {
-    if (!Object.hasOwn(this.addresses, name)) return;
+    if (!(name in this.addresses)) return;
     const lead = this.playing ? this.lead() : null;
     this.heard = name;
     this.labels.find((label) => label.dataset.source === name).querySelector("input").checked = true;
     if (lead) {
-      const next = this.voice(name);
       this.position = lead.currentTime;
+      const next = this.voice(name);
       if (Math.abs(next.currentTime - this.position) > DRIFT) this.start(next);
     }
     this.voices.forEach((voice, other) => { voice.muted = other !== name; voice.playbackRate = 1; });
@@ -156,31 +143,33 @@ class Player {
 
   // The version that tells where playing is: the one that is heard, or another once that has ended.
   lead() {
-    const heard = this.voice(this.heard);
     const going = (voice) => !voice.ended && !voice.error && !voice.paused;
-    return going(heard) ? heard : [...this.voices.values()].find(going);
+    return [this.voice(this.heard), ...this.voices.values()].find(going);
   }
 
   follow() {
     if (!this.playing) return;
     const lead = this.lead();
-    if (!lead) return this.end();
-    this.position = lead.currentTime;
-    // Versions start some hundredths of a second apart. Those that nobody hears run a little faster
-    // or slower until they are in step: a jump at the change would be heard.
-    this.voices.forEach((voice) => {
-      const behind = voice === lead ? 0 : lead.currentTime - voice.currentTime;
-      voice.playbackRate = 1 + Math.min(Math.max(2 * behind, -0.2), 0.2);
-    });
+    if (lead) {
+      this.position = lead.currentTime;
+      // Versions start some hundredths of a second apart. Those that nobody hears run a little
+      // faster or slower until they are in step: a jump at the change would be heard.
+      this.voices.forEach((voice) => {
+        const behind = voice === lead ? 0 : lead.currentTime - voice.currentTime;
+        voice.playbackRate = 1 + Math.min(Math.max(2 * behind, -0.2), 0.2);
+      });
+      requestAnimationFrame(() => this.follow());
+    } else {
+      this.position = 0;
+      this.repeat.checked ? this.play() : this.pause();
+    }
     this.show();
-    requestAnimationFrame(() => this.follow());
   }
 
   show() {
     const share = this.seconds ? this.position / this.seconds : 0;
     this.seeker.value = share;
     this.clock.textContent = `${this.position.toFixed(1)} of ${this.seconds.toFixed(1)} s`;
-    this.seeker.setAttribute("aria-valuetext", this.clock.textContent);
     this.root.querySelectorAll(".head").forEach((head) => { head.style.left = `${100 * share}%`; });
   }
 
@@ -203,18 +192,16 @@ const players = [];
 document.querySelectorAll(".player").forEach((root) => players.push(new Player(root)));
 
 // The panel for any file.
-const panel = document.querySelector("#listen .player");
+const panel = players.find((each) => each.root.matches("#listen .player"));
 if (panel) {
-  const player = players.find((each) => each.root === panel);
   const rows = [...document.querySelectorAll(".files tbody tr")];
   const name = (row) => row.querySelector(".choose").textContent;
-  const open = (row, play) => {
+  rows.forEach((row) => row.addEventListener("click", () => {
     rows.forEach((other) => other.classList.toggle("chosen", other === row));
     document.querySelector("#listen .now").textContent = name(row);
-    player.load(row.dataset.file);
-    if (play) player.play();
-  };
-  rows.forEach((row) => row.addEventListener("click", () => open(row, true)));
+    panel.load(row.dataset.file);
+    panel.play();
+  }));
   document.querySelector(".filter input").addEventListener("input", (event) => {
     const wanted = event.target.value.toLowerCase();
     rows.forEach((row) => { row.hidden = !name(row).toLowerCase().includes(wanted); });

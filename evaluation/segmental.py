@@ -1,7 +1,6 @@
 """How far an enhanced signal is from the clean one: ratios, and distances of spectra.
 
-Free of torch. All take a clean and an enhanced 16-kHz signal (s,) and raise `MetricError` where
-there is no score.
+All take a clean and an enhanced 16-kHz signal (s,) and raise `MetricError` where there is no score.
 The segmental ones follow the programs that come with Loizou, "Speech Enhancement: Theory and
 Practice" (2nd ed., CRC Press 2013, chapter 11), in the form in which the field's script has them
 (compute_metrics.py of CMGAN): frames of 30 ms every 7.5 ms, the last one left out.
@@ -33,7 +32,7 @@ _FFT = 1024
 
 
 def si_sdr(clean: Samples, enhanced: Samples) -> float:
-    """Scale-invariant signal-to-distortion ratio in dB, of the signals without their means.
+    """Return the scale-invariant signal-to-distortion ratio in dB, without the signals' means.
 
     Le Roux et al., "SDR - half-baked or well done?", ICASSP 2019, equation 3.
     """
@@ -45,16 +44,16 @@ def si_sdr(clean: Samples, enhanced: Samples) -> float:
 
 
 def snr(clean: Samples, enhanced: Samples) -> float:
-    """Signal-to-noise ratio in dB: the power of the clean signal over that of the difference.
+    """Return the power of the clean signal over that of the difference, in dB.
 
-    Of a noisy recording that is its input SNR.
+    For a noisy recording this is its input SNR.
     """
     clean, enhanced = checked(clean, enhanced)
     return _ratio("SNR", clean, enhanced - clean, "the clean one")
 
 
 def segsnr(clean: Samples, enhanced: Samples) -> float:
-    """Segmental signal-to-noise ratio in dB (-10 to 35): the mean over frames, each limited.
+    """Return the segmental signal-to-noise ratio in dB: the mean over frames, each -10 to 35.
 
     Hansen and Pellom, "An effective quality evaluation protocol for speech enhancement
     algorithms", ICSLP 1998; Loizou, equation 11.1.
@@ -69,12 +68,12 @@ def segsnr(clean: Samples, enhanced: Samples) -> float:
 
 
 def llr(clean: Samples, enhanced: Samples) -> float:
-    """Log-likelihood ratio of linear prediction (0 and above, lower is better).
+    """Return the log-likelihood ratio of linear prediction (0 and above, lower is better).
 
-    Quackenbush et al., "Objective Measures of Speech Quality" (1988); Loizou, equation 11.5: of
-    each frame the logarithm of the power that the enhanced frame's predictor leaves of the clean
-    frame over what its own leaves; the mean of the lower 95 %. Frames of digital silence have no
-    predictor; they rank behind all others, as the script's NaN do.
+    Quackenbush et al., "Objective Measures of Speech Quality" (1988); Loizou, equation 11.5. Each
+    frame gives the logarithm of a ratio: the power of the clean frame that the enhanced frame's
+    predictor leaves, over what its own leaves. The result is the mean of the lower 95 %. Frames of
+    digital silence have no predictor; they rank behind all others, as the script's NaN do.
     """
     clean, enhanced = checked(clean, enhanced)
     correlation = _autocorrelation(windowed(clean))
@@ -90,15 +89,14 @@ def llr(clean: Samples, enhanced: Samples) -> float:
 
 
 def wss(clean: Samples, enhanced: Samples, full_scale: float = 1.0) -> float:
-    """Weighted spectral slope distance (0 and above, lower is better).
+    """Return the weighted spectral slope distance (0 and above, lower is better).
 
     Klatt, "Prediction of perceived phonetic distance from critical-band spectra", ICASSP 1982;
-    Loizou, equation 11.20: differences of neighbouring bands' levels, compared where either
-    spectrum is high; the mean of the lower 95 % of frames.
+    Loizou, equation 11.20. Differences of neighbouring bands' levels are compared where either
+    spectrum is high. The result is the mean of the lower 95 % of frames.
 
-    full_scale: what full scale is taken for. Levels have a floor, so that it matters: 1 is
-    Loizou's; 1/32768 is what comes of giving his program, which divides by 32768, samples within
-    [-1, 1].
+    full_scale: what full scale is taken for; it matters, as levels have a floor. 1 is Loizou's.
+    1/32768 results where his program, which divides by 32768, is given samples within [-1, 1].
     """
     clean, enhanced = checked(clean, enhanced)
     levels = [_band_levels(windowed(side * full_scale)) for side in (clean, enhanced)]
@@ -118,7 +116,7 @@ def _ratio(name: str, signal: Signal, error: Signal, same: str) -> float:
 
 
 def _mean_of_lower(values: Signal, frames: int, name: str) -> float:
-    """The mean of the lower 95 % of so many frames, of which some may have no value."""
+    """Return the mean of the lower 95 % of so many frames, of which some may have no value."""
     kept = np.sort(values)[: round(_TRIMMED * frames)]
     if not kept.size:
         raise MetricError(f"no frame has an {name}")
@@ -126,15 +124,15 @@ def _mean_of_lower(values: Signal, frames: int, name: str) -> float:
 
 
 def _autocorrelation(frames: Signal) -> Signal:
-    """Lags 0 to 16 of each frame: (t, 480) to (t, 17)."""
+    """Return lags 0 to 16 of each frame: (t, 480) to (t, 17)."""
     lagged = [(frames[:, : FRAME - lag], frames[:, lag:]) for lag in range(_ORDER + 1)]
     return np.stack([np.einsum("tn,tn->t", *pair) for pair in lagged], axis=1)
 
 
 def _predictor(lags: Signal) -> Signal:
-    """Prediction error filters (t, 17) from autocorrelations, by Levinson and Durbin's recursion.
+    """Return prediction error filters (t, 17) from autocorrelations; NaN for a silent frame.
 
-    A frame without power has NaN.
+    By Levinson and Durbin's recursion.
     """
     filters = np.zeros_like(lags)
     filters[:, 0] = 1
@@ -151,7 +149,7 @@ def _predictor(lags: Signal) -> Signal:
 
 
 def _band_levels(frames: Signal) -> Signal:
-    """Levels (t, 25) in dB of Klatt's critical bands, not below -100."""
+    """Return levels (t, 25) in dB of Klatt's critical bands, not below -100."""
     power = np.abs(np.fft.rfft(frames, _FFT)[:, :-1]) ** 2
     hertz = 16_000 / _FFT
     distance = np.arange(_FFT // 2) - np.floor(_CENTRES / hertz)[:, None]
@@ -163,9 +161,9 @@ def _band_levels(frames: Signal) -> Signal:
 
 
 def _weights(levels: Signal, slopes: Signal) -> Signal:
-    """Klatt's weights (t, 24): high near the highest level, and near the local peak.
+    """Return Klatt's weights (t, 24): high near the highest level, and near the local peak.
 
-    The local peak is looked for uphill. Going up, the program stops one band before it.
+    The local peak is searched uphill. Upwards, Loizou's program stops one band before it.
     """
     bands = np.arange(slopes.shape[1])
     rising = slopes > 0
