@@ -21,7 +21,7 @@ demo: .venv/runtime
 	$(BIN)/python -m data.synthesise
 	for folder in $(DEMO_NETWORKS); do \
 		(cd $$folder && ../$(BIN)/python train.py --synthetic --fresh --run ../$(DEMO)/$$folder \
-			--batch-size 2 --crop 1 --steps $(DEMO_STEPS) --set optim.warmup_steps=10) || exit 1; \
+			--batch-size 2 --crop 1 --steps $(DEMO_STEPS) --optim.warmup-steps 10) || exit 1; \
 	done
 	$(BIN)/python evaluate.py $(DEMO_NETWORKS:%=$(DEMO)/%) --data data/synthetic \
 		--out $(DEMO)/comparison --require-gain

@@ -41,12 +41,11 @@ from evaluation.report import REPORT, report
 from evaluation.scoring import Task
 from evaluation.summary import SUMMARY, summary
 from evaluation.text import latex, markdown
-from training.checkpoint import CheckpointError
-from training.config import ConfigError
-from training.history import HistoryError, circumstances, read
+from training.checkpoint import CheckpointError, name_of
+from training.config import ConfigError, beside_recipe, method
+from training.logging import circumstances, read_history
 from training.precision import Precision
-from training.settings import beside_recipe, method
-from training.trained import Trained, load_trained, name_of
+from training.trained import Trained, load_trained
 
 log = logging.getLogger("evaluate")
 
@@ -106,7 +105,7 @@ def _of_runs(options: argparse.Namespace) -> Compared:
     clean, noisy = listing.clean, listing.noisy
     if not clean.keys() & noisy.keys():
         raise DataError(f"{options.data}: no noisy file is named as a clean one is")
-    kept = {name: _kept(folder) for name, folder in zip(names, folders, strict=True)}
+    kept = {name: read_history(folder) for name, folder in zip(names, folders, strict=True)}
     histories = {name: lines for name, (_, lines) in kept.items()}
     facts = {
         name: circumstances(kept[name][0]) | _facts(trained, histories[name])
@@ -163,14 +162,6 @@ def _check_baseline(
     choose_baseline(
         models_of([System(name, [], facts.get(name, {})) for name in names]), options.baseline
     )
-
-
-def _kept(run: Path) -> tuple[Mapping[str, Any], list[Mapping[str, Any]]]:
-    """What a run folder says of itself, and the lines of its log."""
-    try:
-        return read(run)
-    except HistoryError:  # a checkpoint by itself
-        return {}, []
 
 
 def _facts(trained: Trained, history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

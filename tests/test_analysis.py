@@ -15,8 +15,7 @@ from evaluation.analysis import Analysis, AnalysisError, analyse
 from evaluation.models import Model, System, kept_apart, models_of, names_of, without_gain
 from evaluation.published import BENCHMARK, PUBLISHED, Benchmark
 from evaluation.statistics import compare, mean_interval, with_holm
-from training.config import Config, Data, Optim, Run
-from training.settings import method
+from training.config import Config, Data, Optim, Run, method
 
 OTHER = {"is": "another"}
 

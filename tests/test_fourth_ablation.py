@@ -22,7 +22,7 @@ def made_of(block: Block) -> str:
 
 def on(corpus: Path, block: Block) -> Block:
     """The same with a corpus for tests in the place of the embedded one, and a narrow network."""
-    given = f"--data '{corpus}' --workers 0 --set model.channels=32"
+    given = f"--data '{corpus}' --workers 0 --model.channels 32"
     text = block.text.replace("--synthetic", given).replace("data/synthetic", f"'{corpus}'")
     return block._replace(text=text)
 

@@ -1,0 +1,106 @@
+"""PESQ of training examples from worker processes, so that the accelerator does not wait for it.
+
+The workers do not import torch, so that each is a small process.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pebble import ProcessExpired, ProcessPool
+
+from data.audio import SAMPLE_RATE
+from data.workers import _begin, process_context
+from evaluation.metrics import MetricError, pesq_wb, score
+
+log = logging.getLogger("training")
+
+_LOWEST, _HIGHEST = 1.0, 4.5
+_LIMIT = 30.0  # s that a recording may take, or as long as it lasts; it takes 0.1 s on a free core
+
+
+def normalised_pesq(clean: NDArray, enhanced: NDArray) -> float:
+    """Return (PESQ - 1) / 3.5, as MetricGAN+ and CMGAN label; NaN where PESQ fails."""
+    try:
+        return (pesq_wb(clean, enhanced) - _LOWEST) / (_HIGHEST - _LOWEST)
+    except MetricError:
+        return float("nan")
+
+
+class PesqPool:
+    """Scores recordings in worker processes, which start with the first request.
+
+    A worker that dies or takes too long is replaced, and its recording is scored once more: scores
+    are deterministic, so that nothing else changes.
+
+    Args:
+        workers: how many, at least 1.
+        limit: seconds that one recording may take, or as long as it lasts, if that is more.
+    """
+
+    def __init__(self, workers: int, limit: float = _LIMIT) -> None:
+        self._workers, self._limit = workers, limit
+        self._pool: ProcessPool | None = None
+
+    def label(self, clean: NDArray, enhanced: NDArray) -> Callable[[], NDArray]:
+        """Start labelling a batch (b, s) by `normalised_pesq`.
+
+        Returns:
+            A function that waits for the labels (b,), float32, NaN where there is none.
+        """
+        waits = [self._start(normalised_pesq, *item) for item in zip(clean, enhanced, strict=True)]
+
+        def labels() -> NDArray:
+            found = [wait() for wait in waits]
+            return np.array([np.nan if x is None else x for x in found], np.float32)
+
+        return labels
+
+    def validate(
+        self, clean: NDArray, enhanced: NDArray, names: tuple[str, ...]
+    ) -> Callable[[], dict[str, float | str]]:
+        """Start scoring one utterance (s,) by `evaluation.metrics.score`.
+
+        Returns:
+            A function that waits for the scores by name.
+        """
+        wait = self._start(score, clean, enhanced, names)
+        return lambda: wait() or dict.fromkeys(names, "its worker failed twice")
+
+    def close(self) -> None:
+        """End the workers."""
+        if self._pool is not None:
+            self._pool.stop()
+            self._pool.join()
+
+    def _start(self, function: Callable, clean: NDArray, *arguments: Any) -> Callable[[], Any]:
+        """Start a call; return a function that waits for its result, None where it failed twice."""
+        limit = max(self._limit, clean.shape[-1] / SAMPLE_RATE)
+
+        def schedule() -> Any:
+            # A worker that dies while it has nothing to do breaks the whole pool.
+            if self._pool is None or not self._pool.active:
+                self._pool = ProcessPool(
+                    self._workers, initializer=_begin, context=process_context()
+                )
+            return self._pool.schedule(function, (clean, *arguments), timeout=limit)
+
+        future = schedule()
+
+        def wait() -> Any:
+            try:
+                return future.result()
+            except (BrokenProcessPool, ProcessExpired, TimeoutError) as error:
+                log.warning("the process that scored an utterance failed (%r); once more", error)
+            try:
+                return schedule().result()
+            except (BrokenProcessPool, ProcessExpired, TimeoutError) as error:
+                log.warning("it failed again (%r); the utterance is left without a score", error)
+                return None
+
+        return wait
