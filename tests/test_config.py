@@ -22,7 +22,6 @@ from training.config import (
     Optim,
     Run,
     beside_recipe,
-    check_model,
     diff,
     flatten,
     from_json,
@@ -30,6 +29,7 @@ from training.config import (
     override,
     to_json,
 )
+from training.trained import check_model
 
 MAMBA = {
     "model.num_layers": (None, 1),

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
-from data.files import replacing
+from data.files import remove_partials, replacing
 from training.config import (
     PLACES,
     Config,
@@ -164,6 +165,25 @@ def config_of(state: dict[str, Any], path: Path) -> Config:
 
 def _seal(content: bytes) -> bytes:
     return _MARK + hashlib.sha256(content).hexdigest().encode()
+
+
+def lock(folder: Path) -> FileLock:
+    """Make a run folder, lock it and remove what killed processes have left half written.
+
+    Raises:
+        CheckpointError: another process holds the lock.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    held = FileLock(folder / ".lock")
+    try:
+        held.acquire(timeout=0)
+    except Timeout:
+        raise CheckpointError(
+            f"{folder} is in use by another process. Wait for it, stop it, or name another folder "
+            "with --run."
+        ) from None
+    remove_partials(folder)
+    return held
 
 
 class Keeper:

@@ -30,7 +30,6 @@ from training.config import (
     RECIPES,
     Config,
     ConfigError,
-    check_model,
     network_defaults,
     override,
     require,
@@ -41,6 +40,7 @@ from training.interruptions import signals_handled_by
 from training.logging import LastingStream
 from training.loop import Trainer, TrainingError
 from training.sources import make_datasets
+from training.trained import check_model
 
 log = logging.getLogger("training")
 

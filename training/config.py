@@ -24,7 +24,6 @@ from data.benchmark import HELD_OUT
 
 # Where data lie: the same run on another machine may have them elsewhere.
 PLACES = ("data.root", "data.clean", "data.noise")
-_LARGEST_SIZE = 2**16  # of anything in a network
 
 
 class ConfigError(ValueError):
@@ -80,7 +79,7 @@ class Optim:
     """The generator's optimizer, how long it runs, and the discriminator's learning rate.
 
     The rate of a step is the product of a warm-up, a decay by epochs and a fall to 0 over the last
-    part of the run (`training.schedule`).
+    part of the run (`training.optimizer.Schedule`).
     """
 
     epochs: Annotated[int, arg(aliases=["--epochs"])] = 120  # length of the run
@@ -102,7 +101,6 @@ class Optim:
     rollback_decay: float = 0.5  # of the learning rate, with each
 
     def __post_init__(self) -> None:
-        at_most_one = ("weight_decay", "fall")
         positive = ("learning_rate", "discriminator_rate", "decay", "rollback_decay")
         bounds = {
             "epochs": (1, 1e6),
@@ -112,7 +110,7 @@ class Optim:
             "skips_in_a_row": (1, 1e6),
             "rollbacks": (0, 1e6),
             "clip_ratio": (1e-12, math.inf),
-            **dict.fromkeys(at_most_one, (0.0, 1.0)),
+            **dict.fromkeys(("weight_decay", "fall"), (0.0, 1.0)),
             **dict.fromkeys(positive, (1e-12, 1.0)),
             **dict.fromkeys(("beta1", "beta2", "ema_decay"), (0.0, 1 - 1e-9)),
         }
@@ -273,8 +271,8 @@ def diff(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
 
 def beside_recipe(config: Config) -> dict[str, Any]:
     """Return the settings of loss and optimizer that are not those of the recipe."""
-    changed = diff(override(BASE, RECIPES[config.recipe]), config).items()
-    return {name: new for name, (_, new) in changed if name.startswith(("loss.", "optim."))}
+    changed = diff(override(BASE, RECIPES[config.recipe]), config)
+    return {k: new for k, (_, new) in changed.items() if k.startswith(("loss.", "optim."))}
 
 
 def method(config: Config) -> dict[str, Any]:
@@ -309,26 +307,6 @@ def override(config: Config, changes: Mapping[str, Any]) -> Config:
 def network_defaults(network: type) -> dict[str, Any]:
     """Return the arguments of a network's class with their defaults: what `model.` may set."""
     return {p.name: p.default for p in inspect.signature(network).parameters.values()}
-
-
-def check_model(config: Config, defaults: Mapping[str, Any]) -> None:
-    """Check `config.model` against the network's arguments and their defaults.
-
-    Raises:
-        ConfigError: the network takes no such argument, or a size is out of all bounds, or there
-            are more or fewer of them than the network has.
-    """
-    for key, value in config.model.items():
-        name = f"model.{key}"
-        if key not in defaults:
-            raise ConfigError(f"unknown setting {name!r}{suggestion(key, defaults)}")
-        sizes = value if isinstance(value, tuple) else (value,)
-        require(
-            all(type(size) is not int or 1 <= size <= _LARGEST_SIZE for size in sizes),
-            f"{name} is {value}, expected 1 to {_LARGEST_SIZE}",
-        )
-        count = len(defaults[key]) if isinstance(defaults[key], tuple) else 1
-        require(len(sizes) == count, f"{name} is {value}, expected {count} values")
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

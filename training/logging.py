@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -68,30 +68,33 @@ class RunLog:
         `sessions` has an entry for every start of the run, so that a run that was continued by
         other code, or on another machine, says so.
         """
-        gpu = model.device.type == "cuda"
+        device, threads = model.device, torch.get_num_threads()
+        card = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
         facts = {
             "parameters": count_parameters(model),
             "macs_per_second": count_macs(model),
-            "device": str(model.device),
-            "hardware": torch.cuda.get_device_name(model.device)
-            if gpu
-            else f"CPU, threads: {torch.get_num_threads()}",
+            "device": str(device),
+            "hardware": card or f"CPU, threads: {threads}",
             "amp": amp,
             "processes": processes,
             "first_step": step,
         }
+        crops = f"{config.data.batch_size} x {config.data.crop_seconds:g} s"
         log.info(
             f"{config.name}: {facts['parameters']:,} parameters, "
             f"{facts['macs_per_second'] / 1e9:.2f} GMAC per second of audio, recipe "
-            f"{config.recipe}, batches of {config.data.batch_size} x {config.data.crop_seconds:g} "
-            f"s by {processes} processes, on {facts['hardware']}, mixed precision {amp}"
+            f"{config.recipe}, batches of {crops} by {processes} processes, on "
+            f"{facts['hardware']}, mixed precision {amp}"
         )
         session = {
             "started": _now(),
             "saved": _now(),
             "host": platform.node(),
             **facts,
-            "versions": {"python": platform.python_version(), **_versions()},
+            "versions": {
+                "python": platform.python_version(),
+                **{name: version(name) for name in _PACKAGES},
+            },
             "source": _source(),
         }
         self._content = {
@@ -117,11 +120,7 @@ class RunLog:
     def record(self, step: int, epoch: int, **groups: Mapping[str, float] | list[str]) -> None:
         """Append one line to `metrics.jsonl`, and a point to each curve.
 
-        What is not finite has no place in JSON: it is null there, and no point.
-
-        Args:
-            groups: values by name ("train", "valid", "speed", "skipped", "rollback"), or names of
-                files.
+        groups: values by name, or names of files. What is not finite is null, and no point.
         """
         line: dict[str, Any] = {"step": step, "epoch": epoch}
         for group, values in groups.items():
@@ -139,8 +138,7 @@ class RunLog:
     def sample(self, step: int, name: str, recordings: Mapping[str, torch.Tensor]) -> None:
         """Keep recordings (s,) of one validation utterance, by kind: to hear, and to look at.
 
-        They are written as `samples/NAME_KIND.wav`, and to TensorBoard; there, those that never
-        change are written once a session.
+        In `samples/`, and in TensorBoard; there, those that never change once a session.
         """
         stem = re.sub(r"[^\w.-]", "_", name)[:80]
         for kind, waveform in recordings.items():
@@ -216,8 +214,7 @@ def read_config(run: Path) -> dict[str, Any] | None:
 def read_history(run: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Return a run folder's `config.json` and the lines of its `metrics.jsonl`.
 
-    Both are empty for a folder, or a file, that is no run folder. A last line that is cut off is
-    left out.
+    Both are empty for what is no run folder. A line that is cut off is left out.
     """
     config, path = read_config(run), run / METRICS
     if config is None or not path.is_file():
@@ -340,16 +337,6 @@ class Progress:
 
 def _now() -> str:
     return datetime.now().astimezone().isoformat(timespec="seconds")
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
 
 
 def _source() -> dict[str, Any]:

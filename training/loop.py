@@ -10,13 +10,10 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from bandsplit.net import BandSplitNet
 from data.dataset import SpeechDataset
-from data.files import remove_partials
 from data.loading import EpochSampler, Loader
-from training.checkpoint import CheckpointError, Keeper, config_of, name_of, read, unpack
+from training.checkpoint import CheckpointError, Keeper, config_of, lock, name_of, read, unpack
 from training.config import PLACES, Config, ConfigError, flatten
 from training.distributed import World
 from training.interruptions import Health, stop_on_signal
@@ -47,9 +44,9 @@ class Trainer:
 
     Raises:
         ConfigError: the data do not fill one batch, or it cannot be shared, or the device is not
-            there, or `fresh` would clear a folder of something else, or the processes differ, or
-            another process is training in the folder.
-        CheckpointError: the folder's checkpoint is of another network or configuration.
+            there, or `fresh` would clear a folder of something else, or the processes differ.
+        CheckpointError: the folder's checkpoint is of another network or configuration, or another
+            process is training in the folder.
     """
 
     def __init__(
@@ -83,7 +80,7 @@ class Trainer:
         self.health = Health(config.optim)
         with ExitStack() as closing:
             if world.is_main:
-                _lock(folder, closing)
+                closing.callback(lock(folder).release)
             self.pool = PesqPool(config.run.pesq_workers or world.spare_cores())
             closing.callback(self.pool.close)
             self.learner = Learner(network, config, self.precision, world, self.pool)
@@ -344,22 +341,3 @@ class Trainer:
                 "with --run, or the same number of steps."
             )
         return self.keeper.restore(before, state, self._parts())
-
-
-def _lock(folder: Path, closing: ExitStack) -> None:
-    """Make the run folder and lock it, until `closing` is closed or the process ends.
-
-    Raises:
-        ConfigError: another process holds the lock.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise ConfigError(
-            f"{folder} is in use by another process. Wait for it, stop it, or name another folder "
-            "with --run."
-        ) from None
-    closing.callback(lock.release)
-    remove_partials(folder)

@@ -96,11 +96,11 @@ class PesqPool:
             try:
                 return future.result()
             except (BrokenProcessPool, ProcessExpired, TimeoutError) as error:
-                log.warning("the process that scored an utterance failed (%r); once more", error)
+                log.warning(f"the process that scored an utterance failed ({error!r}); once more")
             try:
                 return schedule().result()
             except (BrokenProcessPool, ProcessExpired, TimeoutError) as error:
-                log.warning("it failed again (%r); the utterance is left without a score", error)
+                log.warning(f"it failed again ({error!r}); the utterance is left without a score")
                 return None
 
         return wait

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,8 +18,9 @@ from torch import Tensor
 from bandsplit.net import BandSplitNet
 from data.text import some
 from training.checkpoint import BEST, LAST, config_of, read, understood, unpack
-from training.config import Config, ConfigError, check_model, network_defaults
+from training.config import Config, ConfigError, network_defaults, require, suggestion
 
+_LARGEST_SIZE = 2**16  # of anything in a network
 _NETWORKS = re.compile(r"(baseline|abl[a-z0-9]+)\.[a-z_0-9]+")  # their modules
 _ROOT = Path(__file__).resolve().parents[1]
 
@@ -99,6 +101,26 @@ def network_with(name: str, config: Config, weights: Mapping[str, Tensor]) -> Ba
     net = network(**config.model)
     net.load_state_dict(weights)
     return net.eval().requires_grad_(False)
+
+
+def check_model(config: Config, defaults: Mapping[str, Any]) -> None:
+    """Check `config.model` against the network's arguments and their defaults.
+
+    Raises:
+        ConfigError: the network takes no such argument, or a size is out of all bounds, or there
+            are more or fewer of them than the network has.
+    """
+    for key, value in config.model.items():
+        name = f"model.{key}"
+        if key not in defaults:
+            raise ConfigError(f"unknown setting {name!r}{suggestion(key, defaults)}")
+        sizes = value if isinstance(value, tuple) else (value,)
+        require(
+            all(type(size) is not int or 1 <= size <= _LARGEST_SIZE for size in sizes),
+            f"{name} is {value}, expected 1 to {_LARGEST_SIZE}",
+        )
+        count = len(defaults[key]) if isinstance(defaults[key], tuple) else 1
+        require(len(sizes) == count, f"{name} is {value}, expected {count} values")
 
 
 def _network_class(name: str) -> type[BandSplitNet]:
