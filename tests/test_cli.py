@@ -54,7 +54,7 @@ def corpus(tmp_path: Path) -> Path:
         ("--model.hidden 1 2", "Expected 3 values"),
         ("--amp bf17", "invalid choice"),
         ("--synthetic --data here", "not allowed together"),
-        ("--mix clean", "Expected 2 values"),
+        ("--mix clean", "--mix"),
         ("--epoch 3", "Unrecognized options"),
         ("--data.root /", "Unrecognized options"),
     ],

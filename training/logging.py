@@ -297,12 +297,7 @@ class LastingStream:
 
 
 class Progress:
-    """A bar over the steps of a run, and how fast they are.
-
-    Args:
-        shown: whether to show the bar.
-        steps: of the whole run. batch: crops of a step.
-    """
+    """A bar over the steps of a run, and their speed. batch: crops of a step."""
 
     def __init__(self, shown: bool, steps: int, batch: int, device: torch.device) -> None:
         self._batch, self._device = batch, device

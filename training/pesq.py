@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from concurrent.futures import wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pebble import ProcessExpired, ProcessPool
+from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
 from data.audio import SAMPLE_RATE
 from data.workers import _begin, process_context
@@ -53,10 +54,12 @@ class PesqPool:
         Returns:
             A function that waits for the labels (b,), float32, NaN where there is none.
         """
-        waits = [self._start(normalised_pesq, *item) for item in zip(clean, enhanced, strict=True)]
+        results = [
+            self._start(normalised_pesq, *item) for item in zip(clean, enhanced, strict=True)
+        ]
 
         def labels() -> NDArray:
-            found = [wait() for wait in waits]
+            found = [result() for result in results]
             return np.array([np.nan if x is None else x for x in found], np.float32)
 
         return labels
@@ -69,8 +72,8 @@ class PesqPool:
         Returns:
             A function that waits for the scores by name.
         """
-        wait = self._start(score, clean, enhanced, names)
-        return lambda: wait() or dict.fromkeys(names, "its worker failed twice")
+        result = self._start(score, clean, enhanced, names)
+        return lambda: result() or dict.fromkeys(names, "its worker failed twice")
 
     def close(self) -> None:
         """End the workers."""
@@ -82,25 +85,38 @@ class PesqPool:
         """Start a call; return a function that waits for its result, None where it failed twice."""
         limit = max(self._limit, clean.shape[-1] / SAMPLE_RATE)
 
-        def schedule() -> Any:
-            # A worker that dies while it has nothing to do breaks the whole pool.
-            if self._pool is None or not self._pool.active:
-                self._pool = ProcessPool(
-                    self._workers, initializer=_begin, context=process_context()
-                )
-            return self._pool.schedule(function, (clean, *arguments), timeout=limit)
+        def schedule() -> tuple[ProcessPool, ProcessFuture]:
+            pool = self._working_pool()
+            return pool, pool.schedule(function, (clean, *arguments), timeout=limit)
 
-        future = schedule()
+        started = schedule()
 
-        def wait() -> Any:
+        def result() -> Any:
             try:
-                return future.result()
+                return _result(*started)
             except (BrokenProcessPool, ProcessExpired, TimeoutError) as error:
                 log.warning(f"the process that scored an utterance failed ({error!r}); once more")
             try:
-                return schedule().result()
+                return _result(*schedule())
             except (BrokenProcessPool, ProcessExpired, TimeoutError) as error:
                 log.warning(f"it failed again ({error!r}); the utterance is left without a score")
                 return None
 
-        return wait
+        return result
+
+    def _working_pool(self) -> ProcessPool:
+        """Return the pool, or a new one: a worker that dies with nothing to do breaks it."""
+        if self._pool is not None and not self._pool.active:
+            self.close()
+            self._pool = None
+        if self._pool is None:
+            self._pool = ProcessPool(self._workers, initializer=_begin, context=process_context())
+        return self._pool
+
+
+def _result(pool: ProcessPool, future: ProcessFuture) -> Any:
+    """Wait for a result. pebble forgets what waits for a worker when the pool breaks."""
+    while not wait([future], timeout=1).done:
+        if not pool.active:
+            raise BrokenProcessPool("a worker died while it had nothing to do")
+    return future.result()
