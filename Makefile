@@ -21,7 +21,7 @@ demo: .venv/runtime
 	for folder in $(DEMO_NETWORKS); do \
 		(cd $$folder && ../$(BIN)/python train.py --sample --fresh --run ../$(DEMO)/$$folder \
 			--batch-size 2 --crop 1 --steps $(DEMO_STEPS) \
-			--set optim.warmup_steps=10 data.validation_files=16) || exit 1; \
+			--optim.warmup-steps 10 --data.validation-files 16) || exit 1; \
 	done
 	$(BIN)/python evaluate.py $(DEMO_NETWORKS:%=$(DEMO)/%) --data data/sample \
 		--out $(DEMO)/comparison --require-gain

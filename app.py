@@ -33,7 +33,7 @@ from enhancement.model import MODELS, WEIGHTS, Model, load
 from enhancement.windows import enhanced, survey
 from training.checkpoint import CheckpointError
 from training.config import ConfigError
-from training.plots import spectrograms
+from training.logging import spectrograms
 
 RUNS = Path(__file__).resolve().parent / "runs"
 MINUTES, MEGABYTES = 10, 200  # of a recording, at most

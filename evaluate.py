@@ -122,7 +122,7 @@ def _of_runs(options: argparse.Namespace) -> tuple[Mapping[str, Path], list[Syst
     from enhancement.files import enhance_files
     from training.checkpoint import CheckpointError
     from training.config import ConfigError
-    from training.history import HistoryError, circumstances, read
+    from training.logging import circumstances, read_history
     from training.precision import Precision
     from training.trained import load_trained
 
@@ -142,10 +142,7 @@ def _of_runs(options: argparse.Namespace) -> tuple[Mapping[str, Path], list[Syst
             raise DataError(f"--out {options.out} would put enhanced files among those of {folder}")
     systems = [System(NOISY, noisy)]
     for name, run, trained in zip(_names_of(options.runs), options.runs, loaded, strict=True):
-        try:
-            config, lines = read(run if run.is_dir() else run.parent)
-        except HistoryError:  # a checkpoint by itself
-            config, lines = {}, []
+        config, lines = read_history(run if run.is_dir() else run.parent)
         facts = circumstances(config) | _facts(trained, lines)
         systems.append(System(name, {}, facts, lines))
     _prepare(systems, options)
@@ -187,8 +184,8 @@ def _of_folders(options: argparse.Namespace) -> tuple[Mapping[str, Path], list[S
 
 def _facts(trained: Any, lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return what is known of a `Trained` and its log; `family` is what seeds share."""
-    from training.settings import beside_recipe, method
-    from training.trained import name_of
+    from training.checkpoint import name_of
+    from training.config import beside_recipe, method
 
     config = trained.config
     return {

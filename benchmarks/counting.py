@@ -132,7 +132,7 @@ def count_launches(names: Iterable[str]) -> int:
 
 
 class Clock:
-    """Time the phases of a step, as `training.learner.Learner.mark`.
+    """Time the phases of a step, as `training.step.Learner.mark`.
 
     On a GPU it records events and waits for nothing: a phase is then the time in which the card
     worked on it, or waited for it to be launched.

@@ -3,7 +3,7 @@
     python -m benchmarks.step [--device auto|cpu|cuda] [--batch 6] [--crop 2] [--rounds N]
                               [--only NAME ...] [--labels] [--compile] [--json FILE]
 
-A step is `training.learner.Learner.step` of the recipe `metric`: generator and discriminator learn.
+A step is `training.step.Learner.step` of the recipe `metric`: generator and discriminator learn.
 Each network is measured with checkpointing and without, in fp32 and bf16, in turn, round by round.
 A turn is one step that is not timed and two that are. Batches are noise, so "data" is the way to
 the device and the scaling, without a loader. Labels are constant, unless `--labels` adds a row
@@ -36,13 +36,12 @@ from benchmarks.counting import PHASES, Clock, Operators, launches, peak_bytes, 
 from benchmarks.results import MIB, described, markdown, report, spread
 from data.audio import SAMPLE_RATE
 from data.workers import usable_cores
-from training.config import Config
+from training.config import Config, override
 from training.discriminator import no_callback
 from training.distributed import World
-from training.learner import Learner
-from training.pesq_pool import PesqPool
+from training.pesq import PesqPool
 from training.precision import Precision
-from training.settings import override
+from training.step import Learner
 
 FOUR = ("baseline", "abl1", "abl2", "abl3")
 BATCH, CROP = 6, 2.0  # crops and seconds: what the networks are configured for

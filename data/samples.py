@@ -51,7 +51,7 @@ class Samples:
         except OSError as error:
             raise DataError(
                 f"{CACHE}: decoded copies of recordings cannot be written ({error.strerror}); "
-                "--set run.packed=false goes without"
+                "--run.no-packed goes without"
             ) from None
         self._copies |= copies
 

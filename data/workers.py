@@ -93,7 +93,7 @@ def process_context() -> BaseContext:
 
 def process_pool(workers: int) -> ProcessPoolExecutor:
     """A pool of `workers` processes of one thread, that live as long as their parent."""
-    return ProcessPoolExecutor(workers, mp_context=process_context(), initializer=_begin)
+    return ProcessPoolExecutor(workers, mp_context=process_context(), initializer=begin_worker)
 
 
 @contextmanager
@@ -173,8 +173,8 @@ def belong_to_parent(worker: int = 0) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
-def _begin() -> None:
-    """What a worker of a pool does first, before it imports numpy."""
+def begin_worker() -> None:
+    """Do what a worker of a pool does first, before it imports numpy."""
     belong_to_parent()
     # As many threads for matrix products as there are cores, in as many processes, get in each
     # other's way: two processes that score files on two cores took five times as long.

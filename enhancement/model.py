@@ -33,11 +33,10 @@ from bandsplit.stft import HOP, N_FFT
 from data.audio import RATES, SAMPLE_RATE, AudioError
 from data.utils import replacing
 from enhancement.windows import Block, Windows, enhanced, hops, survey
-from training.checkpoint import CheckpointError, read, understood
-from training.config import ConfigError
+from training.checkpoint import CheckpointError, name_of, read, understood
+from training.config import ConfigError, from_json, to_json
 from training.precision import Precision
-from training.settings import from_json, to_json
-from training.trained import Trained, load_trained, name_of, network_with
+from training.trained import Trained, load_trained, network_with
 
 WEIGHTS, CONFIG, ONNX = "model.safetensors", "config.json", "model.onnx"
 MODELS = Path(__file__).resolve().parents[1] / "models"  # model folders that are known by name

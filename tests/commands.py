@@ -10,7 +10,7 @@ from training import cli
 
 QUICK = ["--steps", "1", "--workers", "0", "--batch-size", "2", "--crop", "0.5"]
 # Without a fall of the rate at its end, a run goes on with more steps from its last one.
-NARROW = ["--set", "optim.fall=0", "model.channels=16"]
+NARROW = ["--optim.fall=0", "--model.channels=16"]
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: object, status: int = 2) -> str:
@@ -20,4 +20,4 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object, status: int 
     assert ended.value.code == status
     errors = capsys.readouterr().err
     assert "Traceback" not in errors
-    return errors
+    return " ".join(errors.replace("│", " ").split())  # tyro puts its messages into a box

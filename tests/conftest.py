@@ -68,10 +68,10 @@ def make(
     from abl1.mbs_net import MBSNet
     from data.corpus import load_pairs
     from data.dataset import PairDataset
+    from training import loop as trainer_module
     from training import precision
-    from training import trainer as trainer_module
     from training.config import Config, Data, Loss, Optim, Run
-    from training.trainer import Trainer
+    from training.loop import Trainer
 
     monkeypatch.setattr(trainer_module, "PesqPool", FakePool)
     monkeypatch.setattr(precision, "can_do", lambda amp: True)  # every CPU can, without an LSTM

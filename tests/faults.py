@@ -20,9 +20,9 @@ from saved_runs import assert_same_state, load
 
 OPTIONS = [
     *("--batch-size", "2", "--crop", "0.5", "--workers", "1"),
-    *("--set", "model.channels=16", "run.log_every=1", "run.save_minutes=0", "run.pesq_workers=1"),
-    "loss.metric=0.05",
-    *("run.validate_every=3", "data.validation_seconds=1", "optim.epochs=400", "optim.fall=0"),
+    *("--model.channels=16", "--run.log_every=1", "--run.save_minutes=0", "--run.pesq_workers=1"),
+    *("--loss.metric=0.05", "--run.validate_every=3", "--data.validation_seconds=1"),
+    *("--optim.epochs=400", "--optim.fall=0"),
 ]
 
 

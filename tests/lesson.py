@@ -62,7 +62,7 @@ def make(
 
 def lesson(world: World) -> dict[str, torch.Tensor]:
     """The loss and the gradients, by name, of this process' share of the four crops."""
-    mine = world.share(len(LABELS))
+    mine = world.shard(len(LABELS))
     discriminator = make(FixedPool(LABELS[mine]), world=world)
     pairs = [voiced(seed, noise) for seed, noise in ((1, 0.02), (2, 0.2))]
     clean, noisy = (torch.cat(side)[mine] for side in zip(*pairs, strict=True))

@@ -19,10 +19,8 @@ from data.audio import read, write
 # far enough to be compared.
 OPTIONS = [
     *("--batch-size", "4", "--crop", "0.5", "--workers", "0", "--seed", "3", "--amp", "off"),
-    *("--set", "model.channels=16", "run.log_every=1", "run.validate_every=2"),
-    "data.validation_files=5",
-    "optim.warmup_steps=0",
-    "loss.metric=0.05",
+    *("--model.channels=16", "--run.log_every=1", "--run.validate_every=2"),
+    *("--data.validation_files=5", "--optim.warmup_steps=0", "--loss.metric=0.05"),
 ]
 
 

@@ -14,9 +14,8 @@ from torch import Tensor
 from abl3.mbs_net import MBSNet
 from bandsplit.net import BandSplitNet
 from training import checkpoint
-from training.config import Config
-from training.ema import EMA
-from training.settings import to_json
+from training.config import Config, to_json
+from training.optimizer import EMA
 
 
 def save_run(folder: Path, seed: int = 0, step: int = 3, name: str = checkpoint.BEST) -> Path:

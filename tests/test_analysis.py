@@ -15,8 +15,7 @@ from evaluation.analysis import choose_baseline, doubts, models_of, summary
 from evaluation.conditions import NOISE, SNR, SPEAKER, Breakdown, find_breakdowns
 from evaluation.scores import METRICS
 from evaluation.statistics import mean_interval, with_holm
-from training.config import Config, Data, Optim, Run
-from training.settings import method
+from training.config import Config, Data, Optim, Run, method
 
 OTHER = {"is": "another"}
 NOISY = system("noisy", {f"a{n}": 0.3 * n for n in range(30)})  # with SNRs of 0 to 9 dB
@@ -181,7 +180,7 @@ def test_table_of_pairs_tells_conditions(tmp_path: Path):
     assert found[SNR].groups == {"-5": ["b"], "2.5": ["a"]}
     table.write_text("clean,noisy\na.wav,n/a.wav\nb.wav,n/b.wav\n")
     measured = find_breakdowns(["a", "b"], {"a": 4, "b": 9}, table)
-    assert [(each.axis, each.source) for each in measured][0] == (SNR, "measured")
+    assert next((each.axis, each.source) for each in measured) == (SNR, "measured")
 
 
 def test_measured_snrs_go_into_bins():

@@ -20,10 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from abl1.mbs_net import MBSNet
-from training import keeper as keeper_module
-from training.checkpoint import CheckpointError, DamagedError, pack, read, unpack, write
+from training.checkpoint import CheckpointError, DamagedError, Keeper, pack, read, unpack, write
 from training.config import Config
-from training.keeper import Keeper
 
 STATE = {"ema": {"x": torch.arange(50.0)}, "values": {"step": 3}, "network": "n", "config": "{}"}
 
@@ -146,58 +144,16 @@ def test_the_one_to_go_back_to_is_the_one_that_was_marked(keeper: Keeper):
     assert found[0] == keeper.last
 
 
-def test_a_crash_between_the_two_files_leaves_nothing_behind(keeper: Keeper, tmp_path: Path):
-    keeper.save(state(1))
-    keeper_module._link_or_move(keeper.last, keeper.previous)  # and then it was killed
-    keeper.save(state(2))
-    assert (step_of(keeper.last), step_of(keeper.previous)) == (2, 1)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["last.pt", "previous.pt"]
-
-
-def test_a_file_system_without_links(keeper: Keeper, monkeypatch: pytest.MonkeyPatch):
-    def refuse(*arguments: Any) -> None:
-        raise OSError(errno.EPERM, "no links here")
-
-    monkeypatch.setattr(keeper_module.os, "link", refuse)
-    for step in (1, 2, 3):
-        keeper.save(state(step))
-        keeper.mark_good()
-    assert [step_of(path) for path in (keeper.last, keeper.previous, keeper.good)] == [3, 2, 3]
-    keeper.last.unlink()
-    keeper.settle(keeper.previous)
-    assert step_of(keeper.last) == 2
-
-
-def test_a_full_disk_without_room_for_a_link_costs_nothing(
-    keeper: Keeper, monkeypatch: pytest.MonkeyPatch
-):
+def test_full_disk_costs_neither_of_the_two(keeper: Keeper, monkeypatch: pytest.MonkeyPatch):
     def refuse(*arguments: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     for step in (1, 2):
         keeper.save(state(step))
-    monkeypatch.setattr(keeper_module.os, "link", refuse)
+    monkeypatch.setattr(os, "fsync", refuse)
     with pytest.raises(CheckpointError, match="No space left"):
         keeper.save(state(3))
     assert (step_of(keeper.last), step_of(keeper.previous)) == (2, 1)
-
-
-def test_what_the_disk_does_not_give_back_is_damaged(
-    keeper: Keeper, monkeypatch: pytest.MonkeyPatch
-):
-    for step in (1, 2):
-        keeper.save(state(step))
-    read_bytes = Path.read_bytes
-
-    def failing(path: Path) -> bytes:
-        if path == keeper.last:
-            raise OSError(errno.EIO, "Input/output error")
-        return read_bytes(path)
-
-    monkeypatch.setattr(Path, "read_bytes", failing)
-    found = keeper.load()
-    assert found is not None
-    assert found[0] == keeper.previous
 
 
 def test_a_checkpoint_is_on_the_disk_before_it_takes_its_name(
@@ -217,8 +173,7 @@ def test_a_checkpoint_is_on_the_disk_before_it_takes_its_name(
     monkeypatch.setattr(os, "fsync", flush)
     monkeypatch.setattr(Path, "replace", rename)
     write(tmp_path / "last.pt", pack(STATE))
-    assert done[:2] == ["flush .partial", "rename"]
-    assert done[2] == f"flush {tmp_path.name[-8:]}"
+    assert done == ["flush .partial", "rename"]
 
 
 # Disks that are full

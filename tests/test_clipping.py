@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from training.clipping import GradientClip
+from training.optimizer import GradientClip
 
 CPU = torch.device("cpu")
 

@@ -10,11 +10,10 @@ import torch
 from fake_pool import FakePool
 from test_networks import EVERYTHING, small
 
-from training.config import ConfigError
+from training.config import ConfigError, override
 from training.distributed import World
-from training.learner import Learner
 from training.precision import Precision
-from training.settings import override
+from training.step import Learner
 
 # PyTorch warns of instances that Dynamo makes, and of complex numbers.
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -23,7 +23,7 @@ from evaluation.scores import pesq_wb
 from training.config import Config, Loss, Optim
 from training.discriminator import Discriminator, MetricDiscriminator
 from training.distributed import World
-from training.pesq_pool import PesqPool
+from training.pesq import PesqPool
 
 THIRD = Config(loss=Loss(third_pair=True))
 

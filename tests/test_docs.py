@@ -12,8 +12,7 @@ from conftest import ROOT
 from document_pages import DOCS, PAGES, SOURCES, defined, prose, text_of
 
 from abl3.mbs_net import MBSNet as Net3
-from training.config import BASE
-from training.settings import flatten, network_defaults
+from training.config import BASE, flatten, network_defaults
 
 
 def anchors(path: Path) -> set[str]:

@@ -145,7 +145,7 @@ def test_audio_that_goes_bad_while_it_is_used(corpus: Path, tmp_path: Path) -> N
         assert process.stderr is not None
         os.set_blocking(process.stderr.fileno(), True)
         said = process.stderr.read()
-    assert "left out step" in said
+    assert "skipped step" in said
     assert path.stem in said
     state = load(run / "last.pt")
     assert state["health"]["skipped"] >= 1

@@ -85,7 +85,7 @@ def test_a_disk_that_fills_or_goes_between_two_checkpoints(
     if subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("a file system cannot be mounted here (needs root)")
     try:
-        with training(corpus, disk / "run", "--set", "run.save_minutes=9") as process:
+        with training(corpus, disk / "run", "--run.save_minutes=9") as process:
             wait_for_step(process, disk / "run", 3)
             if fault == "gone":
                 shutil.rmtree(disk / "run")

@@ -17,8 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from training.config import Optim, Run
-from training.learner import Result
-from training.trainer import Trainer, TrainingError
+from training.loop import Trainer, TrainingError
+from training.step import Result
 
 STEPS = 3  # an epoch
 RUN = Run(workers=0, device="cpu", amp="off", log_every=1, validate_every=STEPS)
@@ -102,7 +102,7 @@ def test_a_skipped_step_is_counted_and_logged_with_its_files(
     assert all(len(line["names"]) == 2 for line in found)
     assert [line["skipped"]["loss"] for line in found] == [None, None]
     for line in found:
-        assert f"left out step {line['step']}: loss nan" in caplog.text
+        assert f"skipped step {line['step']}: loss nan" in caplog.text
         assert ", ".join(line["names"]) in caplog.text
     assert [line["step"] for line in logged(trainer.folder, "train")] == [1, 3, 4, 6, 7]
     assert all(p.isfinite().all() for p in weights(trainer))
@@ -186,11 +186,11 @@ def test_after_some_rollbacks_the_run_stops_with_a_report(make: Callable[..., Tr
         trainer.fit()
     assert [step for step, _ in seen] == [1, 2, 3] * 3
     report = str(raised.value)
-    assert "6 steps were left out" in report
+    assert "6 steps were skipped" in report
     assert "the run went back 2 times, to a learning rate 0.25 times" in report
     assert "step 3: loss nan" in report
     assert "Files that were in several of them: " in report
-    assert "optim.learning_rate" in report
+    assert "--optim.learning-rate" in report
     again = make(run=RUN, optim=replace(OPTIM, skips_in_a_row=2, rollbacks=2))
     assert all(p.isfinite().all() for p in again.learner.model.parameters())
 

@@ -22,7 +22,7 @@ def made_of(block: Block) -> str:
 
 def narrowed(block: Block) -> Block:
     """The same with a narrow network and a short validation."""
-    given = "--sample --workers 0 --set model.channels=32 data.validation_files=2"
+    given = "--sample --workers 0 --model.channels 32 --data.validation-files 2"
     return block._replace(text=block.text.replace("--sample", given))
 
 

@@ -165,7 +165,7 @@ def test_a_resumed_run_is_close_to_the_uninterrupted_one(
     precision: str, tiny_corpus: Path, tmp_path: Path
 ) -> None:
     """Not to the bit: sums on a GPU have no fixed order."""
-    options = ["--device", "cuda", "--amp", precision, "--set", "optim.fall=0", "--steps"]
+    options = ["--device", "cuda", "--amp", precision, "--optim.fall=0", "--steps"]
     train("abl3", tiny_corpus, tmp_path / "whole", *options, "4")
     for step in ("1", "3", "4"):
         train("abl3", tiny_corpus, tmp_path / "parts", *options, step)
@@ -176,7 +176,7 @@ def test_a_resumed_run_is_close_to_the_uninterrupted_one(
 def test_two_gpus_learn_what_one_learns(tiny_corpus: Path, tmp_path: Path) -> None:
     # Dropout draws other numbers in each process: the generator does not listen to what has it.
     options = ["--steps", "4", "--device", "cuda", "--amp", "off"]
-    options += ["--set", "loss.metric=0.05", "loss.metric_from=1.0"]
+    options += ["--loss.metric=0.05", "--loss.metric_from=1.0"]
     for processes in (1, 2):
         launched = command(tiny_corpus, tmp_path / str(processes), processes, *options)
         subprocess.run(launched, check=True)

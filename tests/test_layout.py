@@ -16,8 +16,7 @@ from bandsplit.cost import count_parameters
 from baseline.bsrnn import BSRNN
 from baseline.train import CONFIG as BASELINE
 from baseline.train import PRESETS as BASELINE_PRESETS
-from training.config import BASE, Config
-from training.settings import diff
+from training.config import BASE, Config, diff
 
 ABLATIONS = ("abl1", "abl2", "abl3")
 OWN = {*ABLATIONS, "baseline", "bandsplit", "benchmarks", "data", "enhancement", "evaluation",

@@ -18,10 +18,9 @@ import abl3.mbs_net
 from bandsplit.net import loudness
 from bandsplit.stft import stft
 from baseline.bsrnn import BSRNN
-from training.config import BASE, RECIPES, Loss, Optim, Run
+from training.config import BASE, RECIPES, Loss, Optim, Run, override
+from training.loop import Trainer
 from training.losses import TERMS, Active
-from training.settings import override
-from training.trainer import Trainer
 
 NETWORKS = {
     "baseline": (BSRNN, {"num_layers": 1, "channels": 12}),

@@ -17,7 +17,7 @@ from torch import Tensor
 from abl1.mbs_net import MBSNet
 from training.checkpoint import CheckpointError
 from training.config import Loss, Optim, Run
-from training.trainer import Trainer
+from training.loop import Trainer
 
 STEPS = 3  # an epoch
 RUN = Run(workers=0, device="cpu", amp="off", log_every=1, validate_every=STEPS)

@@ -179,7 +179,7 @@ def test_copies_that_cannot_be_written_are_an_error(tmp_path: Path):
     path = put(tmp_path / "a.opus")
     samples.CACHE.parent.mkdir()
     samples.CACHE.touch()
-    with pytest.raises(DataError, match=r"cannot be written .*--set run.packed=false"):
+    with pytest.raises(DataError, match=r"cannot be written .*--run.no-packed"):
         decoded(path)
 
 

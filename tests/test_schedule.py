@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from training.config import Config, Loss, Optim
-from training.schedule import Schedule
+from training.optimizer import Schedule
 
 EPOCH = 8
 

@@ -16,8 +16,8 @@ from benchmarks.counting import PHASES, peak_bytes, saved_bytes
 from benchmarks.results import report
 from benchmarks.step import FOUR, Candidate, candidates, measure, networks, noise, table
 from training import precision
-from training.learner import Learner
-from training.settings import override
+from training.config import override
+from training.step import Learner
 
 ABLATIONS = FOUR[1:]
 NARROW = {"channels": 12}

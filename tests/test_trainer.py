@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from abl1.mbs_net import MBSNet
 from bandsplit.stft import istft, stft
 from training.config import Loss, Optim, Run
+from training.loop import Trainer
 from training.losses import TERMS
-from training.trainer import Trainer
 
 STEPS = 3  # an epoch: six training pairs in batches of two
 LOGGED = Run(workers=0, device="cpu", amp="off", log_every=1, validate_every=STEPS)

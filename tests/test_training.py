@@ -20,13 +20,8 @@ from training.precision import can_do
 FOLDERS = ("baseline", "abl1", "abl2", "abl3")
 QUICK = [
     *("--batch-size", "2", "--crop", "0.5"),
-    *(
-        "--set",
-        "run.log_every=1",
-        "run.validate_every=3",
-        "optim.ema_decay=0.9",
-        "loss.metric=0.05",
-    ),
+    *("--run.log_every=1", "--run.validate_every=3", "--optim.ema_decay=0.9"),
+    "--loss.metric=0.05",
 ]
 ONE_STEP = ["--minutes", "1e-9"]  # is over after the first step
 
@@ -74,7 +69,7 @@ def test_resuming_anywhere_changes_nothing(
     folder: str, workers: str, tiny_corpus: Path, tmp_path: Path
 ) -> None:
     """One step at a time, whatever the workers, equals six at once."""
-    options = ["--steps", "6", "--workers", workers, "--set", "run.validate_every=6"]
+    options = ["--steps", "6", "--workers", workers, "--run.validate_every=6"]
     train(folder, tiny_corpus, tmp_path / "whole", *options)
     for _ in range(6):
         train(folder, tiny_corpus, tmp_path / "parts", *options, *ONE_STEP, status=75)
@@ -88,7 +83,7 @@ def test_mixed_precision_trains_and_resumes(
 ) -> None:
     if not can_do(precision):
         pytest.skip(f"this CPU cannot compute in {precision}")
-    options = ["--steps", "3", "--amp", precision, "--workers", "0", "--set", "model.channels=16"]
+    options = ["--steps", "3", "--amp", precision, "--workers", "0", "--model.channels=16"]
     train("abl3", tiny_corpus, tmp_path / "whole", *options)
     train("abl3", tiny_corpus, tmp_path / "parts", *options, *ONE_STEP, status=75)
     train("abl3", tiny_corpus, tmp_path / "parts", *options)
@@ -96,7 +91,7 @@ def test_mixed_precision_trains_and_resumes(
 
 
 def test_a_run_folder_explains_itself(tiny_corpus: Path, tmp_path: Path) -> None:
-    result = train("abl3", tiny_corpus, tmp_path, "--steps", "1", "--set", "model.channels=16")
+    result = train("abl3", tiny_corpus, tmp_path, "--steps", "1", "--model.channels=16")
     assert "GMAC per second of audio" in result.stderr
     assert "speakers held out for validation" in result.stderr
     content = json.loads((tmp_path / "config.json").read_text())
@@ -111,7 +106,7 @@ def test_a_run_folder_explains_itself(tiny_corpus: Path, tmp_path: Path) -> None
 def test_a_signal_ends_the_run_after_its_step_and_the_run_goes_on(
     tiny_corpus: Path, tmp_path: Path
 ) -> None:
-    options = ["--set", "model.channels=16", "optim.fall=0", "--workers", "2"]
+    options = ["--model.channels=16", "--optim.fall=0", "--workers", "2"]
     command = [sys.executable, "train.py", "--data", str(tiny_corpus), "--run", str(tmp_path)]
     process = subprocess.Popen(
         [*command, *QUICK, *options],
@@ -139,7 +134,7 @@ def test_a_signal_to_the_group_while_workers_start_is_no_fault(
 ) -> None:
     command = [sys.executable, "train.py", "--data", str(tiny_corpus), "--run", str(tmp_path)]
     process = subprocess.Popen(
-        [*command, *QUICK, "model.channels=16", "--workers", "2"],
+        [*command, *QUICK, "--model.channels=16", "--workers", "2"],
         cwd=ROOT / "abl1",
         stderr=subprocess.PIPE,
         text=True,
@@ -159,7 +154,7 @@ def test_a_signal_to_the_group_while_workers_start_is_no_fault(
 
 
 def test_another_network_or_setting_is_not_continued(tiny_corpus: Path, tmp_path: Path) -> None:
-    narrow = ["--steps", "1", "--workers", "0", "--set", "model.channels=16"]
+    narrow = ["--steps", "1", "--workers", "0", "--model.channels=16"]
     train("abl1", tiny_corpus, tmp_path, *narrow)
     before = (tmp_path / "last.pt").read_bytes()
     command = [sys.executable, "train.py", "--data", str(tiny_corpus), "--run", str(tmp_path)]
@@ -167,7 +162,7 @@ def test_another_network_or_setting_is_not_continued(tiny_corpus: Path, tmp_path
         ("abl2", narrow, ["abl1.mbs_net:MBSNet, not abl2.mbs_net:MBSNet", "--fresh"]),
         (
             "abl1",
-            [*narrow, "loss.phase=0.1", "optim.learning_rate=2e-4"],
+            [*narrow, "--loss.phase=0.1", "--optim.learning_rate=2e-4"],
             ["loss.phase: 0.3 there, 0.1 now", "optim.learning_rate: 0.002 there, 0.0002 now"],
         ),
     ):
@@ -182,7 +177,7 @@ def test_another_network_or_setting_is_not_continued(tiny_corpus: Path, tmp_path
         assert "Traceback" not in result.stderr
         assert all(message in result.stderr for message in messages), result.stderr
     assert (tmp_path / "last.pt").read_bytes() == before
-    train("abl1", tiny_corpus, tmp_path, *narrow, "loss.phase=0.1", "--fresh")
+    train("abl1", tiny_corpus, tmp_path, *narrow, "--loss.phase=0.1", "--fresh")
 
 
 def test_paths_do_not_depend_on_the_working_directory(tmp_path: Path) -> None:

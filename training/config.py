@@ -2,18 +2,28 @@
 
 `model`, `loss`, `optim`, `data`, `augment` and `seed` decide what is learnt, and name the run: it
 is only continued where they are the same, its length (`optim.epochs`, `optim.steps`) excepted.
-`run` decides how fast, and may change.
+`run` decides how fast, and may change. The comments beside the fields are the command line's help.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+import difflib
+import inspect
+import json
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from tyro.conf import Suppress, arg
 
 from data.augment import Augment
 from data.benchmark import HELD_OUT
+
+# Where data lie: the same run on another machine may have them elsewhere.
+PLACES = ("data.root", "data.clean", "data.noise")
 
 
 class ConfigError(ValueError):
@@ -24,6 +34,14 @@ def require(condition: bool, message: str) -> None:
     """Raise ConfigError with `message` unless `condition` holds."""
     if not condition:
         raise ConfigError(message)
+
+
+def _check(group: str, settings: Any, bounds: Mapping[str, tuple[float, float]]) -> None:
+    """Raise ConfigError unless the named settings lie within their bounds, which belong to them."""
+    for name, (low, high) in bounds.items():
+        value = getattr(settings, name)
+        expected = f"at least {low:g}" if high == math.inf else f"{low:g} to {high:g}"
+        require(low <= value <= high, f"{group}.{name} is {value}, expected {expected}")
 
 
 @dataclass(frozen=True)
@@ -48,15 +66,12 @@ class Loss:
 
     def __post_init__(self) -> None:
         terms = ("complex", "magnitude", "phase", "time", "consistency", "metric")
-        for name in (*terms, "phase_power"):
-            value = getattr(self, name)
-            require(value >= 0, f"loss.{name} is {value}, expected 0 or more")
+        _check("loss", self, dict.fromkeys((*terms, "phase_power"), (0, math.inf)))
+        _check("loss", self, {"complex_power": (1e-3, 1), "metric_from": (0, 1)})
         require(
             any(getattr(self, name) for name in terms[:4]),
             "one of loss.complex, magnitude, phase and time must be above 0",
         )
-        require(0 < self.complex_power <= 1, "loss.complex_power must be above 0 and at most 1")
-        require(0 <= self.metric_from <= 1, "loss.metric_from must be in [0, 1]")
 
 
 @dataclass(frozen=True)
@@ -64,12 +79,12 @@ class Optim:
     """The generator's optimizer, how long it runs, and the discriminator's learning rate.
 
     The rate of a step is the product of a warm-up, a decay by epochs and a fall to 0 over the last
-    part of the run (`training.schedule`).
+    part of the run (`training.optimizer.Schedule`).
     """
 
-    epochs: int = 120
-    steps: int = 0  # in all; 0: as many as the epochs have
-    algorithm: str = "muon"  # for hidden matrices, AdamW for the rest; or "adamw" for all
+    epochs: Annotated[int, arg(aliases=["--epochs"])] = 120  # length of the run
+    steps: Annotated[int, arg(aliases=["--steps"])] = 0  # the same; 0: as the epochs have
+    algorithm: Literal["muon", "adamw"] = "muon"  # Muon: for hidden matrices, AdamW for the rest
     learning_rate: float = 2e-3
     discriminator_rate: float = 5e-4  # of AdamW, whatever the generator's optimizer
     beta1: float = 0.8
@@ -81,42 +96,37 @@ class Optim:
     fall: float = 0.2  # the last share of the steps, over which the rate falls to 0
     clip_ratio: float = 3.0  # largest gradient norm, times the median of the last 128 steps
     ema_decay: float = 0.999
-    skips_in_a_row: int = (
-        10  # steps of loss or gradient not finite, before going back to what is saved
-    )
+    skips_in_a_row: int = 10  # non-finite steps, before the run goes back to good.pt
     rollbacks: int = 3  # how often; once more ends the run
     rollback_decay: float = 0.5  # of the learning rate, with each
 
     def __post_init__(self) -> None:
-        require(1 <= self.epochs <= 10**6, "optim.epochs must be at least 1, at most a million")
-        require(0 <= self.steps <= 10**9, "optim.steps must be at least 0, at most 10^9")
-        known = ("adamw", "muon")
-        require(self.algorithm in known, f"optim.algorithm is not {' or '.join(known)}")
-        for name in ("learning_rate", "discriminator_rate"):
-            require(0 < getattr(self, name) <= 1, f"optim.{name} must be above 0 and at most 1")
-        require(0 <= self.weight_decay <= 1, "optim.weight_decay must be in [0, 1]")
-        require(self.warmup_steps >= 0, "optim.warmup_steps must be at least 0")
-        require(0 < self.decay <= 1, "optim.decay must be in (0, 1]")
-        require(self.decay_every >= 1, "optim.decay_every must be at least 1 epoch")
-        require(0 <= self.fall <= 1, "optim.fall must be in [0, 1]")
-        require(self.clip_ratio > 0, "optim.clip_ratio must be above 0")
-        for name in ("beta1", "beta2", "ema_decay"):
-            require(0 <= getattr(self, name) < 1, f"optim.{name} must be in [0, 1)")
-        require(self.skips_in_a_row >= 1, "optim.skips_in_a_row must be at least 1 step")
-        require(self.rollbacks >= 0, "optim.rollbacks must be at least 0")
-        require(0 < self.rollback_decay <= 1, "optim.rollback_decay must be in (0, 1]")
+        positive = ("learning_rate", "discriminator_rate", "decay", "rollback_decay")
+        bounds = {
+            "epochs": (1, 1e6),
+            "steps": (0, 1e9),
+            "warmup_steps": (0, 1e9),
+            "decay_every": (1, 1e6),
+            "skips_in_a_row": (1, 1e6),
+            "rollbacks": (0, 1e6),
+            "clip_ratio": (1e-12, math.inf),
+            **dict.fromkeys(("weight_decay", "fall"), (0.0, 1.0)),
+            **dict.fromkeys(positive, (1e-12, 1.0)),
+            **dict.fromkeys(("beta1", "beta2", "ema_decay"), (0.0, 1 - 1e-9)),
+        }
+        _check("optim", self, bounds)
 
 
 @dataclass(frozen=True)
 class Data:
     """What is trained and validated on. Paths are set by the command line."""
 
-    source: str = "pairs"  # "pairs" or "mix"
-    root: str = ""  # of the pairs
-    clean: str = ""  # for "mix"
-    noise: str = ""
-    batch_size: int = 6  # of a step, whatever the number of processes
-    crop_seconds: float = 2.0
+    source: Suppress[str] = "pairs"  # "pairs" or "mix"
+    root: Suppress[str] = ""  # of the pairs
+    clean: Suppress[str] = ""  # for "mix"
+    noise: Suppress[str] = ""
+    batch_size: Annotated[int, arg(aliases=["--batch-size"])] = 6  # crops of all processes
+    crop_seconds: Annotated[float, arg(aliases=["--crop"])] = 2.0  # length of training pieces
     snr_db: tuple[float, float] = (-2.5, 17.5)  # for "mix": lowest and highest
     babble: float = 0.2  # for "mix": the share of examples in babble, in place of a noise file
     speech_shaped: float = 0.1  # and in steady noise with the spectrum of another speaker
@@ -126,22 +136,24 @@ class Data:
     validation_seconds: float = 8.0  # of each file, at most
 
     def __post_init__(self) -> None:
-        require(self.batch_size >= 1, "data.batch_size must be at least 1")
-        for name in ("crop_seconds", "validation_seconds"):
-            seconds = getattr(self, name)
-            require(0.25 <= seconds <= 600, f"data.{name} is {seconds}, expected 0.25 to 600")
-        require(self.validation_files >= 1, "data.validation_files must be at least 1")
-        require(0 < self.validation_share < 1, "data.validation_share must be in (0, 1)")
-        for name in ("babble", "speech_shaped"):
-            share = getattr(self, name)
-            require(0 <= share <= 1, f"data.{name} is {share}, expected a probability, 0 to 1")
+        bounds = {
+            "batch_size": (1, 1e6),
+            "crop_seconds": (0.25, 600),
+            "validation_seconds": (0.25, 600),
+            "validation_files": (1, math.inf),
+            "validation_share": (1e-6, 1 - 1e-6),
+            "babble": (0, 1),
+            "speech_shaped": (0, 1),
+        }
+        _check("data", self, bounds)
         require(
             self.babble + self.speech_shaped <= 1,
             "data.babble and data.speech_shaped must be at most 1 together",
         )
+        low, high = self.snr_db
         require(
-            len(self.snr_db) == 2 and -100 <= self.snr_db[0] <= self.snr_db[1] <= 100,
-            "data.snr_db must be a lowest and a highest value in dB, as in (-2.5, 17.5)",
+            -100 <= low <= high <= 100,
+            "data.snr_db must be a lowest and a highest value in dB, as in -2.5 17.5",
         )
 
 
@@ -149,11 +161,13 @@ class Data:
 class Run:
     """How the run is carried out."""
 
-    device: str = "auto"  # "auto", "cpu" or "cuda"
-    amp: str = "auto"  # "auto", "bf16", "fp16" or "off"
-    compile: str = "off"  # the network's forward pass: "off", "on" or "graphs" (CUDA graphs)
-    accumulate: int = 1  # pieces that a process takes its part of the batch in, to save memory
-    workers: int = 2  # of each process' loader
+    device: Annotated[Literal["auto", "cpu", "cuda"], arg(aliases=["--device"])] = "auto"
+    amp: Annotated[
+        Literal["auto", "bf16", "fp16", "off"], arg(aliases=["--amp"])  # mixed precision
+    ] = "auto"
+    compile: Literal["off", "on", "graphs"] = "off"  # the network; graphs: as CUDA graphs
+    accumulate: Annotated[int, arg(aliases=["--accumulate"])] = 1  # pieces of a batch, save memory
+    workers: Annotated[int, arg(aliases=["--workers"])] = 2  # of each process' loader
     packed: bool = True  # read from packs, where the data have some
     pesq_workers: int = 0  # of each process; 0: one for each core but one, shared among processes
     log_every: int = 10  # steps
@@ -161,27 +175,25 @@ class Run:
     validate_every: int = 1000  # steps; the last step is validated in any case
 
     def __post_init__(self) -> None:
-        require(self.device in ("auto", "cpu", "cuda"), "run.device is not auto, cpu or cuda")
-        require(
-            self.amp in ("auto", "bf16", "fp16", "off"), "run.amp is not auto, bf16, fp16 or off"
-        )
-        require(self.compile in ("off", "on", "graphs"), "run.compile is not off, on or graphs")
-        for name in ("workers", "pesq_workers"):
-            require(0 <= getattr(self, name) <= 256, f"run.{name} must be at least 0, at most 256")
-        require(self.accumulate >= 1, "run.accumulate must be at least 1")
-        require(self.log_every >= 1, "run.log_every must be at least 1 step")
-        require(self.save_minutes >= 0, "run.save_minutes must be at least 0")
-        require(self.validate_every >= 1, "run.validate_every must be at least 1 step")
+        bounds = {
+            "workers": (0, 256),
+            "pesq_workers": (0, 256),
+            "accumulate": (1, 1e6),
+            "log_every": (1, math.inf),
+            "save_minutes": (0, math.inf),
+            "validate_every": (1, math.inf),
+        }
+        _check("run", self, bounds)
 
 
 @dataclass(frozen=True)
 class Config:
     """One run. model: the arguments of the network's class."""
 
-    name: str = "base"
-    recipe: str = "default"
+    name: Suppress[str] = "base"
+    recipe: Suppress[str] = "default"
     seed: int = 0
-    model: Mapping[str, Any] = field(default_factory=dict)
+    model: Suppress[Mapping[str, Any]] = field(default_factory=dict)
     loss: Loss = Loss()
     optim: Optim = Optim()
     data: Data = Data()
@@ -231,3 +243,92 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 # The defaults. A change of one changes published numbers: CHANGELOG says which.
 BASE = Config()
+
+
+def flatten(config: Config) -> dict[str, Any]:
+    """Return every setting by its dotted name, as in {"model.d_state": 16, "seed": 0}."""
+    flat: dict[str, Any] = {}
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        if item.name == "model":
+            flat |= {f"model.{key}": setting for key, setting in value.items()}
+        elif dataclasses.is_dataclass(value):
+            flat |= {f"{item.name}.{key}": v for key, v in vars(value).items()}
+        else:
+            flat[item.name] = value
+    return flat
+
+
+def diff(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
+    """Return the settings in which two configurations differ, as {name: (old, new)}.
+
+    None is absent.
+    """
+    a, b = flatten(old), flatten(new)
+    names = sorted(a.keys() | b.keys())
+    return {name: (a.get(name), b.get(name)) for name in names if a.get(name) != b.get(name)}
+
+
+def beside_recipe(config: Config) -> dict[str, Any]:
+    """Return the settings of loss and optimizer that are not those of the recipe."""
+    changed = diff(override(BASE, RECIPES[config.recipe]), config)
+    return {k: new for k, (_, new) in changed.items() if k.startswith(("loss.", "optim."))}
+
+
+def method(config: Config) -> dict[str, Any]:
+    """Return the settings that a run's outcome follows from, without seed and places of data."""
+    return {
+        name: value
+        for name, value in flatten(config).items()
+        if name not in ("seed", *PLACES) and (not name.startswith("run.") or name == "run.amp")
+    }
+
+
+def override(config: Config, changes: Mapping[str, Any]) -> Config:
+    """Return a copy with some settings changed, by dotted name.
+
+    Raises:
+        ConfigError: a name is unknown (with a suggestion), or a value is out of bounds.
+    """
+    for name, value in changes.items():
+        group, _, key = name.partition(".")
+        if group == "model" and key:
+            config = dataclasses.replace(config, model={**config.model, key: value})
+        elif name not in flatten(config):
+            raise ConfigError(f"unknown setting {name!r}{suggestion(name, flatten(config))}")
+        elif not key:
+            config = dataclasses.replace(config, **{name: value})
+        else:
+            part = dataclasses.replace(getattr(config, group), **{key: value})
+            config = dataclasses.replace(config, **{group: part})
+    return config
+
+
+def network_defaults(network: type) -> dict[str, Any]:
+    """Return the arguments of a network's class with their defaults: what `model.` may set."""
+    return {p.name: p.default for p in inspect.signature(network).parameters.values()}
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """Return "; did you mean X?" for the known name closest to `name`, or a list of all."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]}?" if close else f"; there are: {', '.join(sorted(known))}"
+
+
+def to_json(config: Config) -> str:
+    """Return the configuration as JSON text, one dotted setting a line."""
+    return json.dumps(flatten(config), indent=1)
+
+
+def from_json(text: str) -> Config:
+    """Return the configuration that `to_json` wrote.
+
+    Raises:
+        ConfigError: the text is not that.
+    """
+    try:
+        flat = json.loads(text)
+        settings = {k: tuple(v) if isinstance(v, list) else v for k, v in flat.items()}
+        return override(Config(), settings)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ConfigError(f"not a configuration of this version: {error}") from None

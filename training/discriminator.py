@@ -1,4 +1,4 @@
-"""The metric discriminator: a network that has learnt to predict PESQ, and so can pass it on.
+"""The metric discriminator: a network that learns to predict PESQ, and gives it a gradient.
 
 Sources: MetricGAN+ (Fu et al., Interspeech 2021) for the idea; CMGAN (Abdulatif, Cao and Yang,
 IEEE TASLP 2024, figure 3 and equation 9) and MP-SENet for the network, its dropout and the losses;
@@ -21,11 +21,10 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from bandsplit.stft import compressed_magnitude, stft
-from training.clipping import GradientClip
 from training.config import Config
 from training.distributed import World
-from training.optimizer import gradients, make_optimizer
-from training.pesq_pool import PesqPool
+from training.optimizer import GradientClip, make_optimizer
+from training.pesq import PesqPool
 from training.precision import forget_unscaled
 
 _WIDTH = 16
@@ -106,6 +105,7 @@ class MetricDiscriminator:
     ) -> None:
         self.world, self.third_pair = world, config.loss.third_pair
         self.network = Discriminator().to(device)
+        self._parallel = world.parallel(self.network)
         # AdamW, whatever the generator's optimizer: the rate and the optimizer of its sources.
         optim = replace(
             config.optim, algorithm="adamw", learning_rate=config.optim.discriminator_rate
@@ -146,20 +146,20 @@ class MetricDiscriminator:
         self.pending = None
         valid = ~labels.isnan()
         known = labels.nan_to_num()
-        counts, total = valid.sum(1).float(), known[0].sum()
-        self.world.add_up([counts, total])
+        sums = self.world.sum(torch.cat([valid.sum(1).float(), known[0].sum()[None]]))
+        counts, total = sums[:-1], sums[-1]
         with self.autocast():
             # All in one pass: no layer looks from one item to another.
             references = torch.cat([magnitudes[0], *magnitudes[:-1]])
-            judged = self.network(references, torch.cat([magnitudes[0], *magnitudes[1:]]))
+            judged = self._parallel(references, torch.cat(magnitudes))
         perfect, scores = judged.view(-1, labels.shape[1]).split([1, len(labels)])
         errors = (scores - known).square()
         errors = torch.cat([errors, (perfect - 1).square()])
         valid, shares = torch.cat([valid, valid[:1]]), torch.cat([counts, counts[:1]]).clamp_min(1)
         loss = (torch.where(valid, errors, 0.0).sum(1) / shares).sum()
-        self.scaler.scale(loss).backward()
-        loss = loss.detach()
-        self.world.add_up([*gradients(self.network), loss])
+        # Gradients become means over the processes; this loss is one process' part of a sum.
+        self.scaler.scale(self.world.size * loss).backward()
+        loss = self.world.sum(loss.detach())
         self.scaler.unscale_(self.optimizer)
         norm = self.clip(self.network.parameters())
         return {
@@ -222,7 +222,7 @@ class MetricDiscriminator:
         if state["pending"] is not None:
             device = next(self.network.parameters()).device
             waveforms, labels = (state["pending"][name] for name in ("waveforms", "labels"))
-            mine = self.world.share(labels.shape[1])
+            mine = self.world.shard(labels.shape[1])
             known = labels[:, mine].numpy()
             self.pending = Pending(waveforms[:, mine].to(device), lambda: known)
 

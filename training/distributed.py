@@ -1,127 +1,103 @@
-"""Several processes that train one network: what they share, what they add up, how they end.
+"""Several processes that train one network: how they start, and what they tell each other.
 
-Started by `torchrun`, on one machine or several. Gradients are added up in one piece after each
-step's backward passes, in a layout that never changes. `DistributedDataParallel` would regroup them
-after its first step, and so a resumed run would add in another order than one that went on; it has
-equal shares for all, where here a batch of 6 is 2, 2, 1 and 1 on four cards; and what it gains, by
-sending while the backward pass computes, is little for networks of ten megabytes.
+They are started by `torchrun`, on one machine or several. Gradients are averaged by torch's
+`DistributedDataParallel`. When a process fails, `torchrun` ends the others.
 """
 
 from __future__ import annotations
 
 import os
-import sys
-import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import timedelta
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from data.workers import usable_cores
 from training.config import ConfigError
-from training.watch import Watch
-
-# How long a collective waits. Far above any honest wait (one process alone may look the data over
-# first); that a process has died or hangs is noticed by `training.watch`, within a minute.
-_PATIENCE = timedelta(hours=2)
-_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 
 
-class LostError(Exception):
-    """Another process of the run is gone; the text says how that was noticed."""
-
-
+@dataclass(frozen=True)
 class World:
-    """The processes that train together. One alone, unless made by `join`.
+    """The processes that train together; one alone, unless made by `join`.
 
-    rank: this process, from 0, who leads: it alone writes. size: how many there are. local_rank,
-    local_size: the same among those of this machine.
+    Attributes:
+        rank, size: the number of this process, from 0, and how many there are.
+        local_rank, local_size: the same among the processes of this machine.
     """
 
-    def __init__(
-        self, rank: int = 0, size: int = 1, local_rank: int = 0, local_size: int = 1
-    ) -> None:
-        self.rank, self.size, self.local_rank, self.local_size = rank, size, local_rank, local_size
-        self.leads = rank == 0
-        self.watch: Watch | None = None  # of the others, between `join` and the end
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
 
-    @contextmanager
-    def _together(self) -> Iterator[None]:
-        """Around collective operations, which fail when another process is gone.
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the process that writes files."""
+        return self.rank == 0
 
-        Gloo raises a plain RuntimeError then, as it does for a bug: the watch knows which it is.
+    def shard(self, count: int) -> slice:
+        """Return this process' part of `count` items, as large as any other's.
+
+        Raises:
+            ConfigError: there is no such part; the text names the nearest counts that have.
         """
-        try:
-            yield
-        except (torch.OutOfMemoryError, torch.AcceleratorError):
-            raise
-        except RuntimeError:
-            reason = self.watch.why() if self.watch else ""
-            if not reason:
-                raise
-            raise LostError(
-                "another process of this run is gone; what is saved is from before. The same "
-                f"command goes on from there. ({reason})"
-            ) from None
+        share, rest = divmod(count, self.size)
+        if rest or not share:
+            near = [n for n in (share * self.size, (share + 1) * self.size) if n]
+            raise ConfigError(
+                f"a batch of {count} cannot be shared equally by {self.size} processes; "
+                f"use --batch-size {' or '.join(map(str, near))}."
+            )
+        return slice(self.rank * share, (self.rank + 1) * share)
 
-    def share(self, count: int) -> slice:
-        """This process' part of `count` items: consecutive, and as long as any other's but one."""
-        return slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)
+    def parallel(self, module: nn.Module) -> nn.Module:
+        """Return a module whose backward pass averages gradients over all processes.
 
-    def spare_cores(self) -> int:
-        """Cores of this machine for each process' PESQ workers, when one is left to compute."""
-        return max(1, (usable_cores() - 1) // self.local_size)
+        With `find_unused_parameters`, torch keeps the layout of its messages. Otherwise it changes
+        the layout after the first step, and a resumed run would add in another order.
+        """
+        if self.size == 1:
+            return module
+        return DistributedDataParallel(module, broadcast_buffers=False, find_unused_parameters=True)
 
-    def add_up(self, tensors: Sequence[Tensor]) -> None:
-        """Replace every tensor by its sum over all processes; all of one dtype and device."""
-        if self.size == 1 or not tensors:
-            return
-        flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
-        with self._together():
-            dist.all_reduce(flat)
-        parts = flat.split([tensor.numel() for tensor in tensors])
-        torch._foreach_copy_(
-            list(tensors), [part.view_as(t) for part, t in zip(parts, tensors, strict=True)]
-        )
+    def sum(self, values: Tensor) -> Tensor:
+        """Replace a tensor by its sum over all processes, and return it."""
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values
 
     def any(self, *wishes: bool) -> tuple[bool, ...]:
-        """Of each wish, whether some process has it. All come to the same answer."""
+        """Return, for each wish, whether some process has it."""
         if self.size == 1:
             return wishes
-        votes = torch.tensor(wishes, dtype=torch.int32)
-        with self._together():
-            dist.all_reduce(votes)
-        return tuple(bool(vote) for vote in votes)
+        return tuple(self.sum(torch.tensor(wishes, dtype=torch.int32)).bool().tolist())
 
     def gather(self, value: Any) -> list[Any]:
-        """What each process gave, in the order of ranks, for all of them."""
-        if self.size == 1:
-            return [value]
-        values: list[Any] = [None] * self.size
-        with self._together():
+        """Return what each process gave, in the order of ranks."""
+        values: list[Any] = [value] * self.size
+        if self.size > 1:
             dist.all_gather_object(values, value)
         return values
 
-    def from_leader(self, value: Any) -> Any:
-        """What the leading process gave, for all of them."""
-        if self.size == 1:
-            return value
+    def from_main(self, value: Any) -> Any:
+        """Return what the main process gave."""
         box = [value]
-        with self._together():
+        if self.size > 1:
             dist.broadcast_object_list(box, src=0)
         return box[0]
 
-    def agree(self, mine: Mapping[str, Any]) -> None:
-        """Refuse processes of which one has other values: they would wait for each other.
+    def check_same(self, settings: Mapping[str, Any]) -> None:
+        """Check that all processes have the same settings.
 
         Raises:
             ConfigError: in all of them; the text says which one differs, and in what.
         """
-        everyone = self.gather(dict(mine))
+        everyone = self.gather(dict(settings))
         for rank, theirs in enumerate(everyone):
             names = [name for name, value in theirs.items() if value != everyone[0].get(name)]
             if names:
@@ -130,9 +106,13 @@ class World:
                     "the same code, command line and data."
                 )
 
+    def spare_cores(self) -> int:
+        """Return the number of cores for each process' PESQ workers: one is left to compute."""
+        return max(1, (usable_cores() - 1) // self.local_size)
+
     @contextmanager
-    def one_first(self) -> Iterator[None]:
-        """Its body is run by one process of each machine first, and then by the others."""
+    def local_main_first(self) -> Iterator[None]:
+        """Run the body in one process of each machine first, and then in the others."""
         if self.local_rank:
             self.any(False)
         yield
@@ -142,70 +122,24 @@ class World:
 
 @contextmanager
 def join() -> Iterator[World]:
-    """The world that torchrun's environment variables tell of; without them, a process alone.
-
-    An error that leaves the context ends the other processes too, with its text.
+    """Join the processes that torchrun has started; without torchrun, give a process alone.
 
     Raises:
-        ConfigError: the variables make no sense, or the others cannot be reached.
+        ConfigError: there are more processes than GPUs on this machine.
     """
-    if "WORLD_SIZE" not in os.environ:
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield World()
         return
-    world = World(*_numbers())
-    if world.size == 1:
-        yield world
-        return
-    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    if torch.cuda.is_available():
-        torch.cuda.set_device(world.local_rank % torch.cuda.device_count())
-    try:
-        store, *_ = next(dist.rendezvous("env://", timeout=timedelta(minutes=5)))
-        dist.init_process_group(
-            backend,
-            store=dist.PrefixStore("collectives", store),
-            rank=world.rank,
-            world_size=world.size,
-            timeout=_PATIENCE,
-        )
-    except (dist.DistError, ValueError) as error:
-        raise ConfigError(f"the other processes cannot be reached: {error}") from None
-    world.watch = watch = Watch(dist.PrefixStore("watch", store.clone()), world.rank, world.size)
-    try:
-        yield world
-    except BaseException as error:
-        watch.report(error)
-        raise
-    world.any(False)  # nobody leaves while another may still need it
-    watch.end()
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    world = World(*(int(os.environ[name]) for name in names))
+    gpus = torch.cuda.device_count()
+    if gpus:
+        if world.local_size > gpus:
+            raise ConfigError(
+                f"{world.local_size} processes on this machine, which has {gpus} GPUs; start one "
+                "for each."
+            )
+        torch.cuda.set_device(world.local_rank)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo")
+    yield world
     dist.destroy_process_group()
-
-
-def leave(status: int, error: BaseException | None = None) -> None:
-    """End this process at once, with `status`, where others may be waiting for it in vain.
-
-    The ordinary end would wait for what these still owe. Does nothing in a process alone.
-
-    Args:
-        error: to be shown with its traceback.
-    """
-    if dist.is_available() and dist.is_initialized():
-        if error is not None:
-            traceback.print_exception(error)
-        for stream in (sys.stdout, sys.stderr):
-            if stream is not None:
-                stream.flush()
-        os._exit(status)
-
-
-def _numbers() -> list[int]:
-    try:
-        numbers = [int(os.environ[name]) for name in _VARIABLES]
-    except (KeyError, ValueError):
-        listed = ", ".join(f"{name}={os.environ.get(name)}" for name in _VARIABLES)
-        raise ConfigError(f"started by torchrun? Its variables are incomplete: {listed}") from None
-    rank, size, local_rank, local_size = numbers
-    if not (0 <= rank < size and 0 <= local_rank < local_size <= size):
-        listed = ", ".join(f"{name}={os.environ[name]}" for name in _VARIABLES)
-        raise ConfigError(f"started by torchrun? Its variables contradict each other: {listed}")
-    return numbers

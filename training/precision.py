@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 
 from training.config import ConfigError
-
-log = logging.getLogger("training")
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -39,9 +36,7 @@ class Precision:
         cuda = torch.cuda.is_available()
         if device == "cuda" and not cuda:
             raise ConfigError("--device cuda: PyTorch sees no CUDA device here")
-        self.device = torch.device(
-            "cuda" if device == "cuda" or (device == "auto" and cuda) else "cpu"
-        )
+        self.device = torch.device("cuda" if cuda and device != "cpu" else "cpu")
         if amp == "auto":
             amp = self._fastest()
         elif amp != "off" and self.device.type == "cpu" and not can_do(amp):
@@ -55,18 +50,18 @@ class Precision:
         return "bf16" if has_bf16 and can_do("bf16") else "off"
 
     def autocast(self) -> AbstractContextManager:
-        """The context for forward passes."""
+        """Return the context for forward passes."""
         dtype = _DTYPES.get(self.amp)
         return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
 
     def make_scaler(self) -> torch.amp.GradScaler:
-        """A loss scaler; it does something with fp16 only."""
+        """Return a loss scaler; it does something with fp16 only."""
         return _Scaler(self.device.type, enabled=self.amp == "fp16")
 
 
 class _Scaler(torch.amp.GradScaler):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over a state, unless it is the empty one of a run that was not in fp16."""
+        """Load a state, unless it is the empty one of a run that was not in fp16."""
         if state_dict:
             super().load_state_dict(state_dict)
 

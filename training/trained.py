@@ -17,10 +17,10 @@ from torch import Tensor
 
 from bandsplit.net import BandSplitNet
 from data.utils import some
-from training.checkpoint import BEST, LAST, CheckpointError, read, understood, unpack
-from training.config import Config, ConfigError
-from training.settings import check_model, from_json, network_defaults
+from training.checkpoint import BEST, LAST, config_of, read, understood, unpack
+from training.config import Config, ConfigError, network_defaults, require, suggestion
 
+_LARGEST_SIZE = 2**16  # of anything in a network
 _NETWORKS = re.compile(r"(baseline|abl[a-z0-9]+)\.[a-z_0-9]+")  # their modules
 _ROOT = Path(__file__).resolve().parents[1]
 
@@ -29,9 +29,12 @@ _ROOT = Path(__file__).resolve().parents[1]
 class Trained:
     """A network with a run's averaged weights, in evaluation mode on the CPU, and where it is from.
 
-    checkpoint: the file's name. digest: its content, hashed. data: the fingerprint of what it was
-    trained on. step, epochs: for how long. held_out: the speakers whose PESQ chose the best
-    checkpoint.
+    Attributes:
+        checkpoint: the file's name.
+        digest: its content, hashed.
+        data: the fingerprint of what it was trained on.
+        step, epochs: for how long.
+        held_out: the speakers whose PESQ chose the best checkpoint.
     """
 
     network: BandSplitNet
@@ -69,11 +72,11 @@ def load_trained(run: Path) -> Trained:
 
 
 def network_with(name: str, config: Config, weights: Mapping[str, Tensor]) -> BandSplitNet:
-    """A network with the given weights, in evaluation mode on the CPU.
+    """Build a network with the given weights, in evaluation mode on the CPU.
 
     Args:
-        name: of its class, as `name_of` gives it.
-        config: of which its settings are taken.
+        name: of its class, as `training.checkpoint.name_of` gives it.
+        config: its `model` is used.
 
     Raises:
         ConfigError: there is no such network here, or it has no such settings.
@@ -100,25 +103,28 @@ def network_with(name: str, config: Config, weights: Mapping[str, Tensor]) -> Ba
     return net.eval().requires_grad_(False)
 
 
-def name_of(network: type) -> str:
-    """The class of a network as a checkpoint names it, "package.module:Class"."""
-    return f"{network.__module__}:{network.__qualname__}"
-
-
-def config_of(state: dict[str, Any], path: Path) -> Config:
-    """The configuration that a checkpoint was made with. path: for messages.
+def check_model(config: Config, defaults: Mapping[str, Any]) -> None:
+    """Check `config.model` against the network's arguments and their defaults.
 
     Raises:
-        CheckpointError: there is none in it that this version understands.
+        ConfigError: the network takes no such argument, or a size is out of all bounds, or there
+            are more or fewer of them than the network has.
     """
-    try:
-        return from_json(state["config"])
-    except ConfigError as error:
-        raise CheckpointError(f"{path}: {error}") from None
+    for key, value in config.model.items():
+        name = f"model.{key}"
+        if key not in defaults:
+            raise ConfigError(f"unknown setting {name!r}{suggestion(key, defaults)}")
+        sizes = value if isinstance(value, tuple) else (value,)
+        require(
+            all(type(size) is not int or 1 <= size <= _LARGEST_SIZE for size in sizes),
+            f"{name} is {value}, expected 1 to {_LARGEST_SIZE}",
+        )
+        count = len(defaults[key]) if isinstance(defaults[key], tuple) else 1
+        require(len(sizes) == count, f"{name} is {value}, expected {count} values")
 
 
 def _network_class(name: str) -> type[BandSplitNet]:
-    """The class that `name_of` names, if it is a network of this repository.
+    """Return the class that `name_of` names, if it is a network of this repository.
 
     Importing runs code: only the networks' own folders are looked into. Models, which may come from
     anywhere, lie below the repository too.

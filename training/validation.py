@@ -13,7 +13,7 @@ from tqdm import tqdm
 from bandsplit.net import BandSplitNet
 from data.dataset import SpeechDataset
 from training.distributed import World
-from training.pesq_pool import PesqPool
+from training.pesq import PesqPool
 
 _METRICS = ("pesq_wb", "stoi")
 _SAMPLES = 3
@@ -46,39 +46,34 @@ class Validator:
             the noisy recordings; and of the first utterances the recordings noisy, enhanced and
             clean (s,) by name. A mean over nothing is NaN. None as soon as `stopped` is true.
         """
-        waits: dict[int, dict[str, Callable[[], dict[str, float | str]]]] = {}
+        waits: dict[int, list[Callable[[], dict[str, float | str]]]] = {}
         samples: Samples = {}
         count = len(self.dataset)
         mine = range(self.world.rank, count, self.world.size)
-        for index in tqdm(mine, desc="validating", leave=False, disable=not self.world.leads):
+        for index in tqdm(mine, desc="validating", leave=False, disable=not self.world.is_main):
             if stopped():
                 break
             item = self.dataset[0, index]
-            clean, noisy = item["clean"].numpy(), item["noisy"]
+            clean, noisy = item["clean"], item["noisy"]
             enhanced = model.enhance(noisy[None].to(self.device))[0].cpu()
-            waits[index] = {"": self.pool.validate(clean, enhanced.numpy(), _METRICS)}
-            if not self._noisy:  # they are the same every time
-                waits[index]["noisy_"] = self.pool.validate(clean, noisy.numpy(), _METRICS)
+            scored = [enhanced] if self._noisy else [enhanced, noisy]  # noisy: always the same
+            waits[index] = [self.pool.validate(clean.numpy(), x.numpy(), _METRICS) for x in scored]
             if index < _SAMPLES:
-                samples[item["name"]] = {
-                    "noisy": noisy,
-                    "enhanced": enhanced,
-                    "clean": item["clean"],
-                }
-        found: dict[int, dict[str, dict[str, float | str]]] = {}
-        for index, kinds in waits.items():
+                samples[item["name"]] = {"noisy": noisy, "enhanced": enhanced, "clean": clean}
+        found = {}
+        for index, each in waits.items():
             if stopped():
                 break
-            found[index] = {kind: wait() for kind, wait in kinds.items()}
+            found[index] = [wait() for wait in each]
         if any(self.world.any(stopped())):
             return None
         gathered = self.world.gather((found, samples))
         # In the order of the files: a sum in another order is another number.
-        results = sorted((i, kinds) for part, _ in gathered for i, kinds in part.items())
-        means = _means([kinds[""] for _, kinds in results])
+        scores = dict(sorted(item for part, _ in gathered for item in part.items()))
         if not self._noisy:
-            noisy_means = _means([kinds["noisy_"] for _, kinds in results])
-            self._noisy = {f"noisy_{name}": noisy_means[name] for name in _METRICS}
+            means = _means([noisy for _, noisy in scores.values()])
+            self._noisy = {f"noisy_{name}": means[name] for name in _METRICS}
+        means = _means([each[0] for each in scores.values()])
         samples = {name: sounds for _, part in gathered for name, sounds in part.items()}
         return {**means, "files": count, **self._noisy}, samples
 

@@ -1,11 +1,12 @@
-"""The networks that learn, and one step of their learning."""
+"""One training step of generator and discriminator."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -13,23 +14,31 @@ from torch import Tensor
 
 from bandsplit.net import BandSplitNet
 from bandsplit.stft import compressed_magnitude, stft
-from training.clipping import GradientClip
 from training.config import Config, ConfigError, Loss
 from training.discriminator import MetricDiscriminator, no_callback
 from training.distributed import World
-from training.ema import EMA
-from training.keeper import Stateful
 from training.losses import Active, Recordings, loss_terms
-from training.optimizer import gradients, make_optimizer
-from training.pesq_pool import PesqPool
+from training.optimizer import EMA, GradientClip, make_optimizer
+from training.pesq import PesqPool
 from training.precision import Precision, forget_unscaled
+
+
+class Stateful(Protocol):
+    """Anything with torch's two methods for its state."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any], /) -> Any: ...
 
 
 @dataclass(frozen=True)
 class Result:
-    """A step's loss, terms and gradient norms, over the batch of all processes.
+    """What one step gave, over the batch of all processes.
 
-    broken: those that are not finite and should be. If there are any, the step was left out.
+    Attributes:
+        values: loss, terms and gradient norms.
+        broken: those of them that are not finite and should be. If there are any, the step was
+            skipped.
     """
 
     values: dict[str, float]
@@ -37,7 +46,7 @@ class Result:
 
 
 class Learner:
-    """A network, its average, its optimizer and its discriminator.
+    """A network, its averaged weights, its optimizer and its discriminator.
 
     Args:
         network: a class of networks; built from `config.model`.
@@ -70,6 +79,8 @@ class Learner:
         self.model = network(**config.model).to(precision.device)
         self.ema = EMA(self.model, config.optim.ema_decay)
         self._compile(config.run.compile)
+        self._parallel = world.parallel(self.model)
+        self._share = config.data.batch_size // world.size
         self.optimizer = make_optimizer(self.model, config.optim)
         self.scaler = precision.make_scaler()
         self.clip = GradientClip(config.optim.clip_ratio, precision.device)
@@ -153,7 +164,7 @@ class Learner:
             The loss, with gradients, its terms, and the enhanced waveforms (b, s), without.
         """
         with self.precision.autocast():
-            enhanced = Recordings(*self.model(noisy))
+            enhanced = Recordings(*self._parallel(noisy))
         target = Recordings(clean, stft(clean))
         terms = loss_terms(enhanced, target, active or Active.of(clean, noisy), how)
         if how.metric:
@@ -164,7 +175,7 @@ class Learner:
         return loss, terms, enhanced.waveform.detach()
 
     def parts(self) -> dict[str, Stateful]:
-        """All that a checkpoint must hold to go on, by name."""
+        """Return all that a checkpoint must hold to go on, by name."""
         return {
             "model": self.model,
             "ema": self.ema,
@@ -177,7 +188,7 @@ class Learner:
     def _backward(
         self, clean: Tensor, noisy: Tensor, active: Active, how: Loss
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """Make the gradients of the loss over all processes' items.
+        """Compute the gradients of the loss over the items of all processes.
 
         Returns:
             The loss and its terms, over the same, and this process' enhanced waveforms (b, s).
@@ -185,23 +196,32 @@ class Learner:
         sums: dict[str, Tensor] = {}
         waveforms = []
         pieces = min(self.config.run.accumulate, len(noisy))
-        sides = (clean, noisy, active.frames, active.samples)
-        for c, n, *parts in zip(*(x.tensor_split(pieces) for x in sides), strict=True):
-            loss, terms, waveform = self.losses(c, n, how, Active(*parts))
-            self.mark("forward")
-            # Every term is a mean over items, so that items count alike, however they are spread.
-            part = len(n) / self.config.data.batch_size
-            self.scaler.scale(part * loss).backward()
+        sides = zip(
+            *(x.tensor_split(pieces) for x in (clean, noisy, active.frames, active.samples)),
+            strict=True,
+        )
+        for piece, (c, n, *parts) in enumerate(sides, start=1):
+            with self._without_exchange() if piece < pieces else nullcontext():
+                loss, terms, waveform = self.losses(c, n, how, Active(*parts))
+                self.mark("forward")
+                # Every term is a mean over items, so that items count alike, however spread.
+                part = len(n) / self._share
+                self.scaler.scale(part * loss).backward()
             self.mark("backward")
             for name, value in {"loss": loss, **terms}.items():
                 sums[name] = sums.get(name, 0.0) + part * value.detach()
             # A copy: a CUDA graph writes the next piece where this one is.
             waveforms.append(waveform.clone())
-        self.world.add_up([*gradients(self.model), *sums.values()])
-        return sums, torch.cat(waveforms)
+        means = self.world.sum(torch.stack(list(sums.values()))) / self.world.size
+        return dict(zip(sums, means, strict=True)), torch.cat(waveforms)
+
+    def _without_exchange(self) -> AbstractContextManager:
+        """Return a context in which gradients are added up in this process alone."""
+        parallel = self._parallel
+        return nullcontext() if parallel is self.model else parallel.no_sync()  # type: ignore
 
     def _compile(self, how: str) -> None:
-        """Have the network's passes compiled by their first use, after its average was copied."""
+        """Have the network compiled at its first use; the average was copied before."""
         if how == "graphs" and self.precision.device.type != "cuda":
             raise ConfigError("run.compile=graphs: CUDA graphs need a CUDA device")
         if how != "off":
@@ -209,7 +229,7 @@ class Learner:
             self.model.compile(mode=mode, dynamic=False)
 
     def _watched(self, values: dict[str, float]) -> list[str]:
-        """The values that must be finite.
+        """Return the names of the values that must be finite.
 
         With a scaler, an infinite gradient is a step that the scaler leaves out, to go on at half
         its scale. Only where that has come down to 1 is the gradient itself to blame.

@@ -1,0 +1,110 @@
+"""What a run writes down: TensorBoard, spectrograms, and what its sessions were."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from training.config import Optim, Run
+from training.logging import LastingStream, circumstances, read_history, spectrograms
+from training.loop import Trainer
+
+
+@pytest.fixture
+def run(make: Callable[..., Trainer]) -> Path:
+    """A run of two validations and a step."""
+    run = Run(workers=0, device="cpu", amp="off", log_every=1, validate_every=3)
+    trainer = make(optim=Optim(epochs=4), run=run)
+    trainer.describe()
+    trainer.pool.pesq = [2.0, 2.2, 1.8, 1.9]  # type: ignore[attr-defined]
+    trainer.fit(max_steps=7)
+    trainer.close()
+    return trainer.folder
+
+
+def test_run_is_in_config_log_and_tensorboard(run: Path) -> None:
+    with (run / "metrics.jsonl").open("a") as log:
+        log.write('{"step": 9, "epo')  # cut off
+    config, lines = read_history(run)
+    assert config["facts"]["parameters"] > 1000
+    assert config["sessions"][-1]["last_step"] == 7
+    assert [line["step"] for line in lines if "valid" in line] == [3, 6]
+    assert len(lines) == 9
+    events = EventAccumulator(str(run), {"audio": 0, "images": 0, "scalars": 0})
+    events.Reload()
+    tags = events.Tags()
+    assert {"train/loss", "train/pesq", "valid/pesq_wb", "speed/crops_per_second"} <= {
+        *tags["scalars"]
+    }
+    assert [e.step for e in events.Scalars("train/loss")] == list(range(1, 8))
+    enhanced = [tag for tag in tags["audio"] if tag.endswith("/enhanced")]
+    assert len(enhanced) == len(tags["images"]) == 2
+    assert [e.step for e in events.Audio(enhanced[0])] == [3, 6]
+    assert [e.step for e in events.Audio(enhanced[0].replace("enhanced", "clean"))] == [3]
+    assert events.Audio(enhanced[0])[0].sample_rate == 16000
+
+
+def test_history_of_something_else_is_empty(tmp_path: Path) -> None:
+    assert read_history(tmp_path) == ({}, [])
+    (tmp_path / "config.json").write_text("no JSON")
+    assert read_history(tmp_path) == ({}, [])
+
+
+def test_spectrograms_show_a_tone_where_it_is() -> None:
+    t = np.arange(16000) / 16000
+    picture = spectrograms(
+        {"low": np.sin(2 * np.pi * 1000 * t), "high": np.sin(2 * np.pi * 6000 * t)}
+    )
+    assert picture.dtype == np.uint8
+    brightness = picture[..., :3].astype(float).sum(-1)[:, 100:500]
+    half = len(brightness) // 2
+    low, high = brightness[:half].mean(1), brightness[half:].mean(1)
+    # White margins aside, the tone is the brightest line: low in the one, high in the other.
+    low[low > 600], high[high > 600] = 0, 0
+    assert np.argmax(low) > 0.6 * half
+    assert np.argmax(high) < 0.4 * half
+    assert spectrograms({"noisy": np.zeros(100)}).ndim == 3
+
+
+def test_circumstances_are_summed_up_over_sessions() -> None:
+    def session(started: str, end: dict[str, str], device: str, commit: str, dirty: bool) -> dict:
+        return {
+            "started": f"2026-11-26T{started}:00+00:00",
+            **{name: f"2026-11-26T{time}:00+00:00" for name, time in end.items()},
+            "versions": {"torch": "2.11"},
+            "device": device,
+            "source": {"commit": commit * 40, "dirty": dirty},
+        }
+
+    sessions = [
+        session("10:00", {"ended": "10:30", "saved": "10:20"}, "cpu", "a", False),
+        session("11:00", {"saved": "11:45"}, "cpu", "a", False),  # killed
+        session("13:00", {"ended": "13:15"}, "cuda", "b", True),
+    ]
+    assert circumstances({"sessions": sessions}) == {
+        "hours": 1.5,
+        "sessions": 3,
+        "devices": ["cpu", "cuda"],
+        "torch": ["2.11"],
+        "commits": ["a" * 10, "b" * 10 + "+"],
+    }
+    assert circumstances({}) == {}
+
+
+def test_stream_survives_its_reader() -> None:
+    class Closed:
+        encoding = "utf-8"
+
+        def write(self, text: str) -> int:
+            raise OSError(5, "Input/output error")
+
+        flush = write
+
+    stream = LastingStream(Closed())  # type: ignore[arg-type]
+    assert stream.write("text") == 4
+    stream.flush  # noqa: B018
+    assert stream.encoding == "utf-8"
