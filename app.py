@@ -4,8 +4,8 @@
 
 MODEL is a run folder, a checkpoint, a model folder or a model's name; by default, all that are in
 models/ and runs/. Only this machine can reach the page, unless --host says otherwise. It needs
-Gradio: pip install -r requirements-demo.txt. Status 0: it was ended; 1: a model cannot be
-downloaded now; 2: something is wrong with the command line, as a message on stderr says.
+Gradio: pip install -r requirements-demo.txt. Status 0: it was ended; 2: something is wrong with the
+command line or a model, as a message on stderr says.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def serve(options: argparse.Namespace) -> int:
-    """Serve the page until interrupted. Raises: DataError, FailedError: it cannot be served."""
+    """Serve the page until interrupted. Raise DataError if it cannot be served."""
     if importlib.util.find_spec("gradio") is None:
         raise DataError("the page needs Gradio: pip install -r requirements-demo.txt")
     models = load_models(options.models)
@@ -72,7 +72,8 @@ def serve(options: argparse.Namespace) -> int:
 def load_models(wanted: Sequence[str]) -> dict[str, Model]:
     """Load the models with these names, or all in models/ and runs/; return them by name.
 
-    Raises: DataError: one cannot be loaded, or there is none; FailedError: not downloaded now.
+    Raises:
+        DataError: one that is wanted cannot be loaded, or there is none.
     """
     here = [*MODELS.glob(f"*/{WEIGHTS}"), *RUNS.glob("*/best.pt"), *RUNS.glob("*/last.pt")]
     models = {}
@@ -108,9 +109,9 @@ def page(models: Mapping[str, Model]) -> Any:
         mono = {kind: soxr.resample(x.mean(0), rate, SAMPLE_RATE) for kind, x in signals.items()}
         return [*files.values(), spectrograms(mono)]
 
+    audio = partial(gr.Audio, type="filepath", editable=False, buttons=["download"])
     with gr.Blocks(title="BS-BiMamba", analytics_enabled=False, delete_cache=(60, 3600)) as blocks:
         gr.Markdown(INTRODUCTION)
-        audio = partial(gr.Audio, type="filepath", editable=False, buttons=["download"])
         with gr.Row():
             with gr.Column():
                 noisy = audio(label="Noisy recording")
@@ -136,11 +137,10 @@ def separate(path: Path, model: Model, progress: Any) -> tuple[dict[str, np.ndar
         size = f"{source.frames / source.rate / 60:.1f} minutes, channels: {source.channels}"
         raise AudioError(f"{size}; at most {MINUTES} minutes in mono or stereo are allowed")
     found = survey(source)
-    blocks, frames = [], 0
+    blocks = []
     for block in enhanced(model.trained.network, source, found, model.windows):
         blocks.append(block)
-        frames += block.shape[1]
-        progress(frames / found.frames, desc="Enhancing")
+        progress(sum(each.shape[1] for each in blocks) / found.frames, desc="Enhancing")
     clean = np.concatenate(blocks, axis=1)
     noisy = np.concatenate(list(source.blocks()), axis=1)
     return {"noisy": noisy, "enhanced": clean, "removed noise": noisy - clean}, source.rate

@@ -6,8 +6,8 @@ and in Python: `from enhance import load; model = load("runs/abl3"); y = model(x
 
 Each file is written to DIR under its own name, in its own format, rate, encoding and length; a
 folder keeps its structure. Files that are in DIR already are left as they are, unless --overwrite
-is given. Status 0: done; 1: files failed, as messages on stderr say, and all others are done; 2:
-something is wrong with the command line, the model or DIR; 130: interrupted.
+is given. Status 0: done; 1: some files failed, as messages on stderr say; 2: the command line, the
+model or DIR is wrong; 130: interrupted.
 """
 
 from __future__ import annotations
@@ -32,25 +32,15 @@ __all__ = ["Model", "load", "main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="enhance.py", description="Enhance recordings: files and folders."
-    )
+    """Run the command line; return the exit status."""
+    parser = argparse.ArgumentParser("enhance.py", description="Enhance files and folders.")
     parser.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="a file or a folder")
-    parser.add_argument(
-        "-o", "--out", type=Path, required=True, metavar="DIR", help="output folder"
-    )
-    parser.add_argument(
-        "-c",
-        "--checkpoint",
-        required=True,
-        metavar="RUN",
-        help="a run folder, a checkpoint, a model folder, or a model's name",
-    )
+    parser.add_argument("-o", "--out", required=True, type=Path, metavar="DIR")
+    known = "a run folder, a checkpoint, a model folder, or a model's name"
+    parser.add_argument("-c", "--checkpoint", required=True, metavar="RUN", help=known)
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace files that are in the output folder"
-    )
+    there = "replace files that are in the output folder"
+    parser.add_argument("--overwrite", action="store_true", help=there)
     options = parser.parse_args(arguments)
     return carry_out("enhance.py", partial(_run, options), "; the same command goes on from here")
 
@@ -69,16 +59,16 @@ def _run(options: argparse.Namespace) -> int:
     failed = 0
     for target, source in tqdm(todo.items(), desc="enhancing", unit="file", disable=None):
         try:
-            told = "; ".join(enhance_file(model, source, target))
+            message = "; ".join(enhance_file(model, source, target))
         except (AudioError, OSError) as error:
-            failed, told = failed + 1, str(error)
-        if told:
+            failed, message = failed + 1, str(error)
+        if message:
             with tqdm.external_write_mode():
-                say(f"{source}: {told}")
-    words = f"{len(todo) - failed} of {len(jobs)} files enhanced into {options.out}"
+                say(f"{source}: {message}")
+    summary = f"{len(todo) - failed} of {len(jobs)} files enhanced into {options.out}"
     if kept := len(jobs) - len(todo):
-        words += f"; {kept} were there already (--overwrite replaces them)"
-    say(words + (f"; {failed} failed" if failed else ""))
+        summary += f"; {kept} were there already (--overwrite replaces them)"
+    say(summary + (f"; {failed} failed" if failed else ""))
     return 1 if failed else 0
 
 

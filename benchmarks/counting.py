@@ -1,4 +1,4 @@
-"""Count what a computation takes: bytes, operators, launches; and time the phases of a step.
+"""Count the bytes, operators and launches of a computation; time the phases of a step.
 
 Bytes and operators are counted, not sampled, so that they are the same in every run.
 """
@@ -51,9 +51,9 @@ def saved_bytes(forward: Callable[[], Any], resident: Iterable[Tensor] = ()) -> 
 def peak_bytes(run: Callable[[], Any], device: torch.device = _CPU) -> int:
     """Return the bytes that a computation takes at its peak, above those in use before.
 
-    A GPU's allocator keeps count. On a CPU the events of PyTorch's allocator are added up, which
-    know nothing of what numpy, oneDNN and FFTs take for themselves; in one thread, since the
-    profiler does not see what another thread frees.
+    A GPU's allocator keeps count. On a CPU the events of PyTorch's allocator are added up, without
+    the memory of numpy, oneDNN and FFTs. One thread is used, since the profiler does not see what
+    another thread frees.
     """
     gc.collect()
     if device.type == "cuda":
@@ -67,7 +67,7 @@ def peak_bytes(run: Callable[[], Any], device: torch.device = _CPU) -> int:
     torch.set_num_threads(1)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about blocks older than the profile, freed in it
+            warnings.simplefilter("ignore")  # of blocks allocated before the profile
             with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
                 run()
     finally:
@@ -80,10 +80,10 @@ def peak_bytes(run: Callable[[], Any], device: torch.device = _CPU) -> int:
 
 
 def _sizes(roots: list[Any]) -> Iterator[int]:
-    """Yield the size of each block that a profile saw allocated, and minus it where it is freed.
+    """Yield the size of each block when it is allocated, and minus its size when it is freed.
 
-    Blocks are told apart by their addresses: of one that is older than the profile, the profiler
-    may report the size of another that once was there.
+    Blocks are known by their addresses: for one that is older than the profile, the profiler may
+    report the size of another that was at its address.
     """
     events, waiting = [], roots[::-1]
     while waiting:  # in the order of the calls, which decides where two have the same time
@@ -134,8 +134,8 @@ def count_launches(names: Iterable[str]) -> int:
 class Clock:
     """Time the phases of a step, as `training.step.Learner.mark`.
 
-    On a GPU it records events and waits for nothing: a phase is then the time in which the card
-    worked on it, or waited for it to be launched.
+    On a GPU it records events and does not wait: a phase is then the time in which the card worked
+    on it, or waited for its launches.
     """
 
     def __init__(self, device: torch.device) -> None:

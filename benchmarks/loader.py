@@ -109,7 +109,7 @@ def _rates(loaders: dict[str, Loader], rounds: int, seconds: float) -> dict[str,
 
 
 def table(result: dict[str, Any]) -> str:
-    """Return what `measure` has found as a table."""
+    """Format the result of `measure` as a table."""
     rates = result["crops_per_second"]
     best = rates["wav"]["median"]
     rows = []

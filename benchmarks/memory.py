@@ -38,10 +38,10 @@ _STEPS = 4
 class Card:
     """A device that is held to a limit of memory.
 
-    On a CPU, which PyTorch cannot hold to one, what a run takes is counted and compared with it.
+    PyTorch cannot limit a CPU's memory: there, the bytes of a run are counted and compared.
 
     Attributes:
-        limit: bytes, as asked for, or all of a card that has less.
+        limit: bytes, at most those of the card.
     """
 
     def __init__(self, device: torch.device, limit: int) -> None:
@@ -52,12 +52,12 @@ class Card:
             torch.cuda.set_per_process_memory_fraction(self.limit / total, device)
 
     def peak(self, run: Callable[[], object]) -> int | None:
-        """Return the most bytes reserved in a run, with what was there before; None where the
-        limit is not enough."""
+        """Return the most bytes reserved in a run, with those reserved before; None if the limit
+        is not enough."""
         if self.device.type != "cuda":
             taken = peak_bytes(run)
             return taken if taken <= self.limit else None
-        gc.collect()  # of a run before, that failed
+        gc.collect()  # a run before may have failed
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(self.device)
         try:
@@ -76,7 +76,7 @@ def measure(
     validated: float = VALIDATED,
     **changes: Any,
 ) -> dict[str, Any]:
-    """Measure some networks. changes: of their arguments."""
+    """Measure these networks. changes: arguments of the networks."""
     noisy = noise(1, validated)["noisy"]
 
     def train(name: str, mode: bool | str | None, size: int) -> Learner:
@@ -89,7 +89,7 @@ def measure(
         return learner
 
     def row(name: str, default: bool | str | None) -> dict[str, Any]:
-        kept: list[Learner] = []  # what training holds is still there while it validates
+        kept: list[Learner] = []  # the memory of training is held during validation
         trained = card.peak(lambda: kept.append(train(name, default, batch)))
         validation = None
         if kept:
@@ -108,9 +108,9 @@ def measure(
 
 
 def largest(card: Card, run: Callable[[int], object], batch: int) -> int:
-    """Return a batch that fits, near the largest, 0 where not even one crop does.
+    """Return a batch that fits, near the largest; 0 if not even one crop fits.
 
-    run: takes a batch of so many crops; what it takes grows linearly with them.
+    run: called with a number of crops; its memory grows linearly with it.
     """
 
     few, many = (card.peak(partial(run, size)) for size in (batch, 2 * batch))
@@ -125,7 +125,7 @@ def largest(card: Card, run: Callable[[int], object], batch: int) -> int:
 
 
 def table(result: Mapping[str, Any]) -> str:
-    """Return what `measure` has found as a table."""
+    """Format the result of `measure` as a table."""
     rows = []
     for row in result["rows"]:
         taken = [row["train"], row["validate"]]

@@ -1,4 +1,4 @@
-"""Report what a benchmark has found: tables, and JSON files with where and when it was measured."""
+"""Report the results of a benchmark: tables, and JSON files with the machine and the versions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PACKAGES = ("numpy", "numba", "triton", "mambapy", "mamba_ssm", "mamba-ssm", "p
 
 
 def described(benchmark: str, device: torch.device, **settings: Any) -> dict[str, Any]:
-    """Return the head of a result: which benchmark, where, when, of which code, how it was set."""
+    """Return the head of a result: benchmark, date, commit, versions, machine, settings."""
     return {
         "benchmark": benchmark,
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -37,9 +37,9 @@ def described(benchmark: str, device: torch.device, **settings: Any) -> dict[str
 
 
 def report(result: Mapping[str, Any], text: str, path: Path | None) -> None:
-    """Print a result's text, and below it what `described` says.
+    """Print a result's text, and below it the machine, date and versions.
 
-    path: of a JSON file that gets the whole result, replaced at once; None: no file.
+    path: a JSON file to write the whole result to; None: no file.
     """
     versions = ", ".join(f"{name} {found}" for name, found in result["versions"].items())
     when = f"{result['date'][:10]}, commit {result['commit']}"

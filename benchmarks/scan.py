@@ -5,7 +5,7 @@
 
 The references are mambapy's parallel scan in plain PyTorch and, on a GPU, mamba-ssm's kernel, each
 where its package is installed; `--loop` adds the sequential loop that defines the scan. First every
-candidate is compared with that loop in float64 on a small case, output and gradients; what is wrong
+candidate is compared with that loop in float64 on a small case, output and gradients; a wrong one
 is not timed. Then all are timed in turn, round by round, so that a drift of the machine meets all
 of them, and the medians are printed with their ratios to ours. The peak is that of the forward and
 backward pass above the arguments, as PyTorch's allocator counts it.
@@ -81,8 +81,8 @@ def ours(backend: str) -> Scan:
 def each_direction(scan: Callable[[Case], Tensor]) -> Scan:
     """Return a scan of a case for each direction, of one that only scans from left to right.
 
-    The second direction is flipped. Stacking the outputs (b, l, d) would not be the scan's own
-    cost: they are returned one by one.
+    The second direction is flipped. The outputs (b, l, d) are returned one by one: stacking them
+    would not be the scan's own cost.
     """
 
     def run(cases: list[Case]) -> list[Tensor]:
@@ -125,7 +125,7 @@ def candidates(device: str) -> dict[str, Scan]:
 
 
 def arguments(name: str, case: Case) -> list[Case]:
-    """Return what a candidate takes: all directions in one case, or a case for each direction.
+    """Return the arguments of a candidate: all directions in one case, or a case for each.
 
     mamba-ssm's sequences have their steps side by side in memory, as its own block makes them.
     """
@@ -231,7 +231,7 @@ def measure(device: str, shape: Shape, rounds: int, loop: bool) -> dict[str, dic
 
 
 def table(found: dict[str, dict[str, float]], device: str) -> str:
-    """Return what `measure` has found as a table."""
+    """Format the result of `measure` as a table."""
     base = found.get(OURS[device])
     rows = []
     for name, each in found.items():

@@ -49,7 +49,7 @@ _TIMED = 2  # steps in a row
 
 
 class ConstantPool(PesqPool):
-    """Labels everything 0.5, at once."""
+    """A pool that labels everything 0.5, at once."""
 
     def label(self, clean: NDArray, enhanced: NDArray) -> Callable[[], NDArray]:
         return lambda: np.full(len(clean), 0.5, np.float32)
@@ -64,7 +64,7 @@ class Network:
 
     @property
     def default(self) -> bool | str | None:
-        """How it is checkpointed unless told otherwise; None where it has no checkpointing."""
+        """Return its default `use_checkpoint`; None if the network has no checkpointing."""
         known = inspect.signature(self.kind).parameters.get("use_checkpoint")
         return None if known is None else self.config.model.get("use_checkpoint", known.default)
 
@@ -127,7 +127,7 @@ def noise(batch: int, crop: float) -> dict[str, Tensor]:
 
 
 class Measured:
-    """A learner with what its steps have taken.
+    """A learner, and the measurements of its steps.
 
     Attributes:
         seconds: of each timed step, by phase, and of the whole as "step".
@@ -145,7 +145,7 @@ class Measured:
         self._steps = 0
 
     def count(self) -> None:
-        """Measure everything but the time, once all states of the optimizers are there."""
+        """Measure everything but the time, after two steps that create the optimizers' states."""
         for _ in range(2):
             self.step()
         states = [part.state_dict() for part in self.learner.parts().values()]
@@ -167,7 +167,7 @@ class Measured:
         saved = saved_bytes(
             lambda: learner.losses(clean, noisy, learner.config.loss)[0], [clean, noisy, *resident]
         )
-        # The last step's gradients would be freed within the next one, as if it gave memory back.
+        # Gradients of the last step would be freed within the next one, and lower its peak.
         for optimizer in (learner.optimizer, learner.discriminator.optimizer):
             optimizer.zero_grad(set_to_none=True)
         return saved, peak_bytes(self.step, self.device)
@@ -184,7 +184,7 @@ class Measured:
         return found
 
     def time(self) -> None:
-        """Take a turn: a step that finds its memory, and those that are timed."""
+        """Take a turn: one step that is not timed, then those that are."""
         give_back_memory()  # between so many networks it would be fragmented
         self.step()
         self.learner.mark = self._clock
@@ -196,7 +196,7 @@ class Measured:
         self._finish_labels()
 
     def _finish_labels(self) -> None:
-        """Wait for labels that were asked for: they must not be made while others are timed."""
+        """Wait for the labels asked for, lest workers make them while others are timed."""
         self.learner.discriminator.backward()
         self.learner.discriminator.skip()
 
@@ -207,7 +207,7 @@ class Measured:
         self._steps += 1
 
     def row(self, candidate: Candidate) -> dict[str, Any]:
-        """Return all that was measured, for a file."""
+        """Return all measurements, for a JSON file."""
         seconds = {name: spread([x[name] for x in self.seconds]) for name in ("step", *PHASES)}
         return {
             **asdict(candidate),
@@ -225,7 +225,7 @@ def measure(
     rounds: int = 7,
     **changes: Any,
 ) -> dict[str, Any]:
-    """Measure some ways to train. changes: of the networks' arguments."""
+    """Measure these ways to train. changes: arguments of the networks."""
     pool = PesqPool(max(1, usable_cores() - 1)) if any(x.labels for x in ways) else None
     sides = noise(batch, crop)
     runs: dict[Candidate, Measured] = {}
@@ -247,7 +247,7 @@ def measure(
 
 
 def table(result: Mapping[str, Any]) -> str:
-    """Return what `measure` has found as a table, its times in ms."""
+    """Format the result of `measure` as a table, with times in ms."""
     head = ["network", "checkpoint", "AMP", "step (ms)", "time", *PHASES, "crops/s", "saved (MiB)",
             "peak (MiB)", "memory", "operators", "optimizer's", "launches"]  # fmt: skip
     first: dict[str, Mapping[str, Any]] = {}

@@ -3,10 +3,9 @@
     python -m benchmarks.windows RUN... [--contexts SECONDS ...] [--json FILE]
 
 The recordings are utterances of the run's own validation set (speakers and noise files that its
-training did not hear), one after the other, as long as asked for. Printed are the residual, windows
-minus whole, in dB of the whole, the change of each utterance's PESQ-WB, and how much more there is
-to compute. The last row is for comparison: pieces cut hard, each with a loudness and statistics of
-its own.
+training did not hear), one after the other. The table has the residual, windows minus whole, in dB
+of the whole, the change of each utterance's PESQ-WB, and how much more there is to compute. The
+last row is for comparison: pieces cut hard, each with a loudness and statistics of its own.
 """
 
 from __future__ import annotations
@@ -33,12 +32,12 @@ from training.sources import make_datasets
 from training.trained import Trained, load_trained
 
 HARD = "cut hard, own loudness"
-_ALL = 10_000  # utterances of the validation set: more than there are
+_ALL = 10_000  # more utterances than any validation set has
 
 
 @dataclass
 class Long:
-    """A long noisy recording, and where its utterances lie, each with its clean side."""
+    """A long noisy recording, and the place and clean side of each of its utterances."""
 
     noisy: Signal
     utterances: list[tuple[slice, Signal]]
@@ -55,9 +54,9 @@ class Long:
 
 
 def long_recordings(trained: Trained, seconds: float, count: int) -> list[Long]:
-    """Return utterances of a run's validation set, joined, each recording in an order of its own.
+    """Join utterances of a run's validation set to recordings, each in another order.
 
-    Noises and their places are drawn anew for each.
+    Noises and their places are drawn anew for each recording.
     """
     data = replace(trained.config.data, validation_files=_ALL)
     valid = make_datasets(replace(trained.config, data=data), skip_bad=False)[1]
@@ -78,7 +77,7 @@ def long_recordings(trained: Trained, seconds: float, count: int) -> list[Long]:
 def measure(
     trained: Trained, recordings: list[Long], contexts: list[float], step: float, fade: float
 ) -> list[dict[str, Any]]:
-    """Return a row for each way to cut. contexts, step, fade: in seconds."""
+    """Measure each way to cut; return a row for each. contexts, step, fade: in seconds."""
     ways: dict[str, Callable[[Signal], Signal]] = {}
     extra = {}
     for context in contexts:
@@ -115,7 +114,7 @@ def _enhance(network: BandSplitNet, x: Signal) -> Signal:
 
 
 def _cut_hard(network: BandSplitNet, x: Signal, seconds: float) -> Signal:
-    """Enhance a signal in pieces that know nothing of each other."""
+    """Enhance a signal in pieces, each by itself."""
     size = round(seconds * SAMPLE_RATE)
     pieces = [x[first : first + size] for first in range(0, len(x), size)]
     return np.concatenate([_enhance(network, piece) for piece in pieces])

@@ -1,3 +1,3 @@
-"""Using a trained network on recordings of any length, rate and channel count."""
+"""Use a trained network: recordings of any length, rate and channel count; exported models."""
 
 import data.openmp  # noqa: F401  (before torch)

@@ -2,10 +2,10 @@
 
     python -m enhancement.export RUN [-o DIR] [--no-onnx] [--overwrite]
 
-RUN is a run folder, a checkpoint, a model folder, or a model's name. Writes model.safetensors,
-model.onnx and config.json into DIR, by default models/ and the run folder's name, if onnxruntime
-computes from the ONNX model what PyTorch computes from the network (docs/export.md). Status 0:
-done; 1: the disk failed; 2: something is wrong with the command line, RUN, DIR or the ONNX model.
+RUN is a run folder, a checkpoint, a model folder, or a model's name. The command writes
+model.safetensors, model.onnx and config.json into DIR, by default models/ and the run folder's
+name. It writes nothing if onnxruntime and PyTorch compute different results (docs/export.md).
+Status 0: done; 1: the disk failed; 2: the command line, RUN, DIR or the ONNX model is wrong.
 
 ONNX has no complex numbers. The exported network is what lies between STFT and iSTFT, and spectra
 (b, f, t) are their real and imaginary parts (b, f, t, 2).
@@ -47,9 +47,9 @@ try:
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
     from onnxscript import opset18
 
-    op: Any = opset18  # its types want every constant to be declared
+    op: Any = opset18  # its types ask for every constant to be declared
     MISSING = None
-except ImportError as error:  # weights are exported without
+except ImportError as error:  # weights can be exported without these packages
     MISSING = error.name
 
 OPSET = 18
@@ -57,14 +57,14 @@ INPUT, STATISTICS, OUTPUT = "spectrum", "statistics", "filtered"
 _SPECTRUM = ["batch", BINS, "frames", 2]
 SHAPES = {INPUT: _SPECTRUM, STATISTICS: ["batch", BANDS, 2], OUTPUT: _SPECTRUM}
 TOLERANCE = 1e-4  # of the spectrum's root mean square
-_FRAMES = (1, 2, 3, 31, 126)  # of short spectra that are compared
+_FRAMES = (1, 2, 3, 31, 126)  # of the short spectra that are compared
 # Sequences that are scanned side by side: the 31 bands, so that the time path needs no padding. The
-# states of all the band path's frames, 24 KB each, would not stay in the cache together.
+# states of all frames of the band path, 24 KB each, would not fit into the cache together.
 _BLOCK = 31
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status."""
+    """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m enhancement.export", description="Export a trained network."
     )
@@ -107,7 +107,7 @@ def onnx_model(network: BandSplitNet) -> bytes:
     network: on the CPU, in evaluation mode; it is not changed.
 
     Raises:
-        torch.onnx.errors.OnnxExporterError: it has something in it that cannot be exported.
+        torch.onnx.errors.OnnxExporterError: a part of the network cannot be exported.
     """
     names = inputs_of(network)
     batch, frames = torch.export.Dim("batch"), torch.export.Dim("frames")
@@ -117,9 +117,9 @@ def onnx_model(network: BandSplitNet) -> bytes:
     own = torch.ops.bsbimamba
     table: dict[Any, Any] = {own.scan_chunked.default: _scan, own.conv_silu.default: _conv}
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns that torchvision is missing
-    # "chunked" is the backend that has a translation here, and that exists everywhere.
+    # "chunked" runs on every machine; it is the backend that `table` translates.
     with warnings.catch_warnings(), variable(VARIABLE, "chunked"), torch.no_grad():
-        warnings.simplefilter("ignore")  # PyTorch's about its own code
+        warnings.simplefilter("ignore")  # PyTorch warns of its own code
         program = torch.onnx.export(
             RealNetwork(network).eval(), example, input_names=names, output_names=[OUTPUT],
             dynamic_shapes=dynamic, custom_translation_table=table, opset_version=OPSET,
@@ -128,24 +128,24 @@ def onnx_model(network: BandSplitNet) -> bytes:
     assert program is not None
     ClearMetadataAndDocStringPass()(program.model)  # stack traces with paths of this machine
     for domain in set(program.model.opset_imports) - {""}:
-        del program.model.opset_imports[domain]  # `checked` finds out if one is needed
+        del program.model.opset_imports[domain]  # `checked` raises if one is needed
     return program.model_proto.SerializeToString(deterministic=True)
 
 
 def inputs_of(network: BandSplitNet) -> list[str]:
-    """Return the names of what its ONNX model takes; their shapes are in `SHAPES`."""
+    """Return the names of the inputs of its ONNX model; their shapes are in `SHAPES`."""
     return [INPUT, STATISTICS] if network.split.split_norm else [INPUT]
 
 
 def checked(network: BandSplitNet, content: bytes) -> dict[str, Any]:
-    """Check the network's ONNX model, and return what `config.json` says of it.
+    """Check the network's ONNX model; return its entries for `config.json`.
 
     onnxruntime and PyTorch (CPU, float32) get spectra of noise, silence, and noise that swells by
-    80 dB: short ones together, then the last for a whole window. The largest difference of a real
-    or imaginary part is divided by the root mean square of PyTorch's (at least 1e-5).
+    80 dB: short ones together, then a whole window of the last. The largest difference of a real
+    or imaginary part is divided by the root mean square of PyTorch's result (at least 1e-5).
 
     Raises:
-        DataError: the result is above `TOLERANCE`.
+        DataError: the quotient is above `TOLERANCE`.
         onnx.checker.ValidationError: the model is invalid, or needs others' operators.
     """
     onnx.checker.check_model(content, full_check=True)
@@ -163,9 +163,9 @@ def checked(network: BandSplitNet, content: bytes) -> dict[str, Any]:
         expected = torch.view_as_real(apply_filter(taps, spectra))
         scale = expected.double().square().mean((1, 2, 3)).sqrt().clamp_min(RMS_FLOOR)
         difference = float(((found - expected).abs().amax((1, 2, 3)) / scale).max())
-        if not difference <= TOLERANCE:  # nor is NaN
+        if not difference <= TOLERANCE:  # true of NaN, too
             raise DataError(
-                f"the ONNX model does not do what the network does: over {frames} frames they "
+                f"the ONNX model is wrong: over {frames} frames its results and PyTorch's "
                 f"differ by {difference:.1e} of the root mean square, {TOLERANCE:g} is allowed"
             )
         largest = max(largest, difference)
@@ -180,17 +180,17 @@ def checked(network: BandSplitNet, content: bytes) -> dict[str, Any]:
 
 
 def feed(network: BandSplitNet, spectra: Tensor) -> dict[str, NDArray]:
-    """Return what the network's ONNX model takes of the spectra (b, f, t) of whole recordings."""
+    """Return the inputs of its ONNX model for the spectra (b, f, t) of whole recordings."""
     statistics = band_statistics(torch.view_as_real(compressed(spectra)))
     given = {INPUT: torch.view_as_real(spectra).numpy(), STATISTICS: statistics.numpy()}
     return {name: given[name] for name in inputs_of(network)}
 
 
 class RealNetwork(nn.Module):
-    """A network's modules between STFT and iSTFT, with real numbers alone.
+    """A network's modules between STFT and iSTFT, in real numbers.
 
     forward(spectrum (b, f, t, 2), statistics (b, 31, 2)) returns the filtered spectrum. Spectrum
-    and `band_statistics` are of a recording that has been divided by its loudness.
+    and `band_statistics` are of a recording that was divided by its loudness.
     """
 
     def __init__(self, network: BandSplitNet) -> None:
@@ -237,7 +237,7 @@ class OnnxLSTM(nn.Module):
         self.B = nn.Buffer(torch.cat([stacked("bias_ih"), stacked("bias_hh")], 1))
 
     def forward(self, x: Tensor) -> tuple[Tensor, None]:
-        """(l, b, c) to (l, b, ways · h) and, where `nn.LSTM` has its states, nothing."""
+        """Map (l, b, c) to (l, b, ways · h); None stands for the states that `nn.LSTM` returns."""
         shape = [x.shape[0], len(self.W), x.shape[1], self.hidden]
         ways = "bidirectional" if len(self.W) == 2 else "forward"
         attributes: dict[str, Any] = {"hidden_size": self.hidden, "direction": ways}
@@ -251,7 +251,7 @@ class OnnxLSTM(nn.Module):
 # The project's own operators in those of ONNX. Axes: r directions, b sequences, l scanned length, d
 # inner width, n state.
 def _conv(u: Any, weight: Any, bias: Any, reverse: bool, backend: str) -> Any:
-    """`scan.convolution.conv_silu`: u (r, b, l, d), weight (r, d, taps), bias (r, d)."""
+    """Translate `scan.convolution.conv_silu`: u (r, b, l, d), weight (r, d, taps), bias (r, d)."""
     taps = weight.shape[2]
     outs = []
     for way, backwards in enumerate(ways(weight.shape[0], reverse)):
@@ -270,7 +270,7 @@ def _scan(
     u: Any, delta: Any, A: Any, B: Any, C: Any, D: Any, z: Any, delta_bias: Any, initial_state: Any,
     delta_softplus: bool, reverse: bool, chunk_size: int, want_last: bool,
 ) -> Any:  # fmt: skip
-    """The operator of `scan.operators`, as Mamba's mixer calls it."""
+    """Translate the operator of `scan.operators`, as Mamba's mixer calls it."""
     whole = initial_state is None and not want_last and delta_softplus
     if not whole or any(x is None for x in (D, z, delta_bias)):
         raise NotImplementedError("a scan in pieces, or without D, z, delta's bias or softplus")
@@ -285,18 +285,18 @@ def _scan(
         outs.append(op.Unsqueeze(_recurrence(sequences, A_way, A.shape[1:], backwards), [0]))
     y = op.Add(op.Concat(*outs, axis=0), op.Mul(u, op.Unsqueeze(D, [1, 2])))
     y = op.Mul(y, op.Mul(gate, op.Sigmoid(gate)))
-    # In the places of the last state and of what a backward pass would need.
+    # For the last state and what a backward pass would need.
     nothing = op.Constant(value_floats=[0.0])
     return op.Transpose(y, perm=[0, 2, 1, 3]), nothing, nothing
 
 
 def _of(x: Any, way: int) -> Any:
-    """One direction of x (r, ...)."""
+    """Return one direction of x (r, ...)."""
     return op.Gather(x, op.Constant(value_int=way), axis=0)
 
 
 def _recurrence(sequences: Sequence[Any], A: Any, sizes: tuple[int, int], backwards: bool) -> Any:
-    """y (l, b, d) of one direction: a Scan over blocks of sequences, in it a Scan over steps.
+    """Return y (l, b, d) of one direction: a Scan over steps in a Scan over blocks of sequences.
 
     sequences: delta and delta u (l, b, d), B and C (l, b, n). A: (n, d). sizes: d and n.
     """
@@ -319,7 +319,7 @@ def _recurrence(sequences: Sequence[Any], A: Any, sizes: tuple[int, int], backwa
     decayed = ir.node("Mul", [*decay.outputs, h])
     brought = ir.node("Mul", [step[2], step[1]])
     summed = ir.node("Add", [*decayed.outputs, *brought.outputs], outputs=[state])
-    # A product of matrices takes half the time of multiplying and adding up.
+    # A matrix product takes half the time of a product and a sum.
     read = ir.node("MatMul", [step[3], state], outputs=[y])
     nodes = [exponent, decay, decayed, brought, summed, read]
     # All steps of a block of sequences.

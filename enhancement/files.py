@@ -1,4 +1,4 @@
-"""Audio files, and folders of them, enhanced into files of the same kind."""
+"""Enhance audio files, and folders of them, into files of the same kind."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ from data.utils import DataError, digest_of, is_within, replacing
 from enhancement.model import Model
 from enhancement.windows import Block, enhanced, survey
 
-# What a folder is searched for. A file that is named itself may have any name.
+# The extensions that a folder is searched for. A file that is named itself may have any.
 EXTENSIONS = frozenset((
     ".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".rf64",
     ".snd", ".sph", ".w64", ".wav", ".wave",
 ))  # fmt: skip
 KINDS = "wav, flac, ogg, opus, mp3, aiff, au, caf, w64 and others of libsndfile"
-# What is kept of what a file says of the recording, not of the program that wrote it.
+# The tags that are kept: those about the recording, not about the program that wrote it.
 _TAGS = ("title", "artist", "album", "date", "genre", "tracknumber", "copyright", "license")
 _UNLIMITED = ("FLOAT", "DOUBLE", "VORBIS", "OPUS")  # encodings that hold more than full scale
-_SAMPLES = 1 << 17  # of a block; libsndfile crashes where it is given minutes of Vorbis at once
-_SYSTEM = 2  # libsndfile's number of an error of the system
-_LONG = 60.0  # s of a recording that gets a progress bar of its own
+_SAMPLES = 1 << 17  # a block; libsndfile crashes if it is given minutes of Vorbis at once
+_SYSTEM = 2  # libsndfile's code of an error of the operating system
+_LONG = 60.0  # seconds from which on a recording gets a progress bar of its own
 _ROOT = Path(__file__).resolve().parents[1]
 
 
 class FileSource:
-    """A file's samples, decoded block by block each time they are asked for.
+    """A file, decoded block by block each time its samples are asked for.
 
     Attributes:
         rate, channels: as stored.
-        frames: samples a channel, as the header tells.
-        encoding: format, subtype and byte order, as soundfile names them.
-        tags: what the file says of the recording.
+        frames: samples a channel, by the header.
+        encoding: format, subtype and byte order, by soundfile's names.
+        tags: title, artist and other tags about the recording.
 
     Raises:
         AudioError: it is no audio file, or shorter than it says.
@@ -76,8 +76,8 @@ class Writer:
     """A file that is written in blocks, within a `with`.
 
     Args:
-        encoding: format, subtype and byte order, as soundfile names them.
-        tags: what is said of the recording, by soundfile's names; not every format keeps it.
+        encoding: format, subtype and byte order, by soundfile's names.
+        tags: by soundfile's names; not every format keeps them.
 
     Attributes:
         frames: samples a channel written so far.
@@ -100,8 +100,8 @@ class Writer:
         self._path, self._limited = path, subtype not in _UNLIMITED
         self._what = f"{kind} {subtype}"
         self.frames = self.beyond = 0
-        path.touch()  # for the system's reason, which libsndfile hides
-        with self._understood():
+        path.touch()  # raises the system's own error, which libsndfile hides
+        with self._named_errors():
             self._file = sf.SoundFile(path, "w", rate, channels, subtype, endian, kind)
         for key, text in (tags or {}).items():
             with suppress(sf.LibsndfileError, RuntimeError):
@@ -116,15 +116,15 @@ class Writer:
             self.beyond += int(np.count_nonzero(np.abs(block) > 1))
         for first in range(0, block.shape[1], _SAMPLES):
             piece = np.ascontiguousarray(block[:, first : first + _SAMPLES].T)
-            with self._understood():
+            with self._named_errors():
                 self._file.write(piece)
         self.frames += block.shape[1]
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        with self._understood():
+        with self._named_errors():
             self._file.close()
         if kind is None:
-            # libsndfile does not tell that the disk was full when it closed the file.
+            # libsndfile reports no error if the disk was full when it closed the file.
             with opened(self._path) as file:
                 if file.frames < self.frames:
                     raise AudioError(
@@ -132,7 +132,8 @@ class Writer:
                     )
 
     @contextmanager
-    def _understood(self) -> Iterator[None]:
+    def _named_errors(self) -> Iterator[None]:
+        """Turn libsndfile's errors into `AudioError`, with the format and the reason."""
         try:
             yield
         except sf.LibsndfileError as error:
@@ -143,14 +144,14 @@ class Writer:
 
 
 def jobs_of(inputs: Sequence[Path], out: Path) -> dict[Path, Path]:
-    """Return the recordings in files and folders, by the file below `out` that each becomes.
+    """Find the recordings in files and folders; return them by the file below `out` to write.
 
-    A file keeps its name and a folder its structure; of several folders each keeps its name. What
-    lies in `out` itself is no recording.
+    A file keeps its name and a folder its structure; of several folders each keeps its name. Files
+    in `out` itself are not enhanced.
 
     Raises:
-        DataError: there is nothing of that name, or no audio in it, or a file would take the place
-            of a recording, or two would have the same.
+        DataError: an input does not exist or holds no audio, or a file would replace a recording,
+            or two would be written to the same file.
     """
     named = sum(path.is_dir() for path in inputs) > 1
     jobs: dict[Path, Path] = {}
@@ -192,7 +193,7 @@ def enhance_file(model: Model, path: Path, target: Path) -> list[str]:
     """Enhance a recording into a file of the same kind, rate, channels and length.
 
     Returns:
-        What a listener should know of the result.
+        Notes for the listener, such as that the recording is clipped.
 
     Raises:
         AudioError: it cannot be decoded, enhanced or encoded; no file is left half-written.
@@ -224,8 +225,8 @@ def enhance_files(
 ) -> dict[str, Path | str]:
     """Enhance a test set, each file at once, into 32-bit float wav files at 16 kHz by name.
 
-    Each file says in its comment what it was made from. One of the same noisy file by the same
-    weights and code, on the same kind of device, is not made again.
+    Each file's comment holds a checksum of what it was made from. A file that was made from the
+    same noisy file by the same weights and code, on the same kind of device, is not made again.
 
     Args:
         network: on the device to use.
@@ -233,7 +234,7 @@ def enhance_files(
         title: of the progress bar.
 
     Returns:
-        The file of each name, or the reason why there is none.
+        By name, the file, or the reason why there is none.
 
     Raises:
         DataError: a file cannot be written.
@@ -261,7 +262,7 @@ def enhance_files(
 
 
 def _comment(path: Path) -> str:
-    """Return what an audio file says of itself; an empty text where there is none."""
+    """Return the comment in an audio file; an empty text if there is no such file."""
     try:
         return described(path)[2]
     except AudioError:
@@ -270,7 +271,7 @@ def _comment(path: Path) -> str:
 
 @cache
 def _code() -> str:
-    """Return a checksum of the networks' code: changed, it may do other things with the weights."""
+    """Return a checksum of the networks' code: after a change, the same weights may do other."""
     paths = [_ROOT / "real_mamba_optimized.py", _ROOT / "data" / "audio.py"]
     for package in ("abl*", "bandsplit", "baseline", "recompute", "scan"):
         paths += sorted(_ROOT.glob(f"{package}/*.py"))

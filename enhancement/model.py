@@ -50,8 +50,8 @@ class Model:
     """A speech enhancer for signals of any length, sampling rate and number of channels.
 
     Attributes:
-        name: what it was loaded by.
-        trained: its network, and where that is from.
+        name: the name or path that it was loaded by.
+        trained: its network, and the run that this is from.
         windows: how long signals are cut.
     """
 
@@ -62,7 +62,7 @@ class Model:
 
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
+        """Return the device that the network is on."""
         return self.trained.network.device
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -76,10 +76,10 @@ class Model:
         Args:
             x: floating-point samples (s,) or (channels, s), numpy or torch; each channel is
                 enhanced as if it were alone.
-            sample_rate: in Hz, from 4 kHz up; what is above 8 kHz is not in the result.
+            sample_rate: in Hz, from 4 kHz up; the result has nothing above 8 kHz.
 
         Raises:
-            TypeError, ValueError: x or sample_rate is none of this.
+            TypeError, ValueError: x or sample_rate is something else.
         """
         values = _array(x) if isinstance(x, Tensor) else x
         _check(values, sample_rate)
@@ -98,7 +98,7 @@ def _unpickled(name: str, parts: Mapping[str, Any], windows: Windows) -> Model:
 
 
 class _InMemory:
-    """A signal (c, s) as a `Source`."""
+    """A signal (c, s), read in blocks as a `Source`."""
 
     def __init__(self, x: NDArray, rate: int) -> None:
         self.x, self.rate, self.channels = x, rate, len(x)
@@ -149,13 +149,8 @@ def load(model: str | Path, device: str = "auto") -> Model:
     return Model(str(model), trained)
 
 
-def names() -> list[str]:
-    """Return the models that are known by name."""
-    return sorted(path.parent.name for path in MODELS.glob(f"*/{WEIGHTS}"))
-
-
 def find(model: str | Path) -> Trained:
-    """Load the network of a name, model folder, run folder or checkpoint, to the CPU.
+    """Load the network of a model's name, model folder, run folder or checkpoint, to the CPU.
 
     Raises:
         CheckpointError: there is none, or it cannot be loaded, or is damaged.
@@ -165,9 +160,10 @@ def find(model: str | Path) -> Trained:
         if (folder / WEIGHTS).is_file():
             return read_model(folder)
     if not Path(model).exists():
-        known = ", ".join(names()) or "none"
+        names = sorted(path.parent.name for path in MODELS.glob(f"*/{WEIGHTS}"))
         raise CheckpointError(
-            f"{model}: no such run folder, checkpoint or model. Models known by name: {known}"
+            f"{model}: no such run folder, checkpoint or model. "
+            f"Models known by name: {', '.join(names) or 'none'}"
         )
     return load_trained(Path(model))
 
@@ -177,7 +173,7 @@ def write_model(
 ) -> None:
     """Write a model folder. Interrupted, it leaves one that `read_model` refuses, or the old one.
 
-    onnx: the same network as an ONNX model, and what `config.json` says of that.
+    onnx: the same network as an ONNX model, and its entries in `config.json`.
 
     Raises:
         OSError: a file cannot be written.
@@ -185,7 +181,7 @@ def write_model(
     weights = {key: value.contiguous() for key, value in trained.network.state_dict().items()}
     files = {WEIGHTS: safetensors.torch.save(weights)} | ({ONNX: onnx[0]} if onnx else {})
     windows = Windows()
-    described = {
+    description = {
         "format": _FORMAT,
         "network": name_of(type(trained.network)),
         "parameters": count_parameters(trained.network),
@@ -211,12 +207,12 @@ def write_model(
         },
     } | ({"onnx": {"file": ONNX, **onnx[1]}} if onnx else {})
     folder.mkdir(parents=True, exist_ok=True)
-    files[CONFIG] = (json.dumps(described, indent=1) + "\n").encode()
+    files[CONFIG] = (json.dumps(description, indent=1) + "\n").encode()
     for file, content in files.items():
         with replacing(folder / file) as temporary:
             temporary.write_bytes(content)
     if not onnx:
-        (folder / ONNX).unlink(missing_ok=True)  # another network's
+        (folder / ONNX).unlink(missing_ok=True)  # of the model that was there
 
 
 def read_model(folder: Path) -> Trained:
@@ -228,16 +224,16 @@ def read_model(folder: Path) -> Trained:
     path, weights = folder / CONFIG, read(folder / WEIGHTS)
     digest = hashlib.sha256(weights).hexdigest()
     try:
-        described = json.loads(read(path))
-        if described["format"] != _FORMAT:
+        description = json.loads(read(path))
+        if description["format"] != _FORMAT:
             raise CheckpointError(
-                f"{path}: format {described['format']}, where this version reads {_FORMAT}"
+                f"{path}: format {description['format']}, where this version reads {_FORMAT}"
             )
-        name, sum_, settings = (described[key] for key in ("network", "sha256", "settings"))
-        training = described["training"]
+        name, checksums, settings = (description[x] for x in ("network", "sha256", "settings"))
+        training = description["training"]
         facts = (str(training["data"]), int(training["step"]), float(training["epochs"]))
         held_out = list(map(str, training["held_out"]))
-        intact = sum_[WEIGHTS] == digest
+        intact = checksums[WEIGHTS] == digest
     except (LookupError, TypeError, ValueError):
         raise CheckpointError(f"{path} does not describe a model") from None
     if not intact:

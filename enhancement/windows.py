@@ -1,11 +1,11 @@
-"""Recordings of any length and rate through a network, in windows that overlap.
+"""Enhance recordings of any length and rate by a network, in windows that overlap.
 
 Three passes over the recording, all at 16 kHz (soxr, very high quality): the first finds each
 channel's loudness, the second the statistics of its bands at that loudness, the third enhances.
 Every window is given the loudness and statistics of the whole recording. The outermost `context` of
-what the network makes of a window is dropped, since the network lacks there what lies beyond. Where
-two windows then still overlap, for `fade`, the earlier one is faded into the later one. Windows
-begin at whole hops of the transform, so that their frames are those of the whole recording.
+an enhanced window is dropped, since the network does not hear there what lies beyond. Where two
+windows then still overlap, for `fade`, the earlier one is faded into the later one. Windows begin
+at whole hops of the transform, so that their frames are those of the whole recording.
 docs/windows.md measures how much windows differ from the whole.
 """
 
@@ -28,7 +28,7 @@ from bandsplit.stft import HOP, N_FFT, compressed, stft
 from data.audio import CLIPPED, FULL_SCALE, LOUDEST, SAMPLE_RATE, AudioError
 
 Block = NDArray[np.float32]  # samples (channels, n)
-_SAMPLES = 1 << 17  # that are resampled at once, at most
+_SAMPLES = 1 << 17  # resampled at once, at most
 
 
 class Source(Protocol):
@@ -52,8 +52,8 @@ class Windows:
 
     Attributes:
         length: of a window.
-        context: at either end of a window, which is dropped.
-        fade: in which one window is faded into the next.
+        context: dropped at either end of a window.
+        fade: over which one window is faded into the next.
     """
 
     length: float = 30.0
@@ -94,7 +94,7 @@ def hops(seconds: float) -> int:
 
 @dataclass(frozen=True)
 class Survey:
-    """What the first two passes find.
+    """What the first two passes over a recording find.
 
     Attributes:
         frames: samples a channel at the source's rate.
@@ -113,7 +113,7 @@ class Survey:
     clipped: float
 
     def notes(self, channels: int) -> list[str]:
-        """Return what a listener should know of a recording with so many channels."""
+        """Return notes for the listener of a recording with so many channels."""
         notes = []
         if self.silent:
             whole = self.silent == channels
