@@ -48,20 +48,15 @@ def test_model_at_16_khz_is_the_network(model: Model):
 
 
 @pytest.mark.parametrize("rate", [8_000, 16_000, 44_100])
-@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "bfloat16"])
 def test_model_returns_the_kind_of_array_it_is_given(model: Model, rate: int, dtype: str):
-    x = sound(0.3, rate).astype(dtype)
+    x = torch.from_numpy(sound(0.3, rate)).to(getattr(torch, dtype))
     y = model(x, rate)
-    assert (type(y), y.shape, y.dtype) == (np.ndarray, x.shape, x.dtype)
-    assert not np.shares_memory(x, y)
-    tensor = model(torch.from_numpy(x), rate)
-    assert (type(tensor), tensor.dtype) == (Tensor, torch.from_numpy(x).dtype)
-    np.testing.assert_array_equal(tensor.numpy(), y)
-
-
-def test_model_takes_bfloat16(model: Model):
-    x = torch.from_numpy(sound(0.2)).to(torch.bfloat16)
-    assert (model(x, 16_000).dtype, model(x, 16_000).shape) == (torch.bfloat16, x.shape)
+    assert (type(y), y.shape, y.dtype) == (Tensor, x.shape, x.dtype)
+    if dtype != "bfloat16":  # which numpy lacks
+        array = model(x.numpy(), rate)
+        assert (type(array), array.dtype) == (np.ndarray, x.numpy().dtype)
+        np.testing.assert_array_equal(array, y.numpy())
 
 
 def test_model_enhances_each_channel_as_if_it_were_alone(model: Model):
@@ -74,20 +69,22 @@ def test_model_enhances_each_channel_as_if_it_were_alone(model: Model):
 
 
 def test_model_returns_every_length(model: Model):
-    for rate in (4_000, 11_025, 16_000, 48_000, 192_000):
-        for samples in (1, 2, 13, 130, 1_001):
+    for rate in (4_000, 11_025, 16_000, 192_000):
+        for samples in (1, 13, 1_001):
             assert model(np.full(samples, 0.1), rate).shape == (samples,)
-
-
-def test_model_scales_with_its_input(model: Model):
-    x = sound(0.5)
-    np.testing.assert_allclose(model(8 * x, 16_000), 8 * model(x, 16_000), rtol=1e-4, atol=1e-5)
 
 
 def test_model_by_windows_is_nearly_the_whole(model: Model):
     x = np.stack([sound(6, 12_000), 0.1 * sound(6, 12_000, seed=1)])
-    y, whole = Model("", model.trained, Windows(3.0, 0.8, 0.1))(x, 12_000), model(x, 12_000)
-    assert np.abs(y - whole).max() < 0.01 * np.abs(whole).max()
+    whole = model(x, 12_000)
+
+    def residual(*windows: float) -> float:
+        y = Model("", model.trained, Windows(*windows))(x, 12_000)
+        return float(np.abs(y - whole).max() / np.abs(whole).max())
+
+    assert residual(3.0, 0.8, 0.1) < 0.01
+    # Frames at a window's ends lack what lies beyond: without context this is heard.
+    assert residual(3.0, 0, 0) > 5 * residual(3.0, 0.8, 0.1)
 
 
 def test_model_is_picklable_and_works_in_threads(model: Model):
@@ -104,16 +101,13 @@ def test_model_is_picklable_and_works_in_threads(model: Model):
     [
         (np.zeros(9, np.int16), 16_000, TypeError, "floating-point samples.*int16"),
         ([0.1, 0.2], 16_000, TypeError, "not list"),
-        (torch.zeros(9, dtype=torch.int32), 16_000, TypeError, "int32"),
         (np.zeros(9, np.complex64), 16_000, TypeError, "complex64"),
         (np.zeros(0), 16_000, ValueError, "at least one"),
         (np.zeros((1, 2, 3)), 16_000, ValueError, r"\(1, 2, 3\)"),
         (np.zeros((4, 2)), 16_000, ValueError, "x.T"),
-        (np.zeros(9), 0, ValueError, "sampling rate of 0"),
         (np.zeros(9), 44_100.5, ValueError, "44100.5"),
         (np.zeros(9), float("nan"), ValueError, "nan"),
         (np.zeros(9), "16000", TypeError, "sampling rate"),
-        (np.full(9, np.nan), 16_000, ValueError, "NaN"),
         (np.full(9, 1e300), 16_000, ValueError, "infinite"),  # in float32
     ],
 )
@@ -127,8 +121,6 @@ def test_load_takes_runs_checkpoints_and_model_folders(folder: Path, tmp_path: P
     expected = load(run)(x, 16_000)
     for source in (str(run / "best.pt"), folder):
         np.testing.assert_array_equal(load(source)(x, 16_000), expected)
-    with pytest.raises(CheckpointError, match=r"no such run folder, .*Models known by name: "):
-        load(tmp_path / "other")
     with pytest.raises(CheckpointError, match="no such checkpoint"):
         load(tmp_path)
     with pytest.raises(ConfigError, match="'gpu'"):
@@ -154,63 +146,46 @@ def test_read_model_returns_what_was_written(folder: Path):
         assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize("place", [0, -1])
-def test_read_model_refuses_changed_weights(folder: Path, place: int):
-    content = bytearray((folder / "model.safetensors").read_bytes())
-    content[place] ^= 1
-    (folder / "model.safetensors").write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged or has been changed"):
-        read_model(folder)
-
-
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
-def test_read_model_refuses_a_folder_that_lacks_a_file(folder: Path, name: str):
+def test_read_model_refuses_folders_that_are_damaged(folder: Path, name: str):
+    content = (folder / name).read_bytes()
+    for damaged in (b"", b"\xff" + content[1:], content[:-1] + b"\xff"):
+        (folder / name).write_bytes(damaged)
+        with pytest.raises(CheckpointError, match=f"{name}.* (is damaged|does not describe)"):
+            read_model(folder)
     (folder / name).unlink()
     with pytest.raises(CheckpointError, match=name):
         read_model(folder)
 
 
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (save(MBSNet(channels=24).state_dict()), "(?s)does not fit this version's.*size mismatch"),
-        (save({"weight": torch.zeros(3)}), "(?s)does not fit this version's network.*Missing key"),
-        (pickle.dumps([1]), "model"),
-        (b"", "model"),
-    ],
-)
-def test_read_model_refuses_other_weights(folder: Path, content: bytes, reason: str):
-    (folder / "model.safetensors").write_bytes(content)
-    described = json.loads((folder / "config.json").read_text())
-    described["sha256"]["model.safetensors"] = hashlib.sha256(content).hexdigest()
-    (folder / "config.json").write_text(json.dumps(described))
-    with pytest.raises(CheckpointError, match=reason):
-        read_model(folder)
+def with_weights(content: bytes) -> Callable[[dict, Path], object]:
+    """Return a change of a model folder: other weights, with their checksum."""
+
+    def change(described: dict, folder: Path) -> None:
+        (folder / "model.safetensors").write_bytes(content)
+        described["sha256"]["model.safetensors"] = hashlib.sha256(content).hexdigest()
+
+    return change
 
 
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda x: x.update(format=1), "format 1, where this version reads 2"),
-        (lambda x: x.update(network="os:system"), "there is no network os:system"),
-        (lambda x: x.pop("settings"), "does not describe a model"),
-        (lambda x: x.pop("sha256"), "does not describe a model"),
-        (lambda x: x["training"].update(step="three"), "does not describe a model"),
-        (lambda x: x["settings"].update(sed=1), "unknown setting 'sed'; did you mean seed"),
+        (with_weights(save(MBSNet(channels=24).state_dict())), "size mismatch"),
+        (with_weights(save({"weight": torch.zeros(3)})), "Missing key"),
+        (with_weights(pickle.dumps([1])), "model"),
+        (lambda x, _: x.update(format=1), "format 1, where this version reads 2"),
+        (lambda x, _: x.update(network="os:system"), "there is no network os:system"),
+        (lambda x, _: x.pop("settings"), "does not describe a model"),
+        (lambda x, _: x["training"].update(step="three"), "does not describe a model"),
+        (lambda x, _: x["settings"].update(sed=1), "unknown setting 'sed'; did you mean seed"),
     ],
 )
-def test_read_model_refuses_another_description(
-    folder: Path, change: Callable[[dict], object], reason: str
+def test_read_model_refuses_other_models(
+    folder: Path, change: Callable[[dict, Path], object], reason: str
 ):
     described = json.loads((folder / "config.json").read_text())
-    change(described)
+    change(described, folder)
     (folder / "config.json").write_text(json.dumps(described))
-    with pytest.raises(CheckpointError, match=reason):
-        read_model(folder)
-
-
-@pytest.mark.parametrize("text", [b"", b"[]", b"3", b"{", b"\xff"])
-def test_read_model_refuses_a_description_that_is_none(folder: Path, text: bytes):
-    (folder / "config.json").write_bytes(text)
-    with pytest.raises(CheckpointError, match=r"config\.json does not describe a model"):
+    with pytest.raises(CheckpointError, match=f"(?s){reason}"):
         read_model(folder)

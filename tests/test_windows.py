@@ -1,4 +1,4 @@
-"""Recordings in windows: they cover every sample once, and agree with the whole."""
+"""Recordings in windows: every sample once, loudness and statistics of the whole."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from recordings import sound
 from torch import Tensor, nn
 
-from abl2.mbs_net import MBSNet
 from bandsplit.bands import band_statistics
 from bandsplit.net import loudness
 from bandsplit.stft import HOP, compressed, stft
@@ -26,13 +25,9 @@ SHORT = Windows(length=0.4, context=0.08, fade=0.048)
 
 
 def blocks_of(x: np.ndarray, sizes: list[int]) -> list[np.ndarray]:
-    """A signal (c, n) cut into blocks of those sizes, again and again, until it ends."""
-    found, first = [], 0
-    while first < x.shape[1]:
-        size = sizes[len(found) % len(sizes)]
-        found.append(x[:, first : first + size])
-        first += size
-    return found
+    """Cut a signal (c, n) into blocks of these sizes, again and again, until it ends."""
+    ends = np.cumsum(sizes * (x.shape[1] // sum(sizes) + 1))
+    return np.split(x, ends[ends < x.shape[1]], axis=1)
 
 
 class Given:
@@ -47,26 +42,26 @@ class Given:
 
 
 class Untouched(nn.Module):
-    """A network that returns its input, and keeps what it was told of the recording."""
+    """A network that returns its input, and keeps the loudness and statistics that it is given."""
 
     def __init__(self) -> None:
         super().__init__()
         self.device = torch.device("cpu")
-        self.told: list[tuple[float, Tensor]] = []
+        self.given: list[tuple[float, Tensor]] = []
 
     def enhance(self, noisy: Tensor, scale: Tensor, statistics: Tensor) -> Tensor:
-        self.told.append((float(scale), statistics))
+        self.given.append((float(scale), statistics))
         return noisy
 
 
 def statistics_of(signal: np.ndarray) -> np.ndarray:
-    """What the network itself computes of a whole signal (c, n) at 16 kHz."""
+    """Return what the network itself computes of a whole signal (c, n) at 16 kHz."""
     x = torch.from_numpy(signal)
     return band_statistics(torch.view_as_real(compressed(stft(x / loudness(x))))).numpy()
 
 
 @given(st.integers(1, 50_000))
-def test_spans_follow_each_other_and_cover_all(total: int):
+def test_spans_overlap_and_cover_all(total: int):
     spans = SHORT.spans(total)
     assert spans[0][0] == 0
     assert spans[-1][1] == total
@@ -84,7 +79,7 @@ def test_spans_follow_each_other_and_cover_all(total: int):
     st.lists(st.integers(1, 9_000), min_size=1, max_size=4),
     st.sampled_from([SHORT, Windows(0.4, 0, 0), Windows(0.4, 0.1, 0), Windows(0.4, 0, 0.2)]),
 )
-def test_overlapped_returns_what_nothing_is_done_to(
+def test_overlapped_returns_its_input_where_nothing_is_changed(
     total: int, channels: int, sizes: list[int], windows: Windows
 ):
     x = np.random.default_rng(0).standard_normal((channels, total)).astype(np.float32)
@@ -96,12 +91,8 @@ def test_overlapped_drops_context_and_fades_the_rest():
     """Each window is a constant, its number: what comes out tells which ones a sample is of."""
     total = 5 * SHORT.step
     count = iter(range(99))
-    found = overlapped(
-        [np.zeros((1, total), np.float32)],
-        lambda x: np.full_like(x, next(count)),
-        total,
-        SHORT,
-    )
+    silence = [np.zeros((1, total), np.float32)]
+    found = overlapped(silence, lambda x: np.full_like(x, next(count)), total, SHORT)
     y = np.concatenate(list(found), axis=1)[0]
     context, fade = hops(SHORT.context), hops(SHORT.fade)
     for number, (begin, _) in enumerate(SHORT.spans(total)[1:], 1):
@@ -111,30 +102,10 @@ def test_overlapped_drops_context_and_fades_the_rest():
         assert (y[begin + context + fade : begin + SHORT.step + context] == number).all()
 
 
-def test_network_by_windows_is_nearly_the_network_at_once():
-    network = MBSNet(channels=16).eval()
-    x = 0.1 * torch.randn(1, 48_000) * torch.logspace(-1, 0, 48_000)
-    whole = network.enhance(x)[0].numpy()
-    scale = loudness(x)
-    statistics = band_statistics(torch.view_as_real(compressed(stft(x / scale))))
-
-    def enhance(piece: np.ndarray) -> np.ndarray:
-        return network.enhance(torch.from_numpy(piece.copy()), scale, statistics).numpy()
-
-    def residual(windows: Windows) -> float:
-        y = np.concatenate(list(overlapped([x.numpy()], enhance, 48_000, windows)), axis=1)[0]
-        return float(np.abs(y - whole).max() / np.abs(whole).max())
-
-    assert residual(Windows(3.1, 0.4, 0.048)) < 1e-6  # one window is the whole
-    assert residual(Windows(1.5, 0.4, 0.048)) < 1e-3
-    # Frames at a window's ends lack what lies beyond: without context they are heard.
-    assert residual(Windows(1.5, 0, 0)) > 10 * residual(Windows(1.5, 0.4, 0.048))
-
-
-@pytest.mark.parametrize("given", [(0.4, 0.2, 0), (0.1, 0, 0.1), (1, -0.1, 0), (0, 0, 0)])
-def test_windows_too_short_are_refused(given: tuple[float, float, float]):
-    with pytest.raises(ValueError, match="too short"):
-        Windows(*given)
+def test_windows_refuse_lengths_that_are_too_short():
+    for lengths in ((0.4, 0.2, 0), (0.1, 0, 0.1), (1, -0.1, 0)):
+        with pytest.raises(ValueError, match="too short"):
+            Windows(*lengths)
 
 
 @pytest.mark.parametrize("rate", [8_000, 22_050, 48_000])
@@ -148,9 +119,9 @@ def test_enhanced_resamples_there_and_back(rate: int):
     assert y.shape == x.shape
     assert 10 * np.log10(np.sum((y - x) ** 2) / np.sum(x**2)) < -50
     assert sum(seconds) == pytest.approx(4, abs=0.01)
-    # Every window is told the loudness and the statistics of the whole.
-    assert len(network.told) == len(SHORT.spans(found.total))
-    for scale, statistics in network.told:
+    # Every window is given the loudness and the statistics of the whole.
+    assert len(network.given) == len(SHORT.spans(found.total))
+    for scale, statistics in network.given:
         assert scale == pytest.approx(np.sqrt(np.mean(x**2)), rel=1e-3)
         assert np.array_equal(statistics, found.statistics)
 
@@ -182,24 +153,10 @@ def test_survey_takes_the_statistics_at_16_khz():
     np.testing.assert_allclose(found.statistics, statistics_of(whole), atol=2e-4)
 
 
-def test_survey_notes_what_a_listener_should_know():
-    silent = survey(Given(16_000, np.zeros((2, 500)), np.zeros((2, 20))))
-    assert (silent.frames, silent.total, silent.notes(2)) == (520, 520, ["silent"])
-    one, other = survey(Given(16_000, [np.ones(100), np.zeros(100)])).notes(2)
-    assert one == "1 of 2 channels are silent"
-    assert other.startswith("clipped: 50 % of its samples")
-    assert survey(Given(16_000, [sound(0.1)])).notes(1) == []
-
-
 @pytest.mark.parametrize(
-    ("blocks", "reason"),
-    [
-        ([np.zeros((1, 0))], "empty"),
-        ([np.ones((1, 5)), [[1.0, np.nan]]], "NaN"),
-        ([[[np.inf]]], "infinite"),
-        ([np.full((1, 5), 1e15)], "no audio"),
-    ],
+    ("last", "reason"),
+    [([], "empty"), ([1.0, np.nan], "NaN"), ([np.inf], "infinite"), ([1e15], "no audio")],
 )
-def test_survey_refuses_what_holds_no_sound(blocks: list, reason: str):
+def test_survey_refuses_recordings_without_sound(last: list[float], reason: str):
     with pytest.raises(AudioError, match=reason):
-        survey(Given(16_000, *blocks))
+        survey(Given(16_000, np.ones((1, 5 * bool(last))), [last]))
