@@ -259,8 +259,8 @@ def test_windows_differ_less_with_more_context(trained: Trained) -> None:
     rows = windows.measure(trained, recordings, [0, 0.2, 50], 1.0, 0.048)
     none, some, whole, hard = rows
     # A context beyond the recording's ends makes the first window all of it.
-    assert whole["residual"] < -150  # of rounding
-    assert -150 < some["residual"] < none["residual"] < 0
+    assert whole["residual"] < -130  # of rounding
+    assert -130 < some["residual"] < none["residual"] < 0
     assert whole["worst_pesq"] < none["worst_pesq"]
     assert (hard["way"], hard["extra"]) == (windows.HARD, 0)
     assert some["extra"] == pytest.approx((0.4 + 0.048) / 1.0, rel=0.02)

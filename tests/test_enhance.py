@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -35,8 +36,9 @@ KINDS = [
 ]
 
 
-def put(path: Path, *, rate: int = RATE, channels: int = 1, subtype: str | None = None) -> Path:
+def put(name: str, *, rate: int = RATE, channels: int = 1, subtype: str | None = None) -> Path:
     """Write 0.8 s whose channels differ; at 192 kHz they are read and written in two blocks."""
+    path = Path(name)
     path.parent.mkdir(parents=True, exist_ok=True)
     x = np.stack([sound(0.8, rate, seed=channel) for channel in range(channels)], 1)
     kind = {"opus": "OGG"}.get(path.suffix[1:], path.suffix[1:].upper())
@@ -47,123 +49,119 @@ def put(path: Path, *, rate: int = RATE, channels: int = 1, subtype: str | None 
     return path
 
 
+Command = Callable[..., tuple[int, list[str]]]
+
+
+@pytest.fixture
 def command(
-    capsys: pytest.CaptureFixture, run: Path, out: Path, *words: object
-) -> tuple[int, list[str]]:
-    """Run the command; return its status and the lines on stderr. It prints nothing else."""
-    status = enhance.main([*map(str, words), "-o", str(out), "--checkpoint", str(run)])
-    printed, message = capsys.readouterr()
-    assert printed == ""
-    return status, message.splitlines()
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> Command:
+    """Run `enhance.py` in an empty folder; return its status and the lines on stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def called(*words: str, out: str = "out", model: str | Path = run) -> tuple[int, list[str]]:
+        status = enhance.main([*words, "-o", out, "--checkpoint", str(model)])
+        printed, message = capsys.readouterr()
+        assert printed == ""
+        return status, message.splitlines()
+
+    return called
 
 
-def files_in(folder: Path) -> list[str]:
+def files_in(name: str) -> list[str]:
     """Return all files below a folder, hidden ones too."""
-    paths = (path for path in folder.rglob("*") if path.is_file())
-    return sorted(path.relative_to(folder).as_posix() for path in paths)
+    paths = (path for path in Path(name).rglob("*") if path.is_file())
+    return sorted(path.relative_to(name).as_posix() for path in paths)
 
 
-def test_enhance_keeps_format_rate_channels_length_and_title(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture
-):
+def test_enhance_keeps_format_rate_channels_length_and_title(command: Command, run: Path):
     for name, rate, channels, subtype in KINDS:
-        put(tmp_path / "in" / name, rate=rate, channels=channels, subtype=subtype)
-    status, lines = command(capsys, run, tmp_path / "out", tmp_path / "in")
-    assert status == 0
-    assert lines == [f"{len(KINDS)} of {len(KINDS)} files enhanced into {tmp_path / 'out'}"]
+        put(f"in/{name}", rate=rate, channels=channels, subtype=subtype)
+    expected = f"{len(KINDS)} of {len(KINDS)} files enhanced into out"
+    assert command("in") == (0, [expected])
     model = load(run)
     for name, rate, _, subtype in KINDS:
-        before, after = (sf.info(tmp_path / side / name) for side in ("in", "out"))
+        before, after = (sf.info(f"{side}/{name}") for side in ("in", "out"))
         for part in ("samplerate", "channels", "frames", "format", "subtype", "endian"):
             assert getattr(after, part) == getattr(before, part), (name, part)
         # The samples are those of the Python interface, as exact as the encoding is.
-        x, y = (sf.read(tmp_path / side / name, dtype="float32", always_2d=True)[0].T
+        x, y = (sf.read(f"{side}/{name}", dtype="float32", always_2d=True)[0].T
                 for side in ("in", "out"))  # fmt: skip
         alike = np.corrcoef(y.ravel(), model(x, rate).ravel())[0, 1]
         lossy = subtype in ("VORBIS", "OPUS", "MPEG_LAYER_III", "PCM_U8")
         assert alike > (0.6 if lossy else 1 - 1e-6), (name, alike)
-    with sf.SoundFile(tmp_path / "out" / "f.flac") as file:
+    with sf.SoundFile("out/f.flac") as file:
         assert (file.title, file.comment) == ("Ein Gespräch", "")
 
 
-def test_enhance_keeps_the_structure_of_folders(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture
-):
+def test_enhance_keeps_the_structure_of_folders(command: Command):
     for name in ("one/a.wav", "one/deep/er/b ü.FLAC", "two/a.wav", "c.wav"):
-        put(tmp_path / name)
+        put(name)
     for name in ("one/notes.txt", "one/.hidden.wav"):
-        (tmp_path / name).write_text("no audio")
-    (tmp_path / "one" / "loop").symlink_to(tmp_path / "one")
-    inputs = [tmp_path / "one", tmp_path / "c.wav", tmp_path / "c.wav"]
-    assert command(capsys, run, tmp_path / "single", *inputs)[0] == 0
-    assert files_in(tmp_path / "single") == ["a.wav", "c.wav", "deep/er/b ü.FLAC"]
+        Path(name).write_text("no audio")
+    Path("one/loop").symlink_to(Path("one").resolve())
+    assert command("one", "c.wav", "c.wav", out="single")[0] == 0
+    assert files_in("single") == ["a.wav", "c.wav", "deep/er/b ü.FLAC"]
     # Of several folders, each has one of its name.
-    assert command(capsys, run, tmp_path / "both", tmp_path / "one", tmp_path / "two")[0] == 0
-    assert files_in(tmp_path / "both") == ["one/a.wav", "one/deep/er/b ü.FLAC", "two/a.wav"]
+    assert command("one", "two", out="both")[0] == 0
+    assert files_in("both") == ["one/a.wav", "one/deep/er/b ü.FLAC", "two/a.wav"]
     # The files of an output folder within the input are not enhanced again.
     for _ in range(2):
-        assert command(capsys, run, tmp_path / "one" / "out", tmp_path / "one")[0] == 0
-    assert files_in(tmp_path / "one" / "out") == ["a.wav", "deep/er/b ü.FLAC"]
+        assert command("one", out="one/out")[0] == 0
+    assert files_in("one/out") == ["a.wav", "deep/er/b ü.FLAC"]
 
 
 @pytest.mark.parametrize(
-    ("model", "words", "out", "reason"),
+    ("words", "options", "reason"),
     [
-        ("", ["in"], "in", "lies in the output folder"),
-        ("", ["in/a.wav", "--overwrite"], "in/new/..", "is a recording that is to be enhanced"),
-        ("", ["in/a.wav", "in/sub/a.wav"], "out", "would both become"),
-        ("", ["other.wav"], "out", "no such file or folder"),
-        ("", ["empty"], "out", "no audio in it"),
-        ("nothing", ["in"], "out", "no such run folder, checkpoint or model"),
-        ("text", ["in"], "out", "text"),
+        (["in"], {"out": "in"}, "lies in the output folder"),
+        (["in/a.wav", "--overwrite"], {"out": "in/new/.."}, "is a recording that is to be"),
+        (["in/a.wav", "in/sub/a.wav"], {}, "would both become"),
+        (["other.wav"], {}, "no such file or folder"),
+        (["empty"], {}, "no audio in it"),
+        (["in"], {"model": "nothing"}, "no such run folder, checkpoint or model"),
+        (["in"], {"model": "text"}, "text"),
     ],
 )
 def test_enhance_refuses_wrong_commands_before_it_writes(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch,
-    model: str, words: list[str], out: str, reason: str,
-):  # fmt: skip
-    monkeypatch.chdir(tmp_path)
-    put(tmp_path / "in" / "a.wav")
-    put(tmp_path / "in" / "sub" / "a.wav")
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "text").write_text("no checkpoint")
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    status, lines = command(capsys, Path(model) if model else run, Path(out), *words)
-    assert (status, len(lines)) == (2, 1)
-    assert lines[0].startswith("enhance.py: ")
-    assert reason in lines[0]
-    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-
-
-def test_enhance_skips_files_that_exist_unless_overwriting(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    command: Command, words: list[str], options: dict[str, str], reason: str
 ):
-    put(tmp_path / "in" / "a.wav")
-    put(tmp_path / "in" / "b.wav")
-    theirs = put(tmp_path / "out" / "a.wav", rate=8_000).read_bytes()
-    status, lines = command(capsys, run, tmp_path / "out", tmp_path / "in")
-    assert (status, len(lines)) == (0, 1)
-    assert "1 of 2 files enhanced" in lines[0]
-    assert "1 were there already (--overwrite replaces them)" in lines[0]
-    assert (tmp_path / "out" / "a.wav").read_bytes() == theirs
-    assert command(capsys, run, tmp_path / "out", tmp_path / "in", "--overwrite")[0] == 0
-    assert sf.info(tmp_path / "out" / "a.wav").samplerate == RATE
+    put("in/a.wav")
+    put("in/sub/a.wav")
+    Path("empty").mkdir()
+    Path("text").write_text("no checkpoint")
+    before = {name: Path(name).read_bytes() for name in files_in(".")}
+    status, (line,) = command(*words, **options)
+    assert status == 2
+    assert line.startswith("enhance.py: ")
+    assert reason in line
+    assert before == {name: Path(name).read_bytes() for name in files_in(".")}
 
 
-def test_enhance_names_files_that_fail_and_does_the_others(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture
-):
-    folder = tmp_path / "in"
+def test_enhance_skips_files_that_exist_unless_overwriting(command: Command):
+    put("in/a.wav")
+    put("in/b.wav")
+    theirs = put("out/a.wav", rate=8_000).read_bytes()
+    status, (line,) = command("in")
+    assert status == 0
+    assert "1 of 2 files enhanced" in line
+    assert "1 were there already (--overwrite replaces them)" in line
+    assert Path("out/a.wav").read_bytes() == theirs
+    assert command("in", "--overwrite")[0] == 0
+    assert sf.info("out/a.wav").samplerate == RATE
+
+
+def test_enhance_names_files_that_fail_and_does_the_others(command: Command):
     for name in ("a.wav", "b.wav", "sub/c.wav", "zz/z.wav"):
-        put(folder / name)
-    (tmp_path / "out" / "b.wav").mkdir(parents=True)
-    (tmp_path / "out" / "sub").touch()
-    for name in ("cut.wav", "cut.flac"):
-        content = put(folder / name).read_bytes()
-        (folder / name).write_bytes(content[: len(content) // 2])
-    (folder / "empty.wav").touch()
-    sf.write(folder / "nan.wav", np.r_[sound(0.1), np.nan], RATE, "FLOAT")
-    (folder / "gone.wav").symlink_to(folder / "nowhere")
+        put(f"in/{name}")
+    Path("out/b.wav").mkdir(parents=True)
+    Path("out/sub").touch()
+    for name in ("in/cut.wav", "in/cut.flac"):
+        content = put(name).read_bytes()
+        Path(name).write_bytes(content[: len(content) // 2])
+    Path("in/empty.wav").touch()
+    sf.write("in/nan.wav", np.r_[sound(0.1), np.nan], RATE, "FLOAT")
+    Path("in/gone.wav").symlink_to("nowhere")
     reasons = {
         "b.wav": "Is a directory",
         "sub/c.wav": "File exists",
@@ -173,61 +171,53 @@ def test_enhance_names_files_that_fail_and_does_the_others(
         "nan.wav": "NaN or infinite",
         "gone.wav": "cannot be opened (No such file",
     }
-    status, lines = command(capsys, run, tmp_path / "out", folder, "--overwrite")
+    status, (*lines, last) = command("in", "--overwrite")
     assert status == 1
-    assert lines.pop() == f"2 of 9 files enhanced into {tmp_path / 'out'}; 7 failed"
+    assert last == "2 of 9 files enhanced into out; 7 failed"
     assert len(lines) == len(reasons)
     for name, reason in reasons.items():
-        (line,) = (line for line in lines if line.startswith(f"{folder / name}: "))
+        (line,) = (line for line in lines if line.startswith(f"in/{name}: "))
         assert reason in line
-    assert files_in(tmp_path / "out") == ["a.wav", "sub", "zz/z.wav"]
+    assert files_in("out") == ["a.wav", "sub", "zz/z.wav"]
 
 
-def test_enhance_notes_silence_and_clipping(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture
-):
+def test_enhance_notes_silence_and_clipping(command: Command):
     clipped = (30 * sound(0.3)).clip(-1, 1)
-    sf.write(tmp_path / "a.wav", clipped, RATE, "PCM_16")
-    sf.write(tmp_path / "b.wav", clipped, RATE, "FLOAT")
-    sf.write(tmp_path / "c.wav", np.zeros((500, 2)), RATE)
-    sf.write(tmp_path / "d.wav", np.stack([0 * clipped, sound(0.3)], 1), RATE)
-    inputs = sorted(tmp_path.glob("*.wav"))
-    status, lines = command(capsys, run, tmp_path / "out", *inputs)
-    limited, floating, silent, half, last = lines
+    sf.write("a.wav", clipped, RATE, "PCM_16")
+    sf.write("b.wav", clipped, RATE, "FLOAT")
+    sf.write("c.wav", np.zeros((500, 2)), RATE)
+    sf.write("d.wav", np.stack([0 * clipped, sound(0.3)], 1), RATE)
+    status, lines = command("a.wav", "b.wav", "c.wav", "d.wav")
     assert status == 0
-    assert limited.startswith(f"{tmp_path}/a.wav: clipped: ")
-    assert "samples of the result were beyond full scale and are clipped" in limited
-    assert "beyond full scale" not in floating
-    assert silent == f"{tmp_path}/c.wav: silent"
-    assert half == f"{tmp_path}/d.wav: 1 of 2 channels are silent"
-    assert last.startswith("4 of 4")
-    one, other = (sf.read(tmp_path / "out" / f"{name}.wav")[0] for name in "ab")
+    assert lines[0].startswith("a.wav: clipped: ")
+    assert "samples of the result were beyond full scale and are clipped" in lines[0]
+    assert "beyond full scale" not in lines[1]
+    assert lines[2:4] == ["c.wav: silent", "d.wav: 1 of 2 channels are silent"]
+    one, other, silent = (sf.read(f"out/{name}.wav")[0] for name in "abc")
     np.testing.assert_allclose(one, other.clip(-1, 1), atol=1e-4)
-    assert not sf.read(tmp_path / "out" / "c.wav")[0].any()
+    assert not silent.any()
 
 
-def test_enhance_leaves_nothing_half_written_on_a_full_disk(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture
-):
+def test_enhance_leaves_nothing_half_written_on_a_full_disk(command: Command):
     """Here, a limit on the size of a file."""
-    put(tmp_path / "in" / "large.wav", rate=48_000)
-    put(tmp_path / "in" / "small.wav", rate=4_000)
+    put("in/large.wav", rate=48_000)
+    put("in/small.wav", rate=4_000)
     before, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
     try:
-        status, lines = command(capsys, run, tmp_path / "out", tmp_path / "in")
+        status, lines = command("in")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (before, hard))
     assert (status, len(lines)) == (1, 2)
-    assert lines[0].startswith(f"{tmp_path}/in/large.wav: ")
-    assert files_in(tmp_path / "out") == ["small.wav"]
+    assert lines[0].startswith("in/large.wav: ")
+    assert files_in("out") == ["small.wav"]
 
 
 def test_enhance_keeps_whole_files_when_interrupted(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+    command: Command, monkeypatch: pytest.MonkeyPatch
 ):
-    for name in ("a.wav", "b.wav"):
-        put(tmp_path / "in" / name)
+    put("in/a.wav")
+    put("in/b.wav")
     whole, calls = MBSNet.enhance, iter(range(9))
 
     def interrupted(self: MBSNet, *arguments: Tensor) -> Tensor:
@@ -236,10 +226,9 @@ def test_enhance_keeps_whole_files_when_interrupted(
         return whole(self, *arguments)
 
     monkeypatch.setattr(MBSNet, "enhance", interrupted)
-    status, lines = command(capsys, run, tmp_path / "out", tmp_path / "in")
-    assert status == 130
-    assert lines == ["enhance.py: interrupted; the same command goes on from here"]
-    assert files_in(tmp_path / "out") == ["a.wav"]
+    message = "enhance.py: interrupted; the same command goes on from here"
+    assert command("in") == (130, [message])
+    assert files_in("out") == ["a.wav"]
 
 
 @pytest.mark.slow
