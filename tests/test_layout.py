@@ -38,7 +38,7 @@ MORE = {"data/verify.py": {"evaluation"}, **TRAIN}
 
 def modules(package: str) -> list[Path]:
     folder = ROOT / package
-    return sorted(folder.glob("*.py")) if folder.is_dir() else [ROOT / f"{package}.py"]
+    return sorted(folder.rglob("*.py")) if folder.is_dir() else [ROOT / f"{package}.py"]
 
 
 def imported(path: Path) -> set[str]:
