@@ -106,11 +106,6 @@ def test_commands_and_their_flags_exist(page: Path) -> None:
     assert set(re.findall(r"`(--[a-z][\w.-]*)", prose(page))) <= everywhere
 
 
-def test_the_index_lists_every_page() -> None:
-    listed = set(re.findall(r"\((\w+\.md)\)", text_of(DOCS / "README.md")))
-    assert listed == {path.name for path in DOCS.glob("*.md")} - {"README.md"}
-
-
 def program(name: str) -> Callable[..., Any]:
     """Return a function that docs/equations.md defines."""
     space: dict[str, Any] = {"np": np}
@@ -125,15 +120,14 @@ def sequence() -> dict[str, NDArray]:
     rng = np.random.default_rng(0)
     found = {name: rng.standard_normal((9, 3)) for name in ("u", "delta", "z")}
     found |= {name: rng.standard_normal((9, 4)) for name in ("B", "C")}
-    found |= {name: rng.standard_normal(3) for name in ("D", "bias")}
+    found |= {name: rng.standard_normal(3) for name in ("D", "delta_bias")}
     return found | {"A": -np.exp(rng.standard_normal((3, 4)))}
 
 
 def as_arguments(sequence: dict[str, NDArray]) -> dict[str, torch.Tensor]:
     """Return the same for `selective_scan`: a batch of one, with gradients."""
     batched = {k: v[None] if k in ("u", "delta", "z", "B", "C") else v for k, v in sequence.items()}
-    tensors = {name: torch.tensor(value, requires_grad=True) for name, value in batched.items()}
-    return {"delta_bias" if name == "bias" else name: value for name, value in tensors.items()}
+    return {name: torch.tensor(value, requires_grad=True) for name, value in batched.items()}
 
 
 @pytest.mark.parametrize("reverse", [False, True])

@@ -65,9 +65,7 @@ def trained(repository: tuple[Path, str]) -> Path:
     return repository[0]
 
 
-def test_the_folder_is_as_the_page_says_and_passes_its_tests(
-    repository: tuple[Path, str],
-) -> None:
+def test_the_page_makes_a_folder_that_passes(repository: tuple[Path, str]) -> None:
     root, printed = repository
     assert re.search(r"^\d+ passed", printed, re.M)
     assert (root / "README.md").read_text().count("| abl4 |") == 1
