@@ -44,42 +44,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Score trained runs, or any system's files, and compare them.",
         allow_abbrev=False,
     )
-    path: Any = {"type": Path, "metavar": "DIR"}
-    parser.add_argument(
-        "runs", nargs="*", type=Path, metavar="RUN", help="run folders, checkpoints"
-    )
+    folder: Any = {"type": Path, "metavar": "DIR"}
+    parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="folders, checkpoints")
     parser.add_argument("--data", type=Path, metavar="ROOT", help="a corpus with test pairs")
-    parser.add_argument("--clean", **path)
-    parser.add_argument("--enhanced", **path, nargs="+", default=[], help="named as in --clean")
-    parser.add_argument("--noisy", **path)
-    parser.add_argument("--out", **path, required=True)
+    parser.add_argument("--clean", **folder)
+    parser.add_argument("--enhanced", **folder, nargs="+", default=[], help="named as in --clean")
+    parser.add_argument("--noisy", **folder)
+    parser.add_argument("--out", **folder, required=True)
     parser.add_argument("--workers", type=int, metavar="N", default=usable_cores())
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument(
-        "--baseline", metavar="NAME", help="the system that the others are compared with"
-    )
-    parser.add_argument(
-        "--audio",
-        type=float,
-        metavar="MB",
-        default=16.0,
-        help="of sound in report.html, before the rest is played from its files",
-    )
-    parser.add_argument(
-        "--require-gain", action="store_true", help="status 1 unless every PESQ is above the noisy"
-    )
-    parser.add_argument("--strict", action="store_true", help="status 1 if any file lacks a score")
+    parser.add_argument("--baseline", metavar="NAME", help="what the others are compared with")
+    sound = "of sound in report.html; what is beyond is played from its files"
+    parser.add_argument("--audio", type=float, metavar="MB", default=16.0, help=sound)
+    gain = "status 1 unless every PESQ is above the noisy"
+    parser.add_argument("--require-gain", action="store_true", help=gain)
+    strict = "status 1 if any file lacks a score"
+    parser.add_argument("--strict", action="store_true", help=strict)
     options = parser.parse_args(arguments)
-    of_runs = [options.runs, options.data]
-    of_folders = [options.clean, options.enhanced]
-    if not (all(of_runs) and not any([*of_folders, options.noisy])) and not (
-        all(of_folders) and not any(of_runs)
-    ):
+    of_runs = options.data and options.runs and not options.noisy
+    of_folders = options.clean and options.enhanced
+    others = (options.clean, options.enhanced) if of_runs else (options.data, options.runs)
+    if not (of_runs or of_folders) or any(others):
         parser.error("name RUN... --data ROOT, or --clean DIR --enhanced DIR... [--noisy DIR]")
     if options.require_gain and not (options.runs or options.noisy):
         parser.error("--require-gain needs --noisy")
-    if options.workers < 1 or not options.audio >= 0:
-        parser.error("--workers is at least 1, --audio at least 0")
+    if options.workers < 1:
+        parser.error("--workers is at least 1")
     return carry_out("evaluate.py", partial(_evaluate, options))
 
 
@@ -94,8 +84,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         for utterance in [*sorted(clean), *sorted(system.files.keys() - clean)]
     ]
     rows = score_files(tasks, options.workers)
-    text = rows.to_csv(index=False, float_format="%.6f", lineterminator="\n")
-    write_text(options.out / "per_file.csv", text)
+    write_text(options.out / "per_file.csv", rows.to_csv(index=False, float_format="%.6f"))
     analysis = Analysis(systems, rows, clean, str(data), data, options.baseline)
     for text in analysis.warnings:
         log.warning("Warning: %s", text)

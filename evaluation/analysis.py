@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
+from itertools import combinations
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,15 +17,17 @@ import numpy as np
 import pandas as pd
 
 from data.benchmark import NAME, NOISY_PESQ, PESQ_TOLERANCE, TEST_FILES
-from data.utils import DataError
+from data.utils import DataError, some
 from evaluation.conditions import Breakdown, find_breakdowns
 from evaluation.scores import METRICS
 from evaluation.statistics import (
+    MARKED_SEEDS,
     Comparison,
     Interval,
     Spread,
     Values,
     compare,
+    holm,
     mean_interval,
     set_holm,
     spread,
@@ -116,7 +119,7 @@ class Pair:
 
     other: Model
     reference: Model
-    comparisons: Mapping[str, Comparison | None]
+    comparisons: dict[str, Comparison | None]
 
 
 class Analysis:
@@ -280,6 +283,41 @@ def doubts(utterances: Sequence[str], pesq: Values) -> list[str]:
         "Clean and noisy files are paired wrongly, resampled badly, of another rate than their "
         "headers say, or cut: no score of this table can be trusted."
     ]
+
+
+def marks_of(analysis: Analysis, metrics: Sequence[str]) -> dict[tuple[str, str], str]:
+    """Return "▲", "▼" or "" by model and metric, wherever the seeds were tested.
+
+    A mark is a difference to the baseline at 5 %, by the test over seeds after Holm's correction
+    over all pairs of model and metric that have at least `MARKED_SEEDS` seeds a side.
+    """
+    tested = [
+        ((pair.other.name, metric), found.difference.mean, found.over_seeds.p)
+        for pair in analysis.comparisons
+        for metric in metrics
+        if (found := pair.comparisons[metric])
+        and found.over_seeds
+        and min(found.over_seeds.seeds) >= MARKED_SEEDS
+    ]
+    marks = {}
+    for (place, difference, _), p in zip(tested, holm([p for *_, p in tested]), strict=True):
+        better = (difference > 0) == METRICS[place[1]].higher_is_better
+        marks[place] = "" if p >= 0.05 else "▲" if better else "▼"
+    return marks
+
+
+def reasons_apart(systems: Sequence[System]) -> list[str]:
+    """Say where runs of one configuration and of two seeds are not two seeds of one model."""
+    lines = []
+    for one, two in combinations(systems, 2):
+        a, b = one.facts["family"], two.facts["family"]
+        keys = sorted(key for key in {**a, **b} if a.get(key) != b.get(key))
+        same = one.facts["model"] == two.facts["model"] and one.facts["seed"] != two.facts["seed"]
+        if same and keys:
+            names = f"{one.name} and {two.name}"
+            why = f"they differ in {some(keys, 4)}"
+            lines.append(f"{names} are no two seeds of one model: {why}.")
+    return lines
 
 
 def _pairs(pairs: Sequence[tuple[Model, Model]]) -> list[Pair]:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator
 
 from data.utils import replacing
-from evaluation.analysis import NOISY, Analysis, Model
+from evaluation.analysis import NOISY, Analysis, Model, System
 from evaluation.conditions import SNR, Breakdown
 from evaluation.published import PUBLISHED, TRAINING
 from evaluation.scores import METRICS
@@ -99,19 +100,15 @@ def colour_of(analysis: Analysis, model: Model) -> str:
     return _SERIES[analysis.enhancing.index(model) % len(_SERIES)]
 
 
-def _drawn(
-    analysis: Analysis, draw: Callable[..., None], size: tuple[float, float]
-) -> Figure | None:
+def _drawn(analysis: Analysis, draw: Any, size: tuple[float, float]) -> Figure | None:
     """Return a figure with its legend below; None where nothing was drawn."""
     figure = Figure(size, layout="constrained")
     axis = figure.subplots()
     draw(analysis, axis)
     if not axis.has_data():
         return None
-    handles, labels = axis.get_legend_handles_labels()
-    if named := dict(zip(labels, handles, strict=True)):  # seeds of one model have one name
-        columns = max(1, 90 // (8 + max(map(len, named))))
-        figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=columns)
+    if axis.get_legend_handles_labels()[1]:
+        figure.legend(loc="outside lower center", ncols=3)
     return figure
 
 
@@ -166,33 +163,15 @@ def _by_group(
                 capsize=2,
                 **_style_of(analysis, model),
             )
-    tilted: Any = {"rotation": 30, "ha": "right"} if sum(map(len, labels)) > 50 else {}
-    axis.set_xticks(range(len(labels)), labels, **tilted)
+    axis.set_xticks(range(len(labels)), labels, rotation=30 if len(labels) > 8 else 0)
     axis.set_xlabel(breakdown.axis)
     axis.set_ylabel(_PESQ)
 
 
-def _against(analysis: Analysis, axis: Axes, fact: str, scale: float) -> list[float]:
-    """Draw PESQ against a fact of each network, and return its values in units of `scale`."""
-    values = []
-    for model in analysis.enhancing:
-        mean, value = model.means["pesq_wb"], model.facts.get(fact)
-        if mean and value:
-            values.append(value / scale)
-            style = _style_of(analysis, model)
-            axis.errorbar(values[-1:], [mean.mean], yerr=_error([mean]), **style)
-    axis.set_ylabel(_PESQ)
-    return values
-
-
-def _against_computation(analysis: Analysis, axis: Axes) -> None:
-    _against(analysis, axis, "macs_per_second", 1e9)
-    axis.set_xlabel("multiply-accumulates a second of audio (GMAC)")
-
-
 def _against_size(analysis: Analysis, axis: Axes) -> None:
     """Draw PESQ against millions of parameters, with systems of papers."""
-    sizes = _against(analysis, axis, "parameters", 1e6)
+    sizes = _against_fact(analysis, axis, "parameters", 1e6)
+    axis.set_xlabel("parameters (millions)")
     if not sizes:
         return
     known = PUBLISHED.sort_values("PESQ-WB", ascending=False)
@@ -209,7 +188,23 @@ def _against_size(analysis: Analysis, axis: Axes) -> None:
     axis.set_xlim(min(0.5, 0.7 * min(sizes)), max(16, 1.4 * max(sizes)))
     axis.set_xticks([0.5, 1, 2, 4, 8, 16], ["0.5", "1", "2", "4", "8", "16"])
     axis.minorticks_off()
-    axis.set_xlabel("parameters (millions)")
+
+
+def _against_computation(analysis: Analysis, axis: Axes) -> None:
+    _against_fact(analysis, axis, "macs_per_second", 1e9)
+    axis.set_xlabel("multiply-accumulates a second of audio (GMAC)")
+
+
+def _against_fact(analysis: Analysis, axis: Axes, fact: str, unit: float) -> list[float]:
+    """Draw PESQ against a fact of each network, and return its values in this unit."""
+    values = []
+    for model in analysis.enhancing:
+        if fact in model.facts and (mean := model.means["pesq_wb"]):
+            values.append(model.facts[fact] / unit)
+            style = _style_of(analysis, model)
+            axis.errorbar(values[-1:], [mean.mean], yerr=_error([mean]), **style)
+    axis.set_ylabel(_PESQ)
+    return values
 
 
 def _against_crops(analysis: Analysis, axis: Axes) -> None:
@@ -219,25 +214,20 @@ def _against_crops(analysis: Analysis, axis: Axes) -> None:
     them were validated.
     """
     for model in analysis.models:
-        runs = pd.DataFrame({
-            system.name: pd.Series(points) * 1.0
-            for system in model.systems
-            if (points := {
-                step * system.facts["crops_per_step"]: pesq
-                for step, pesq in _logged(system.log, "valid", "pesq_wb")
-            })
-        }).sort_index()  # fmt: skip
+        logs = [
+            (x.facts, pesq) for x in model.systems if len(pesq := _logged(x, "valid", "pesq_wb"))
+        ]
+        runs = [pesq.set_axis(pesq.index * facts["crops_per_step"]) for facts, pesq in logs]
         style = _style_of(analysis, model)
-        for run in runs if len(runs.columns) > 1 else ():
-            axis.plot(runs[run].dropna(), color=style["color"], linewidth=0.6)
-        if len(runs):
-            axis.plot(runs.dropna().mean(axis=1), linewidth=1.8, **style)
+        for run in runs if len(runs) > 1 else ():
+            axis.plot(run, color=style["color"], linewidth=0.6)
+        if runs:
+            axis.plot(pd.concat(runs, axis=1).dropna().mean(axis=1), linewidth=1.8, **style)
     if not axis.has_data():
         return
     for name, _, points in TRAINING:
-        xs = [500 * (low + high) for low, high, _ in points]
-        widths = [500 * (high - low) for low, high, _ in points]
-        ys = [pesq for *_, pesq in points]
+        low, high, ys = map(np.array, zip(*points, strict=True))
+        xs, widths = 500 * (low + high), 500 * (high - low)
         axis.errorbar(xs, ys, xerr=widths, color=_MUTED, linestyle=":", linewidth=1, marker=".")
         axis.annotate(
             name, (xs[-1], ys[-1]), (6, -3), textcoords="offset points", fontsize=8, color=_MUTED
@@ -255,14 +245,15 @@ def _against_crops(analysis: Analysis, axis: Axes) -> None:
 
 def _training_loss(analysis: Analysis, axis: Axes) -> None:
     for model in analysis.models:
+        style = _style_of(analysis, model) | {"marker": ""}
         for system in model.systems:
-            if points := _logged(system.log, "train", "loss"):
-                style = _style_of(analysis, model) | {"marker": ""}
-                axis.plot(*zip(*points, strict=True), **style)
+            if len(loss := _logged(system, "train", "loss")):
+                axis.plot(loss, **style)
+                style["label"] = None  # one entry of the legend is enough
     axis.set_xlabel("step")
 
 
-def _logged(log: Sequence[Any], group: str, name: str) -> list[tuple[int, float]]:
-    """Return (step, value) wherever a training log has the value."""
-    found = [(line["step"], line.get(group, {}).get(name)) for line in log]
-    return [(step, value) for step, value in found if value is not None]
+def _logged(system: System, group: str, name: str) -> pd.Series:
+    """Return a value of a training log by step, wherever it has one."""
+    values = {line["step"]: line.get(group, {}).get(name) for line in system.log}
+    return pd.Series(values, dtype=float).dropna()

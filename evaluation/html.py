@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from data.audio import AudioError, encode, read
 from evaluation.analysis import Analysis
 from evaluation.figures import colour_of, plots
+from evaluation.published import PUBLISHED
 from evaluation.signals import FLOOR_DB, levels
-from evaluation.tables import published, remarks, tables
+from evaluation.tables import Table, remarks, tables
 
 CLEAN = "clean"
 _TEMPLATES = Path(__file__).with_name("templates")
@@ -67,7 +68,7 @@ def report(analysis: Analysis, out: Path, budget: float) -> str:
     return environment.get_template("report.html.j2").render(
         analysis=analysis,
         date=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
-        tables=[*tables(analysis), published()],
+        tables=[*tables(analysis), _published()],
         plots=[(x, y, _data("image/svg+xml", z.encode())) for x, y, z in plots(analysis)],
         remarks=remarks(analysis),
         utterances=utterances,
@@ -78,6 +79,16 @@ def report(analysis: Analysis, out: Path, budget: float) -> str:
         script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         style=(_TEMPLATES / "report.css").read_text(encoding="utf-8"),
     )
+
+
+def _published() -> Table:
+    """Return what papers report."""
+    caption = (
+        "No results of this comparison: VoiceBank-DEMAND's test set as the authors report it, the "
+        "composite scores on either scale. Empty: not known."
+    )
+    frame = PUBLISHED.set_index("system")
+    return Table("Published", caption, frame.map("{:.2f}".format, na_action="ignore").fillna(""))
 
 
 def listening(analysis: Analysis, out: Path, budget: float) -> list[Utterance]:
@@ -99,19 +110,17 @@ def listening(analysis: Analysis, out: Path, budget: float) -> list[Utterance]:
             [_shown(x.by_file("pesq_wb")[place]) for x in analysis.models],
         )
         files = {x.runs[0]: x.systems[0].files.get(name) for x in analysis.models}
+        files[CLEAN] = analysis.clean[name]
         paths = {x: path for x, path in files.items() if isinstance(path, Path)}
-        paths[CLEAN] = analysis.clean[name]
         if utterance.why or used < budget:
             signals = _signals(paths)
-            for x, signal in signals.items():
-                # Not FLAC, half as large: Chromium can hang in a jump to near the end of one.
-                utterance.audio[x] = _data("audio/wav", encode(signal, ".wav"))
-            if utterance.why:
-                utterance.pictures = _pictures(signals)
+            # Not FLAC, half as large: Chromium can hang in a jump to near the end of one.
+            utterance.audio = {x: _data("audio/wav", encode(y, ".wav")) for x, y in signals.items()}
+            utterance.pictures = _pictures(signals) if utterance.why else {}
             used += sum(map(len, utterance.audio.values()))
         else:
-            for x, path in paths.items():
-                utterance.audio[x] = quote(Path(os.path.relpath(path, out)).as_posix())
+            addresses = {x: Path(os.path.relpath(path, out)) for x, path in paths.items()}
+            utterance.audio = {x: quote(address.as_posix()) for x, address in addresses.items()}
         if utterance.audio:
             found.append(utterance)
     return sorted(found, key=lambda each: each.name)

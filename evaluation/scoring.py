@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 from collections.abc import Sequence
 from concurrent.futures import Future, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -16,13 +13,10 @@ from pebble import ProcessExpired, ProcessPool
 from tqdm import tqdm
 
 from data.audio import CLIPPED, FULL_SCALE, SAMPLE_RATE, AudioError, described, read
+from data.workers import begin_worker, process_context
 from evaluation.scores import METRICS, score
 
 _LIMIT = 600.0  # s that the scoring of one file may take; it takes about one
-_METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-# Processes that share the cores are much slower where each starts as many threads as there are.
-_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-
 Scored = tuple[dict[str, float], str]  # scores and a note
 
 
@@ -46,10 +40,8 @@ def score_files(tasks: Sequence[Task], workers: int) -> pd.DataFrame:
     why, or was done to the file).
     """
     rows: dict[int, Scored] = {}
-    context = multiprocessing.get_context(_METHOD)
     with (
-        patch.dict(os.environ, _ONE_THREAD),  # for the processes that are started here
-        ProcessPool(workers, context=context) as pool,
+        ProcessPool(workers, initializer=begin_worker, context=process_context()) as pool,
         tqdm(total=len(tasks), desc="scoring", unit="file", disable=None) as progress,
     ):
         try:

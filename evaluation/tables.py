@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import combinations
 from typing import Any
 
 import pandas as pd
 
 from data.utils import some
-from evaluation.analysis import Analysis, Pair, System, versions
+from evaluation.analysis import Analysis, Pair, System, marks_of, reasons_apart, versions
 from evaluation.conditions import MEASURED, Breakdown
-from evaluation.published import PUBLISHED
 from evaluation.scores import METRICS
-from evaluation.statistics import MARKED_SEEDS, Interval, Spread, holm, seeds_needed
+from evaluation.statistics import MARKED_SEEDS, Interval, Spread, seeds_needed
 
 # What a paper's table has; then what stands beside it, to compare with tables of the other scale.
 MAIN = ("pesq_wb", "csig", "cbak", "covl", "stoi", "estoi", "segsnr", "si_sdr")
@@ -136,37 +134,6 @@ def scores(analysis: Analysis, metrics: Sequence[str]) -> Table:
     return Table(title, caption, _frame(cells), _frame(below), best)
 
 
-def published() -> Table:
-    """Return what papers report, for the page."""
-    caption = (
-        "No results of this comparison: VoiceBank-DEMAND's test set as the authors report it, the "
-        "composite scores on either scale. Empty: not known."
-    )
-    frame = PUBLISHED.set_index("system")
-    return Table("Published", caption, frame.map("{:.2f}".format, na_action="ignore").fillna(""))
-
-
-def marks_of(analysis: Analysis, metrics: Sequence[str]) -> dict[tuple[str, str], str]:
-    """Return "▲", "▼" or "" by model and metric, wherever the seeds were tested.
-
-    A mark is a difference to the baseline at 5 %, by the test over seeds after Holm's correction
-    over all pairs of model and metric that have at least `MARKED_SEEDS` seeds a side.
-    """
-    tested = [
-        ((pair.other.name, metric), found.difference.mean, found.over_seeds.p)
-        for pair in analysis.comparisons
-        for metric in metrics
-        if (found := pair.comparisons[metric])
-        and found.over_seeds
-        and min(found.over_seeds.seeds) >= MARKED_SEEDS
-    ]
-    marks = {}
-    for (place, difference, _), p in zip(tested, holm([p for *_, p in tested]), strict=True):
-        better = (difference > 0) == METRICS[place[1]].higher_is_better
-        marks[place] = "" if p >= 0.05 else "▲" if better else "▼"
-    return marks
-
-
 def markdown(analysis: Analysis) -> str:
     """Return all tables, with notes."""
     parts = []
@@ -205,7 +172,7 @@ def remarks(analysis: Analysis) -> list[str]:
     measured = dict.fromkeys(x.facts["measured_on"] for x in trained if "measured_on" in x.facts)
     return [
         *(line for system in analysis.systems for line in _files(analysis, system)),
-        *(line for pair in combinations(trained, 2) for line in _kept_apart(*pair)),
+        *reasons_apart(trained),
         *(f"{system.name}: {_training(system.facts)}" for system in trained),
         *([_CHOSEN] if trained else []),
         *(f"RTF (seconds a second of audio) and memory: measured on {x}." for x in measured),
@@ -330,18 +297,6 @@ def _files(analysis: Analysis, system: System) -> list[str]:
         files, note = _some(list(noted.index)), noted.iloc[0]
         lines.append(f"{system.name}: {len(noted)} with a note in per_file.csv ({files}): {note}.")
     return lines
-
-
-def _kept_apart(one: System, two: System) -> list[str]:
-    """Say so where runs of one configuration and of two seeds are not two seeds of one model."""
-    a, b = one.facts, two.facts
-    keys = sorted(
-        k for k in {**a["family"], **b["family"]} if a["family"].get(k) != b["family"].get(k)
-    )
-    if a["model"] != b["model"] or a["seed"] == b["seed"] or not keys:
-        return []
-    why = f"they differ in {_some(keys)}"
-    return [f"{one.name} and {two.name} are no two seeds of one model: {why}."]
 
 
 def _training(facts: Mapping[str, Any]) -> str:

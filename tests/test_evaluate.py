@@ -182,7 +182,7 @@ def test_gain_is_demanded(
         ("--clean c --enhanced e --data d", "name RUN... --data ROOT"),
         ("--clean c --enhanced e --require-gain", "--require-gain needs --noisy"),
         ("run --data d --workers 0", "--workers is at least 1"),
-        ("run --data d --audio nan", "--audio at least 0"),
+        ("run --data d --noisy n", "name RUN... --data ROOT"),
         ("run --data d --dat e", "unrecognized arguments: --dat"),
     ],
 )
@@ -242,15 +242,3 @@ def test_output_that_cannot_be_written_is_named(
     words = ["--clean", clean, "--enhanced", clean, "--out", tmp_path, "--workers", 1]
     assert evaluate.main(list(map(str, words))) == 1
     assert capsys.readouterr().err.endswith(": Is a directory\n")
-
-
-def test_names_of_systems_are_their_folders(tmp_path: Path):
-    names = evaluate._names_of
-    assert names([Path("runs/abl1"), Path("runs/abl2/../abl3/.")]) == ["abl1", "abl3"]
-    assert names([Path("a/abl3"), Path("b/abl3")]) == ["a-abl3", "b-abl3"]
-    assert names([Path("corpus/noisy")]) == ["corpus-noisy"]
-    files = [tmp_path / "best.pt", tmp_path / "last.pt"]
-    for file in files:
-        file.touch()
-    above = f"{tmp_path.parent.name}-{tmp_path.name}"
-    assert names(files) == [f"{above}-best", f"{above}-last"]

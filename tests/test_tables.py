@@ -7,14 +7,13 @@ import re
 import pytest
 from systems import analysed, numbered, system, trained
 
-from evaluation.analysis import Analysis
+from evaluation.analysis import Analysis, marks_of
 from evaluation.tables import (
     BESIDE,
     MAIN,
     Table,
     latex,
     markdown,
-    marks_of,
     remarks,
     scores,
     tables,
