@@ -83,6 +83,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         for system in systems
         for utterance in [*sorted(clean), *sorted(system.files.keys() - clean)]
     ]
+    options.out.mkdir(parents=True, exist_ok=True)
     rows = score_files(tasks, options.workers)
     write_text(options.out / "per_file.csv", rows.to_csv(index=False, float_format="%.6f"))
     analysis = Analysis(systems, rows, clean, str(data), data, options.baseline)
@@ -127,7 +128,7 @@ def _of_runs(options: argparse.Namespace) -> tuple[Mapping[str, Path], list[Syst
         config, lines = read_history(run if run.is_dir() else run.parent)
         facts = circumstances(config) | _facts(trained, lines)
         systems.append(System(name, {}, facts, lines))
-    _prepare(systems, options)
+    choose_baseline(models_of(systems), options.baseline)  # an unknown one is told now
     for number, trained in enumerate(loaded, 1):
         network, system = trained.network.to(device), systems[number]
         cost = measure_cost(network, device)
@@ -151,7 +152,7 @@ def _of_folders(options: argparse.Namespace) -> tuple[Mapping[str, Path], list[S
         if not system.files.keys() & clean.keys():
             folder = folders[system.name]
             raise DataError(f"{folder}: no file is named as one in {options.clean} is")
-    _prepare(systems, options)
+    choose_baseline(models_of(systems), options.baseline)
     return clean, systems
 
 
@@ -202,12 +203,6 @@ def _names_of(paths: Sequence[Path]) -> list[str]:
             return names
     twice = next(name for name in longest if longest.count(name) > 1)
     raise DataError(f"two runs would be called {twice}: name each once, or rename a folder")
-
-
-def _prepare(systems: Sequence[System], options: argparse.Namespace) -> None:
-    """See that there is such a baseline and such a folder, before hours are spent."""
-    choose_baseline(models_of(systems), options.baseline)
-    options.out.mkdir(parents=True, exist_ok=True)
 
 
 def _judge(rows: pd.DataFrame, options: argparse.Namespace) -> int:

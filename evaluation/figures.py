@@ -107,8 +107,9 @@ def _drawn(analysis: Analysis, draw: Any, size: tuple[float, float]) -> Figure |
     draw(analysis, axis)
     if not axis.has_data():
         return None
-    if axis.get_legend_handles_labels()[1]:
-        figure.legend(loc="outside lower center", ncols=3)
+    if labels := axis.get_legend_handles_labels()[1]:
+        columns = max(1, 90 // (8 + max(map(len, labels))))
+        figure.legend(loc="outside lower center", ncols=columns)
     return figure
 
 

@@ -233,12 +233,3 @@ def test_bad_input(
     expected = message.format(**known, empty=tmp_path / "empty")
     assert captured.err.splitlines()[-1].startswith(f"evaluate.py: {expected}")
     assert os.listdir(tmp_path) == ["empty"]
-
-
-def test_output_that_cannot_be_written_is_named(
-    tmp_path: Path, clean: Path, capsys: pytest.CaptureFixture[str]
-):
-    (tmp_path / "table.md").mkdir()
-    words = ["--clean", clean, "--enhanced", clean, "--out", tmp_path, "--workers", 1]
-    assert evaluate.main(list(map(str, words))) == 1
-    assert capsys.readouterr().err.endswith(": Is a directory\n")
