@@ -5,9 +5,9 @@
 
 Writes DIR/per_file.csv, DIR/summary.json, DIR/table.md, DIR/table.tex and DIR/report.html, and
 prints the tables; of runs with a training log, also DIR/curve.png. A run's enhanced files are kept
-in DIR/enhanced/RUN; run again, only what is new or has changed is enhanced and scored. Status 0:
-done; 1: `--require-gain` or `--strict` is not met, or the disk is; 2: something is wrong with the
-command line or the data, as a message on stderr says; 130: interrupted.
+in DIR/enhanced/RUN; run again, only what is new or has changed is enhanced. Status 0: done; 1:
+`--require-gain` or `--strict` is not met, or the disk is; 2: something is wrong with the command
+line or the data, as a message on stderr says; 130: interrupted.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,14 +24,14 @@ import pandas as pd
 
 import data.openmp  # noqa: F401  (before torch)
 from data.corpus import find_recordings, list_pairs, pair_up
-from data.utils import DataError, carry_out, is_within, remove_partials, say, show, write_text
+from data.utils import DataError, carry_out, is_within, say, show, write_text
 from data.workers import stop_by_signals, usable_cores
-from evaluation.analysis import NOISY, System, analyse, choose_baseline, models_of, summary
+from evaluation.analysis import NOISY, Analysis, System, choose_baseline, models_of, summary
 from evaluation.figures import write_curve
-from evaluation.html import report
+from evaluation.html import CLEAN, report
 from evaluation.scores import METRICS
-from evaluation.scoring import Task, score_or_recall
-from evaluation.text import latex, markdown
+from evaluation.scoring import Task, score_files
+from evaluation.tables import latex, markdown
 
 # The processes that score import this file: what needs torch is imported where it is used.
 
@@ -43,45 +44,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Score trained runs, or any system's files, and compare them.",
         allow_abbrev=False,
     )
-    path: Any = {"type": Path, "metavar": "DIR"}
-    parser.add_argument(
-        "runs", nargs="*", type=Path, metavar="RUN", help="run folders, checkpoints"
-    )
+    folder: Any = {"type": Path, "metavar": "DIR"}
+    parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="folders, checkpoints")
     parser.add_argument("--data", type=Path, metavar="ROOT", help="a corpus with test pairs")
-    parser.add_argument("--clean", **path)
-    parser.add_argument("--enhanced", **path, nargs="+", default=[], help="named as in --clean")
-    parser.add_argument("--noisy", **path)
-    parser.add_argument("--out", **path, required=True)
+    parser.add_argument("--clean", **folder)
+    parser.add_argument("--enhanced", **folder, nargs="+", default=[], help="named as in --clean")
+    parser.add_argument("--noisy", **folder)
+    parser.add_argument("--out", **folder, required=True)
     parser.add_argument("--workers", type=int, metavar="N", default=usable_cores())
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument(
-        "--baseline", metavar="NAME", help="the system that the others are compared with"
-    )
-    parser.add_argument(
-        "--audio",
-        type=float,
-        metavar="MB",
-        default=16.0,
-        help="of sound in report.html, before the rest is played from its files",
-    )
-    parser.add_argument(
-        "--require-gain", action="store_true", help="status 1 unless every PESQ is above the noisy"
-    )
-    parser.add_argument("--strict", action="store_true", help="status 1 if any file lacks a score")
+    parser.add_argument("--baseline", metavar="NAME", help="what the others are compared with")
+    sound = "of sound in report.html; what is beyond is played from its files"
+    parser.add_argument("--audio", type=float, metavar="MB", default=16.0, help=sound)
+    gain = "status 1 unless every PESQ is above the noisy"
+    parser.add_argument("--require-gain", action="store_true", help=gain)
+    strict = "status 1 if any file lacks a score"
+    parser.add_argument("--strict", action="store_true", help=strict)
     options = parser.parse_args(arguments)
-    of_runs = options.runs and options.data
-    of_folders = options.enhanced and options.clean
-    others = (
-        (options.clean, options.enhanced, options.noisy)
-        if of_runs
-        else (options.runs, options.data)
-    )
-    if bool(of_runs) == bool(of_folders) or any(others):
+    of_runs = options.data and options.runs and not options.noisy
+    of_folders = options.clean and options.enhanced
+    others = (options.clean, options.enhanced) if of_runs else (options.data, options.runs)
+    if not (of_runs or of_folders) or any(others):
         parser.error("name RUN... --data ROOT, or --clean DIR --enhanced DIR... [--noisy DIR]")
     if options.require_gain and not (options.runs or options.noisy):
         parser.error("--require-gain needs --noisy")
-    if options.workers < 1 or not options.audio >= 0:
-        parser.error("--workers is at least 1, --audio at least 0")
+    if options.workers < 1:
+        parser.error("--workers is at least 1")
     return carry_out("evaluate.py", partial(_evaluate, options))
 
 
@@ -91,19 +79,14 @@ def _evaluate(options: argparse.Namespace) -> int:
     # All systems at once, so that no process waits for the last file of one. What has no clean
     # file is noted for the system that has it, and counts for no other.
     tasks = [
-        Task(
-            system.name,
-            utterance,
-            clean.get(utterance),
-            found if isinstance(found, Path) else None,
-            found if isinstance(found, str) else "",
-        )
+        Task(system.name, utterance, clean.get(utterance), system.files.get(utterance))
         for system in systems
         for utterance in [*sorted(clean), *sorted(system.files.keys() - clean)]
-        for found in [system.files.get(utterance)]
     ]
-    rows = score_or_recall(tasks, options.workers, options.out)
-    analysis = analyse(systems, rows, clean, str(data), data, options.baseline)
+    options.out.mkdir(parents=True, exist_ok=True)
+    rows = score_files(tasks, options.workers)
+    write_text(options.out / "per_file.csv", rows.to_csv(index=False, float_format="%.6f"))
+    analysis = Analysis(systems, rows, clean, str(data), data, options.baseline)
     for text in analysis.warnings:
         log.warning("Warning: %s", text)
     table = markdown(analysis)
@@ -145,24 +128,15 @@ def _of_runs(options: argparse.Namespace) -> tuple[Mapping[str, Path], list[Syst
         config, lines = read_history(run if run.is_dir() else run.parent)
         facts = circumstances(config) | _facts(trained, lines)
         systems.append(System(name, {}, facts, lines))
-    _prepare(systems, options)
-    costs: dict[str, dict[str, Any]] = {}
+    choose_baseline(models_of(systems), options.baseline)  # an unknown one is told now
     for number, trained in enumerate(loaded, 1):
         network, system = trained.network.to(device), systems[number]
-        kind = f"{type(network)} {dict(trained.config.model)}"
-        if kind not in costs:  # seeds of one model cost the same
-            cost = measure_cost(network, device)
-            costs[kind] = {
-                "parameters": cost.parameters,
-                "macs_per_second": cost.macs_per_second,
-                "real_time_factor": cost.real_time_factor,
-                "peak_memory": cost.peak_memory,
-                "measured_on": f"{cost.device}, {cost.seconds:g} s at once",
-            }
+        cost = measure_cost(network, device)
+        measured = {"measured_on": f"{cost.device}, {cost.seconds:g} s at once", **asdict(cost)}
         unpaired = dict.fromkeys(clean.keys() - noisy, "there is no noisy file of that name")
         folder = options.out / "enhanced" / system.name
         files = unpaired | enhance_files(network, paired, folder, trained.digest, system.name)
-        systems[number] = System(system.name, files, {**system.facts, **costs[kind]}, system.log)
+        systems[number] = replace(system, files=files, facts={**system.facts, **measured})
     return clean, systems
 
 
@@ -178,7 +152,7 @@ def _of_folders(options: argparse.Namespace) -> tuple[Mapping[str, Path], list[S
         if not system.files.keys() & clean.keys():
             folder = folders[system.name]
             raise DataError(f"{folder}: no file is named as one in {options.clean} is")
-    _prepare(systems, options)
+    choose_baseline(models_of(systems), options.baseline)
     return clean, systems
 
 
@@ -219,43 +193,34 @@ def _names_of(paths: Sequence[Path]) -> list[str]:
     """
     paths = [path.resolve() for path in paths]
     folders = [path.parent if path.is_file() else path for path in paths]
-    names = [folder.name for folder in folders]
-    if len(set(names)) < len(names) or NOISY in names:
-        names = [f"{folder.parent.name}-{folder.name}" for folder in folders]
-    if len(set(names)) < len(names):
-        names = [
-            f"{x}-{path.stem}" if path.is_file() else x
-            for x, path in zip(names, paths, strict=True)
-        ]
-    for name in names:
-        if names.count(name) > 1:
-            raise DataError(f"two runs would be called {name}: name each once, or rename a folder")
-    return names
-
-
-def _prepare(systems: Sequence[System], options: argparse.Namespace) -> None:
-    """See that there is such a baseline and such a folder, before hours are spent."""
-    choose_baseline(models_of(systems), options.baseline)
-    options.out.mkdir(parents=True, exist_ok=True)
-    remove_partials(options.out, older_than=3600)
+    longer = [f"{folder.parent.name}-{folder.name}" for folder in folders]
+    longest = [
+        f"{name}-{path.stem}" if path.is_file() else name
+        for name, path in zip(longer, paths, strict=True)
+    ]
+    for names in ([folder.name for folder in folders], longer, longest):
+        if len({*names, NOISY, CLEAN}) == len(names) + 2:
+            return names
+    twice = next(name for name in longest if longest.count(name) > 1)
+    raise DataError(f"two runs would be called {twice}: name each once, or rename a folder")
 
 
 def _judge(rows: pd.DataFrame, options: argparse.Namespace) -> int:
     """Return status 0, or 1 where what was demanded is not so."""
-    status = 0
+    failed = []
     if options.require_gain:
         pesq = rows.pivot(index="utterance", columns="system", values="pesq_wb")
         pesq = pesq[pesq[NOISY].notna()]  # a system without a score for one of these has no gain
         gain = pesq.drop(columns=NOISY).sub(pesq[NOISY], axis=0).sum(skipna=False)
-        if behind := [name for name in gain.index if not gain[name] > 0]:
-            say(f"not above the noisy PESQ: {', '.join(behind)}")
-            status = 1
-    lacking = rows[list(METRICS)].isna().any(axis=1).groupby(rows["system"], sort=False).sum()
-    if options.strict and lacking.any():
-        counts = ", ".join(f"{name} ({count})" for name, count in lacking[lacking > 0].items())
-        say(f"files without all scores: {counts}")
-        status = 1
-    return status
+        if behind := list(gain.index[~(gain > 0)]):
+            failed.append(f"not above the noisy PESQ: {', '.join(behind)}")
+    lacking = rows[rows[list(METRICS)].isna().any(axis=1)].groupby("system", sort=False).size()
+    if options.strict and len(lacking):
+        counts = ", ".join(f"{name} ({count})" for name, count in lacking.items())
+        failed.append(f"files without all scores: {counts}")
+    for text in failed:
+        say(text)
+    return int(bool(failed))
 
 
 if __name__ == "__main__":

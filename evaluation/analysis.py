@@ -4,32 +4,33 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
-from itertools import product
-from pathlib import Path
+from itertools import combinations
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from data.benchmark import NAME, NOISY_PESQ, PESQ_TOLERANCE, TEST_FILES
-from data.utils import DataError
+from data.utils import DataError, some
 from evaluation.conditions import Breakdown, find_breakdowns
-from evaluation.scores import METRICS, PACKAGES
+from evaluation.scores import METRICS
 from evaluation.statistics import (
+    MARKED_SEEDS,
     Comparison,
     Interval,
     Spread,
     Values,
     compare,
+    holm,
     mean_interval,
+    set_holm,
     spread,
-    with_holm,
 )
 
 NOISY = "noisy"
@@ -69,11 +70,17 @@ class Model:
     scores: Mapping[str, Values] = field(default_factory=dict)
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def runs(self) -> list[str]:
+        return [system.name for system in self.systems]
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
         """Those of the first run, as most are those of all; `hours` is the mean over the runs."""
-        hours = [system.facts.get("hours", math.nan) for system in self.systems]
-        mean = {} if np.isnan(hours).any() else {"hours": float(np.mean(hours))}
-        return {k: v for k, v in self.systems[0].facts.items() if k != "hours"} | mean
+        hours = [system.facts["hours"] for system in self.systems if "hours" in system.facts]
+        mean = {"hours": sum(hours) / len(hours)} if len(hours) == len(self.systems) else {}
+        return {
+            name: fact for name, fact in self.systems[0].facts.items() if name != "hours"
+        } | mean
 
     @property
     def configuration(self) -> str:
@@ -83,7 +90,7 @@ class Model:
     @property
     def seeds(self) -> int:
         """How many trainings there are; 0 for a folder of files and the noisy recordings."""
-        return len(self.systems) if self.facts else 0
+        return len(self.systems) if self.systems[0].facts else 0
 
     @cached_property
     def means(self) -> dict[str, Interval | None]:
@@ -99,6 +106,12 @@ class Model:
         """Return means over the runs (files,), NaN where one has no score."""
         return self.scores[metric].mean(axis=0)
 
+    def by_group(self, breakdown: Breakdown, files: list[str]) -> dict[str, Interval | None]:
+        """Return PESQ's mean by group."""
+        pesq = self.scores["pesq_wb"]
+        groups = breakdown.groups.items()
+        return {label: mean_interval(pesq[:, np.isin(files, group)]) for label, group in groups}
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -106,107 +119,76 @@ class Pair:
 
     other: Model
     reference: Model
-    comparisons: Mapping[str, Comparison | None]
+    comparisons: dict[str, Comparison | None]
 
 
-@dataclass(frozen=True)
 class Analysis:
-    """All that a report shows of scores.
+    """All that a report shows of the scores of some systems.
 
     Attributes:
-        data: what was scored, for the record. clean: the clean files by utterance.
-        rows: of `per_file.csv`.
-        models: noisy recordings first, if there are any.
+        models: noisy recordings first, if there are any (`noisy`, else None); `enhancing`: the
+            others. systems: all their runs.
+        utterances: names of the clean files, sorted.
         baseline: what the others are compared with. comparisons: of each of them with it.
         primary: the comparisons of `PRIMARY` whose models are here.
         breakdowns: with PESQ's means by model and group.
         warnings: reasons to doubt the scores, each a sentence.
     """
 
-    data: str
-    clean: Mapping[str, Path]
-    rows: pd.DataFrame
-    models: Sequence[Model]
-    baseline: Model
-    comparisons: Sequence[Pair]
-    primary: Sequence[Pair]
-    breakdowns: Sequence[tuple[Breakdown, Mapping[str, Mapping[str, Interval | None]]]]
-    warnings: Sequence[str]
+    def __init__(
+        self,
+        systems: Sequence[System],
+        rows: pd.DataFrame,
+        clean: Mapping[str, Path],
+        data: str,
+        root: Path | None = None,
+        baseline: str | None = None,
+    ) -> None:
+        """Analyse the rows that `score_files` returns for these systems.
 
-    @property
-    def utterances(self) -> list[str]:
-        return sorted(self.clean)
-
-    @property
-    def systems(self) -> list[System]:
-        return [system for model in self.models for system in model.systems]
-
-    @property
-    def noisy(self) -> Model | None:
-        return next((model for model in self.models if model.name == NOISY), None)
-
-    @property
-    def enhancing(self) -> list[Model]:
-        """All models but the noisy recordings."""
-        return [model for model in self.models if model.name != NOISY]
-
-
-def analyse(
-    systems: Sequence[System],
-    rows: pd.DataFrame,
-    clean: Mapping[str, Path],
-    data: str,
-    root: Path | None = None,
-    baseline: str | None = None,
-) -> Analysis:
-    """Analyse the rows that `score_or_recall` returns for these systems.
-
-    Args:
-        data: the corpus' name, for the record. root: see `find_breakdowns`.
-        baseline: see `choose_baseline`.
-    """
-    names = sorted(clean)
-    tables = {m: rows.pivot(index="system", columns="utterance", values=m) for m in METRICS}
-    models = []
-    for model in models_of(systems):
-        runs = [system.name for system in model.systems]
-        scores = {m: table.reindex(runs, columns=names).to_numpy() for m, table in tables.items()}
-        models.append(replace(model, scores=scores))
-    reference = choose_baseline(models, baseline)
-    primary = [
-        (a, b)
-        for names_of_both in PRIMARY
-        for a, b in product(models, models)
-        if (a.configuration, b.configuration) == names_of_both
-    ]
-    noisy = next((model for model in models if model.name == NOISY), None)
-    snr = dict(zip(names, noisy.by_file("snr"), strict=True)) if noisy else {}
-    breakdowns = []
-    for each in find_breakdowns(names, snr, root):
-        members = {label: np.isin(names, group) for label, group in each.groups.items()}
-        means = {
-            model.name: {
-                label: mean_interval(model.scores["pesq_wb"][:, there])
-                for label, there in members.items()
-            }
-            for model in models
-        }
-        breakdowns.append((each, means))
-    return Analysis(
-        data=data,
-        clean=clean,
-        rows=rows,
-        models=models,
-        baseline=reference,
-        comparisons=_pairs([(model, reference) for model in models if model is not reference]),
-        primary=_pairs(primary),
-        breakdowns=breakdowns,
-        warnings=doubts(names, noisy.by_file("pesq_wb")) if noisy else [],
-    )
+        Args:
+            clean: the clean files by utterance.
+            data: the corpus' name, for the record. root: see `find_breakdowns`.
+            baseline: see `choose_baseline`.
+        """
+        self.rows, self.clean, self.data = rows, clean, data
+        self.utterances = sorted(clean)
+        tables = {m: rows.pivot(index="system", columns="utterance", values=m) for m in METRICS}
+        self.models = [
+            replace(model, scores={
+                metric: table.reindex(model.runs, columns=self.utterances).to_numpy()
+                for metric, table in tables.items()
+            })
+            for model in models_of(systems)
+        ]  # fmt: skip
+        self.systems = [system for model in self.models for system in model.systems]
+        self.enhancing = [model for model in self.models if model.name != NOISY]
+        self.noisy = next((model for model in self.models if model.name == NOISY), None)
+        self.baseline = choose_baseline(self.models, baseline)
+        others = [model for model in self.models if model is not self.baseline]
+        self.comparisons = _pairs([(model, self.baseline) for model in others])
+        self.primary = _pairs(
+            [
+                (other, reference)
+                for pair in PRIMARY
+                for other in self.models
+                for reference in self.models
+                if (other.configuration, reference.configuration) == pair
+            ]
+        )
+        self.warnings: list[str] = []
+        snr: dict[str, float] = {}
+        if self.noisy:
+            self.warnings = doubts(self.utterances, self.noisy.by_file("pesq_wb"))
+            snr = dict(zip(self.utterances, self.noisy.by_file("snr"), strict=True))
+        self.breakdowns = [
+            (each, {model.name: model.by_group(each, self.utterances) for model in self.models})
+            for each in find_breakdowns(self.utterances, snr, root)
+        ]
 
 
 def models_of(systems: Sequence[System]) -> list[Model]:
-    """Return systems by model, in the order of each one's first.
+    """Return systems by model, in the order of each one's first, without scores.
 
     A seed that comes twice is not a second one.
     """
@@ -219,17 +201,10 @@ def models_of(systems: Sequence[System]) -> list[Model]:
                 break
         else:
             families.append([system])
-    taken = {system.name for system in systems}
-    models = []
-    for family in families:
-        name = family[0].name
-        if len(family) > 1:
-            name = f"{family[0].facts['model']} ({len(family)} seeds)"
-            while name in taken:
-                name += "'"
-            taken.add(name)
-        models.append(Model(name, family))
-    return models
+    return [
+        Model(f"{x[0].facts['model']} ({len(x)} seeds)" if len(x) > 1 else x[0].name, x)
+        for x in families
+    ]
 
 
 def choose_baseline(models: Sequence[Model], name: str | None) -> Model:
@@ -241,16 +216,13 @@ def choose_baseline(models: Sequence[Model], name: str | None) -> Model:
     Raises:
         DataError: there is none of that name.
     """
-    if name is not None:
+    for wanted in [name] if name else [*_BASELINES, NOISY]:
         for model in models:
-            if name in (model.name, *(system.name for system in model.systems)):
+            if wanted in (model.name, *(model.runs if name else [model.configuration])):
                 return model
+    if name:
         known = ", ".join(model.name for model in models)
         raise DataError(f"there is no {name} to compare with; there are: {known}")
-    for wanted in (*_BASELINES, NOISY):
-        for model in models:
-            if wanted in (model.name, model.configuration):
-                return model
     return models[0]
 
 
@@ -261,10 +233,9 @@ def summary(analysis: Analysis) -> str:
         rows = analysis.rows[analysis.rows["system"] == system.name].set_index("utterance")
         scored = rows[list(METRICS)]
         systems[system.name] = {
-            "files": len(analysis.clean),
             "means": {m: None if math.isnan(x) else x for m, x in scored.mean().items()},
-            "scored": {m: int(count) for m, count in scored.count().items()},
-            "notes": {name: note for name, note in rows["note"].items() if note},
+            "scored": scored.count().to_dict(),
+            "notes": rows["note"][rows["note"] != ""].to_dict(),
             "facts": system.facts,
         }
     content = {
@@ -274,7 +245,7 @@ def summary(analysis: Analysis) -> str:
         "warnings": analysis.warnings,
         "systems": systems,
         "models": {
-            x.name: {"runs": [y.name for y in x.systems], "means": x.means, "spreads": x.spreads}
+            x.name: {"runs": x.runs, "means": x.means, "spreads": x.spreads}
             for x in analysis.models
         },
         "baseline": analysis.baseline.name,
@@ -283,17 +254,14 @@ def summary(analysis: Analysis) -> str:
             {"other": x.other.name, "reference": x.reference.name, "comparisons": x.comparisons}
             for x in analysis.primary
         ],
-        "breakdowns": [
-            {"axis": x.axis, "source": x.source, "groups": x.groups, "pesq_wb": means}
-            for x, means in analysis.breakdowns
-        ],
+        "breakdowns": [asdict(x) | {"pesq_wb": means} for x, means in analysis.breakdowns],
     }
     return json.dumps(content, indent=1, allow_nan=False, default=asdict) + "\n"
 
 
 def versions() -> dict[str, str]:
     """Return those of the packages that the scores come from."""
-    return {name: version(name) for name in (*PACKAGES, "torch")}
+    return {name: version(name) for name in ("pesq", "pystoi", "numpy", "scipy", "torch")}
 
 
 def doubts(utterances: Sequence[str], pesq: Values) -> list[str]:
@@ -302,35 +270,66 @@ def doubts(utterances: Sequence[str], pesq: Values) -> list[str]:
     Any right copy has a known mean PESQ. The set is recognised by its number of files a speaker.
     pesq: (files,), of the noisy files.
     """
-    matches = [re.fullmatch(r"(?:.*/)?(p\d+)_\d{3}", name) for name in utterances]
-    speakers = [match[1] if match and match[1] in TEST_FILES else "" for match in matches]
-    if Counter(filter(None, speakers)) != TEST_FILES:
+    speakers = [PurePosixPath(name).name.partition("_")[0] for name in utterances]
+    members = np.isin(speakers, list(TEST_FILES))
+    if Counter(np.compress(members, speakers).tolist()) != TEST_FILES:
         return []
-    found = pesq[[bool(speaker) for speaker in speakers]]
-    count, known = int(np.isfinite(found).sum()), f"{NOISY_PESQ:.2f} ± {PESQ_TOLERANCE:.2f}"
-    start = f"The noisy files are those of {NAME}'s test set, but "
-    if count < len(found):
-        return [
-            f"{start}only {count} of {len(found)} have a PESQ, whose mean should be {known}: "
-            "something is wrong with the files."
-        ]
-    if abs(found.mean() - NOISY_PESQ) > PESQ_TOLERANCE:
-        return [
-            f"{start}their PESQ is {found.mean():.3f} instead of {known}. Clean and noisy files "
-            "are paired wrongly, resampled badly, of another rate than their headers say, or cut: "
-            "no score of this table can be trusted."
-        ]
-    return []
+    count, mean = int(np.isfinite(pesq[members]).sum()), float(np.nanmean(pesq[members]))
+    if count == members.sum() and abs(mean - NOISY_PESQ) <= PESQ_TOLERANCE:
+        return []
+    return [
+        f"The noisy files are those of {NAME}'s test set, but the PESQ of {count} of its "
+        f"{members.sum()} files is {mean:.3f} instead of {NOISY_PESQ:.2f} ± {PESQ_TOLERANCE:.2f}. "
+        "Clean and noisy files are paired wrongly, resampled badly, of another rate than their "
+        "headers say, or cut: no score of this table can be trusted."
+    ]
+
+
+def marks_of(analysis: Analysis, metrics: Sequence[str]) -> dict[tuple[str, str], str]:
+    """Return "▲", "▼" or "" by model and metric, wherever the seeds were tested.
+
+    A mark is a difference to the baseline at 5 %, by the test over seeds after Holm's correction
+    over all pairs of model and metric that have at least `MARKED_SEEDS` seeds a side.
+    """
+    tested = [
+        ((pair.other.name, metric), found.difference.mean, found.over_seeds.p)
+        for pair in analysis.comparisons
+        for metric in metrics
+        if (found := pair.comparisons[metric])
+        and found.over_seeds
+        and min(found.over_seeds.seeds) >= MARKED_SEEDS
+    ]
+    marks = {}
+    for (place, difference, _), p in zip(tested, holm([p for *_, p in tested]), strict=True):
+        better = (difference > 0) == METRICS[place[1]].higher_is_better
+        marks[place] = "" if p >= 0.05 else "▲" if better else "▼"
+    return marks
+
+
+def reasons_apart(systems: Sequence[System]) -> list[str]:
+    """Say where runs of one configuration and of two seeds are not two seeds of one model."""
+    lines = []
+    for one, two in combinations(systems, 2):
+        a, b = one.facts["family"], two.facts["family"]
+        keys = sorted(key for key in {**a, **b} if a.get(key) != b.get(key))
+        same = one.facts["model"] == two.facts["model"] and one.facts["seed"] != two.facts["seed"]
+        if same and keys:
+            names = f"{one.name} and {two.name}"
+            why = f"they differ in {some(keys, 4)}"
+            lines.append(f"{names} are no two seeds of one model: {why}.")
+    return lines
 
 
 def _pairs(pairs: Sequence[tuple[Model, Model]]) -> list[Pair]:
     """Compare each (other, reference) in every metric; p corrected over the pairs."""
-    found: list[dict[str, Comparison | None]] = [{} for _ in pairs]
+    made: list[Pair] = [Pair(other, reference, {}) for other, reference in pairs]
     for name, metric in METRICS.items():
-        tested = [
+        found = [
             compare(b.scores[name], a.scores[name], metric.tie, metric.higher_is_better)
             for a, b in pairs
         ]
-        for each, comparison in zip(found, with_holm(tested), strict=True):
-            each[name] = comparison
-    return [Pair(*pair, each) for pair, each in zip(pairs, found, strict=True)]
+        set_holm([each for each in found if each])
+        set_holm([each.over_seeds for each in found if each and each.over_seeds])
+        for pair, comparison in zip(made, found, strict=True):
+            pair.comparisons[name] = comparison
+    return made

@@ -1,15 +1,15 @@
-"""What scores are broken down by: input SNR, noise and speaker of each utterance."""
+"""Group the utterances of a test by input SNR, noise and speaker."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+import pandas as pd
 
 from data.benchmark import LOG_FOLDER, TEST_LOG, read_log
 from data.corpus import is_table, list_pairs
@@ -18,16 +18,14 @@ SNR, NOISE, SPEAKER = "input SNR (dB)", "noise", "speaker"
 MEASURED, NAMES = "measured", "the files' names"
 
 _MOST_VALUES = 10  # nominal SNRs of more values go into bins, as measured ones do
-_MOST_GROUPS = 40  # a table of more columns is none
+_MOST_GROUPS = 40  # more columns than this are no table
 _EDGES = (-math.inf, -5, 0, 5, 10, 15, 20, math.inf)  # dB; a bin holds its lower edge
-_PATTERNS = [
-    re.compile(pattern)
-    for pattern in (
-        r"(?P<speaker>[a-z]\d{1,3})_\d{3}(_mic\d)?",  # VCTK, VoiceBank-DEMAND
-        r"(?P<speaker>\d+)-\d+-\d{4}",  # LibriSpeech
-        r".*_snr(?P<snr>-?\d+(\.\d+)?)(_tl-?\d+(\.\d+)?)?_fileid_\d+",  # DNS challenge
-    )
-]
+_BINS = ("below -5", "-5 to 0", "0 to 5", "5 to 10", "10 to 15", "15 to 20", "20 and above")
+_PATTERNS = (
+    r"(?P<speaker>[a-z]\d{1,3})_\d{3}(_mic\d)?",  # VCTK, VoiceBank-DEMAND
+    r"(?P<speaker>\d+)-\d+-\d{4}",  # LibriSpeech
+    r".*_snr(?P<snr>-?\d+(\.\d+)?)(_tl-?\d+(\.\d+)?)?_fileid_\d+",  # DNS challenge
+)
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class Breakdown:
     """The utterances of a test in groups.
 
     axis: SNR, NOISE or SPEAKER. source: where that is from, as a phrase. groups: the utterances by
-    their group's label, in order; each in one group at most, few in none.
+    their group's label, in order.
     """
 
     axis: str
@@ -57,62 +55,52 @@ def find_breakdowns(
         snr: measured, in dB, as far as there is one.
         root: of the corpus, the folder of its clean files, or a table of pairs.
     """
-    name, log = _table(root) if root else ("", {})
-    keys = {u: u if u in log else PurePosixPath(u).name for u in utterances}
-    logged = {u: log[key] for u, key in keys.items() if key in log}
-    named = {u: _by_name(u) for u in utterances}
-    sources: list[tuple[str, str, dict[str, Any]]] = [
-        (SNR, name, {u: x["snr"] for u, x in logged.items() if not math.isnan(x["snr"])}),
-        (SNR, NAMES, {u: float(x["snr"]) for u, x in named.items() if "snr" in x}),
-        (SNR, MEASURED, {u: x for u, x in snr.items() if not math.isnan(x)}),
-        (NOISE, name, {u: x["noise"] for u, x in logged.items() if x["noise"]}),
-        (SPEAKER, name, {u: x["speaker"] for u, x in logged.items() if x.get("speaker")}),
-        (SPEAKER, NAMES, {u: x["speaker"] for u, x in named.items() if "speaker" in x}),
-    ]
+    table, known = _table(root) if root else ("", {})
+    names = {u: PurePosixPath(u).name for u in utterances}
+    listed = {u: known.get(u, known.get(name, {})) for u, name in names.items()}
+    named = {
+        u: match.groupdict()
+        for u, name in names.items()
+        for pattern in _PATTERNS
+        if (match := re.fullmatch(pattern, name))
+    }
     found: dict[str, Breakdown] = {}
-    for axis, source, values in sources:
-        if axis not in found and values and 10 * len(values) >= 9 * len(utterances):
-            binned = source == MEASURED or len(set(values.values())) > _MOST_VALUES
-            groups = _bins(values) if axis == SNR and binned else _equal(values)
-            found[axis] = Breakdown(axis, source, groups)
+    for axis, key in ((SNR, "snr"), (NOISE, "noise"), (SPEAKER, "speaker")):
+        sources = {
+            table: {u: facts.get(key) for u, facts in listed.items()},
+            NAMES: {u: facts.get(key) for u, facts in named.items()},
+            MEASURED: snr if axis == SNR else {},
+        }
+        for source, values in sources.items():
+            column = pd.Series(values, utterances, object).replace("", None).dropna()
+            if len(column) >= 0.9 * len(utterances) and axis not in found:
+                found[axis] = Breakdown(axis, source, _groups(axis, source, column))
     return [each for each in found.values() if 1 < len(each.groups) <= _MOST_GROUPS]
 
 
 def _table(root: Path) -> tuple[str, dict[str, dict[str, Any]]]:
-    """Return the name of the corpus' table, and what it says of each utterance."""
+    """Return the name of the corpus' table or log, and what it says of each utterance."""
     if is_table(root):
         listing = list_pairs(root, "test")
-        told = {
+        return root.name, {
             name: {"noise": noise, "snr": snr, "speaker": listing.speakers[name]}
             for name, (noise, snr) in listing.noises.items()
         }
-        return root.name, told
     log: dict[str, tuple[str, float]] = {}
     for place in (root, *root.absolute().parents[:2]):
-        for path in (place / TEST_LOG, place / LOG_FOLDER / TEST_LOG):
-            log = log or read_log(path)
+        log = log or read_log(place / TEST_LOG) or read_log(place / LOG_FOLDER / TEST_LOG)
     return TEST_LOG, {name: {"noise": noise, "snr": snr} for name, (noise, snr) in log.items()}
 
 
-def _by_name(utterance: str) -> dict[str, str]:
-    name = PurePosixPath(utterance).name
-    matches = (pattern.fullmatch(name) for pattern in _PATTERNS)
-    return next((match.groupdict() for match in matches if match), {})
-
-
-def _equal(values: Mapping[str, Any]) -> dict[str, list[str]]:
-    groups = defaultdict(list)
-    for name, value in sorted(values.items(), key=lambda each: each[1]):
-        groups[value if isinstance(value, str) else f"{value:g}"].append(name)
-    return dict(groups)
-
-
-def _bins(values: Mapping[str, float]) -> dict[str, list[str]]:
-    """Return the utterances by bins of their SNR, from low to high, without the empty ones."""
-    groups = {}
-    for low, high in pairwise(_EDGES):
-        names = [x for x, snr in values.items() if low <= snr < high or snr == high == math.inf]
-        label = f"below {high}" if low == -math.inf else f"{low} to {high}"
-        if names:
-            groups[f"{low} and above" if high == math.inf else label] = names
-    return groups
+def _groups(axis: str, source: str, column: pd.Series) -> dict[str, list[str]]:
+    """Return the utterances by label, in order: of SNRs from low to high, else by the alphabet."""
+    if axis == SNR:
+        column = column.astype(float)
+        if source == MEASURED or column.nunique() > _MOST_VALUES:
+            finite = column.clip(upper=1e6)  # a clean recording has an infinite SNR
+            column = pd.cut(finite, _EDGES, right=False, labels=_BINS)
+    grouped = column.groupby(column, observed=True)
+    return {
+        f"{label:g}" if isinstance(label, float) else str(label): list(group.index)
+        for label, group in grouped
+    }

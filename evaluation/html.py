@@ -17,14 +17,14 @@ import matplotlib.image
 import numpy as np
 from numpy.typing import NDArray
 
-from data.audio import SAMPLE_RATE, AudioError, encode, read
-from evaluation.analysis import Analysis, Model
+from data.audio import AudioError, encode, read
+from evaluation.analysis import Analysis
 from evaluation.figures import colour_of, plots
-from evaluation.scores import METRICS
+from evaluation.published import PUBLISHED
 from evaluation.signals import FLOOR_DB, levels
-from evaluation.tables import published, tables
-from evaluation.text import remarks
+from evaluation.tables import Table, remarks, tables
 
+CLEAN = "clean"
 _TEMPLATES = Path(__file__).with_name("templates")
 
 
@@ -32,16 +32,18 @@ _TEMPLATES = Path(__file__).with_name("templates")
 class Utterance:
     """One utterance as it can be listened to.
 
-    why: what is special about it, for those that the page shows; empty for all others.
-    pesq, audio, pictures: by voice; the latter two are addresses, of data or of a file beside.
-    means: PESQ over its runs, by model.
+    A voice is the clean recording, or the first run of a model.
+
+    Attributes:
+        why: what is special about it, for those that the page shows; empty for all others.
+        pesq: by voice. means: over the runs of each model. Both as texts.
+        audio, pictures: by voice, addresses of data or of a file beside.
     """
 
     name: str
     why: str
     pesq: dict[str, str]
-    means: dict[str, str]
-    seconds: float = 0.0
+    means: list[str]
     audio: dict[str, str] = field(default_factory=dict)
     pictures: dict[str, str] = field(default_factory=dict)
 
@@ -61,27 +63,17 @@ def report(analysis: Analysis, out: Path, budget: float) -> str:
         lstrip_blocks=True,
     )
     utterances = listening(analysis, out, budget)
-    voices: dict[str, int | None] = {voice(x): colour_of(analysis, x) for x in analysis.models}
-    voices[_clean(analysis)] = None
-    # What the script knows: names are numbers there, as not every one is text.
-    audio = [
-        {
-            "seconds": each.seconds,
-            "sources": {n: each.audio[x] for n, x in enumerate(voices) if x in each.audio},
-            "pesq": {n: each.pesq.get(x, "") for n, x in enumerate(voices)},
-        }
-        for each in utterances
-    ]
     script = (_TEMPLATES / "report.js").read_text(encoding="utf-8")
+    colours = {x.runs[0]: colour_of(analysis, x) for x in analysis.models}
     return environment.get_template("report.html.j2").render(
         analysis=analysis,
         date=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
-        tables=[*tables(analysis), published()],
-        plots=plots(analysis),
+        tables=[*tables(analysis), _published()],
+        plots=[(x, y, _data("image/svg+xml", z.encode())) for x, y, z in plots(analysis)],
         remarks=remarks(analysis),
         utterances=utterances,
-        voices=voices,
-        audio=audio,
+        voices=colours | {CLEAN: "var(--muted)"},
+        audio=[{"sources": each.audio, "pesq": each.pesq} for each in utterances],
         linked=sum(any(not x.startswith("data:") for x in u.audio.values()) for u in utterances),
         script=script,
         script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -89,37 +81,46 @@ def report(analysis: Analysis, out: Path, budget: float) -> str:
     )
 
 
+def _published() -> Table:
+    """Return what papers report."""
+    caption = (
+        "No results of this comparison: VoiceBank-DEMAND's test set as the authors report it, the "
+        "composite scores on either scale. Empty: not known."
+    )
+    frame = PUBLISHED.set_index("system")
+    return Table("Published", caption, frame.map("{:.2f}".format, na_action="ignore").fillna(""))
+
+
 def listening(analysis: Analysis, out: Path, budget: float) -> list[Utterance]:
     """Return all utterances that have audio, by name.
 
     Those with something special about them have spectrograms, and their audio is in the page as
     16-bit wav. So is that of others, until all audio takes `budget` bytes; beyond that, the page in
-    the folder `out` plays the files where they lie. Of several seeds the first run is heard.
+    the folder `out` plays the files where they lie.
     """
     special = featured(analysis)
     places = {name: place for place, name in enumerate(analysis.utterances)}
     found, used = [], 0
     for name in [*special, *(name for name in places if name not in special)]:
+        place = places[name]
         utterance = Utterance(
             name,
             special.get(name, ""),
-            {voice(x): _shown(x.scores["pesq_wb"][0, places[name]]) for x in analysis.models},
-            {x.name: _shown(x.by_file("pesq_wb")[places[name]]) for x in analysis.models},
+            {x.runs[0]: _shown(x.scores["pesq_wb"][0, place]) for x in analysis.models},
+            [_shown(x.by_file("pesq_wb")[place]) for x in analysis.models],
         )
-        files = {voice(x): x.systems[0].files.get(name) for x in analysis.models}
+        files = {x.runs[0]: x.systems[0].files.get(name) for x in analysis.models}
+        files[CLEAN] = analysis.clean[name]
         paths = {x: path for x, path in files.items() if isinstance(path, Path)}
-        paths[_clean(analysis)] = analysis.clean[name]
         if utterance.why or used < budget:
             signals = _signals(paths)
-            utterance.seconds = max(map(len, signals.values()), default=0) / SAMPLE_RATE
-            for x, signal in signals.items():
-                # Not FLAC, half as large: Chromium can hang in a jump to near the end of one.
-                utterance.audio[x] = _data("audio/wav", encode(signal, ".wav"))
-            if utterance.why:
-                utterance.pictures = _pictures(signals)
+            # Not FLAC, half as large: Chromium can hang in a jump to near the end of one.
+            utterance.audio = {x: _data("audio/wav", encode(y, ".wav")) for x, y in signals.items()}
+            utterance.pictures = _pictures(signals) if utterance.why else {}
             used += sum(map(len, utterance.audio.values()))
         else:
-            utterance.audio = {x: _address(path, out) for x, path in paths.items()}
+            addresses = {x: Path(os.path.relpath(path, out)) for x, path in paths.items()}
+            utterance.audio = {x: quote(address.as_posix()) for x, address in addresses.items()}
         if utterance.audio:
             found.append(utterance)
     return sorted(found, key=lambda each: each.name)
@@ -139,32 +140,17 @@ def featured(analysis: Analysis) -> dict[str, str]:
         values = values - analysis.noisy.by_file("pesq_wb")
         what, sign = f"{what} against noisy", "+"
     known = [place for place in np.argsort(values, kind="stable") if np.isfinite(values[place])]
-    if not known:
-        return {}
+    places = {"Best": known[-1:], "Median": known[len(known) // 2 :][:1], "Worst": known[:1]}
     chosen: dict[str, str] = {}
-    for word, place in ("Best", known[-1]), ("Median", known[len(known) // 2]), ("Worst", known[0]):
-        name = analysis.utterances[place]
-        chosen.setdefault(name, f"{word} file: {what} {values[place]:{sign}.2f}")
+    for word, found in places.items():
+        for place in found:
+            text = f"{word} file: {what} {values[place]:{sign}.2f}"
+            chosen.setdefault(analysis.utterances[place], text)
     return chosen
 
 
-def voice(model: Model) -> str:
-    """Return what the sound of a model is called: it is that of one run."""
-    if len(model.systems) == 1:
-        return model.name
-    return f"{model.systems[0].name}, of {model.name}"
-
-
-def _clean(analysis: Analysis) -> str:
-    """Return what the clean recordings are called; a system may be called clean."""
-    name = "clean"
-    while any(voice(model) == name for model in analysis.models):
-        name += "'"
-    return name
-
-
 def _shown(pesq: float) -> str:
-    return METRICS["pesq_wb"].show(pesq) if np.isfinite(pesq) else ""
+    return f"{pesq:.3f}" if np.isfinite(pesq) else ""
 
 
 def _signals(paths: Mapping[str, Path]) -> dict[str, NDArray]:
@@ -191,15 +177,6 @@ def _pictures(signals: Mapping[str, NDArray]) -> dict[str, str]:
         )
         pictures[name] = _data("image/png", content.getvalue())
     return pictures
-
-
-def _address(path: Path, out: Path) -> str:
-    """Return the address of a file for a page in `out`."""
-    try:
-        relative = os.path.relpath(path, out)
-    except ValueError:  # on another drive
-        return path.absolute().as_uri()
-    return quote(os.fsencode(Path(relative).as_posix()))
 
 
 def _data(kind: str, content: bytes) -> str:

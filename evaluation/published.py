@@ -1,32 +1,25 @@
-"""Figures of other systems and what is hoped for. Nothing of this is ever shown as a result."""
+"""Figures of other systems. None of them is a result of this project."""
 
 from __future__ import annotations
 
-from typing import Any
-
-# What the configurations of these names, at these millions of parameters, were made in the hope of:
-# PESQ-WB on VoiceBank-DEMAND's test set after a whole training on its training set.
-EXPECTED = (
-    ("bsrnn", 2.4, "3.23"),
-    ("abl1", 1.8, "3.20 to 3.30"),
-    ("abl2", 2.6, "3.25 to 3.35"),
-    ("abl3", 2.0, "3.30 to 3.40"),
-)
+import pandas as pd
 
 # On VoiceBank-DEMAND's test set as their authors report it; None: not known. The composite scores
 # are of either scale, whichever the authors used.
-PUBLISHED_COLUMNS = ("system", "parameters (M)", "PESQ-WB", "CSIG", "CBAK", "COVL", "STOI")
-PUBLISHED: tuple[tuple[Any, ...], ...] = (
-    ("BSRNN (public re-implementation)", 2.96, 3.10, None, None, None, 0.95),
-    ("BSDB-Net", 9.8, 3.11, 4.33, 3.58, 3.73, 0.95),
-    ("CMGAN", 1.83, 3.41, 4.63, 3.94, 4.12, 0.96),
-    ("MP-SENet", 2.05, 3.50, 4.73, 3.95, 4.22, 0.96),
-    ("xLSTM-SENet2", 2.27, 3.53, 4.78, 3.98, 4.27, 0.96),
-    ("SEMamba", 2.25, 3.55, 4.77, 3.95, 4.29, 0.96),
-    ("BASENet", 0.83, 3.55, None, None, None, 0.96),
-    ("Mamba-SEUNet", 6.2, 3.59, 4.80, 4.02, 4.32, 0.96),
-    ("PrimeK-Net", 1.41, 3.61, 4.81, 3.98, 4.35, None),
-    ("ZipEnhancer-S", 2.04, 3.63, None, None, None, None),
+PUBLISHED = pd.DataFrame(
+    [
+        ("BSRNN (public re-implementation)", 2.96, 3.10, None, None, None, 0.95),
+        ("BSDB-Net", 9.8, 3.11, 4.33, 3.58, 3.73, 0.95),
+        ("CMGAN", 1.83, 3.41, 4.63, 3.94, 4.12, 0.96),
+        ("MP-SENet", 2.05, 3.50, 4.73, 3.95, 4.22, 0.96),
+        ("xLSTM-SENet2", 2.27, 3.53, 4.78, 3.98, 4.27, 0.96),
+        ("SEMamba", 2.25, 3.55, 4.77, 3.95, 4.29, 0.96),
+        ("BASENet", 0.83, 3.55, None, None, None, 0.96),
+        ("Mamba-SEUNet", 6.2, 3.59, 4.80, 4.02, 4.32, 0.96),
+        ("PrimeK-Net", 1.41, 3.61, 4.81, 3.98, 4.35, None),
+        ("ZipEnhancer-S", 2.04, 3.63, None, None, None, None),
+    ],
+    columns=["system", "parameters (M)", "PESQ-WB", "CSIG", "CBAK", "COVL", "STOI"],
 )
 
 # PESQ-WB in the course of a training, on VoiceBank-DEMAND's own test set: name, source (a

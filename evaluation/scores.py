@@ -10,15 +10,10 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
-from importlib.metadata import version
-from pathlib import Path
 
 import pesq
-import soundfile
 
-import data.audio
 from data.audio import SAMPLE_RATE
-from data.utils import digest_of
 from evaluation.composite import cbak, covl, csig
 from evaluation.intelligibility import estoi, stoi, stoi_pystoi
 from evaluation.segmental import llr, segsnr, si_sdr, snr, wss
@@ -32,7 +27,6 @@ _PESQ_REASONS = {
     pesq.PesqError.BUFFER_TOO_SHORT: "too short for PESQ (a quarter of a second)",
     pesq.PesqError.NO_UTTERANCES_DETECTED: "PESQ finds no speech",
 }
-PACKAGES = ("pesq", "pystoi", "numpy", "scipy")
 
 
 def pesq_wb(clean: Samples, enhanced: Samples) -> float:
@@ -65,6 +59,12 @@ class Metric:
     parts: tuple[str, ...] = ()
     unit: str = ""
     higher_is_better: bool = True
+
+    @property
+    def column(self) -> str:
+        """The heading of its column; an arrow says where lower is better."""
+        unit, sign = f" ({self.unit})" * bool(self.unit), "" if self.higher_is_better else " ↓"
+        return f"{self.heading}{unit}{sign}"
 
     def show(self, value: float) -> str:
         """Return a value as tables show it."""
@@ -113,14 +113,3 @@ def score(
         return found if math.isfinite(found) else f"{name} is no number"
 
     return {name: value(name) for name in names}
-
-
-@cache
-def definition() -> str:
-    """Return what scores depend on beside the files: the code and the packages' versions."""
-    packages = [f"{name} {version(name)}" for name in (*PACKAGES, "soundfile", "soxr")]
-    here = Path(__file__)
-    names = ("composite", "intelligibility", "scores", "scoring", "segmental", "signals")
-    sources = [here.with_name(f"{name}.py") for name in names]
-    code = digest_of([*sources, Path(data.audio.__file__)])
-    return ", ".join([*packages, soundfile.__libsndfile_version__, code])

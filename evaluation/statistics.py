@@ -1,8 +1,7 @@
-"""What scores allow to be said: means with intervals, differences with tests, spread over seeds.
+"""Means with intervals, differences with tests, and the spread over seeds.
 
-`scores` (r, n) are one metric of one model: r runs of it, which differ in their seed, on n files;
-NaN where a file has no score. A file counts where every run has its score, with its mean over the
-runs: otherwise the files that one run failed on would be those of the other runs.
+`scores` (r, n) are one metric of one model: r runs that differ in their seed, on n files; NaN where
+a file has no score. A file counts where every run has its score, with its mean over the runs.
 
 Two questions have two tests. Would other files show the same difference? A file interval is a
 bootstrap over the files, and the Wilcoxon test ranks them; both hold for these weights and these
@@ -11,9 +10,10 @@ speakers only. Would other trainings show it? Welch's test compares the means of
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ Values = NDArray[np.float64]
 LEVEL, RESAMPLES = 0.95, 9999  # of intervals
 # Seeds a side that a difference must have before it is marked as better or worse.
 MARKED_SEEDS = 3
-# Scores that agree to so many decimals are equal: beyond is the rounding of means and differences.
+# Scores that agree to so many decimals are equal: the rest is the rounding of means.
 _DECIMALS = 9
 _ROUNDING = 10.0**-_DECIMALS
 # Differences that are not zero: with fewer, no outcome of a Wilcoxon test has p < 0.05.
@@ -33,7 +33,7 @@ _FEWEST = 6
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its confidence interval from `low` to `high`. count: files that it is over."""
+    """A mean over `count` files with its confidence interval from `low` to `high`."""
 
     mean: float
     low: float
@@ -46,13 +46,13 @@ class Interval:
         return self.count >= 5
 
 
-@dataclass(frozen=True)
+@dataclass
 class SeedTest:
     """Welch's t-test that two systems have the same mean over trainings.
 
     Attributes:
         low, high: the confidence interval of the difference, `other - baseline`.
-        p: two-sided. p_holm: corrected for all tests of its table (`with_holm`).
+        p: two-sided. p_holm: corrected for all tests of its table (`set_holm`).
         seeds: of the baseline and of the other.
         deviation: the pooled standard deviation of the seeds' means.
     """
@@ -65,17 +65,16 @@ class SeedTest:
     p_holm: float | None = None
 
 
-@dataclass(frozen=True)
+@dataclass
 class Comparison:
     """One system against a baseline, on the files that both have; `other - baseline` throughout.
 
     Attributes:
         difference: the mean of the differences.
         p: of the two-sided Wilcoxon signed-rank test that they lie symmetrically about 0; None
-            where fewer than 6 differ from 0, of which no outcome has p < 0.05.
+            where fewer than 6 differ from 0. p_holm: corrected for all tests of its table.
         rank_biserial: the matched-pairs rank-biserial correlation, in [-1, 1].
         wins, ties, losses: files on which the other one is better, as good, worse.
-        p_holm: p corrected for all tests of its table (`with_holm`).
         over_seeds: see `welch`.
     """
 
@@ -91,17 +90,15 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Spread:
-    """Standard deviations (n - 1 in the denominator) of two things; None where there is one only.
+    """Means of the runs, and standard deviations (n - 1 in the denominator).
 
-    Attributes:
-        over_runs: of the runs' means: how much a seed decides. lowest, highest: of these means.
-        over_files: of the files' means over the runs.
+    over_runs: of these means. over_files: of the files' means over the runs. None where there is
+    one value only.
     """
 
+    means: list[float]
     over_runs: float | None
     over_files: float | None
-    lowest: float | None = None
-    highest: float | None = None
 
 
 def mean_interval(scores: Values) -> Interval | None:
@@ -130,9 +127,9 @@ def compare(
     """Compare `other`, scores (r', n), with `baseline`, (r, n); None without a common file.
 
     The Wilcoxon test keeps the zeros among the differences while it ranks them (Pratt, "Remarks on
-    zeros and ties in the Wilcoxon signed rank procedures", JASA 54, 1959): leaving them out would
+    zeros and ties in the Wilcoxon signed rank procedures", JASA 54, 1959): without them it would
     hide how many files did not change. So does the effect size (Kerby, "The simple difference
-    formula", Comprehensive Psychology 3, 2014), to which they add ranks of neither sign.
+    formula", Comprehensive Psychology 3, 2014).
 
     Args:
         tie: a difference up to this is neither win nor loss; it counts in all else.
@@ -161,47 +158,37 @@ def compare(
     )
 
 
-def holm(ps: Sequence[float | None]) -> list[float | None]:
-    """Return p values adjusted for having been tested together, in their order; None stays None.
+def holm(ps: Sequence[float]) -> list[float]:
+    """Return p values adjusted for having been tested together, in their order.
 
     Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of
     Statistics 6, 1979.
     """
-    known = sorted((p, i) for i, p in enumerate(ps) if p is not None)
-    adjusted: list[float | None] = [None] * len(ps)
-    highest = 0.0
-    for place, (p, i) in enumerate(known):
-        # A larger p must not come out below a smaller one.
-        highest = max(highest, min(1.0, (len(known) - place) * p))
-        adjusted[i] = highest
-    return adjusted
+    order = np.argsort(ps)
+    adjusted = np.empty(len(ps))
+    products = np.arange(len(ps), 0, -1) * np.take(ps, order)
+    adjusted[order] = np.maximum.accumulate(products).clip(max=1)
+    return adjusted.tolist()
 
 
-def with_holm(comparisons: Sequence[Comparison | None]) -> list[Comparison | None]:
-    """Return the comparisons of one table with their `p_holm`.
-
-    The tests over files are one family and those over seeds another.
-    """
-    over_files = holm([None if each is None else each.p for each in comparisons])
-    seeds = [None if each is None else each.over_seeds for each in comparisons]
-    over_seeds = holm([None if each is None else each.p for each in seeds])
-    return [
-        None
-        if each is None
-        else replace(each, p_holm=p, over_seeds=None if test is None else replace(test, p_holm=q))
-        for each, p, test, q in zip(comparisons, over_files, seeds, over_seeds, strict=True)
-    ]
+def set_holm(tests: Sequence[Comparison | SeedTest]) -> None:
+    """Set the `p_holm` of the tests of one table that have a p."""
+    known = [test for test in tests if test.p is not None]
+    for test, p in zip(known, holm([test.p for test in known if test.p is not None]), strict=True):
+        test.p_holm = p
 
 
 def spread(scores: Values) -> Spread:
     """Return how much scores (r, n) differ between runs and between files, over complete files."""
     table = scores[:, np.isfinite(scores).all(axis=0)]
-    runs, files = table.shape
-    over_files = float(table.mean(axis=0).std(ddof=1)) if files > 1 else None
-    if runs < 2 or not files:
-        return Spread(None, over_files)
-    means = table.mean(axis=1)
-    return Spread(float(means.std(ddof=1)), over_files, float(means.min()), float(means.max()))
+    means = table.mean(axis=1).tolist() if table.size else []
+    over_runs, over_files = (
+        float(table.mean(axis=axis).std(ddof=1))
+        if table.size and table.shape[1 - axis] > 1
+        else None
+        for axis in (1, 0)
+    )
+    return Spread(means, over_runs, over_files)
 
 
 def welch(baseline: Values, other: Values) -> SeedTest | None:
@@ -214,7 +201,7 @@ def welch(baseline: Values, other: Values) -> SeedTest | None:
         baseline, other: scores (r, n) and (r', n); each run counts once, with its mean.
 
     Returns:
-        None where a side has fewer than two seeds or seeds that do not differ: its variance is not
+        None where a side has fewer than two seeds, or seeds that do not differ: its variance is not
         known.
     """
     complete = np.isfinite(other).all(axis=0) & np.isfinite(baseline).all(axis=0)
@@ -231,24 +218,19 @@ def welch(baseline: Values, other: Values) -> SeedTest | None:
 
 
 def seeds_needed(deviation: float, difference: float) -> int:
-    """Return how many seeds a side a t-test at 5 % needs for a power of 80 %.
+    """Return how many seeds a side a two-sided t-test at 5 % needs for a power of 80 %.
 
-    Two-sided, by the noncentral t distribution, for equally many seeds a side of equal variance.
+    By the noncentral t distribution, for equally many seeds a side of equal variance.
 
     Args:
         deviation: the standard deviation over seeds. difference: the true one, in the same unit.
     """
     effect = difference / deviation
-    # The normal approximation needs fewer seeds than the t distribution: the search starts there.
-    quantiles = stats.norm.isf(0.025) + stats.norm.isf(0.2)
-    seeds = max(2, math.floor(2 * (quantiles / effect) ** 2))
-    while True:
+    # The normal approximation needs fewer seeds: the search starts there.
+    for seeds in itertools.count(max(2, int(2 * (2.8 / effect) ** 2))):
         freedom, shift = 2 * (seeds - 1), effect * math.sqrt(seeds / 2)
         critical = stats.t.isf(0.025, freedom)
-        lower, upper = (
-            stats.nct.cdf(-critical, freedom, shift),
-            stats.nct.sf(critical, freedom, shift),
-        )
-        if lower + upper >= 0.8:
-            return seeds
-        seeds += 1
+        power = stats.nct.cdf(-critical, freedom, shift) + stats.nct.sf(critical, freedom, shift)
+        if power >= 0.8:
+            break
+    return seeds

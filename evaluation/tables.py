@@ -1,17 +1,19 @@
-"""The tables of a comparison, as cells: Markdown, LaTeX and the page show the same ones."""
+"""The tables of a comparison, as Markdown and LaTeX too, and the notes on what they rest on."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
-import numpy as np
+import pandas as pd
 
-from evaluation.analysis import Analysis, Model, Pair
-from evaluation.conditions import MEASURED
-from evaluation.published import EXPECTED, PUBLISHED, PUBLISHED_COLUMNS
+from data.utils import some
+from evaluation.analysis import Analysis, Pair, System, marks_of, reasons_apart, versions
+from evaluation.conditions import MEASURED, Breakdown
 from evaluation.scores import METRICS
-from evaluation.statistics import MARKED_SEEDS, Interval, Spread, holm, seeds_needed
+from evaluation.statistics import MARKED_SEEDS, Interval, Spread, seeds_needed
 
 # What a paper's table has; then what stands beside it, to compare with tables of the other scale.
 MAIN = ("pesq_wb", "csig", "cbak", "covl", "stoi", "estoi", "segsnr", "si_sdr")
@@ -30,26 +32,60 @@ _COSTS = {
     "steps": ("step", 1, "{:,.0f}"),
     "training (h)": ("hours", 1, "{:.2f}"),
 }
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A number or name of a table: as shown, what stands below it, and what it is sorted by."""
-
-    text: str
-    sort: float | str | None = None
-    below: str = ""
-    best: bool = False
+_NOT_IN_LATEX = ["RTF", "memory (MB)", "steps", "training (h)"]
+_SCORES = (
+    "Means over the files of {data} that have the score, {files} unless said otherwise, with 95 % "
+    "file intervals by a bootstrap. Bold: the best of a column, the noisy files aside. ±: standard "
+    "deviation over seeds, whose lowest and highest mean are in brackets. {marks}"
+)
+_MARKED = (
+    "▲ and ▼: better and worse than {baseline}, Welch's t-test over seeds at 5 % after Holm's "
+    f"correction over the whole table, where both have at least {MARKED_SEEDS} seeds."
+)
+_UNMARKED = (
+    f"No differences are marked: that takes at least {MARKED_SEEDS} seeds of {{baseline}} and of "
+    "another model."
+)
+_TESTS = (
+    "File interval: a bootstrap over the files, for these weights alone. p over files: Wilcoxon "
+    "signed-rank test, corrected by Holm over this table; r: its matched-pairs rank-biserial "
+    f"correlation; a difference of up to {_PESQ.tie:g} is a tie. Seed interval, p over seeds: "
+    "Welch's t-test on the seeds' means, corrected likewise. Seeds a side: with so many a t-test "
+    f"at 5 % finds a true difference of {_SOUGHT:g} PESQ with a power of 80 %; from few seeds, a "
+    "rough figure. Where a side has one seed, the difference may be chance of the training."
+)
+_NOTES = (
+    "File intervals and tests over files are about more files like these. They do not cover other "
+    "speakers or other seeds.",
+    "CSIG, CBAK and COVL are on Loizou's scale; many papers give the float scale, which is about "
+    "0.1 higher for noisy speech, up to 0.5 for enhanced speech, and stands beside. STOI is that "
+    "of the script which VoiceBank-DEMAND is scored with.",
+)
+_CHOSEN = (
+    "best.pt is chosen by PESQ on the held-out speakers, last.pt not at all; averaged weights; no "
+    "PCS, no PESQ loss."
+)
+_TEX = str.maketrans({
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
+    "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--",
+    "↓": r"$\downarrow$", "±": r"$\pm$", "<": r"$<$", ">": r"$>$", "|": r"$|$",
+    "▲": r"$^{\uparrow}$", "▼": r"$^{\downarrow}$",
+})  # fmt: skip
+_some = partial(some, most=4)
 
 
 @dataclass(frozen=True)
 class Table:
-    """columns: headings; all but the first are of numbers. caption: what it shows, in sentences."""
+    """A table of texts: `cells` by system and heading.
+
+    below: of the same shape or empty, what stands below each cell. best: cells that are bold.
+    """
 
     name: str
     caption: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
+    cells: pd.DataFrame
+    below: pd.DataFrame = field(default_factory=pd.DataFrame)
+    best: Sequence[tuple[str, str]] = ()
 
 
 def tables(analysis: Analysis) -> list[Table]:
@@ -57,117 +93,113 @@ def tables(analysis: Analysis) -> list[Table]:
     baseline = analysis.baseline.name
     ours = {f"{x.other.name} − {x.reference.name}": x for x in analysis.primary}
     question = "These answer the question of this project: both sides read time both ways."
-    others = {x.other.name: x for x in analysis.comparisons}
     found = [
         scores(analysis, MAIN),
         _differences("Primary comparisons", question, ours),
-        _differences(f"Against {baseline}", f"Differences to {baseline}.", others),
+        _differences(
+            f"Against {baseline}",
+            f"Differences to {baseline}.",
+            {x.other.name: x for x in analysis.comparisons},
+        ),
         scores(analysis, BESIDE),
-        *(_by_group(analysis, number) for number in range(len(analysis.breakdowns))),
+        *(_by_group(analysis, breakdown, means) for breakdown, means in analysis.breakdowns),
         _seeds(analysis),
     ]
-    return [table for table in found if table.rows]
+    return [table for table in found if len(table.cells)]
 
 
 def scores(analysis: Analysis, metrics: Sequence[str]) -> Table:
     """Return the means of each model; beside the main metrics also what is known of its cost."""
-    main = metrics is MAIN
+    main, files = metrics is MAIN, len(analysis.clean)
     marks = marks_of(analysis, metrics)
-    best = {metric: _best(analysis, metric) for metric in metrics}
-    costs = [x for x in _COSTS if main and any(_COSTS[x][0] in m.facts for m in analysis.models)]
-    rows = []
+    cells, below = [], []
     for model in analysis.models:
-        cells = [_name(model)]
+        texts, small = {"system": model.name}, {"system": model.name}
         for name in metrics:
-            cell = _mean(name, model.means[name], len(analysis.clean), model.spreads[name])
-            text = f"{cell.text} {marks.get((model.name, name), '')}".rstrip()
-            cells.append(Cell(text, cell.sort, cell.below, model.name in best[name]))
-        for fact, unit, form in (_COSTS[x] for x in costs):
-            value = model.facts.get(fact)
-            cells.append(Cell("") if value is None else Cell(form.format(value / unit), value))
-        rows.append(cells)
-    columns = ["system"]
-    for metric in (METRICS[name] for name in metrics):
-        sign = "" if metric.higher_is_better else " ↓"
-        columns.append(f"{metric.heading}{f' ({metric.unit})' if metric.unit else ''}{sign}")
-    if not main:
+            text, interval = _mean(name, model.means[name], files, model.spreads[name])
+            texts[METRICS[name].column] = f"{text} {marks.get((model.name, name), '')}".rstrip()
+            small[METRICS[name].column] = interval
+        for heading, (fact, unit, form) in _COSTS.items():
+            if main and (value := model.facts.get(fact)) is not None:
+                texts[heading] = form.format(value / unit)
+        cells.append(texts)
+        below.append(small)
+    best = [place for name in metrics for place in _best(analysis, name)]
+    if main:
+        marked = (_MARKED if marks else _UNMARKED).format(baseline=analysis.baseline.name)
+        title, caption = "Scores", _SCORES.format(data=analysis.data, files=files, marks=marked)
+    else:
+        title = "The other scale, and parts"
         caption = "The composite scores of the other scale, and what they are made of."
-        return Table("The other scale, and parts", caption, columns, rows)
-    baseline = analysis.baseline.name
-    caption = (
-        f"Means over the files of {analysis.data} that have the score, {len(analysis.clean)} "
-        "unless said otherwise, with 95 % file intervals by a bootstrap. Bold: the best of a "
-        "column, the noisy files aside. ±: standard deviation over seeds, whose lowest and highest "
-        "mean are in brackets. "
-    ) + (
-        f"▲ and ▼: better and worse than {baseline}, Welch's t-test over seeds at 5 % after Holm's "
-        f"correction over the whole table, where both have at least {MARKED_SEEDS} seeds."
-        if marks
-        else f"No differences are marked: that takes at least {MARKED_SEEDS} seeds of {baseline} "
-        "and of another model."
+    return Table(title, caption, _frame(cells), _frame(below), best)
+
+
+def markdown(analysis: Analysis) -> str:
+    """Return all tables, with notes."""
+    parts = []
+    for table in tables(analysis):
+        parts += [f"**{_line(table.name)}**", _grid(_bold(table.cells, table.best, "**{}**"))]
+        if table.name == "Scores":
+            parts += ["**95 % file intervals**", _grid(table.below)]
+        parts.append(_line(table.caption))
+    notes = [f"Warning: {text}" for text in analysis.warnings] + remarks(analysis)
+    parts += ["**Notes**", "\n".join(f"- {_line(note)}" for note in notes)]
+    return "\n\n".join(parts) + "\n"
+
+
+def latex(analysis: Analysis) -> str:
+    """Return the main table, for `booktabs`; what it rests on stands below it, as comments."""
+    table = scores(analysis, MAIN)
+    cells = table.cells.drop(columns=_NOT_IN_LATEX, errors="ignore").map(_tex)
+    cells = _bold(cells, table.best, r"\textbf{{{}}}").reset_index()
+    below = table.below.map(lambda text: rf"{{\scriptsize {_tex(text)}}}" * bool(text))
+    below = below.reset_index(drop=True)[below.ne("").any(axis=1).to_numpy()]
+    frame = pd.concat([cells, below]).sort_index(kind="stable").fillna("")
+    frame["system"] = frame["system"].map(_tex)
+    text = frame.rename(columns=_tex).to_latex(
+        index=False,
+        column_format="l" + "r" * (len(frame.columns) - 1),
+        caption=_tex(f"{table.caption} CSIG, CBAK and COVL on Loizou's scale."),
     )
-    return Table("Scores", caption, [*columns, *costs], rows)
+    warnings = [f"% Warning: {_line(text)}" for text in analysis.warnings]
+    notes = [f"% {_line(note)}" for note in remarks(analysis)]
+    return "\n".join([*warnings, r"% \usepackage{booktabs}", text.rstrip(), *notes]) + "\n"
 
 
-def published() -> Table:
-    """Return what papers report and what is hoped for here, for the page."""
-    caption = (
-        "No results of this comparison: VoiceBank-DEMAND's test set as the authors report it, the "
-        "composite scores on either scale. Empty: not known. Last, what was hoped for here."
-    )
-    rows = [
-        [Cell(name, name), *(Cell("" if x is None else f"{x:.2f}", x) for x in values)]
-        for name, *values in PUBLISHED
+def remarks(analysis: Analysis) -> list[str]:
+    """Return what the scores rest on, in sentences: files, trainings, tests, scales, versions."""
+    trained = [system for system in analysis.systems if system.facts]
+    measured = dict.fromkeys(x.facts["measured_on"] for x in trained if "measured_on" in x.facts)
+    return [
+        *(line for system in analysis.systems for line in _files(analysis, system)),
+        *reasons_apart(trained),
+        *(f"{system.name}: {_training(system.facts)}" for system in trained),
+        *([_CHOSEN] if trained else []),
+        *(f"RTF (seconds a second of audio) and memory: measured on {x}." for x in measured),
+        *_NOTES,
+        ", ".join(f"{name} {version}" for name, version in versions().items()) + ".",
     ]
-    for name, millions, hoped in EXPECTED:
-        size = Cell(f"{millions:.2f}", millions)
-        rows.append([Cell(f"{name}, hoped for"), size, Cell(hoped), *4 * [Cell("")]])
-    return Table("Published", caption, PUBLISHED_COLUMNS, rows)
 
 
-def marks_of(analysis: Analysis, metrics: Sequence[str]) -> dict[tuple[str, str], str]:
-    """Return "▲", "▼" or "" by model and metric, wherever the seeds were tested.
-
-    A mark is a difference to the baseline at 5 %, by the test over seeds after Holm's correction
-    over all pairs of model and metric that have at least `MARKED_SEEDS` seeds a side.
-    """
-    tested = [
-        ((pair.other.name, metric), found.difference.mean, found.over_seeds.p)
-        for pair in analysis.comparisons
-        for metric in metrics
-        if (found := pair.comparisons[metric])
-        and found.over_seeds
-        and min(found.over_seeds.seeds) >= MARKED_SEEDS
-    ]
-    marks = {}
-    for (place, difference, _), p in zip(tested, holm([p for *_, p in tested]), strict=True):
-        better = (difference > 0) == METRICS[place[1]].higher_is_better
-        marks[place] = ("▲" if better else "▼") if p is not None and p < 0.05 else ""
-    return marks
-
-
-def _by_group(analysis: Analysis, number: int) -> Table:
+def _by_group(
+    analysis: Analysis, breakdown: Breakdown, means: Mapping[str, Mapping[str, Interval | None]]
+) -> Table:
     """Return PESQ by the groups of a breakdown."""
-    breakdown, means = analysis.breakdowns[number]
-    rows = []
-    for model in analysis.models:
-        found = means[model.name]
-        groups = breakdown.groups.items()
-        cells = [_mean("pesq_wb", found[label], len(names)) for label, names in groups]
-        rows.append([_name(model), *cells])
+    cells = [
+        {"system": model.name}
+        | {
+            f"{label} ({len(names)})": _mean("pesq_wb", means[model.name][label], len(names))[0]
+            for label, names in breakdown.groups.items()
+        }
+        for model in analysis.models
+    ]
     source = breakdown.source if breakdown.source == MEASURED else f"known from {breakdown.source}"
     caption = f"{_PESQ.heading} by {breakdown.axis}, {source} (number of files)."
-    columns = [f"{label} ({len(names)})" for label, names in breakdown.groups.items()]
-    return Table(f"By {breakdown.axis}", caption, ["system", *columns], rows)
+    return Table(f"By {breakdown.axis}", caption, _frame(cells))
 
 
 def _differences(name: str, caption: str, pairs: Mapping[str, Pair]) -> Table:
-    """Return the differences of PESQ with their intervals and tests, without empty columns."""
-    columns = [
-        *("system", f"{_PESQ.heading}, difference (95 % file interval)"),
-        *("p over files (Holm)", "r", "better / tie / worse", "files", "seeds"),
-        *("95 % seed interval", "p over seeds (Holm)", f"seeds a side for {_SOUGHT:g}"),
-    ]
+    """Return the differences of PESQ with their intervals and tests."""
     rows = []
     for label, pair in pairs.items():
         found = pair.comparisons["pesq_wb"]
@@ -175,39 +207,23 @@ def _differences(name: str, caption: str, pairs: Mapping[str, Pair]) -> Table:
             continue
         mean, seeds = found.difference, found.over_seeds
         interval = f" ({_signed(mean.low)} to {_signed(mean.high)})" if mean.is_sound else ""
-        cells = [
-            Cell(label, label),
-            Cell(_signed(mean.mean) + interval, mean.mean),
-            Cell(_p(found.p_holm), found.p_holm),
-            Cell(f"{found.rank_biserial:+.2f}", found.rank_biserial),
-            Cell(f"{found.wins} / {found.ties} / {found.losses}", found.wins),
-            Cell(str(mean.count), mean.count),
-            Cell(f"{pair.other.seeds or '–'} / {pair.reference.seeds or '–'}"),
-            *3 * [Cell("")],
-        ]
+        row = {
+            "system": label,
+            f"{_PESQ.heading}, difference (95 % file interval)": _signed(mean.mean) + interval,
+            "p over files (Holm)": _p(found.p_holm),
+            "r": f"{found.rank_biserial:+.2f}",
+            "better / tie / worse": f"{found.wins} / {found.ties} / {found.losses}",
+            "files": str(mean.count),
+            "seeds": f"{pair.other.seeds or '–'} / {pair.reference.seeds or '–'}",
+        }
         if seeds:
-            needed = seeds_needed(seeds.deviation, _SOUGHT)
-            cells[-3] = Cell(f"{_signed(seeds.low)} to {_signed(seeds.high)}", seeds.low)
-            cells[-2:] = Cell(_p(seeds.p_holm), seeds.p_holm), Cell(f"{needed:,}", needed)
-        rows.append(cells)
-    caption += (
-        " File interval: a bootstrap over the files, for these weights alone. p over files: "
-        "Wilcoxon signed-rank test, corrected by Holm over this table; r: its matched-pairs "
-        f"rank-biserial correlation; a difference of up to {_PESQ.tie:g} is a tie."
-    )
-    kept = [i for i, _ in enumerate(columns) if any(row[i].text for row in rows)]
-    if len(columns) - 1 in kept:
-        caption += (
-            " Seed interval, p over seeds: Welch's t-test on the seeds' means, of two seeds a side "
-            f"or more, corrected likewise. Seeds a side for {_SOUGHT:g}: those with which a "
-            f"two-sided t-test at 5 % finds a true difference of {_SOUGHT:g} PESQ with a power of "
-            "80 % (noncentral t distribution, pooled variance of these seeds); from few seeds, a "
-            "rough figure."
-        )
-    if any(1 in (pair.other.seeds, pair.reference.seeds) for pair in pairs.values()):
-        caption += " Where a side has one seed, the difference may be chance of the training."
-    rows = [[row[i] for i in kept] for row in rows]
-    return Table(name, caption, [columns[i] for i in kept], rows)
+            row |= {
+                "95 % seed interval": f"{_signed(seeds.low)} to {_signed(seeds.high)}",
+                "p over seeds (Holm)": _p(seeds.p_holm),
+                f"seeds a side for {_SOUGHT:g}": f"{seeds_needed(seeds.deviation, _SOUGHT):,}",
+            }
+        rows.append(row)
+    return Table(name, f"{caption} {_TESTS}", _frame(rows))
 
 
 def _seeds(analysis: Analysis) -> Table:
@@ -216,47 +232,44 @@ def _seeds(analysis: Analysis) -> Table:
     for model in analysis.models:
         found = model.spreads["pesq_wb"]
         if found.over_runs is not None and found.over_files is not None:
-            order = np.argsort([system.facts["seed"] for system in model.systems])
-            # Over the files that all of them have, as the deviations are.
-            complete = np.isfinite(model.by_file("pesq_wb"))
-            each = model.scores["pesq_wb"][order][:, complete].mean(axis=1)
-            cells = [_name(model), Cell(", ".join(map(_PESQ.show, each)))]
-            deviations = (found.over_runs, found.over_files)
-            rows.append([*cells, *(Cell(f"{value:.4f}", value) for value in deviations)])
-    caption = (
-        "File intervals and tests over files do not cover other seeds: a difference that is not "
-        "large against the deviation over seeds may be chance of the training."
-    )
-    columns = ["system", "each seed's mean", "deviation over seeds", "deviation over files"]
-    return Table(f"Seeds, {_PESQ.heading}", caption, columns, rows)
+            rows.append({
+                "system": model.name,
+                "each seed's mean": ", ".join(map(_PESQ.show, found.means)),
+                "deviation over seeds": f"{found.over_runs:.4f}",
+                "deviation over files": f"{found.over_files:.4f}",
+            })  # fmt: skip
+    caption = "A difference that is not large against the deviation over seeds may be chance."
+    return Table(f"Seeds, {_PESQ.heading}", caption, _frame(rows))
 
 
-def _best(analysis: Analysis, metric: str) -> list[str]:
-    """Return whose mean is the best of those over the most files: others may have easier ones."""
+def _frame(rows: Sequence[Mapping[str, str]]) -> pd.DataFrame:
+    """Return rows of texts as a frame by system; what a row lacks is empty."""
+    return pd.DataFrame(rows).fillna("").set_index("system") if rows else pd.DataFrame()
+
+
+def _best(analysis: Analysis, metric: str) -> list[tuple[str, str]]:
+    """Return the best cell of those over the most files: others may have easier ones."""
     means = {x.name: mean for x in analysis.enhancing if (mean := x.means[metric])}
     most = max((mean.count for mean in means.values()), default=0)
     found = {name: mean.mean for name, mean in means.items() if mean.count == most}
+    if len(found) < 2:
+        return []
     choose = max if METRICS[metric].higher_is_better else min
-    best = choose(found.values(), default=None)
-    return [name for name, mean in found.items() if mean == best and len(found) > 1]
+    return [(choose(found, key=lambda name: found[name]), METRICS[metric].column)]
 
 
-def _name(model: Model) -> Cell:
-    return Cell(model.name, model.name)
-
-
-def _mean(metric: str, mean: Interval | None, files: int, spread: Spread | None = None) -> Cell:
-    """Return a mean, over how many files it is where these are not all, its interval and seeds."""
+def _mean(metric: str, mean: Interval | None, files: int, spread: Spread | None = None) -> Any:
+    """Return a mean, with the number of its files where it is not of all, and its intervals."""
     if mean is None:
-        return Cell("none")
+        return "none", ""
     show = METRICS[metric].show
     text, below = show(mean.mean), f"{show(mean.low)} – {show(mean.high)}" * mean.is_sound
-    if spread and spread.over_runs is not None and spread.lowest and spread.highest:
+    if spread and spread.over_runs is not None:
         text += f" ± {show(spread.over_runs)}"
-        below += f" [{show(spread.lowest)} – {show(spread.highest)}]"
+        below += f" [{show(min(spread.means))} – {show(max(spread.means))}]"
     if mean.count < files:
         text += f" ({mean.count} file{'s' * (mean.count != 1)})"
-    return Cell(text, mean.mean, below)
+    return text, below
 
 
 def _signed(difference: float) -> str:
@@ -268,3 +281,61 @@ def _p(p: float | None) -> str:
     if p is None:
         return "too few"
     return "< 0.0001" if p < 1e-4 else f"{p:.4f}"
+
+
+def _files(analysis: Analysis, system: System) -> list[str]:
+    """Say which files lack a score, and which others have a note."""
+    rows = analysis.rows[analysis.rows["system"] == system.name].set_index("utterance")
+    complete = rows[list(METRICS)].notna().all(axis=1)
+    lacking = list(rows.index[~complete])
+    noted = rows["note"][complete & (rows["note"] != "")]
+    lines = []
+    if lacking:
+        of = f"{len(lacking)} of {len(rows)} files without all scores"
+        lines.append(f"{system.name}: {of} ({_some(lacking)}), for reasons in per_file.csv.")
+    if len(noted):
+        files, note = _some(list(noted.index)), noted.iloc[0]
+        lines.append(f"{system.name}: {len(noted)} with a note in per_file.csv ({files}): {note}.")
+    return lines
+
+
+def _training(facts: Mapping[str, Any]) -> str:
+    """Return how, where and for how long a network was trained, as far as it is known."""
+    changes = [f"{name} {value}" for name, value in facts["beside_recipe"].items()]
+    text = (
+        f"{facts['checkpoint']}, {facts['epochs']:.2f} epochs of batches of {facts['batch']}, "
+        f"seed {facts['seed']}, recipe {' with '.join([facts['recipe'], *changes])}, "
+        f"held out {_some(facts['held_out'])}"
+    )
+    if "sessions" in facts:
+        spent = f"{facts['hours']:.2f} hours" if "hours" in facts else "hours not known"
+        text += (
+            f"; {spent} on {_some(facts['devices'])}, starts: {facts['sessions']}, torch "
+            f"{_some(facts['torch'])}, commit {_some(facts['commits'])}"
+        )
+    return f"{text}."
+
+
+def _bold(cells: pd.DataFrame, best: Sequence[tuple[str, str]], form: str) -> pd.DataFrame:
+    cells = cells.copy()
+    for place in best:
+        cells.loc[place] = form.format(cells.loc[place])
+    return cells
+
+
+def _grid(frame: pd.DataFrame) -> str:
+    """Return a table in Markdown."""
+    rows = [["system", *frame.columns], *frame.reset_index().to_numpy().tolist()]
+    lines = [
+        "| " + " | ".join(_line(text).replace("|", r"\|") for text in row) + " |" for row in rows
+    ]
+    return "\n".join([lines[0], "|---|" + "---:|" * len(frame.columns), *lines[1:]])
+
+
+def _line(text: str) -> str:
+    """Return a text on one line."""
+    return " ".join(text.split())
+
+
+def _tex(text: str) -> str:
+    return _line(text).translate(_TEX)

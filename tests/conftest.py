@@ -16,9 +16,9 @@ ROOT = Path(__file__).resolve().parents[1]
 SIDES = ("clean", "noisy")
 sys.path.insert(0, str(ROOT))
 
-# Fixtures of the browser's tests, and of those of downloads.
+# Fixtures of the tests of pages, and of those of downloads.
 from http_server import server  # noqa: E402, F401
-from pages import browser, page, page_file  # noqa: E402, F401
+from pages import browser  # noqa: E402, F401
 from saved_runs import run  # noqa: E402, F401
 
 # The same examples each time, lest a change be blamed for what chance found. `make test-slow` looks

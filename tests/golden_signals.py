@@ -6,16 +6,20 @@ figure that this project has given before compares with one that it gives from t
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 Signal = NDArray[np.float64]
-STORED = Path(__file__).with_name("golden_scores.json")
 _SAMPLES = 40_000
+
+
+def stored() -> pd.DataFrame:
+    """Scores by the name of the pair."""
+    return pd.read_csv(Path(__file__).with_name("golden_scores.csv"), index_col="pair")
 
 
 def pairs() -> dict[str, tuple[Signal, Signal]]:
@@ -57,5 +61,4 @@ if __name__ == "__main__":
     from evaluation.scores import score
 
     scores = {name: score(*pair) for name, pair in pairs().items()}
-    rounded = {name: {m: round(v, 7) for m, v in found.items()} for name, found in scores.items()}
-    print(json.dumps(rounded, indent=1))
+    print(pd.DataFrame.from_dict(scores, orient="index").round(7).to_csv(index_label="pair"))

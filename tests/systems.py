@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from evaluation import statistics
-from evaluation.analysis import Analysis, System, analyse
+from evaluation.analysis import Analysis, System
 from evaluation.scores import METRICS
 
 FACTS = {
@@ -57,19 +57,22 @@ def trained(model: str, *gains: float, **facts: Any) -> list[Scored]:
     return made
 
 
+# With SNRs of 0 to 9 dB.
+NOISY = system("noisy", {f"a{n}": 0.3 * n for n in range(30)})
+
+
 def analysed(*systems: Scored, data: str = "corpus", **options: Any) -> Analysis:
     """Analyse them: all scores, PESQ as given and the others not far from it."""
     lines = []
     for each, pesqs in systems:
         for utterance, pesq in pesqs.items():
             note = "PESQ finds no speech" if pesq is None else ""
-            line = {"system": each.name, "utterance": utterance, "note": note, "key": ""}
             values = {m: np.nan if pesq is None else pesq + 0.01 * n for n, m in enumerate(METRICS)}
-            lines.append(line | values)
+            lines.append({"system": each.name, "utterance": utterance, "note": note, **values})
     clean = options.pop("clean", None) or {name: Path(name) for _, x in systems for name in x}
     # Intervals of few draws, so that a test takes no seconds.
     with patch.object(statistics, "RESAMPLES", 199):
-        analysis = analyse(
+        analysis = Analysis(
             [each for each, _ in systems], pd.DataFrame(lines), clean, data, **options
         )
         assert all(model.means for model in analysis.models)  # they are kept

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import dataclasses
-import json
 import math
 import subprocess
 import sys
@@ -13,17 +10,17 @@ from typing import Any
 
 import loizou
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import ROOT
-from golden_signals import STORED, pairs
+from golden_signals import pairs, stored
 from numpy.typing import NDArray
 
 from data.workers import usable_cores
-from evaluation import scores
 from evaluation.composite import cbak, covl, csig
 from evaluation.intelligibility import estoi, stoi, stoi_pystoi
 from evaluation.scores import METRICS, pesq_wb, score
-from evaluation.scoring import Task, score_or_recall
+from evaluation.scoring import Task, score_files
 from evaluation.segmental import llr, segsnr, si_sdr, snr, wss
 from evaluation.signals import FLOOR_DB, MetricError, levels
 
@@ -41,26 +38,20 @@ def noise(samples: int, seed: int = 0) -> Signal:
 P232 = Path("voicebank_demand_p232")
 
 
-def test_p232_scores_as_the_reference_script_scores_it(shared_data: Path, tmp_path: Path):
+def test_p232_scores_as_the_reference_script_scores_it(shared_data: Path):
     """All 393 files, all nine columns: if this moves, no figure compares with published ones."""
-    with (shared_data / P232 / "reference_scores.csv").open(newline="") as file:
-        lines = list(csv.DictReader(file))
-    columns = lines[0].keys() - {"utterance"}
-    assert len(lines) == 393
-    assert len(columns) == 9
+    expected = pd.read_csv(shared_data / P232 / "reference_scores.csv", index_col="utterance")
+    assert expected.shape == (393, 9)
     folders = [shared_data / P232 / side for side in ("clean", "noisy")]
-    names = [line["utterance"] for line in lines]
     tasks = [
-        Task("noisy", name, *(folder / f"{name}.flac" for folder in folders)) for name in names
+        Task("noisy", name, *(folder / f"{name}.flac" for folder in folders))
+        for name in expected.index
     ]
-    rows = score_or_recall(tasks, usable_cores(), tmp_path)
-    for row, line in zip(rows.to_dict("records"), lines, strict=True):
-        expected = {column: float(line[column]) for column in columns}
-        found = {column: row[column] for column in columns}
-        assert found == pytest.approx(expected, abs=1e-3), row["utterance"]
-        # pystoi looks for silence one sample later: in one file of eight a frame more or less.
-        assert abs(row["stoi"] - row["stoi_pystoi"]) < 0.016
-    assert rows["pesq_wb"].mean() == pytest.approx(2.166, abs=1e-3)
+    found = score_files(tasks, usable_cores()).set_index("utterance")
+    assert (found[expected.columns] - expected).abs().max().max() < 1e-3
+    # pystoi looks for silence one sample later: in one file of eight a frame more or less.
+    assert (found["stoi"] - found["stoi_pystoi"]).abs().max() < 0.016
+    assert found["pesq_wb"].mean() == pytest.approx(2.166, abs=1e-3)
 
 
 GOLDEN = pairs()
@@ -69,13 +60,11 @@ GOLDEN = pairs()
 @pytest.mark.parametrize("name", GOLDEN)
 def test_stored_values(name: str):
     """Those of the code that p232 was scored with as above; see `golden_signals`."""
-    stored = json.loads(STORED.read_text())[name]
-    assert stored.keys() == METRICS.keys()
-    assert score(*GOLDEN[name]) == pytest.approx(stored, abs=1e-3)
+    assert score(*GOLDEN[name]) == pytest.approx(stored().loc[name].to_dict(), abs=1e-3)
 
 
 @pytest.mark.parametrize("name", GOLDEN)
-def test_segmental_measures_are_those_of_the_books(name: str):
+def test_segmental_measures_equal_their_definitions(name: str):
     clean, enhanced = (side[8000:12000] for side in GOLDEN[name])
     assert segsnr(clean, enhanced) == pytest.approx(loizou.segsnr(clean, enhanced), abs=1e-9)
     # The equations of a low-pass signal are all but singular: 64 bits carry LLR to some 1e-5.
@@ -130,6 +119,7 @@ def test_identical_signals_have_the_highest_scores(speech: Pair):
 def test_scores_do_not_depend_on_the_levels(speech: Pair):
     clean, noisy = speech
     before = score(clean, noisy)
+    assert si_sdr(clean + 0.2, 0.1 - noisy) == pytest.approx(before["si_sdr"], abs=1e-6)
     for gains in ((0.01, 0.01), (1, 0.05), (0.05, 1), (32768, 32768)):
         after = score(gains[0] * clean, gains[1] * noisy)
         for name in ("stoi", "stoi_pystoi", "estoi"):
@@ -141,11 +131,6 @@ def test_scores_do_not_depend_on_the_levels(speech: Pair):
                 assert after[name] == pytest.approx(before[name], abs=1e-6)
         # PESQ computes in 32 bits after setting both levels itself.
         assert after["pesq_wb"] == pytest.approx(before["pesq_wb"], abs=2e-3)
-
-
-def test_si_sdr_does_not_depend_on_sign_and_offset(speech: Pair):
-    clean, noisy = speech
-    assert si_sdr(clean + 0.2, 0.1 - noisy) == pytest.approx(si_sdr(clean, noisy), abs=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int16])
@@ -173,7 +158,7 @@ def test_estoi_does_not_depend_on_the_global_generator_and_leaves_it_alone(speec
 
 
 def test_scoring_does_not_import_torch():
-    code = "import sys, evaluation.html, evaluate; sys.exit('torch' in sys.modules)"
+    code = "import sys, evaluate; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
@@ -208,7 +193,9 @@ PARTS = np.arange(RATE) < 7000, np.arange(RATE) > 9000
         (A, 1e-30 * B, "the enhanced signal is silent or constant"),
     ],
 )
-def test_no_metric_scores(measure: Any, clean: Signal, enhanced: Signal, reason: str):
+def test_metrics_refuse_unusable_signals(
+    measure: Any, clean: Signal, enhanced: Signal, reason: str
+):
     with pytest.raises(MetricError, match=reason):
         measure(clean, enhanced)
 
@@ -231,23 +218,21 @@ def test_no_metric_scores(measure: Any, clean: Signal, enhanced: Signal, reason:
         *((x, LONG, LONG[::-1], r"too long for .* \(300 s\)") for x in (stoi, estoi, llr)),
     ],
 )
-def test_a_metric_says_why_it_does_not_score(
-    measure: Any, clean: Signal, enhanced: Signal, reason: str
-):
+def test_metric_error_gives_the_reason(measure: Any, clean: Signal, enhanced: Signal, reason: str):
     with pytest.raises(MetricError, match=reason):
         measure(clean, enhanced)
 
 
 @pytest.mark.parametrize("on", [0.18, 0.2, 0.22])
 @pytest.mark.parametrize("off", [0.18, 0.2, 0.22])
-def test_pesq_is_given_no_more_speech_than_it_has_room_for(on: float, off: float):
+def test_pesq_of_the_most_stretches_of_speech_in_20_seconds(on: float, off: float):
     """The most stretches of speech that 20 s can have; more would end the process, or be wrong."""
     t = np.arange(20 * RATE) / RATE
     clean = np.where(t % (on + off) < on, noise(len(t)), 0)
     assert 1 < pesq_wb(clean, clean + 0.01 * noise(len(t), seed=1)) < 4.6
 
 
-def test_digital_silence_in_an_enhanced_file_has_its_stoi(speech: Pair):
+def test_stoi_of_digital_silence_in_an_enhanced_file(speech: Pair):
     """A gate, or a gap: left out, the mean of such a system would rise."""
     clean, noisy = speech
     gap = noisy.copy()
@@ -256,19 +241,13 @@ def test_digital_silence_in_an_enhanced_file_has_its_stoi(speech: Pair):
     assert 0.1 < stoi(clean, gap) < stoi(clean, noisy)
 
 
-def test_score_gives_the_reason_in_the_place_of_the_number():
+def test_score_gives_the_reason_instead_of_a_number():
     found = score(BURST, B, ("si_sdr", "csig", "pesq_wb"))
     reason = "PESQ finds no speech"  # also of what is made of PESQ
     assert list(found.items()) == [
         ("si_sdr", si_sdr(BURST, B)), ("csig", reason), ("pesq_wb", reason),
     ]  # fmt: skip
     assert score(A, B).keys() == METRICS.keys()
-
-
-def test_score_never_gives_nan(monkeypatch: pytest.MonkeyPatch):
-    metric = dataclasses.replace(METRICS["stoi"], measure=lambda clean, enhanced: math.nan)
-    monkeypatch.setitem(scores.METRICS, "stoi", metric)
-    assert score(A, B, ("stoi",)) == {"stoi": "stoi is no number"}
 
 
 # Spectrograms

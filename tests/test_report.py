@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import soundfile
 from recordings import put, sound
-from systems import analysed, numbered, system, trained
+from systems import NOISY, analysed, numbered, system, trained
 
 from data.audio import write
 from evaluation.analysis import Analysis, System
@@ -25,6 +25,7 @@ from evaluation.html import featured, listening, report
 from evaluation.published import PUBLISHED, TRAINING
 
 NAMES = [f"f{number}" for number in range(5)]
+LOG = [{"step": s, "train": {"loss": 1 / s}, "valid": {"pesq_wb": 2 + s / 9}} for s in (1, 2, 3)]
 
 
 def audible(folder: Path, names: list[str], **gains: float) -> Analysis:
@@ -37,8 +38,7 @@ def audible(folder: Path, names: list[str], **gains: float) -> Analysis:
             x: put(folder / name / f"{n}.wav", seed=10 * place + n) for n, x in enumerate(names)
         }
         facts = {"family": {"is": name}} if place else {}
-        made, _ = system(name, {}, **facts)
-        systems.append((System(name, files, made.facts), pesqs))
+        systems.append((System(name, files, system(name, {}, **facts)[0].facts), pesqs))
     return analysed(*systems, clean=clean)
 
 
@@ -55,43 +55,26 @@ def drawn(analysis: Analysis) -> dict[str, str]:
     return {title: svg for title, _, svg in plots(analysis)}
 
 
-LOG = [{"step": s, "train": {"loss": 1 / s}, "valid": {"pesq_wb": 2 + s / 9}} for s in (1, 2, 3)]
-
-
 def test_plots_are_those_that_show_something():
     runs = [(System(x.name, {}, x.facts, LOG), pesqs) for x, pesqs in trained("abl3", 0.1, 0.2)]
-    noisy = system("noisy", {f"a{n}": 0.3 * n for n in range(30)})
-    found = drawn(analysed(noisy, *runs))
+    analysis = analysed(NOISY, *runs)
+    found = drawn(analysis)
     assert list(found) == [
         *("Differences", "PESQ by input SNR (dB)", "PESQ and size", "PESQ and computation"),
-        *("PESQ against crops seen", "Training"),
+        *("PESQ against crops seen", "Training loss"),
     ]
     assert all("abl3 (2 seeds)</text>" in svg for svg in found.values())
-    assert all(f"{name} {pesq:.2f}" in found["PESQ and size"] for name, _, pesq, *_ in PUBLISHED)
+    assert all(colour_of(analysis, analysis.models[1]) in svg for svg in found.values())
+    papers = zip(PUBLISHED["system"], PUBLISHED["PESQ-WB"], strict=True)
+    assert all(f"{name} {pesq:.2f}" in found["PESQ and size"] for name, pesq in papers)
     assert all(name in found["PESQ against crops seen"] for name, *_ in TRAINING)
+    assert found == drawn(analysis)
     assert drawn(analysed(system("one", {"a": 2.0}))) == {}
 
 
-def test_plots_take_their_colours_from_the_page_and_are_the_same_every_time():
-    analysis = analysed(numbered("noisy", 0), numbered("one", 0.5, seed=1))
-    assert [colour_of(analysis, model) for model in analysis.models] == [0, 1]
-    found = drawn(analysis)
-    assert found == drawn(analysis)
-    for svg in found.values():
-        assert "var(--series-1)" in svg
-        assert not re.search(r"#0[1-4]0[1-4]0|<style|<metadata|<script|<g id=", svg)
-
-
-@pytest.mark.parametrize(
-    ("name", "shown"),
-    [
-        *(("$x_1^2$", "$x_1^2$"), ("a\nb", "a b"), ("x" * 60, "x" * 39 + "…")),
-        *(("_u", " _u"), ("\udcff", r"\udcff")),
-    ],
-)
-def test_any_name_can_be_drawn(name: str, shown: str):
-    analysis = analysed(numbered("noisy", 0), numbered(name, 0.5, seed=1))
-    assert f"{shown}</text>" in drawn(analysis)["Differences"]
+def test_names_are_drawn_as_text():
+    analysis = analysed(numbered("noisy", 0), numbered("$x_1^2$", 0.5, seed=1))
+    assert "$x_1^2$</text>" in drawn(analysis)["Differences"]
 
 
 def test_curve_is_written_where_there_is_a_log(tmp_path: Path):
@@ -102,7 +85,7 @@ def test_curve_is_written_where_there_is_a_log(tmp_path: Path):
     picture = matplotlib.image.imread(tmp_path / CURVE)
     assert picture.shape[:2] == (720, 1200)
     blue = np.abs(picture[..., :3] - np.array([0x0B, 0x62, 0xA8]) / 255).max(axis=-1) < 0.02
-    assert blue.sum() > 100  # the colour of the page's first model, by day
+    assert blue.sum() > 100  # the colour of the first model
 
 
 # Which files
@@ -120,48 +103,41 @@ def test_best_median_and_worst_go_by_the_best_models_gain(tmp_path: Path):
     assert featured(analysed(system("noisy", {"a": 1.0}))) == {}
 
 
-def test_special_files_are_in_the_page_the_others_while_there_is_room(tmp_path: Path):
+def test_featured_files_are_in_the_page_and_others_while_there_is_room(tmp_path: Path):
     analysis = audible(tmp_path, NAMES, one=0.5)
     for each in listening(analysis, tmp_path, 1e9):
         assert list(each.audio) == ["noisy", "one", "clean"]
-        assert each.seconds == 0.5
         assert each.pictures.keys() == (each.audio.keys() if each.why else set())
         signal, rate = soundfile.read(io.BytesIO(decoded(each.audio["one"])))
         assert (len(signal), rate) == (8000, 16000)
         for picture in each.pictures.values():
             assert matplotlib.image.imread(io.BytesIO(decoded(picture))).shape[0] == 257
+    name = "50 % #1?\"'&<b>.wav"
+    analysis.models[1].systems[0].files["f3"] = put(tmp_path / name)  # type: ignore[index]
     (tmp_path / "out").mkdir()
     least = {each.name: each for each in listening(analysis, tmp_path / "out", 0)}
     inside = {name for name, each in least.items() if each.audio["one"].startswith("data:")}
     assert inside == {"f0", "f2", "f4"}
     assert least["f1"].audio["one"] == "../one/1.wav"
+    assert unquote(least["f3"].audio["one"]) == f"../{name}"
+    assert not set(least["f3"].audio["one"]) & set(" #?\"'<>&")
     assert least["f4"].pesq == {"noisy": "1.500", "one": "2.200"}
 
 
-def test_of_several_seeds_the_first_is_heard_and_called_so(tmp_path: Path):
+def test_first_of_several_seeds_is_heard(tmp_path: Path):
     path = put(tmp_path / "f0.wav")
     runs = [
-        (System(f"s{n}", {"f0": path}, {**system("", {}, seed=n)[0].facts}), {"f0": 2.0 + n})
+        (System(f"s{n}", {"f0": path}, system("", {}, seed=n)[0].facts), {"f0": 2.0 + n})
         for n in (0, 1)
     ]
     (utterance,) = listening(analysed(*runs, clean={"f0": path}), tmp_path, 0)
-    assert list(utterance.audio) == ["s0, of abl3 (2 seeds)", "clean"]
-    assert utterance.pesq == {"s0, of abl3 (2 seeds)": "2.000"}
-    assert utterance.means == {"abl3 (2 seeds)": "2.500"}
-
-
-def test_addresses_of_files_survive_any_name(tmp_path: Path):
-    analysis = audible(tmp_path, NAMES, one=0.5)
-    name = "50 % #1?\"'&<b>.wav"
-    analysis.models[1].systems[0].files["f1"] = put(tmp_path / name)  # type: ignore[index]
-    found = {each.name: each for each in listening(analysis, tmp_path, 0)}
-    address = found["f1"].audio["one"]
-    assert unquote(address) == name
-    assert not set(address) & set(" #?\"'<>&")
+    assert list(utterance.audio) == ["s0", "clean"]
+    assert utterance.pesq == {"s0": "2.000"}
+    assert utterance.means == ["2.500"]
 
 
 def test_levels_of_one_file_keep_their_relations(tmp_path: Path):
-    """Where one would be clipped, all are made softer alike; what is no number is silent."""
+    """Where one would be clipped, all are made softer alike; NaN is silent."""
     analysis = audible(tmp_path, ["f0"], one=0.5)
     signal = sound(0.5).astype(np.float32)
     loud = (4 / np.abs(signal).max()) * signal
@@ -177,7 +153,7 @@ def test_levels_of_one_file_keep_their_relations(tmp_path: Path):
     assert clean == pytest.approx(signal / 4, abs=1e-4)
 
 
-def test_files_that_are_not_there_are_left_out(tmp_path: Path):
+def test_missing_files_are_left_out(tmp_path: Path):
     analysis = audible(tmp_path, NAMES, one=0.5)
     (tmp_path / "one" / "4.wav").unlink()
     (tmp_path / "clean" / "2.wav").write_text("no audio")
@@ -191,24 +167,25 @@ def test_files_that_are_not_there_are_left_out(tmp_path: Path):
 EVIL = "\"><script>alert(1)</script>&amp;'</style>"
 
 
-def test_no_name_breaks_out_of_its_text(tmp_path: Path):
+def test_names_and_warnings_are_escaped(tmp_path: Path):
     analysis = audible(tmp_path, [EVIL, "</script>", "$x_1^2$", "b", "c"], one=0.5)
-    object.__setattr__(analysis, "data", EVIL)
+    analysis.data, analysis.warnings = EVIL, ["a doubt <b>"]
     page = report(analysis, tmp_path, 1e9)
     assert "<script>alert" not in page
     assert page.count("<script") == page.count("</script>") == 2
     assert page.count("</style>") == 1
     assert EVIL in html.unescape(page)
+    assert "<strong>Do not trust these scores.</strong> a doubt &lt;b&gt;" in page
     content = re.search(r'<script type="application/json" id="audio">(.*?)</script>', page, re.S)
     assert content
     assert len(json.loads(content[1])) == 5
 
 
-def test_a_page_needs_nothing_from_elsewhere_and_runs_its_own_script_alone(tmp_path: Path):
+def test_page_needs_nothing_from_elsewhere_and_runs_its_own_script_alone(tmp_path: Path):
     page = report(audible(tmp_path, NAMES, one=0.5), tmp_path, 1e9)
-    text = re.sub(r"data:[^\"']*", "", page.replace("http://www.w3.org/", ""))  # names of SVG
+    text = re.sub(r"data:[^\"']*", "", page)
     assert not re.search(r"(https?:)?//[a-z]", text)
-    assert not re.search(r"<link(?! rel=\"icon\" href=\"\")|@import|url\((?!#)", text)
+    assert not re.search(r"<link(?! rel=\"icon\" href=\"\")|@import|url\(", text)
     (policy,) = re.findall(r'Content-Security-Policy" content="([^"]+)"', page)
     (script,) = re.findall(r"<script>(.*?)</script>", page, re.S)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -218,19 +195,4 @@ def test_a_page_needs_nothing_from_elsewhere_and_runs_its_own_script_alone(tmp_p
         "media-src data: 'self' file:",
         "style-src 'unsafe-inline'",
         f"script-src 'sha256-{digest}'",
-        "base-uri 'none'",
-        "form-action 'none'",
     ]
-
-
-def test_a_doubt_and_what_is_not_measured_here_are_marked(tmp_path: Path):
-    analysis = audible(tmp_path, NAMES, one=0.5)
-    object.__setattr__(analysis, "warnings", ["a doubt"])
-    page = report(analysis, tmp_path, 0)
-    assert (
-        '<p class="warning" role="alert"><strong>Do not trust these scores.</strong> a doubt'
-        in page
-    )
-    table = page[page.index('<table class="sortable hoped">') :].partition("</table>")[0]
-    assert "3.30 to 3.40" in table
-    assert "3.30 to 3.40" not in page.replace(table, "")

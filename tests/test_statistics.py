@@ -7,8 +7,6 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
@@ -20,9 +18,9 @@ from evaluation.statistics import (
     holm,
     mean_interval,
     seeds_needed,
+    set_holm,
     spread,
     welch,
-    with_holm,
 )
 
 NAN = math.nan
@@ -58,11 +56,6 @@ def test_interval_of_a_normal_sample_is_that_of_the_t_distribution():
     assert (found.low, found.high) == pytest.approx(expected, abs=0.003)  # width 0.1
     assert found.count == 400
     assert interval([x]) == found  # the same draws
-
-
-def test_interval_of_a_skewed_sample_is_not_symmetric():
-    found = interval(draw(1, 60))
-    assert found.high - found.mean > 1.05 * (found.mean - found.low)
 
 
 def test_interval_is_over_files_that_every_run_scored_by_their_mean():
@@ -151,58 +144,22 @@ def test_comparison_is_over_the_files_that_both_have():
     assert compare(np.array([[1.0, NAN]]), np.array([[NAN, 1.0]])) is None
 
 
-@settings(deadline=None, max_examples=30)
-@given(st.lists(st.integers(-3, 3), min_size=1, max_size=9), st.integers(0, 2))
-def test_comparison_of_any_differences(whole: list[int], tie: int):
-    found = compared([x / 10 for x in whole], tie=tie / 10)
-    assert found.wins == sum(x > tie for x in whole)
-    assert found.losses == sum(x < -tie for x in whole)
-    assert found.wins + found.ties + found.losses == len(whole)
-    assert abs(found.rank_biserial) < 1 or min(whole) * max(whole) > 0
-    assert (found.p is None) == (sum(x != 0 for x in whole) < 6)
-
-
 # Several tests at once
 
 
 def test_holm_by_hand():
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.5, None, 0.9, 0.2]) == pytest.approx([1, None, 1, 0.6])
-    assert holm([None]) == [None]
+    assert holm([0.5, 0.9, 0.2]) == pytest.approx([1, 1, 0.6])
     assert holm([]) == []
 
 
-def rejected(ps: list[float], alpha: float) -> set[int]:
-    """Holm's procedure as it is defined: from the smallest p on, until one is too large."""
-    left, found = list(range(len(ps))), set()
-    while left:
-        first = min(left, key=lambda i: ps[i])
-        if ps[first] > alpha / len(left):
-            break
-        found.add(first)
-        left.remove(first)
-    return found
-
-
-@given(st.lists(st.floats(0, 1), max_size=8), st.floats(1e-6, 0.999))
-def test_holm_rejects_what_the_procedure_rejects(ps: list[float], alpha: float):
-    adjusted = holm(ps)
-    # On the border, a division and a multiplication may round apart.
-    assume(all(abs(p - alpha) > 1e-9 for p in adjusted if p is not None))
-    assert {i for i, p in enumerate(adjusted) if p is not None and p <= alpha} == rejected(
-        ps, alpha
-    )
-
-
-def test_tests_over_files_and_over_seeds_are_two_families():
+def test_set_holm_leaves_out_tests_without_p():
     files = draw(1, 20)
-    seeds = files + np.array([[0.0], [0.1], [0.2]])
-    tested = [compare(seeds, other) for other in (seeds + 0.3, files, seeds + 0.5)]
-    found = with_holm([tested[0], None, *tested[1:]])
-    assert [each and each.p_holm for each in found] == holm([x and x.p for x in [*tested[:1], None, *tested[1:]]])  # fmt: skip  # noqa: E501
-    tests = [each and each.over_seeds for each in found]
-    assert [test and test.p_holm for test in tests] == holm([test and test.p for test in tests])
-    assert tests[2] is None
+    tests = [compare(files, other) for other in (files + 0.3, files, draw(1, 20, seed=1))]
+    set_holm([test for test in tests if test])
+    assert [test and test.p_holm is None for test in tests] == [False, True, False]
+    expected = holm([test.p for test in tests if test and test.p is not None])
+    assert [test.p_holm for test in tests if test and test.p is not None] == expected
 
 
 # Seeds
@@ -216,22 +173,22 @@ def of_seeds(*means: float) -> Values:
 def test_spread_keeps_runs_and_files_apart():
     files, runs = np.array([1.0, 2.0, 3.0, 6.0]), np.array([-0.1, 0.0, 0.4])
     found = spread(runs[:, None] + files)
+    assert found.means == pytest.approx(3 + runs)
     assert found.over_runs == pytest.approx(runs.std(ddof=1))
-    assert (found.lowest, found.highest) == pytest.approx((2.9, 3.4))
     assert found.over_files == pytest.approx(files.std(ddof=1))
 
 
 @pytest.mark.parametrize(
     ("scores", "expected"),
     [
-        (np.zeros((3, 0)), Spread(None, None)),
-        ([[1.0, 3.0]], Spread(None, math.sqrt(2))),
-        ([[1.0], [3.0]], Spread(math.sqrt(2), None, 1.0, 3.0)),
-        ([[NAN, 1.0], [2.0, NAN]], Spread(None, None)),
+        (np.zeros((3, 0)), Spread([], None, None)),
+        ([[1.0, 3.0]], Spread([2.0], None, math.sqrt(2))),
+        ([[1.0], [3.0]], Spread([1.0, 3.0], math.sqrt(2), None)),
+        ([[NAN, 1.0], [2.0, NAN]], Spread([], None, None)),
     ],
 )
-def test_spread_of_little(scores: Values, expected: Spread):
-    assert vars(spread(np.asarray(scores))) == pytest.approx(vars(expected))
+def test_spread_of_one_run_or_file(scores: Values, expected: Spread):
+    assert spread(np.asarray(scores)) == expected
 
 
 def test_welch_by_hand():
