@@ -1,9 +1,9 @@
 """The selective scan's numba kernels, forward and backward.
 
-Both walk the sequence step by step for sixteen channels at a time, one vector (`scan.vectors`),
+Both walk the sequence step by step for sixteen channels at a time, one vector,
 whose states are in the first-level cache. Neither starts threads: each takes numbers of
-independent tasks from a counter until none is left, and `scan.threads` calls it on every thread.
-A task writes to places of its own, so the result does not depend on who did it.
+independent tasks from a counter until none is left, and `scan.cpu.launch` calls it on every
+thread. A task writes to places of its own, so the result does not depend on who did it.
 
 All arrays are flat. Of what the user gives, u, delta, B, C, z and the output's gradient may be
 float32 or bfloat16 (as uint16); they, and what is written in the shape of u, come with their
@@ -17,27 +17,25 @@ Notation as in Gu and Dao, "Mamba", 2023, section 2 and algorithm 2:
 # mypy: disable-error-code="no-untyped-def, call-arg, attr-defined, var-annotated"
 from __future__ import annotations
 
+import numpy as np
 from numba import njit
 
-from scan.cpu_states import copy_columns, copy_state, keep_columns, keep_state, scratch
-from scan.kernel_cache import kernel
-from scan.vector_math import (
+from scan.cpu.kernel import kernel
+from scan.cpu.vectors import (
+    LANES,
     LOG2_E,
     ONE,
     ZERO,
     finite_exp2,
-    sigmoid,
-    sigmoid_from_softplus,
-    softplus,
-)
-from scan.vectors import (
-    LANES,
     fma,
     load,
     load_scalar,
     next_task,
     prefetch,
     row_totals,
+    sigmoid,
+    sigmoid_from_softplus,
+    softplus,
     splat,
     store,
 )
@@ -47,6 +45,47 @@ BLOCK = 64
 # Rows are 1.5 KB apart in the usual width, too far for the hardware to fetch them ahead reliably:
 # without this, and with data in main memory, the scan took up to three times as long.
 _AHEAD = 4
+
+
+@njit(inline="always")
+def scratch(size):
+    """Uninitialised floats from the start of a cache line: a vector across two is slow to read."""
+    raw = np.empty(size + LANES, np.float32)
+    first = (-(raw.ctypes.data >> 2)) & (LANES - 1)
+    return raw[first : first + size]
+
+
+@njit(inline="always")
+def copy_state(n, source, at, width, h):
+    """Copy a vector's states from an array (..., n, width) to scratch (n, 16); zeros if absent."""
+    for s in range(n):
+        value = splat(ZERO)
+        if source.size > 0:
+            value = load(source, at + s * width)
+        store(h, s * LANES, value)
+
+
+@njit(inline="always")
+def keep_state(n, h, target, at, width):
+    for s in range(n):
+        store(target, at + s * width, load(h, s * LANES))
+
+
+@njit(inline="always")
+def copy_columns(n, source, at, h):
+    """Copy as `copy_state`, from an array (..., width, n)."""
+    for s in range(n):
+        store(h, s * LANES, splat(ZERO))
+        if source.size > 0:
+            for lane in range(LANES):
+                h[s * LANES + lane] = source[at + lane * n + s]
+
+
+@njit(inline="always")
+def keep_columns(n, h, target, at):
+    for s in range(n):
+        for lane in range(LANES):
+            target[at + lane * n + s] = h[s * LANES + lane]
 
 
 @njit(inline="always")

@@ -5,7 +5,7 @@ that a short sequence wastes nothing. Channels lie across the lanes of one warp 
 channel in registers of its lane: sums over states need no exchange between lanes. There are no
 atomics; what is summed over programs is summed by the caller, always in the same order.
 
-Offsets of sequences and steps are 64-bit. Notation as in `scan.cpu_kernels`. A kernel works in
+Offsets of sequences and steps are 64-bit. Notation as in `scan.cpu.scan_kernels`. A kernel works in
 float32, whatever the dtypes of the arrays.
 """
 
@@ -15,12 +15,14 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from scan.gpu_math import LOG2_E, sigmoid, sigmoid_from_softplus
-from scan.gpu_step_kernels import (
+from scan.triton.step_kernels import (
+    LOG2_E,
     advance,
     decay_of,
     load_state,
     rates_of,
+    sigmoid,
+    sigmoid_from_softplus,
     start_of,
     step_size,
     store_state,
