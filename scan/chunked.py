@@ -89,8 +89,9 @@ def _forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:
     for start in range(0, u.shape[1], options.chunk_size):
         part = slice(start, start + options.chunk_size)
         borders.append(state)
-        _, states = _states(step[:, part], u[:, part], A, B[:, part], state)
-        out[:, part] = torch.einsum("bcdn,bcn->bcd", states, C[:, part])
+        step_, u_, B_, C_ = (x[:, part].contiguous() for x in (step, u, B, C))
+        _, states = _states(step_, u_, A, B_, state)
+        out[:, part] = torch.einsum("bcdn,bcn->bcd", states, C_)
         state = states[:, -1].clone()
     if D is not None:
         out += D * u
@@ -124,7 +125,7 @@ def _backward(
             before = borders[:, start // options.chunk_size - 1].transpose(1, 2)
         else:
             before = torch.zeros_like(carried) if initial_state is None else initial_state
-        step_, u_, B_, C_, gy_ = (x[:, part] for x in (step, u, B, C, gy))
+        step_, u_, B_, C_, gy_ = (x[:, part].contiguous() for x in (step, u, B, C, gy))
         decay, states = _states(step_, u_, A, B_, before)
         # dL/dh_t = gy_t C_t + decay_{t+1} dL/dh_{t+1}: the same recurrence from right to left, in
         # which `carried` already holds the decay into the next chunk.

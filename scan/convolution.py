@@ -7,7 +7,7 @@ a GPU; PyTorch for all else.
 # No postponed annotations here: torch reads the schema of an operator from them.
 
 import math
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,19 +23,9 @@ from scan.triton import launch as triton
 # In the order of preference.
 BACKENDS = ("cpu", "triton", "torch")
 _AXES = {"u": "bld", "weight": "dk", "bias": "d"}
-
-
-class Backend(Protocol):
-    """What a backend takes: u (r, b, l, d), weight (r, d, taps), bias (r, d), of any strides and
-    float dtypes."""
-
-    def convolution_forward(self, u: Tensor, weight: Tensor, bias: Tensor, reverse: bool) -> Tensor:
-        """The output (r, b, l, d) in any float dtype."""
-
-    def convolution_backward(
-        self, grad_out: Tensor, u: Tensor, weight: Tensor, bias: Tensor, reverse: bool
-    ) -> list[Tensor]:
-        """The gradients of u, weight and bias in any float dtype."""
+# Each has convolution_forward(u, weight, bias, reverse), and convolution_backward(grad_out, u,
+# weight, bias, reverse) with the gradients of u, weight and bias, all in any float dtype.
+_KERNELS: dict[str, Any] = {"cpu": cpu, "triton": triton}
 
 
 def causal_conv_silu(
@@ -63,15 +53,20 @@ def causal_conv_silu(
     if single:
         u, weight, bias = u[None], weight[None], bias[None]
     name = _choose(backend, u)
-    refuse_forward_mode()
-    out = conv_silu(u, weight, bias, reverse, name) if u.numel() else u.clone()
+    if not u.numel():
+        out = u.clone()
+    elif name == "torch":
+        out = _plain(u, weight, bias, reverse)
+    else:
+        refuse_forward_mode()
+        out = conv_silu(u, weight, bias, reverse, name)
     return out[0] if single else out
 
 
 @torch.library.custom_op("bsbimamba::conv_silu", mutates_args=())
 def conv_silu(u: Tensor, weight: Tensor, bias: Tensor, reverse: bool, backend: str) -> Tensor:
     with torch.autocast(u.device.type, enabled=False):
-        return laid_out_as(u, _ALL[backend].convolution_forward(u, weight, bias, reverse))
+        return laid_out_as(u, _KERNELS[backend].convolution_forward(u, weight, bias, reverse))
 
 
 @conv_silu.register_fake
@@ -89,7 +84,7 @@ def conv_silu_backward(
     grad_out: Tensor, u: Tensor, weight: Tensor, bias: Tensor, reverse: bool, backend: str
 ) -> list[Tensor]:
     with torch.autocast(u.device.type, enabled=False):
-        grads = _ALL[backend].convolution_backward(grad_out, u, weight, bias, reverse)
+        grads = _KERNELS[backend].convolution_backward(grad_out, u, weight, bias, reverse)
     others = (
         grad.to(x.dtype).contiguous() for grad, x in zip(grads[1:], (weight, bias), strict=True)
     )
@@ -121,7 +116,10 @@ conv_silu.register_autograd(_backward, setup_context=_setup_context)
 
 def convolution_forward(u: Tensor, weight: Tensor, bias: Tensor, reverse: bool) -> Tensor:
     """`causal_conv_silu` of (r, b, l, d) without its gradient, for backward passes by hand."""
-    return torch.ops.bsbimamba.conv_silu(u, weight, bias, reverse, _choose("auto", u))
+    name = _choose("auto", u)
+    if name == "torch":
+        return _plain(u, weight, bias, reverse)
+    return torch.ops.bsbimamba.conv_silu(u, weight, bias, reverse, name)
 
 
 def convolution_backward(
@@ -129,9 +127,13 @@ def convolution_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of u, weight and bias."""
     name = _choose("auto", u)
-    du, dweight, dbias = torch.ops.bsbimamba.conv_silu_backward(
-        grad_out, u, weight, bias, reverse, name
-    )
+    if name == "torch":
+        with torch.enable_grad():
+            leaves = [x.detach().requires_grad_() for x in (u, weight, bias)]
+            du, dweight, dbias = torch.autograd.grad(_plain(*leaves, reverse), leaves, grad_out)
+    else:
+        operator = torch.ops.bsbimamba.conv_silu_backward
+        du, dweight, dbias = operator(grad_out, u, weight, bias, reverse, name)
     return du, dweight, dbias
 
 
@@ -146,44 +148,13 @@ def _choose(backend: str, u: Tensor) -> str:
     raise ValueError(f"backend {backend!r} {reason}. Use 'torch' or 'auto'.")
 
 
-class _Torch:
-    """Depthwise convolution over both directions' channels, in scanning order.
-
-    As a two-dimensional one of a channels-last view it needs no transposed copy and is several
-    times faster on a CPU than conv1d.
-    """
-
-    def convolution_forward(self, u: Tensor, weight: Tensor, bias: Tensor, reverse: bool) -> Tensor:
-        y = F.silu(F.conv2d(*self._arguments(u, weight, bias, reverse), groups=bias.numel()))
-        return self._back(y, u, reverse)
-
-    def convolution_backward(
-        self, grad_out: Tensor, u: Tensor, weight: Tensor, bias: Tensor, reverse: bool
-    ) -> list[Tensor]:
-        image, kernel, shift = self._arguments(u, weight, bias, reverse)
-        y = F.conv2d(image, kernel, shift, groups=bias.numel())
-        grad = torch.ops.aten.silu_backward(self._image(grad_out.to(y.dtype), reverse), y)
-        whole = [1, 1], [0, 0], [1, 1], False, [0, 0]  # stride, padding, dilation, transposed
-        dx, dweight, dbias = torch.ops.aten.convolution_backward(
-            grad, image, kernel, [bias.numel()], *whole, bias.numel(), [True] * 3
-        )
-        dx = dx[..., weight.shape[2] - 1 :]
-        return [self._back(dx, u, reverse), dweight.view_as(weight), dbias.view_as(bias)]
-
-    def _arguments(self, u: Tensor, weight: Tensor, bias: Tensor, reverse: bool) -> tuple:
-        """u as (b, r d, 1, taps - 1 + l), the weight as (r d, 1, 1, taps), the bias as (r d)."""
-        dtype = torch.promote_types(u.dtype, torch.float32)
-        image = F.pad(self._image(u.to(dtype), reverse), (weight.shape[2] - 1, 0))
-        return image, weight.to(dtype).flatten(0, 1)[:, None, None], bias.to(dtype).flatten()
-
-    def _image(self, x: Tensor, reverse: bool) -> Tensor:
-        """(r, b, l, d) to (b, r d, 1, l)."""
-        return scanning_order(x, reverse).permute(1, 0, 3, 2).flatten(1, 2)[:, :, None]
-
-    def _back(self, x: Tensor, u: Tensor, reverse: bool) -> Tensor:
-        """The inverse of `_image`."""
-        x = x[:, :, 0].unflatten(1, (len(u), -1)).permute(1, 0, 3, 2)
-        return scanning_order(x, reverse)
-
-
-_ALL: dict[str, Backend] = {"cpu": cpu, "triton": triton, "torch": _Torch()}
+def _plain(u: Tensor, weight: Tensor, bias: Tensor, reverse: bool) -> Tensor:
+    """In PyTorch's own functions, in float32 at least: the channels of all directions at once."""
+    dtype = torch.promote_types(u.dtype, torch.float32)
+    with torch.autocast(u.device.type, enabled=False):
+        x = scanning_order(u.to(dtype), reverse).permute(1, 0, 3, 2).flatten(1, 2)  # (b, r d, l)
+        x = F.pad(x, (weight.shape[2] - 1, 0))
+        kernel, shift = weight.to(dtype).flatten(0, 1)[:, None], bias.to(dtype).flatten()
+        y = F.silu(F.conv1d(x, kernel, shift, groups=len(shift)))
+        y = y.unflatten(1, (len(u), -1)).permute(1, 0, 3, 2)
+    return laid_out_as(u, scanning_order(y, reverse))

@@ -134,19 +134,17 @@ def absent_as_empty(
     ]
 
 
+def ways(count: int, reverse: bool) -> tuple[bool, ...]:
+    """Whether each of one or two directions is reversed."""
+    return (reverse, not reverse)[:count]
+
+
 def each_direction(inputs: Inputs, options: Options) -> Iterator[Inputs]:
     """The inputs of each direction, without that dimension, their sequences in scanning order."""
-    for r in range(len(inputs.u)):
-        yield Inputs(
-            *(
-                None
-                if x is None
-                else scanning_order(x[r : r + 1], options.reverse != (r == 1))[0]
-                if name in SEQUENCES
-                else x[r]
-                for name, x in zip(Inputs._fields, inputs, strict=True)
-            )  # type: ignore[arg-type]
-        )
+    for r, way in enumerate(ways(len(inputs.u), options.reverse)):
+        one = {k: None if x is None else x[r] for k, x in inputs._asdict().items()}
+        turned = {k: one[k].flip(1) for k in SEQUENCES if way and one[k] is not None}
+        yield Inputs(**{**one, **turned})
 
 
 def joined(

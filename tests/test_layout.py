@@ -47,7 +47,7 @@ def modules(package: str) -> list[Path]:
     folder = ROOT / package
     if package.endswith(".py"):
         return [folder]
-    return sorted(folder.glob("*.py")) if folder.is_dir() else [ROOT / f"{package}.py"]
+    return sorted(folder.rglob("*.py")) if folder.is_dir() else [ROOT / f"{package}.py"]
 
 
 def imported(path: Path) -> set[str]:

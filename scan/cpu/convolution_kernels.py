@@ -1,8 +1,8 @@
 """The causal depthwise convolution with SiLU behind it, as numba kernels, forward and backward.
 
 One pass over the data each: the convolution of a step is a few products, so that the time goes
-into memory. Conventions as in `scan.cpu.scan_kernels`; weight is (r, taps, d), its last tap the one of
-the present step.
+into memory. Conventions as in `scan.cpu.scan_kernels`; weight is (r, taps, d), its last tap the
+one of the present step.
 """
 
 # mypy: disable-error-code="no-untyped-def, call-arg, attr-defined, var-annotated"

@@ -22,7 +22,7 @@ def forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:
     r, b, length, d = padded.u.shape
     n = padded.A.shape[1]
     out = empty_as(padded.u)
-    last = torch.empty((r, b, d, n) if options.want_last else (0,))
+    last = torch.empty((r, b, n, d) if options.want_last else (0,))
     borders = torch.empty(r, b, (length - 1) // options.chunk_size, n, d)
     sequences = (padded.u, padded.delta, padded.B, padded.C, padded.z, out)
     share_out(
@@ -34,7 +34,7 @@ def forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:
         *options[:3],
         *(_flat(x) for x in (out, last, borders)),
     )
-    last = _fit(last, width, 2) if options.want_last else last
+    last = _fit(last, width).transpose(2, 3).contiguous() if options.want_last else last
     return laid_out_as(inputs.u, _fit(out, width)), last, _fit(borders, width)
 
 
@@ -52,7 +52,7 @@ def backward(
     r, b, length, d = padded.u.shape
     n, dtype = padded.A.shape[1], padded.u.dtype
     grad_out = row_major(_fit(grad_out.to(dtype), d))
-    grad_last = None if grad_last is None else _fit(grad_last.float(), d, 2).contiguous()
+    grad_last = None if grad_last is None else _states_first(grad_last, d)
     groups, blocks = min(b, MAX_GROUPS), -(-d // BLOCK)
     du, ddelta = (empty_as(padded.u) for _ in range(2))
     dz = empty_as(padded.u) if inputs.z is not None else None
@@ -60,7 +60,7 @@ def backward(
     dA = torch.empty(r, groups, n, d)
     dD, dbias = (torch.empty(r, groups, d) for _ in range(2))
     dB, dC = (torch.empty(blocks, r, b, length, -(-n // LANES) * LANES) for _ in range(2))
-    dinitial = torch.empty(r, b, d, n) if inputs.initial_state is not None else None
+    dinitial = torch.empty(r, b, n, d) if inputs.initial_state is not None else None
     sequences = (padded.u, padded.delta, padded.B, padded.C, padded.z, grad_out, du)
     share_out(
         scan_backward,
@@ -87,7 +87,7 @@ def backward(
         _fit(dD.sum(1), width),
         None if dz is None else _fit(dz, width),
         _fit(dbias.sum(1), width),
-        None if dinitial is None else _fit(dinitial, width, 2),
+        None if dinitial is None else _fit(dinitial, width).transpose(2, 3),
     ]
     return absent_as_empty(gradients, inputs, None if out is None else _fit(out, width))
 
@@ -106,18 +106,18 @@ def _prepared(inputs: Inputs, *others: Tensor) -> Inputs:
     return Inputs(
         row_major(_fit(u.to(dtype), d)),
         row_major(_fit(delta.to(dtype), d)),
-        _fit(A.float().transpose(1, 2), d).contiguous(),
+        _states_first(A, d),
         row_major(B.to(dtype)),
         row_major(C.to(dtype)),
         None if D is None else _fit(D.float(), d).contiguous(),
         None if z is None else row_major(_fit(z.to(dtype), d)),
         None if bias is None else _fit(bias.float(), d).contiguous(),
-        None if initial is None else _fit(initial.float(), d, 2).contiguous(),
+        None if initial is None else _states_first(initial, d),
     )
 
 
 def convolution_forward(u: Tensor, weight: Tensor, bias: Tensor, reverse: bool) -> Tensor:
-    """See `scan.convolution.Backend`."""
+    """See `scan.convolution`."""
     width = u.shape[3]
     u, weight, bias = _prepared_convolution(u, weight, bias)
     r, b, length, d = u.shape
@@ -137,7 +137,7 @@ def convolution_forward(u: Tensor, weight: Tensor, bias: Tensor, reverse: bool) 
 def convolution_backward(
     grad_out: Tensor, u: Tensor, weight: Tensor, bias: Tensor, reverse: bool
 ) -> list[Tensor]:
-    """See `scan.convolution.Backend`."""
+    """See `scan.convolution`."""
     width = u.shape[3]
     u, weight, bias = _prepared_convolution(u, weight, bias)
     (r, b, length, d), taps = u.shape, weight.shape[1]
@@ -188,12 +188,16 @@ def _flat(x: Tensor | None, dtype: torch.dtype = torch.float32) -> np.ndarray:
     return values.view(torch.uint16).numpy() if x.dtype == torch.bfloat16 else values.numpy()
 
 
-def _fit(x: Tensor, width: int, dim: int = -1) -> Tensor:
-    """x with so many channels in `dim`: zeros appended, or what is beyond them cut off.
+def _states_first(x: Tensor, width: int) -> Tensor:
+    """(..., d, n) to (..., n, width)."""
+    return _fit(x.float().mT, width).contiguous()
+
+
+def _fit(x: Tensor, width: int) -> Tensor:
+    """x with so many channels, its last dimension: padded by zeros, or the padding cut off.
 
     The kernels take whole vectors; no width of the project's networks needs padding.
     """
-    missing = width - x.shape[dim]
-    if missing > 0:
-        return F.pad(x, (0, 0) * (x.dim() - 1 - dim % x.dim()) + (0, missing))
-    return x if missing == 0 else empty_as(x.narrow(dim, 0, width)).copy_(x.narrow(dim, 0, width))
+    if x.shape[-1] < width:
+        return F.pad(x, (0, width - x.shape[-1]))
+    return x if x.shape[-1] == width else empty_as(x[..., :width]).copy_(x[..., :width])

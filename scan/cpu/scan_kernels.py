@@ -7,9 +7,8 @@ thread. A task writes to places of its own, so the result does not depend on who
 
 All arrays are flat. Of what the user gives, u, delta, B, C, z and the output's gradient may be
 float32 or bfloat16 (as uint16); they, and what is written in the shape of u, come with their
-strides over direction, sequence and step. All else is contiguous float32. The first and the last
-state are (width, states), all others (states, width). An absent argument is an array of size 0. The
-width is a multiple of 16.
+strides over direction, sequence and step. All else is contiguous float32. States are (states,
+width). An absent argument is an array of size 0. The width is a multiple of 16.
 Notation as in Gu and Dao, "Mamba", 2023, section 2 and algorithm 2:
     h_t = exp(Δ_t A) h_{t-1} + Δ_t B_t u_t,    y_t = C_t h_t + D u_t,    out_t = y_t silu(z_t)
 """
@@ -72,23 +71,6 @@ def keep_state(n, h, target, at, width):
 
 
 @njit(inline="always")
-def copy_columns(n, source, at, h):
-    """Copy as `copy_state`, from an array (..., width, n)."""
-    for s in range(n):
-        store(h, s * LANES, splat(ZERO))
-        if source.size > 0:
-            for lane in range(LANES):
-                h[s * LANES + lane] = source[at + lane * n + s]
-
-
-@njit(inline="always")
-def keep_columns(n, h, target, at):
-    for s in range(n):
-        for lane in range(LANES):
-            target[at + lane * n + s] = h[s * LANES + lane]
-
-
-@njit(inline="always")
 def _step_size(delta, at, bias, bias_at, use_softplus):
     step = load(delta, at)
     if bias.size > 0:
@@ -106,7 +88,7 @@ def scan_forward(
     """Task = direction x sequence x sixteen channels.
 
     shape: directions, sequences, length, width, states. strides: of u, delta, B, C, z, out. A is
-    (directions, states, width). Writes out (r, b, l, d), the last state (r, b, d, n), and the
+    (directions, states, width). Writes out (r, b, l, d), the last state (r, b, n, d), and the
     state with which each chunk but the first begins, in scanning order: borders (r, b, m, n, d).
     """
     _, batch, length, width, n = shape
@@ -128,7 +110,7 @@ def scan_forward(
         copy_state(n, A, r * n * width + c, width, a2)
         for s in range(n):
             store(a2, s * LANES, load(a2, s * LANES) * splat(LOG2_E))
-        copy_columns(n, initial, (row * width + c) * n, h)
+        copy_state(n, initial, row * n * width + c, width, h)
         skip = splat(ZERO)
         if D.size > 0:
             skip = load(D, r * width + c)
@@ -160,7 +142,7 @@ def scan_forward(
                 y *= gate * sigmoid(gate)
             store(out, r * of_y[0] + i * of_y[1] + t * of_y[2] + c, y)
         if last.size > 0:
-            keep_columns(n, h, last, (row * width + c) * n)
+            keep_state(n, h, last, row * n * width + c, width)
 
 
 @kernel
@@ -215,7 +197,7 @@ def scan_backward(
             d_shift = splat(ZERO)
             for i in range(group * batch // groups, (group + 1) * batch // groups):
                 row = r * batch + i
-                copy_columns(n, grad_last, (row * width + c) * n, g)
+                copy_state(n, grad_last, row * n * width + c, width, g)
                 for part in range(inner, -1, -1):
                     start = part * chunk
                     count = min(chunk, length - start)
@@ -223,7 +205,7 @@ def scan_backward(
                         at = (row * inner + part - 1) * n * width + c
                         copy_state(n, borders, at, width, states)
                     else:
-                        copy_columns(n, initial, (row * width + c) * n, states)
+                        copy_state(n, initial, row * n * width + c, width, states)
                     for k in range(count):
                         t = length - 1 - start - k if backwards else start + k
                         b_t = r * of_b[0] + i * of_b[1] + t * of_b[2]
@@ -307,7 +289,7 @@ def scan_backward(
                             store(dB, at + s, db)
                             store(dC, at + s, dc)
                 if dinitial.size > 0:
-                    keep_columns(n, g, dinitial, (row * width + c) * n)
+                    keep_state(n, g, dinitial, row * n * width + c, width)
             at = (r * groups + group) * width + c
             keep_state(n, da, dA, (r * groups + group) * n * width + c, width)
             if D.size > 0:

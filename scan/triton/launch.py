@@ -173,7 +173,7 @@ _CONV = {"BLOCK": 64, "SEGMENT": 64}
 
 
 def convolution_forward(u: Tensor, weight: Tensor, bias: Tensor, reverse: bool) -> Tensor:
-    """See `scan.convolution.Backend`."""
+    """See `scan.convolution`."""
     from scan.triton.convolution_kernels import conv_forward
 
     u, weight, bias, grid, settings = _prepared_convolution(u, weight, bias, reverse)
@@ -188,7 +188,7 @@ def convolution_forward(u: Tensor, weight: Tensor, bias: Tensor, reverse: bool) 
 def convolution_backward(
     grad_out: Tensor, u: Tensor, weight: Tensor, bias: Tensor, reverse: bool
 ) -> list[Tensor]:
-    """See `scan.convolution.Backend`."""
+    """See `scan.convolution`."""
     from scan.triton.convolution_kernels import conv_backward
 
     u, weight, bias, grid, settings = _prepared_convolution(u, weight, bias, reverse)
@@ -212,6 +212,11 @@ def _prepared_convolution(u: Tensor, weight: Tensor, bias: Tensor, reverse: bool
     r, b, length, d = u.shape
     weight = weight.float().transpose(1, 2).contiguous()
     programs = r * b * -(-length // _CONV["SEGMENT"]) * -(-d // _CONV["BLOCK"])
-    settings = {"REVERSE": reverse, "TAPS": weight.shape[1], **_CONV, "num_warps": 1}
+    settings: dict[str, Any] = {
+        "REVERSE": reverse,
+        "TAPS": weight.shape[1],
+        **_CONV,
+        "num_warps": 1,
+    }
     settings["enable_fp_fusion"] = True
     return row_major(u), weight, bias.float().contiguous(), (programs,), settings

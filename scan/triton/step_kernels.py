@@ -111,48 +111,36 @@ def one_step(h, a2, step, driven, bc, SOFTPLUS: tl.constexpr, N: tl.constexpr):
 
 
 @triton.jit
-def advance(
-    h, a2, u, delta, bc, of_u, of_delta, first, length, backwards, shift, d, mask,
-    SOFTPLUS: tl.constexpr, N: tl.constexpr, COUNT: tl.constexpr,
-):  # fmt: skip
-    """The state COUNT steps later. What they need is loaded for all of them at once."""
-    steps, drivens = (), ()
-    for j in tl.static_range(COUNT):
-        t = time_of(first + j, length, backwards)
-        step = step_size(delta + t * of_delta[2], shift, d, mask, SOFTPLUS)
-        x = tl.load(u + t * of_u[2] + d, mask=mask, other=0.0).to(tl.float32)
-        steps, drivens = steps + (step,), drivens + (step * x,)
-    for j in tl.static_range(COUNT):
-        h = one_step(h, a2, steps[j], drivens[j], bc + j * 2 * N, SOFTPLUS, N)
-    return h
-
-
-@triton.jit
 def walk(
     h, a2, u, delta, z, out, bc, of_u, of_delta, of_z, of_y,
-    first, length, backwards, shift, skip, d, mask,
-    SOFTPLUS: tl.constexpr, HAS_Z: tl.constexpr, N: tl.constexpr, COUNT: tl.constexpr,
+    first, length, backwards, shift, skip, d, mask, SOFTPLUS: tl.constexpr,
+    HAS_Z: tl.constexpr, WRITE: tl.constexpr, N: tl.constexpr, COUNT: tl.constexpr,
 ):  # fmt: skip
-    """As `advance`, and the outputs of the steps stored: behind all loads, because no load may
-    overtake a store, and a warp would wait for memory at every step."""
+    """The state COUNT steps later; if WRITE, the outputs of the steps are stored.
+
+    What the steps need is loaded for all of them at once, and stores come behind all loads: no load
+    may overtake a store, and a warp would wait for memory at every step.
+    """
     steps, xs, gates, ys = (), (), (), ()
     for j in tl.static_range(COUNT):
         t = time_of(first + j, length, backwards)
         steps = steps + (step_size(delta + t * of_delta[2], shift, d, mask, SOFTPLUS),)
         xs = xs + (tl.load(u + t * of_u[2] + d, mask=mask, other=0.0).to(tl.float32),)
-        if HAS_Z:
+        if WRITE and HAS_Z:
             gates = gates + (tl.load(z + t * of_z[2] + d, mask=mask, other=0.0).to(tl.float32),)
     for j in tl.static_range(COUNT):
         here = bc + j * 2 * N
         h = one_step(h, a2, steps[j], steps[j] * xs[j], here, SOFTPLUS, N)
-        y = skip * xs[j]
-        for s in tl.static_range(N):
-            y += h[s] * tl.load(here + N + s)
-        if HAS_Z:
-            y *= gates[j] * sigmoid(gates[j])
-        ys = ys + (y,)
-    for j in tl.static_range(COUNT):
-        tl.store(out + time_of(first + j, length, backwards) * of_y[2] + d, ys[j], mask=mask)
+        if WRITE:
+            y = skip * xs[j]
+            for s in tl.static_range(N):
+                y += h[s] * tl.load(here + N + s)
+            if HAS_Z:
+                y *= gates[j] * sigmoid(gates[j])
+            ys = ys + (y,)
+    if WRITE:
+        for j in tl.static_range(COUNT):
+            tl.store(out + time_of(first + j, length, backwards) * of_y[2] + d, ys[j], mask=mask)
     return h
 
 
