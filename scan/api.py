@@ -154,8 +154,7 @@ def _prepared(inputs: Inputs, options: Options, backend: str) -> tuple[str, Inpu
     name = choose(backend, inputs, options.want_last)
     options = options._replace(chunk_size=min(options.chunk_size, max(inputs.u.shape[2], 1)))
     if any(x is not None and x.dtype == torch.float64 for x in inputs):
-        dtype = inputs.compute_dtype
-        inputs = Inputs(*(None if x is None else x.to(dtype) for x in inputs))  # type: ignore[arg-type]
+        inputs = inputs.computing()
     return name, inputs, options
 
 

@@ -47,7 +47,7 @@ def _states(step: Tensor, u: Tensor, A: Tensor, B: Tensor, before: Tensor) -> tu
 
 def forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:
     """See `scan.interface.Backend`."""
-    results = [_forward(one, options) for one in each_direction(_wide(inputs), options)]
+    results = [_forward(one, options) for one in each_direction(inputs.computing(), options)]
     out, last, borders = (torch.stack(parts) for parts in zip(*results, strict=True))
     last = last if options.want_last else last.new_empty(0)
     return laid_out_as(inputs.u, scanning_order(out, options.reverse)), last, borders
@@ -67,14 +67,9 @@ def backward(
         _backward(
             grad_out[r], None if grad_last is None else grad_last[r], one, borders[r], options
         )
-        for r, one in enumerate(each_direction(_wide(inputs), options))
+        for r, one in enumerate(each_direction(inputs.computing(), options))
     ]
     return joined(results, inputs, options, want_out)
-
-
-def _wide(inputs: Inputs) -> Inputs:
-    """All in the computing dtype."""
-    return Inputs(*(None if x is None else x.to(inputs.compute_dtype) for x in inputs))  # type: ignore[arg-type]
 
 
 def _forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:

@@ -34,6 +34,10 @@ class Inputs(NamedTuple):
     def compute_dtype(self) -> torch.dtype:
         return torch.float64 if self.u.dtype == torch.float64 else torch.float32
 
+    def computing(self) -> Inputs:
+        """All of them in `compute_dtype`."""
+        return Inputs(*(None if x is None else x.to(self.compute_dtype) for x in self))  # type: ignore[arg-type]
+
 
 # The tensors that run along the sequence; the others are parameters and states.
 SEQUENCES = ("u", "delta", "B", "C", "z")
@@ -144,7 +148,7 @@ def each_direction(inputs: Inputs, options: Options) -> Iterator[Inputs]:
     for r, way in enumerate(ways(len(inputs.u), options.reverse)):
         one = {k: None if x is None else x[r] for k, x in inputs._asdict().items()}
         turned = {k: one[k].flip(1) for k in SEQUENCES if way and one[k] is not None}
-        yield Inputs(**{**one, **turned})
+        yield Inputs(**{**one, **turned})  # type: ignore[arg-type]
 
 
 def joined(

@@ -45,11 +45,9 @@ def selective_scan_reference(inputs: Inputs, delta_softplus: bool) -> tuple[Tens
 
 def scan_reference(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor]:
     """`selective_scan_reference` in all directions, in the computing dtype."""
-    dtype = inputs.compute_dtype
-    wide = Inputs(*(None if x is None else x.to(dtype) for x in inputs))  # type: ignore[arg-type]
     results = [
         selective_scan_reference(one, options.delta_softplus)
-        for one in each_direction(wide, options)
+        for one in each_direction(inputs.computing(), options)
     ]
     out, last = (torch.stack(parts) for parts in zip(*results, strict=True))
     return scanning_order(out, options.reverse), last

@@ -66,7 +66,7 @@ def backward(
     from scan.triton.scan_kernels import scan_backward
 
     prepared = _prepared(inputs)
-    u, delta, A, _, _, D, z, bias, initial = prepared
+    u, delta, A, _, _, _, z, _, initial = prepared
     r, b, length, d = u.shape
     n = A.shape[1]
     grad_out = row_major(grad_out)
@@ -81,8 +81,7 @@ def backward(
     out = empty_as(u) if want_out else None
     dA = torch.zeros(r, groups, n, d, device=u.device)
     dBC = _new(u, blocks, r, b, length, 2, n)
-    dD = None if D is None else _new(u, r, groups, d)
-    dbias = None if bias is None else _new(u, r, groups, d)
+    dD, dbias = (_new(u, r, groups, d) for _ in range(2))
     dinitial = None if initial is None else _new(u, r, b, n, d)
     scratch, carry = _new(u, r, groups, tiles, n, d), _new(u, r, groups, n, d)
     arrays = (
@@ -113,9 +112,9 @@ def backward(
         # Copies, or of the smallest shapes they would be views of one tensor.
         dB.clone(memory_format=torch.contiguous_format),
         dC.clone(memory_format=torch.contiguous_format),
-        None if dD is None else dD.sum(1),
+        dD.sum(1),
         dz,
-        None if dbias is None else dbias.sum(1),
+        dbias.sum(1),
         None if dinitial is None else dinitial.transpose(2, 3),
     ]
     return absent_as_empty(gradients, inputs, out)
