@@ -129,8 +129,9 @@ def convolution_backward(
     name = _choose("auto", u)
     if name == "torch":
         with torch.enable_grad():
-            leaves = [x.detach().requires_grad_() for x in (u, weight, bias)]
-            du, dweight, dbias = torch.autograd.grad(_plain(*leaves, reverse), leaves, grad_out)
+            u, weight, bias = (x.detach().requires_grad_() for x in (u, weight, bias))
+            out = _plain(u, weight, bias, reverse)
+            du, dweight, dbias = torch.autograd.grad(out, (u, weight, bias), grad_out)
     else:
         operator = torch.ops.bsbimamba.conv_silu_backward
         du, dweight, dbias = operator(grad_out, u, weight, bias, reverse, name)

@@ -146,9 +146,9 @@ def ways(count: int, reverse: bool) -> tuple[bool, ...]:
 def each_direction(inputs: Inputs, options: Options) -> Iterator[Inputs]:
     """The inputs of each direction, without that dimension, their sequences in scanning order."""
     for r, way in enumerate(ways(len(inputs.u), options.reverse)):
-        one = {k: None if x is None else x[r] for k, x in inputs._asdict().items()}
+        one: dict[str, Any] = {k: None if x is None else x[r] for k, x in inputs._asdict().items()}
         turned = {k: one[k].flip(1) for k in SEQUENCES if way and one[k] is not None}
-        yield Inputs(**{**one, **turned})  # type: ignore[arg-type]
+        yield Inputs(**{**one, **turned})
 
 
 def joined(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from hypothesis import example, given, settings
@@ -18,7 +16,6 @@ from scan_cases import (
     run,
     run_both,
 )
-from torch import Tensor
 
 from scan import selective_scan
 from scan.interface import SEQUENCES
@@ -167,19 +164,6 @@ def test_reverse_is_the_scan_of_the_flipped_sequence(backend: str) -> None:
     options = {"delta_softplus": True, "backend": backend}
     got = selective_scan(**arguments, reverse=True, **options)
     torch.testing.assert_close(got, selective_scan(**flipped, **options).flip(1))
-
-
-def test_gradcheck_of_the_chunked_form() -> None:
-    arguments = make_arguments(1, 7, 3, 2)
-    inputs = [arguments[name].requires_grad_() for name in NAMES]
-
-    def scan(*tensors: Tensor) -> Any:
-        named = dict(zip(NAMES, tensors, strict=True))
-        return selective_scan(
-            **named, delta_softplus=True, return_last_state=True, chunk_size=3, backend="chunked"
-        )
-
-    assert torch.autograd.gradcheck(scan, inputs)
 
 
 @pytest.mark.parametrize("backend", ALL)
