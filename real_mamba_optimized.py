@@ -76,10 +76,7 @@ class SelectiveSSM(nn.Module):
         # What `training.muon` orthogonalises. The others set step sizes and the state's input.
         self.in_proj.weight.matrices = 2  # type: ignore[attr-defined]
         self.out_proj.weight.matrices = 1  # type: ignore[attr-defined]
-        self._initialise_steps(dt_min, dt_max)
-
-    def _initialise_steps(self, dt_min: float, dt_max: float) -> None:
-        """Start softplus(dt_proj.bias) log-uniform in [dt_min, dt_max] (section 3.6)."""
+        # softplus(dt_proj.bias) starts log-uniform in [dt_min, dt_max] (section 3.6).
         nn.init.uniform_(self.dt_proj.weight, -(self.dt_rank**-0.5), self.dt_rank**-0.5)
         low, high = math.log(dt_min), math.log(dt_max)
         step = torch.exp(torch.rand(self.d_inner) * (high - low) + low).clamp_min(1e-4)
@@ -141,7 +138,7 @@ class MambaBlock(nn.Module):
     """One direction of Mamba, checkpointed.
 
     use_checkpoint: False keeps all activations for the backward pass; True keeps the matrix
-    products that are dear to compute, and the scan's states at chunk borders; "full" keeps only the
+    matrix products, and the scan's states at chunk borders; "full" keeps only the
     block's input. The rest is computed again (`recompute.mixer`); outputs and gradients are the
     same. Other arguments as in `SelectiveSSM`.
     """
@@ -153,12 +150,9 @@ class MambaBlock(nn.Module):
         self.use_checkpoint = check_checkpointing(use_checkpoint)
         self.ssm = SelectiveSSM(d_model, **ssm_options)
 
-    def _forward_impl(self, x: Tensor) -> Tensor:
-        return _mix(x, [self.ssm], self.use_checkpoint)
-
     def forward(self, x: Tensor) -> Tensor:
         """(b, l, c) to (b, l, c)."""
-        return self._forward_impl(x)
+        return _mix(x, [self.ssm], self.use_checkpoint)
 
 
 class BidirectionalMambaBlock(nn.Module):
@@ -166,7 +160,6 @@ class BidirectionalMambaBlock(nn.Module):
 
     Takes and gives (b, l, c). Options as in `MambaBlock`. The two are computed side by side, in
     shared launches, from the parameters of their modules: hooks on those modules are not called.
-    What is checkpointed is `_forward_impl` of this block.
     """
 
     def __init__(self, d_model: int, **options: Any) -> None:
@@ -177,11 +170,8 @@ class BidirectionalMambaBlock(nn.Module):
         self.merge.weight.matrices = 1  # type: ignore[attr-defined]
         self.use_checkpoint = self.forward_mamba.use_checkpoint
 
-    def _forward_impl(self, x: Tensor, norm: Any) -> Tensor:
-        mixers = [self.forward_mamba.ssm, self.backward_mamba.ssm]
-        return _mix(x, mixers, self.use_checkpoint, norm, self.merge)
-
     def forward(self, x: Tensor, norm: Any = None) -> Tensor:
         """(b, l, c) to (b, l, c), of norm(x) where there is one: a module with the weight, bias and
         eps of an nn.LayerNorm over c. Its output need not be kept then."""
-        return self._forward_impl(x, norm)
+        mixers = [self.forward_mamba.ssm, self.backward_mamba.ssm]
+        return _mix(x, mixers, self.use_checkpoint, norm, self.merge)

@@ -18,8 +18,7 @@ class IntraBandBiMamba(nn.Module):
     def __init__(self, channels: int, norm: str = DEFAULT_NORM, **options: Any) -> None:
         super().__init__()
         mixer = BidirectionalMambaBlock(channels, **options)
-        checkpoint = options["use_checkpoint"]
-        self.block = PathBlock(channels, mixer, along_time, checkpoint, norm)
+        self.block = PathBlock(channels, mixer, along_time, mixer.use_checkpoint, norm)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.block(x)
@@ -31,8 +30,7 @@ class CrossBandBiMamba(nn.Module):
     def __init__(self, channels: int, norm: str = DEFAULT_NORM, **options: Any) -> None:
         super().__init__()
         mixer = BidirectionalMambaBlock(channels, **options)
-        checkpoint = options["use_checkpoint"]
-        self.block = PathBlock(channels, mixer, along_bands, checkpoint, norm)
+        self.block = PathBlock(channels, mixer, along_bands, mixer.use_checkpoint, norm)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.block(x)

@@ -20,31 +20,20 @@ from bandsplit.net import BandSplitNet
 from data.audio import SAMPLE_RATE
 from data.workers import variable
 
-# Linux: this process's memory, and where the mark that it came up to is set back.
+# Linux: this process's memory, and where its high-water mark is reset.
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-_WARM_UP = 0.25  # s
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What enhancing one recording costs on one device.
-
-    Attributes:
-        parameters: as `count_parameters`.
-        macs_per_second: as `count_macs`.
-        real_time_factor: seconds of processing for a second of audio.
-        peak_memory: bytes above those in use before, the network's own weights among the latter;
-            None where it cannot be measured.
-        device: the card's name, or how many threads of a CPU.
-        seconds: of the recording that time and memory are those of.
-    """
+    """What enhancing one recording costs on one device."""
 
     parameters: int
     macs_per_second: float
-    real_time_factor: float
-    peak_memory: int | None
-    device: str
-    seconds: float
+    real_time_factor: float  # seconds of processing for a second of audio
+    peak_memory: int | None  # bytes above those in use before; None where it cannot be measured
+    device: str  # the card's name, or how many threads of a CPU
+    seconds: float  # of the recording that time and memory are those of
 
 
 def count_parameters(net: nn.Module) -> int:
@@ -83,49 +72,41 @@ def measure_cost(
     Memory is that of the first pass over it, time the median of `repeats` more. A copy is measured:
     the network stays on its device and in its mode, and no random state changes. Whatever else the
     process allocates meanwhile counts too.
-
-    Raises:
-        ValueError: the recording would be empty, or `repeats` is below 1.
     """
     device = torch.device(device)
     samples = round(seconds * SAMPLE_RATE)
-    if samples < 1 or repeats < 1:
-        raise ValueError(f"{repeats} repeats of {seconds} s: expected at least 1 of 1 sample")
-    macs = count_macs(net)
     probe = copy.deepcopy(net).to(device).eval()
     # Noise: of silence a processor may compute faster, or far slower.
     noisy = 0.1 * torch.randn(1, samples, generator=torch.Generator().manual_seed(0)).to(device)
 
     # What is loaded and compiled once does not count, and what the warm-up took is given back.
-    probe.enhance(noisy[:, : round(_WARM_UP * SAMPLE_RATE)])
+    probe.enhance(noisy[:, : SAMPLE_RATE // 4])
     peak_memory = _peak_memory(probe, noisy)
     times = [_time(probe, noisy) for _ in range(repeats)]
     return Cost(
         parameters=count_parameters(net),
-        macs_per_second=macs,
+        macs_per_second=count_macs(net),
         real_time_factor=statistics.median(times) * SAMPLE_RATE / samples,
         peak_memory=peak_memory,
-        device=_phrase(device),
+        device=_name(device),
         seconds=samples / SAMPLE_RATE,
     )
 
 
 def _time(net: BandSplitNet, noisy: torch.Tensor) -> float:
     """Seconds that one pass takes."""
-    _synchronise(noisy.device)
+    cuda = noisy.device.type == "cuda"
+    if cuda:
+        torch.cuda.synchronize(noisy.device)
     start = perf_counter()
     net.enhance(noisy)
-    _synchronise(noisy.device)
+    if cuda:
+        torch.cuda.synchronize(noisy.device)
     return perf_counter() - start
 
 
-def _synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def _peak_memory(net: BandSplitNet, noisy: torch.Tensor) -> int | None:
-    """Bytes that one pass takes at its peak; the pass is made where that cannot be measured too."""
+    """Bytes that one pass takes at its peak; None where that cannot be measured."""
     gc.collect()
     if noisy.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(noisy.device)
@@ -136,12 +117,11 @@ def _peak_memory(net: BandSplitNet, noisy: torch.Tensor) -> int | None:
     try:
         # 5: the high-water mark becomes what is resident now (proc_pid_clear_refs(5)).
         _CLEAR.write_text("5")
-        before, _ = _resident()
+        before = _bytes("VmRSS")
     except (OSError, KeyError):
-        net.enhance(noisy)
         return None
     net.enhance(noisy)
-    return max(0, _resident()[1] - before)
+    return max(0, _bytes("VmHWM") - before)
 
 
 def give_back_memory() -> None:
@@ -150,18 +130,17 @@ def give_back_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _resident() -> tuple[int, int]:
-    """Bytes of this process in memory: now, and at most since the mark was set back.
+def _bytes(field: str) -> int:
+    """This process' memory: VmRSS now, VmHWM at most since the mark was reset.
 
     Raises:
         OSError, KeyError: this system does not tell.
     """
     fields = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines())
-    now, most = (int(fields[name].removesuffix("kB")) * 1024 for name in ("VmRSS", "VmHWM"))
-    return now, most
+    return int(fields[field].removesuffix("kB")) * 1024
 
 
-def _phrase(device: torch.device) -> str:
+def _name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()

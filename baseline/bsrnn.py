@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from bandsplit.bands import DEFAULT_NORM, BandLinear, Norm
 from bandsplit.decoder import GroupDecoder, MaskDecoder
 from bandsplit.net import BandSplitNet
-from bandsplit.path import PathBlock, along_bands, along_time
+from bandsplit.path import Along, PathBlock, along_bands, along_time
 
 
 class LSTM(nn.Module):
@@ -124,10 +124,9 @@ def start_as_published(network: BandSplitNet) -> None:
 class LSTMPath(nn.Module):
     """A path of the Mamba networks, an LSTM in the place of the two Mambas and their Linear."""
 
-    def __init__(self, channels: int, lstm_width: int, across_bands: bool, norm: str) -> None:
+    def __init__(self, channels: int, lstm_width: int, along: Along, norm: str) -> None:
         super().__init__()
         mixer = LSTM(channels, lstm_width, bidirectional=True)
-        along = along_bands if across_bands else along_time
         self.block = PathBlock(channels, mixer, along, norm=norm)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -157,7 +156,7 @@ class LSTMDualPath(BandSplitNet):
     ) -> None:
         layers: list[nn.Module] = []
         for _ in range(num_layers):
-            for across_bands in (False, True):
-                layers.append(LSTMPath(channels, lstm_width, across_bands, norm))
+            for along in (along_time, along_bands):
+                layers.append(LSTMPath(channels, lstm_width, along, norm))
         decoder = MaskDecoder(channels, hidden, norm)
         super().__init__(channels, nn.Sequential(*layers), decoder, split_norm)

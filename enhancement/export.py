@@ -36,7 +36,7 @@ from data.utils import DataError, carry_out, say, show
 from data.workers import stop_by_signals, variable
 from enhancement.model import MODELS, WEIGHTS, find, write_model
 from enhancement.windows import Windows, hops
-from scan.choice import VARIABLE
+from scan.dispatch import VARIABLE
 from scan.interface import ways
 from training.checkpoint import CheckpointError
 

@@ -274,5 +274,5 @@ def _code() -> str:
     """Return a checksum of the networks' code: after a change, the same weights may do other."""
     paths = [_ROOT / "real_mamba_optimized.py", _ROOT / "data" / "audio.py"]
     for package in ("abl*", "bandsplit", "baseline", "recompute", "scan"):
-        paths += sorted(_ROOT.glob(f"{package}/*.py"))
+        paths += sorted(_ROOT.glob(f"{package}/**/*.py"))
     return digest_of(paths)

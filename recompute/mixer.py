@@ -3,10 +3,10 @@
     x → norm → W_u, W_z → convolution, SiLU → W_x → W_dt → scan, gate → W_out
 
 Both passes take the sequences piece by piece (`recompute.rows`), so that of the wide tensors in
-between only what is kept exists for all of them at once. Checkpointed, that is the products that
-are dear to compute: the two halves of in_proj, and x_proj's few columns with the scan's states at
-chunk borders. The norm, the convolution and Δ (a product of rank 12) are computed again; the
-scan is not: its backward pass walks through the states anyway, and hands over the output, too.
+between only what is kept exists for all of them at once. Checkpointed, that is the expensive matrix
+products: the two halves of in_proj, and x_proj's few columns with the scan's states at chunk
+borders. The norm, the convolution and Δ (a product of rank 12) are computed again. The scan is not:
+its backward pass walks through the states anyway, and hands over the output, too.
 
 Shapes: `r` directions, `n` sequences, `l` scanned length, `m` = n l rows, `c` channels, `d` inner
 width, `s` states, `k` rank of Δ. Source of the equations: Gu and Dao, "Mamba", 2023
@@ -18,6 +18,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from recompute.mixer_piece import Piece, Settings, Weights, completed, piece_backward
@@ -81,7 +82,8 @@ class _Mix(torch.autograd.Function):
                 kept += fields(piece, settings.kept)
                 y = layout.rows(piece.out)
                 del piece
-                outputs.append(layout.back(_affine(y, matrices.out, w.out_bias)))
+                bias = None if w.out_bias is None else w.out_bias.to(y.dtype)
+                outputs.append(layout.back(F.linear(y, matrices.out, bias)))
                 del y
         ctx.settings, ctx.by_steps = settings, by_steps
         ctx.save_for_backward(x, *weights, *kept)
@@ -106,10 +108,3 @@ class _Mix(torch.autograd.Function):
                 gradients.append(layout.back(dx))
                 add_to(sums, parts)
         return join(gradients, ctx.by_steps), None, *in_order(sums, w)
-
-
-def _affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """x weight^T + bias of rows."""
-    if bias is None:
-        return x @ weight.mT
-    return torch.addmm(bias.to(x.dtype), x, weight.mT)

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from recompute.rows import Layout, norm_backward, norm_forward, wide
+from scan.api import scan_backward, scan_forward
 from scan.convolution import convolution_backward, convolution_forward
 from scan.interface import Inputs, Options
-from scan.passes import scan_backward, scan_forward
 
 
 class Weights(NamedTuple):

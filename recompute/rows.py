@@ -13,8 +13,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-# False keeps all that the backward pass uses; True keeps the products that are dear to compute;
-# "full" keeps the input alone. What is not kept is computed again.
+# False keeps all that the backward pass uses; True keeps the expensive matrix products; "full"
+# keeps the input alone. What is not kept is computed again.
 Checkpointing = bool | Literal["full"]
 
 # Rows of a piece: on a CPU so many that what a step of the computation leaves is still in the cache

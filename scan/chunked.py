@@ -12,13 +12,12 @@ Memory: O(b l d + b n d l / chunk) kept, O(b chunk d n) in passing.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from scan.arrays import laid_out_as
-from scan.interface import Inputs, Options, absent_as_empty, directions, one_direction
+from scan.interface import Inputs, Options, each_direction, joined
+from scan.layout import laid_out_as, scanning_order
 
 
 def _accumulate(decay: Tensor, value: Tensor) -> Tensor:
@@ -37,13 +36,6 @@ def _step_sizes(delta: Tensor, delta_bias: Tensor | None, delta_softplus: bool) 
     return torch.logaddexp(delta, torch.zeros_like(delta)) if delta_softplus else delta
 
 
-def _chunks(length: int, chunk_size: int, reverse: bool) -> Iterator[slice]:
-    """The chunks in scanning order."""
-    for start in range(0, length, chunk_size):
-        stop = min(start + chunk_size, length)
-        yield slice(length - stop, length - start) if reverse else slice(start, stop)
-
-
 def _states(step: Tensor, u: Tensor, A: Tensor, B: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
     """Decays and states of one chunk in scanning order, both (b, chunk, d, n)."""
     # Of a decay that overflows only so much that a state of zero stays at zero.
@@ -55,13 +47,10 @@ def _states(step: Tensor, u: Tensor, A: Tensor, B: Tensor, before: Tensor) -> tu
 
 def forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:
     """See `scan.interface.Backend`."""
-    results = [
-        _forward(one_direction(inputs, r, inputs.compute_dtype), way)
-        for r, way in enumerate(directions(inputs, options))
-    ]
+    results = [_forward(one, options) for one in each_direction(inputs.computing(), options)]
     out, last, borders = (torch.stack(parts) for parts in zip(*results, strict=True))
     last = last if options.want_last else last.new_empty(0)
-    return laid_out_as(inputs.u, out), last, borders
+    return laid_out_as(inputs.u, scanning_order(out, options.reverse)), last, borders
 
 
 def backward(
@@ -73,39 +62,31 @@ def backward(
     want_out: bool = False,
 ) -> list[Tensor]:
     """See `scan.interface.Backend`."""
-    dtype = inputs.compute_dtype
+    grad_out = scanning_order(grad_out.to(inputs.compute_dtype), options.reverse)
     results = [
         _backward(
-            grad_out[r].to(dtype),
-            None if grad_last is None else grad_last[r],
-            one_direction(inputs, r, dtype),
-            borders[r],
-            way,
+            grad_out[r], None if grad_last is None else grad_last[r], one, borders[r], options
         )
-        for r, way in enumerate(directions(inputs, options))
+        for r, one in enumerate(each_direction(inputs.computing(), options))
     ]
-    *gradients, out = (
-        None if parts[0] is None else torch.stack(parts) for parts in zip(*results, strict=True)
-    )
-    return absent_as_empty(gradients, inputs, out if want_out else None)
+    return joined(results, inputs, options, want_out)
 
 
 def _forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:
-    """One direction; shapes without that dimension."""
+    """One direction in scanning order; shapes without the dimension of directions."""
     u, delta, A, B, C, D, z, delta_bias, initial_state = inputs
-    delta_softplus, reverse, chunk_size, _ = options
-    step = _step_sizes(delta, delta_bias, delta_softplus)
+    step = _step_sizes(delta, delta_bias, options.delta_softplus)
     state = u.new_zeros(u.shape[0], u.shape[2], A.shape[1])
     if initial_state is not None:
         state = state + initial_state
     out = torch.empty_like(u, memory_format=torch.contiguous_format)
     borders = []
-    order = (1,) if reverse else ()
-    for part in _chunks(u.shape[1], chunk_size, reverse):
+    for start in range(0, u.shape[1], options.chunk_size):
+        part = slice(start, start + options.chunk_size)
         borders.append(state)
-        step_, u_, B_, C_ = (x[:, part].flip(order) for x in (step, u, B, C))
+        step_, u_, B_, C_ = (x[:, part].contiguous() for x in (step, u, B, C))
         _, states = _states(step_, u_, A, B_, state)
-        out[:, part] = torch.einsum("bcdn,bcn->bcd", states, C_).flip(order)
+        out[:, part] = torch.einsum("bcdn,bcn->bcd", states, C_)
         state = states[:, -1].clone()
     if D is not None:
         out += D * u
@@ -122,8 +103,7 @@ def _backward(
 ) -> list[Tensor | None]:
     """The gradients in the order of `Inputs`, and the output."""
     u, delta, A, B, C, D, z, delta_bias, initial_state = inputs
-    delta_softplus, reverse, chunk_size, _ = options
-    step = _step_sizes(delta, delta_bias, delta_softplus)
+    step = _step_sizes(delta, delta_bias, options.delta_softplus)
     out = torch.empty_like(u)
     du, dstep, dA = torch.zeros_like(u), torch.zeros_like(u), torch.zeros_like(A)
     dB, dC = torch.zeros_like(B), torch.zeros_like(C)
@@ -134,15 +114,13 @@ def _backward(
         gy = grad_out * (z * gate)
         dz = grad_out * gate * (1 + z * (1 - gate))  # times the output before the gate, below
     carried = torch.zeros_like(u[:, 0, :, None] * A) if grad_last is None else grad_last
-    order = (1,) if reverse else ()
-    parts = list(_chunks(u.shape[1], chunk_size, reverse))
-    for i in reversed(range(len(parts))):
-        part = parts[i]
-        if i > 0:
-            before = borders[:, i - 1].transpose(1, 2)
+    for start in reversed(range(0, u.shape[1], options.chunk_size)):
+        part = slice(start, start + options.chunk_size)
+        if start > 0:
+            before = borders[:, start // options.chunk_size - 1].transpose(1, 2)
         else:
             before = torch.zeros_like(carried) if initial_state is None else initial_state
-        step_, u_, B_, C_, gy_ = (x[:, part].flip(order) for x in (step, u, B, C, gy))
+        step_, u_, B_, C_, gy_ = (x[:, part].contiguous() for x in (step, u, B, C, gy))
         decay, states = _states(step_, u_, A, B_, before)
         # dL/dh_t = gy_t C_t + decay_{t+1} dL/dh_{t+1}: the same recurrence from right to left, in
         # which `carried` already holds the decay into the next chunk.
@@ -151,16 +129,15 @@ def _backward(
         onward = torch.cat([decay[:, 1:], torch.ones_like(decay[:, :1])], 1)
         grad = _accumulate(onward.flip(1), grad.flip(1)).flip(1)
         carried = decay[:, 0] * grad[:, 0]
-        previous = torch.cat([before[:, None], states[:, :-1]], 1)
-        through = grad * decay * previous
+        through = grad * decay * torch.cat([before[:, None], states[:, :-1]], 1)
         dx = torch.einsum("bcdn,bcn->bcd", grad, B_)
         dA += torch.einsum("bcdn,bcd->dn", through, step_)
-        du[:, part] = (dx * step_).flip(order)
-        dstep[:, part] = (dx * u_ + torch.einsum("bcdn,dn->bcd", through, A)).flip(order)
-        dB[:, part] = torch.einsum("bcdn,bcd->bcn", grad, step_ * u_).flip(order)
-        dC[:, part] = torch.einsum("bcdn,bcd->bcn", states, gy_).flip(order)
-        y = torch.einsum("bcdn,bcn->bcd", states, C_).flip(order)
-        out[:, part] = y if D is None else y + D * u[:, part]
+        du[:, part] = dx * step_
+        dstep[:, part] = dx * u_ + torch.einsum("bcdn,dn->bcd", through, A)
+        dB[:, part] = torch.einsum("bcdn,bcd->bcn", grad, step_ * u_)
+        dC[:, part] = torch.einsum("bcdn,bcd->bcn", states, gy_)
+        y = torch.einsum("bcdn,bcn->bcd", states, C_)
+        out[:, part] = y if D is None else y + D * u_
     if z is not None and dz is not None:
         dz *= out
         out *= z * gate
@@ -168,7 +145,7 @@ def _backward(
     if D is not None:
         dD = (gy * u).sum((0, 1))
         du += gy * D
-    if delta_softplus:
+    if options.delta_softplus:
         dstep = dstep * -torch.expm1(-step)  # sigmoid(x) = 1 - exp(-softplus(x))
     dbias = None if delta_bias is None else dstep.sum((0, 1))
     return [du, dstep, dA, dB, dC, dD, dz, dbias, carried, out]

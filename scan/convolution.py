@@ -1,7 +1,7 @@
 """`causal_conv_silu`: Mamba's short convolution and the SiLU behind it, as one operator.
 
-The backends: numba kernels on a CPU, which take less than half of PyTorch's time; on a GPU the
-package causal-conv1d where it is installed, otherwise Triton kernels; PyTorch for all else.
+The backends: numba kernels on a CPU, which take less than half of PyTorch's time; Triton kernels on
+a GPU; PyTorch for all else.
 """
 
 # No postponed annotations here: torch reads the schema of an operator from them.
@@ -10,15 +10,22 @@ import math
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from scan import convolution_backends as backends
-from scan.arrays import empty_as, laid_out_as
-from scan.choice import cannot_run
-from scan.interface import check_tensor, refuse_forward_mode
+from scan.cpu import launch as cpu
+from scan.dispatch import cannot_run
+from scan.interface import check_arguments, refuse_forward_mode
+from scan.layout import empty_as, laid_out_as, scanning_order
+from scan.triton import launch as triton
 
-BACKENDS = tuple(backends.ALL)
+# In the order of preference.
+BACKENDS = ("cpu", "triton", "torch")
+_AXES = {"u": "bld", "weight": "dk", "bias": "d"}
+# Each has convolution_forward(u, weight, bias, reverse), and convolution_backward(grad_out, u,
+# weight, bias, reverse) with the gradients of u, weight and bias, all in any float dtype.
+_KERNELS: dict[str, Any] = {"cpu": cpu, "triton": triton}
 
 
 def causal_conv_silu(
@@ -39,20 +46,27 @@ def causal_conv_silu(
     Raises:
         ValueError: an argument's shape, dtype or device does not fit, or the backend cannot run.
     """
-    _check(u, weight, bias)
-    single = u.dim() == 3
+    single = not isinstance(u, Tensor) or u.dim() == 3
+    check_arguments({"u": u, "weight": weight, "bias": bias}, _AXES, directions=not single)
+    if weight.shape[-1] < 1:
+        raise ValueError(f"weight has shape {tuple(weight.shape)}, expected at least one tap")
     if single:
         u, weight, bias = u[None], weight[None], bias[None]
-    name = _choose(backend, u, weight)
-    refuse_forward_mode()
-    out = conv_silu(u, weight, bias, reverse, name) if u.numel() else u.clone()
+    name = _choose(backend, u)
+    if not u.numel():
+        out = u.clone()
+    elif name == "torch":
+        out = _plain(u, weight, bias, reverse)
+    else:
+        refuse_forward_mode()
+        out = conv_silu(u, weight, bias, reverse, name)
     return out[0] if single else out
 
 
 @torch.library.custom_op("bsbimamba::conv_silu", mutates_args=())
 def conv_silu(u: Tensor, weight: Tensor, bias: Tensor, reverse: bool, backend: str) -> Tensor:
     with torch.autocast(u.device.type, enabled=False):
-        return laid_out_as(u, backends.ALL[backend].forward(u, weight, bias, reverse))
+        return laid_out_as(u, _KERNELS[backend].convolution_forward(u, weight, bias, reverse))
 
 
 @conv_silu.register_fake
@@ -70,7 +84,7 @@ def conv_silu_backward(
     grad_out: Tensor, u: Tensor, weight: Tensor, bias: Tensor, reverse: bool, backend: str
 ) -> list[Tensor]:
     with torch.autocast(u.device.type, enabled=False):
-        grads = backends.ALL[backend].backward(grad_out, u, weight, bias, reverse)
+        grads = _KERNELS[backend].convolution_backward(grad_out, u, weight, bias, reverse)
     others = (
         grad.to(x.dtype).contiguous() for grad, x in zip(grads[1:], (weight, bias), strict=True)
     )
@@ -102,54 +116,46 @@ conv_silu.register_autograd(_backward, setup_context=_setup_context)
 
 def convolution_forward(u: Tensor, weight: Tensor, bias: Tensor, reverse: bool) -> Tensor:
     """`causal_conv_silu` of (r, b, l, d) without its gradient, for backward passes by hand."""
-    return torch.ops.bsbimamba.conv_silu(u, weight, bias, reverse, _choose("auto", u, weight))
+    name = _choose("auto", u)
+    if name == "torch":
+        return _plain(u, weight, bias, reverse)
+    return torch.ops.bsbimamba.conv_silu(u, weight, bias, reverse, name)
 
 
 def convolution_backward(
     grad_out: Tensor, u: Tensor, weight: Tensor, bias: Tensor, reverse: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of u, weight and bias."""
-    name = _choose("auto", u, weight)
-    du, dweight, dbias = torch.ops.bsbimamba.conv_silu_backward(
-        grad_out, u, weight, bias, reverse, name
-    )
+    name = _choose("auto", u)
+    if name == "torch":
+        with torch.enable_grad():
+            u, weight, bias = (x.detach().requires_grad_() for x in (u, weight, bias))
+            out = _plain(u, weight, bias, reverse)
+            du, dweight, dbias = torch.autograd.grad(out, (u, weight, bias), grad_out)
+    else:
+        operator = torch.ops.bsbimamba.conv_silu_backward
+        du, dweight, dbias = operator(grad_out, u, weight, bias, reverse, name)
     return du, dweight, dbias
 
 
-def _choose(backend: str, u: Tensor, weight: Tensor) -> str:
+def _choose(backend: str, u: Tensor) -> str:
     if backend != "auto" and backend not in BACKENDS:
         raise ValueError(f"backend {backend!r} is not one of {', '.join(BACKENDS)}, auto")
-    order = ("cpu", "causal_conv1d", "triton", "torch") if backend == "auto" else (backend,)
-    for name in order:
-        reason = _why_not(name, u, weight)
+    for name in BACKENDS if backend == "auto" else (backend,):
+        packages = ("triton",) if name == "triton" else ()
+        reason = None if name == "torch" else cannot_run(u, name, packages)
         if reason is None:
             return name
     raise ValueError(f"backend {backend!r} {reason}. Use 'torch' or 'auto'.")
 
 
-def _why_not(name: str, u: Tensor, weight: Tensor) -> str | None:
-    """Why a backend cannot convolve u, to go behind its name; None where it can."""
-    if name == "torch":
-        return None
-    d, taps = weight.shape[1:]
-    reason = cannot_run(u, name)
-    if reason is None and name == "causal_conv1d" and not (2 <= taps <= 4 and d % 8 == 0):
-        return f"takes 2 to 4 taps and a width in whole eights, not {taps} and {d}"
-    return reason
-
-
-def _check(u: Tensor, weight: Tensor, bias: Tensor) -> None:
-    for name, x in (("u", u), ("weight", weight), ("bias", bias)):
-        check_tensor(name, x, getattr(u, "device", torch.device("cpu")))
-    lead = tuple(u.shape[:1]) if u.dim() == 4 else ()
-    if u.dim() not in (3, 4) or lead not in ((), (1,), (2,)):
-        raise ValueError(
-            "u must be (batch, length, width) or (1 or 2, batch, length, width), "
-            f"but its shape is {tuple(u.shape)}"
-        )
-    d = u.shape[-1]
-    whole = weight.dim() == len(lead) + 2 and weight.shape[-1] > 0
-    if not whole or tuple(weight.shape[:-1]) != (*lead, d):
-        raise ValueError(f"weight has shape {tuple(weight.shape)}, expected {(*lead, d)} and taps")
-    if tuple(bias.shape) != (*lead, d):
-        raise ValueError(f"bias has shape {tuple(bias.shape)}, expected {(*lead, d)}")
+def _plain(u: Tensor, weight: Tensor, bias: Tensor, reverse: bool) -> Tensor:
+    """In PyTorch's own functions, in float32 at least: the channels of all directions at once."""
+    dtype = torch.promote_types(u.dtype, torch.float32)
+    with torch.autocast(u.device.type, enabled=False):
+        x = scanning_order(u.to(dtype), reverse).permute(1, 0, 3, 2).flatten(1, 2)  # (b, r d, l)
+        x = F.pad(x, (weight.shape[2] - 1, 0))
+        kernel, shift = weight.to(dtype).flatten(0, 1)[:, None], bias.to(dtype).flatten()
+        y = F.silu(F.conv1d(x, kernel, shift, groups=len(shift)))
+        y = y.unflatten(1, (len(u), -1)).permute(1, 0, 3, 2)
+    return laid_out_as(u, scanning_order(y, reverse))

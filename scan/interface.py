@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from scan.arrays import laid_out_as
+from scan.layout import laid_out_as, scanning_order
 
 
 class Inputs(NamedTuple):
@@ -33,6 +34,10 @@ class Inputs(NamedTuple):
     def compute_dtype(self) -> torch.dtype:
         return torch.float64 if self.u.dtype == torch.float64 else torch.float32
 
+    def computing(self) -> Inputs:
+        """All of them in `compute_dtype`."""
+        return Inputs(*(None if x is None else x.to(self.compute_dtype) for x in self))  # type: ignore[arg-type]
+
 
 # The tensors that run along the sequence; the others are parameters and states.
 SEQUENCES = ("u", "delta", "B", "C", "z")
@@ -54,7 +59,7 @@ class Backend(Protocol):
     """A module with these functions. No output may alias an input or another output."""
 
     def forward(self, inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:
-        """The output (r, b, l, d) in u's dtype and laid out as `scan.arrays.empty_as(u)`, the last
+        """The output (r, b, l, d) in u's dtype and laid out as `scan.layout.empty_as(u)`, the last
         state (r, b, d, n) in the computing one, and what the backward pass needs.
 
         That is the state with which each chunk but the first begins, in scanning order:
@@ -73,24 +78,39 @@ class Backend(Protocol):
         """The gradient of each input in its dtype and shape, in the order of `Inputs`; of size 0
         for an absent one. Behind them the output again, of size 0 unless it is wanted: whoever did
         not keep it has it at no further pass over the sequence. Those of u's shape are laid out as
-        `scan.arrays.empty_as(u)`, all others contiguous."""
+        `scan.layout.empty_as(u)`, all others contiguous."""
 
 
 FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
-def check_tensor(name: str, x: object, device: torch.device) -> None:
-    """Raise ValueError unless x is a dense tensor of one of `FLOATS` on `device`."""
-    if not isinstance(x, Tensor):
-        raise ValueError(f"{name} is of type {type(x).__name__}, expected a tensor")
-    shape = tuple(x.shape)
-    if x.dtype not in FLOATS:
-        expected = ", ".join(str(dtype) for dtype in FLOATS)
-        raise ValueError(f"{name} {shape} has dtype {x.dtype}, expected one of {expected}")
-    if x.device != device:
-        raise ValueError(f"{name} {shape} is on {x.device}, expected {device}, where u is")
-    if x.layout != torch.strided:
-        raise ValueError(f"{name} {shape} is {x.layout}, expected a dense tensor")
+def check_arguments(tensors: Mapping[str, Any], axes: Mapping[str, str], directions: bool) -> None:
+    """Raise ValueError unless all are dense float tensors on one device whose shapes agree.
+
+    Args:
+        tensors: by name. None is allowed for those of which it is the default.
+        axes: the axes of each, one letter an axis; the same letter means the same size.
+        directions: each has 1 or 2 directions in front.
+    """
+    sizes: dict[str, int] = {}
+    for name, x in tensors.items():
+        if not isinstance(x, Tensor):
+            raise ValueError(f"{name} is of type {type(x).__name__}, expected a tensor")
+        shape, expected = tuple(x.shape), "r" * directions + axes[name]
+        if x.dtype not in FLOATS:
+            raise ValueError(f"{name} {shape} has dtype {x.dtype}, expected one of {FLOATS}")
+        if x.device != tensors["u"].device:
+            raise ValueError(f"{name} {shape} is on {x.device}, u is on {tensors['u'].device}")
+        if x.layout != torch.strided:
+            raise ValueError(f"{name} {shape} is {x.layout}, expected a dense tensor")
+        fits = len(shape) == len(expected) and all(
+            sizes.setdefault(axis, size) == size for axis, size in zip(expected, shape, strict=True)
+        )
+        if not fits:
+            known = ", ".join(f"{axis} = {sizes[axis]}" for axis in expected if axis in sizes)
+            raise ValueError(f"{name} has shape {shape}, expected ({', '.join(expected)}): {known}")
+    if directions and sizes["r"] not in (1, 2):
+        raise ValueError(f"u has {sizes['r']} directions, expected 1 or 2")
 
 
 def refuse_forward_mode() -> None:
@@ -118,19 +138,34 @@ def absent_as_empty(
     ]
 
 
-def one_direction(inputs: Inputs, direction: int, dtype: torch.dtype) -> Inputs:
-    """The inputs of one direction, without that dimension, in `dtype`."""
-    return Inputs(*(None if x is None else x[direction].to(dtype) for x in inputs))  # type: ignore[arg-type]
-
-
 def ways(count: int, reverse: bool) -> tuple[bool, ...]:
     """Whether each of one or two directions is reversed."""
     return (reverse, not reverse)[:count]
 
 
-def directions(inputs: Inputs, options: Options) -> list[Options]:
-    """The options of each direction."""
-    return [options._replace(reverse=way) for way in ways(len(inputs.u), options.reverse)]
+def each_direction(inputs: Inputs, options: Options) -> Iterator[Inputs]:
+    """The inputs of each direction, without that dimension, their sequences in scanning order."""
+    for r, way in enumerate(ways(len(inputs.u), options.reverse)):
+        one: dict[str, Any] = {k: None if x is None else x[r] for k, x in inputs._asdict().items()}
+        turned = {k: one[k].flip(1) for k in SEQUENCES if way and one[k] is not None}
+        yield Inputs(**{**one, **turned})
+
+
+def joined(
+    results: list[list[Tensor | None]], inputs: Inputs, options: Options, want_out: bool
+) -> list[Tensor]:
+    """What `Backend.backward` returns, from the gradients of each direction and, last, its output,
+    all in scanning order."""
+    names = (*Inputs._fields, "out")
+    *gradients, out = (
+        None
+        if parts[0] is None
+        else scanning_order(torch.stack(parts), options.reverse)
+        if name in (*SEQUENCES, "out")
+        else torch.stack(parts)
+        for name, parts in zip(names, zip(*results, strict=True), strict=True)
+    )
+    return absent_as_empty(gradients, inputs, out if want_out else None)
 
 
 def borders(inputs: Inputs, options: Options) -> Tensor:

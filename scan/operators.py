@@ -4,7 +4,7 @@ As operators they are opaque to autocast and `torch.compile`, and a selective-ch
 name them. All backends share one schema; what differs is the function behind it.
 """
 
-# No postponed annotations here: torch reads the schema of an operator from them.
+from __future__ import annotations
 
 import math
 from collections.abc import Callable
@@ -14,13 +14,21 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from scan.arrays import empty_as
+from scan import chunked, mamba_ssm
+from scan.cpu import launch as cpu
 from scan.interface import AS_U, Backend, Inputs, Options, borders
+from scan.layout import empty_as
+from scan.triton import launch as triton
 
 NAMESPACE = "bsbimamba"
+_INPUTS = (
+    "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, "
+    "Tensor? delta_bias, Tensor? initial_state"
+)
+_OPTIONS = "bool delta_softplus, bool reverse, SymInt chunk_size, bool want_last"
 
 
-def make_operator(name: str, backend: Backend, kept: Callable = borders) -> Callable:
+def _make_operator(name: str, backend: Backend, kept: Callable = borders) -> Callable:
     """Register `bsbimamba::scan_<name>` and its backward; return the differentiable operator.
 
     `kept(inputs, options)` has shape and dtype of what the backend keeps for its backward pass.
@@ -28,26 +36,16 @@ def make_operator(name: str, backend: Backend, kept: Callable = borders) -> Call
     It takes what is in `Inputs` and `Options`, one by one, and returns what `Backend.forward` does;
     the output and the last state are differentiable.
     """
+    forward_schema = f"({_INPUTS}, {_OPTIONS}) -> (Tensor, Tensor, Tensor)"
+    backward_schema = (
+        f"(Tensor grad_out, Tensor? grad_last, {_INPUTS}, Tensor borders, {_OPTIONS}, "
+        "bool want_out) -> Tensor[]"
+    )
 
-    @torch.library.custom_op(f"{NAMESPACE}::scan_{name}", mutates_args=())
-    def scan(
-        u: Tensor,
-        delta: Tensor,
-        A: Tensor,
-        B: Tensor,
-        C: Tensor,
-        D: Tensor | None,
-        z: Tensor | None,
-        delta_bias: Tensor | None,
-        initial_state: Tensor | None,
-        delta_softplus: bool,
-        reverse: bool,
-        chunk_size: int,
-        want_last: bool,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        inputs = Inputs(u, delta, A, B, C, D, z, delta_bias, initial_state)
-        with torch.autocast(u.device.type, enabled=False):
-            options = Options(delta_softplus, reverse, chunk_size, want_last)
+    @torch.library.custom_op(f"{NAMESPACE}::scan_{name}", mutates_args=(), schema=forward_schema)
+    def scan(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+        inputs, options = Inputs(*arguments[:9]), Options(*arguments[9:])
+        with torch.autocast(inputs.u.device.type, enabled=False):
             return backend.forward(inputs, options)
 
     @scan.register_fake
@@ -58,31 +56,16 @@ def make_operator(name: str, backend: Backend, kept: Callable = borders) -> Call
         last = inputs.u.new_empty(state, dtype=inputs.compute_dtype)
         return empty_as(inputs.u), last, kept(inputs, options)
 
-    @torch.library.custom_op(f"{NAMESPACE}::scan_{name}_backward", mutates_args=())
-    def scan_backward(
-        grad_out: Tensor,
-        grad_last: Tensor | None,
-        u: Tensor,
-        delta: Tensor,
-        A: Tensor,
-        B: Tensor,
-        C: Tensor,
-        D: Tensor | None,
-        z: Tensor | None,
-        delta_bias: Tensor | None,
-        initial_state: Tensor | None,
-        borders: Tensor,
-        delta_softplus: bool,
-        reverse: bool,
-        chunk_size: int,
-        want_last: bool,
-        want_out: bool,
-    ) -> list[Tensor]:
-        inputs = Inputs(u, delta, A, B, C, D, z, delta_bias, initial_state)
-        options = Options(delta_softplus, reverse, chunk_size, want_last)
+    @torch.library.custom_op(
+        f"{NAMESPACE}::scan_{name}_backward", mutates_args=(), schema=backward_schema
+    )
+    def scan_backward(grad_out: Tensor, grad_last: Tensor | None, *arguments: Any) -> list[Tensor]:
+        inputs, options = Inputs(*arguments[:9]), Options(*arguments[10:14])
         # Whoever calls backward() inside autocast still gets gradients in full precision.
-        with torch.autocast(u.device.type, enabled=False):
-            return backend.backward(grad_out, grad_last, inputs, borders, options, want_out)
+        with torch.autocast(inputs.u.device.type, enabled=False):
+            return backend.backward(
+                grad_out, grad_last, inputs, arguments[9], options, arguments[14]
+            )
 
     @scan_backward.register_fake
     def _(grad_out: Tensor, grad_last: Tensor | None, *arguments: Any) -> list[Tensor]:
@@ -125,3 +108,11 @@ def make_operator(name: str, backend: Backend, kept: Callable = borders) -> Call
 
     scan.register_autograd(backward_pass, setup_context=setup_context)
     return scan
+
+
+OPERATORS: dict[str, Callable] = {
+    "chunked": _make_operator("chunked", chunked),
+    "cpu": _make_operator("cpu", cpu),
+    "triton": _make_operator("triton", triton),
+    "mamba_ssm": _make_operator("mamba_ssm", mamba_ssm, mamba_ssm.kept),
+}

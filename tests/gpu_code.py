@@ -5,28 +5,26 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
-from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 
 def compile_kernel(name: str, dtype: str, capability: int, **changes: Any) -> Any:
-    """The compiled kernel `name` of `scan.gpu_kernels`, for u, delta, B, C and z of `dtype`."""
+    """Compile a kernel of `scan.triton.scan_kernels` for u, delta, B, C and z of `dtype`."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from scan import gpu, gpu_kernels
+    from scan.triton import launch, scan_kernels
 
-    kernel = getattr(gpu_kernels, name)
+    kernel = getattr(scan_kernels, name)
     fixed: dict[str, Any] = {
         "CHUNK": 64, "REVERSE": False, "SOFTPLUS": True, "HAS_D": True, "HAS_Z": True,
         "HAS_BIAS": True, "HAS_INITIAL": False, "HAS_LAST": False, "WANT_LAST": False, "N": 16,
-        **(gpu.FORWARD if name == "scan_forward" else gpu.BACKWARD), **changes,
+        **(launch.FORWARD if name == "scan_forward" else launch.BACKWARD), **changes,
     }  # fmt: skip
     fixed["LEVELS"] = fixed.get("TILE", 8).bit_length()
-    launch = {key: fixed.pop(key) for key in ("num_warps", "maxnreg")}
+    options = {key: fixed.pop(key) for key in ("num_warps", "maxnreg")}
     sequences = ("u", "delta", "z", "out", "grad_out", "du", "ddelta", "dz")
     signature: dict[str, Any] = {}
     constants: dict[Any, Any] = {}
@@ -46,48 +44,25 @@ def compile_kernel(name: str, dtype: str, capability: int, **changes: Any) -> An
             signature[argument] = "*" + (dtype if argument in sequences else "fp32")
             aligned[(place,)] = [["tt.divisibility", 16]]
     source = ASTSource(kernel, signature, constants, aligned)
-    options = {key: value for key, value in launch.items() if value is not None}
+    options = {key: value for key, value in options.items() if value is not None}
     options["enable_fp_fusion"] = True
     return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
 
 
 def resources(compiled: Any) -> dict[str, Any]:
-    """Bytes of stack and shared memory, layout conversions, and the instructions, by kind, in the
-    innermost loop with most fused multiply-adds, of those that sum over lanes if there are any."""
+    """Bytes of stack and of shared memory, layout conversions, and exchanges between lanes."""
     import triton
 
-    tools = Path(triton.__file__).parent / "backends/nvidia/bin"
+    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
     with tempfile.TemporaryDirectory() as folder:
         cubin = Path(folder) / "kernel.cubin"
         cubin.write_bytes(compiled.asm["cubin"])
-
-        def read(option: str) -> str:
-            command = [str(tools / "cuobjdump"), option, str(cubin)]
-            return subprocess.run(command, check=True, capture_output=True, text=True).stdout
-
-        usage, code = read("-res-usage"), read("-sass")
+        command = [str(tool), "-res-usage", str(cubin)]
+        usage = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     found = {key: int(value) for key, value in re.findall(r"(STACK|SHARED):(\d+)", usage)}
-    lines = [(int(at, 16), text) for at, text in re.findall(r"/\*([0-9a-f]{4,})\*/ +(.*?);", code)]
-    loops = [_kinds(body) for body in _innermost_loops(lines)]
     return {
         "stack": found["STACK"],
         "shared": found["SHARED"],
         "conversions": compiled.asm["ttgir"].count("convert_layout"),
-        "loop": max(loops, key=lambda x: (x["SHFL"] > 0, x["FFMA"])),
+        "exchanges": compiled.asm["ptx"].count("shfl.sync"),
     }
-
-
-def _innermost_loops(lines: list[tuple[int, str]]) -> Iterator[list[str]]:
-    """Between the target of a branch backwards and that branch, where no such pair lies within."""
-    spans = []
-    for at, text in lines:
-        target = re.search(r"BRA.*0x([0-9a-f]+)", text)
-        if target and int(target[1], 16) < at:
-            spans.append((int(target[1], 16), at))
-    for low, high in spans:
-        if not any(low <= a and b <= high and (a, b) != (low, high) for a, b in spans):
-            yield [text for at, text in lines if low <= at <= high]
-
-
-def _kinds(lines: list[str]) -> Counter[str]:
-    return Counter(re.sub(r"^@!?U?P\w+ ", "", text).split()[0].split(".")[0] for text in lines)

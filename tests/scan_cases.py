@@ -1,13 +1,14 @@
-"""Arguments for the scan, and what a backend makes of them, for the tests of all backends."""
+"""Arguments for scan and convolution, and what a backend makes of them."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from scan import scan_directions, selective_scan
+from scan import causal_conv_silu, scan_directions, selective_scan
 
 NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias", "initial_state")
 OPTIONAL = ("D", "z", "delta_bias", "initial_state")
@@ -86,3 +87,47 @@ def assert_close(got: dict, expected: dict, dtype: torch.dtype) -> None:
             scale = scale.maximum(expected["delta"].double().cpu().abs().sum((-3, -2)).max())
         error = error / scale.clamp_min(1e-30)
         assert error < TOLERANCE[dtype], f"{name}: relative error {error:.2e}"
+
+
+def convolution(u: Tensor, weight: Tensor, bias: Tensor, reverse: bool) -> Tensor:
+    """(b, l, d) by conv1d on (b, d, l), flipped where it looks ahead."""
+    x = u.flip(1) if reverse else u
+    padded = F.pad(x.transpose(1, 2), (weight.shape[1] - 1, 0))
+    y = F.conv1d(padded, weight[:, None], bias, groups=len(weight)).transpose(1, 2)
+    return F.silu(y.flip(1) if reverse else y)
+
+
+def make_convolution(b: int, length: int, d: int, taps: int, directions: int) -> dict[str, Tensor]:
+    rng = torch.Generator().manual_seed(0)
+    shapes = {"u": (b, length, d), "weight": (d, taps), "bias": (d,)}
+    return {
+        k: torch.randn(directions, *shape, generator=rng, dtype=torch.float64)
+        for k, shape in shapes.items()
+    }
+
+
+def compare_convolution(
+    backend: str,
+    b: int,
+    length: int,
+    d: int,
+    taps: int = 4,
+    reverse: bool = False,
+    directions: int = 1,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+) -> None:
+    """Output and all gradients of a backend against the definition in float64."""
+    arguments = {
+        k: v.to(dtype).double() for k, v in make_convolution(b, length, d, taps, directions).items()
+    }
+    leaves = leaves_of(arguments, torch.float64)
+    ways = (reverse, not reverse)[:directions]
+    parts = [
+        convolution(*(x[r] for x in leaves.values()), reverse=way) for r, way in enumerate(ways)
+    ]
+    expected = gradients({"out": torch.stack(parts)}, leaves)
+    leaves = leaves_of({k: v.to(device) for k, v in arguments.items()}, dtype)
+    out = causal_conv_silu(**leaves, reverse=reverse, backend=backend)
+    assert out.dtype == dtype
+    assert_close(gradients({"out": out}, leaves), expected, dtype)

@@ -20,7 +20,7 @@ FRAMES, SECONDS = 251, 2
 PLACES = FRAMES * len(WIDTHS)  # in a sequence of features, for the two seconds
 
 
-# Counted by hand: multiply-accumulates of two seconds
+# Multiply-accumulates of two seconds, counted by hand.
 
 
 def ends(channels: int, hidden: list[int]) -> int:
@@ -70,18 +70,14 @@ def full(name: str) -> BandSplitNet:
 
 
 @pytest.mark.parametrize("name", EVERYTHING)
-def test_every_product_is_counted_once(name: str):
+def test_count_macs_counts_every_product_once(name: str) -> None:
     assert count_macs(full(name), SECONDS) * SECONDS == BY_HAND[name]
 
 
-@pytest.mark.filterwarnings("ignore:TF32 acceleration:UserWarning")
-def test_lstms_count_the_same_without_the_fused_kernel():
-    with torch.backends.mkldnn.flags(enabled=False):
-        assert count_macs(full("bsrnn"), SECONDS) * SECONDS == BY_HAND["bsrnn"]
-
-
 @pytest.mark.parametrize("backend", ["reference", "chunked", "cpu", "triton"])
-def test_the_count_does_not_depend_on_the_backend(monkeypatch: pytest.MonkeyPatch, backend: str):
+def test_count_macs_does_not_depend_on_the_backend(
+    monkeypatch: pytest.MonkeyPatch, backend: str
+) -> None:
     """The counter sees nothing of "reference"; "triton" cannot run where it is counted."""
     net = small("abl1")
     expected = count_macs(net)
@@ -90,21 +86,10 @@ def test_the_count_does_not_depend_on_the_backend(monkeypatch: pytest.MonkeyPatc
     assert os.environ["BSBIMAMBA_SCAN"] == backend
 
 
-def test_the_variable_is_back_after_a_failure(monkeypatch: pytest.MonkeyPatch):
-    net = small("abl1")
-    net.layers = torch.nn.Linear(1, 1)
-    monkeypatch.setenv("BSBIMAMBA_SCAN", "cpu")
-    with pytest.raises(RuntimeError):
-        count_macs(net)
-    assert os.environ["BSBIMAMBA_SCAN"] == "cpu"
-
-
-# Measured
-
-
 @pytest.mark.parametrize("name", ["bsrnn", "abl3"])
-def test_there_is_a_figure_for_everything(name: str):
-    net = small(name)
+def test_measure_cost_fills_every_field_and_changes_nothing(name: str) -> None:
+    net = small(name).train()
+    weights, state = copy.deepcopy(net.state_dict()), torch.get_rng_state()
     found = measure_cost(net, "cpu", seconds=1, repeats=1)
     assert found.parameters == count_parameters(net)
     assert found.macs_per_second == count_macs(net)
@@ -112,12 +97,12 @@ def test_there_is_a_figure_for_everything(name: str):
     assert found.seconds == 1
     threads = torch.get_num_threads()
     assert found.device == ("1 thread of a CPU" if threads == 1 else f"{threads} threads of a CPU")
-    if found.peak_memory is None:
-        pytest.skip("this system does not tell how much memory was in use")
-    assert found.peak_memory > 0
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(module.training for module in net.modules())
+    assert all(torch.equal(x, weights[name]) for name, x in net.state_dict().items())
 
 
-def test_a_longer_recording_takes_more_memory():
+def test_a_longer_recording_takes_more_memory() -> None:
     net = small("abl1", channels=48)
     few, many = (measure_cost(net, "cpu", seconds, repeats=1).peak_memory for seconds in (0.5, 6))
     if few is None or many is None:
@@ -127,69 +112,33 @@ def test_a_longer_recording_takes_more_memory():
     assert many > 2 * few
 
 
-class Watched(BandSplitNet):
-    """Any network, with the lengths that it has enhanced: deep copies share the list."""
-
-    def __init__(self, net: BandSplitNet) -> None:
-        torch.nn.Module.__init__(self)
-        self.net, self.lengths = net, []
-
-    def __deepcopy__(self, memo: dict) -> Watched:
-        twin = Watched(copy.deepcopy(self.net, memo))
-        twin.lengths = self.lengths
-        return twin
-
-    def forward(
-        self, noisy: torch.Tensor, scale: object = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.net(noisy)
-
-    def enhance(self, noisy: torch.Tensor) -> torch.Tensor:
-        assert not self.training
-        self.lengths.append(noisy.shape[-1])
-        return self.net.enhance(noisy)
-
-
-def test_time_is_the_median_of_the_passes_after_the_first(monkeypatch: pytest.MonkeyPatch):
-    net = Watched(small("bsrnn"))
+def test_time_is_the_median_of_the_passes_after_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = [0.5, 0.25, 0.5, 7.0, 0.125]
     clock = iter(list(itertools.accumulate(x for each in seconds for x in (100.0, each))))
     monkeypatch.setattr(cost, "perf_counter", lambda: next(clock))
-    found = measure_cost(net, "cpu", seconds=2, repeats=5)
+    found = measure_cost(small("bsrnn"), "cpu", seconds=2, repeats=5)
     assert found.real_time_factor == 0.25  # half a second for two
-    assert net.lengths == [4000] + 6 * [32000]
     assert next(clock, None) is None
-
-
-def test_nothing_is_changed():
-    net = small("abl2").train()
-    weights = copy.deepcopy(net.state_dict())
-    state = torch.get_rng_state()
-    measure_cost(net, "cpu", seconds=0.1, repeats=1)
-    assert torch.equal(torch.get_rng_state(), state)
-    assert all(module.training for module in net.modules())
-    assert all(torch.equal(x, weights[name]) for name, x in net.state_dict().items())
-    assert all(p.requires_grad and p.grad is None for p in net.parameters())
 
 
 @pytest.mark.parametrize("lacking", ["_CLEAR", "_STATUS", "VmHWM"])
 def test_memory_that_cannot_be_measured_is_none(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, lacking: str
-):
+) -> None:
     if lacking == "VmHWM":
         monkeypatch.setattr(cost, "_CLEAR", tmp_path / "clear_refs")
         monkeypatch.setattr(cost, "_STATUS", tmp_path / "status")
-        (tmp_path / "status").write_text("Name:\tpython\nVmRSS:\t  100 kB\n")
+        (tmp_path / "status").write_text("Name:\tpython\n")
     else:
         monkeypatch.setattr(cost, lacking, tmp_path / "nothing" / "here")
-    net = Watched(small("bsrnn"))
-    found = measure_cost(net, "cpu", seconds=0.5, repeats=2)
+    found = measure_cost(small("bsrnn"), "cpu", seconds=0.5, repeats=1)
     assert found.peak_memory is None
     assert found.real_time_factor > 0
-    assert net.lengths == [4000] + 3 * [8000]
 
 
-def test_memory_is_the_mark_above_what_was_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_memory_is_the_mark_above_what_was_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     status = tmp_path / "status"
     monkeypatch.setattr(cost, "_CLEAR", tmp_path / "clear_refs")
     monkeypatch.setattr(cost, "_STATUS", status)
@@ -198,16 +147,10 @@ def test_memory_is_the_mark_above_what_was_there(monkeypatch: pytest.MonkeyPatch
     assert (tmp_path / "clear_refs").read_text() == "5"
 
 
-@pytest.mark.parametrize(("seconds", "repeats"), [(0, 1), (-1, 1), (1e-5, 1), (1, 0)])
-def test_nothing_to_measure_is_an_error(seconds: float, repeats: int):
-    with pytest.raises(ValueError, match="expected at least 1 of 1 sample"):
-        measure_cost(small("bsrnn"), "cpu", seconds, repeats)
-
-
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no CUDA device here")
 @pytest.mark.parametrize("name", ["bsrnn", "abl3"])
-def test_on_a_gpu(name: str):
+def test_on_a_gpu(name: str) -> None:
     net = full(name)
     few, many = (measure_cost(net, "cuda", seconds, repeats=2) for seconds in (1, 4))
     assert many.device == torch.cuda.get_device_name()

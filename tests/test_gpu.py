@@ -10,13 +10,12 @@ from typing import Any
 
 import pytest
 import torch
-from convolution_cases import compare
 from plain_path import plain_pair
 from processes import command, relative_difference
 from scan_cases import (
     NAMES,
-    OPTIONAL,
     assert_close,
+    compare_convolution,
     make_arguments,
     make_both,
     run,
@@ -61,15 +60,6 @@ def test_both_directions_in_one_launch(shape: tuple, dtype: torch.dtype) -> None
     assert all(torch.equal(got[name], again[name]) for name in got)
 
 
-@pytest.mark.parametrize("absent", [(), OPTIONAL])
-def test_optional_arguments(absent: tuple[str, ...]) -> None:
-    arguments = make_arguments(3, 70, 66, 4)
-    for name in absent:
-        del arguments[name]
-    expected = run(arguments, torch.float64, "reference")
-    assert_close(run(on_gpu(arguments), torch.float32, "triton"), expected, torch.float32)
-
-
 @pytest.mark.parametrize("delta", [-1e30, -1e4, 1e4, 1e30])
 def test_extreme_step_sizes_give_no_nan(delta: float) -> None:
     arguments = {k: v.float() for k, v in on_gpu(make_arguments(1, 9, 70, 3)).items()}
@@ -103,14 +93,9 @@ def test_more_than_two_thousand_million_elements() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_convolution(length: int, dtype: torch.dtype) -> None:
     for reverse in (False, True):
-        compare("triton", 3, length, 70, reverse=reverse, directions=2, dtype=dtype, device="cuda")
-
-
-def test_auto_finds_a_backend_and_the_cpu_one_says_why_not() -> None:
-    arguments = {name: x.float() for name, x in on_gpu(make_arguments(1, 9, 8, 3)).items()}
-    assert selective_scan(**arguments).device.type == "cuda"
-    with pytest.raises(ValueError, match="'cpu' runs on a CPU, and u is on cuda"):
-        selective_scan(**arguments, backend="cpu")
+        compare_convolution(
+            "triton", 3, length, 70, reverse=reverse, directions=2, dtype=dtype, device="cuda"
+        )
 
 
 @pytest.mark.parametrize("name", EVERYTHING)

@@ -186,10 +186,9 @@ def test_all_networks_but_the_published_one_have_the_default_norms(name: str) ->
     assert net.split.split_norm
 
 
-@pytest.mark.parametrize("name", EVERYTHING)
-def test_an_unknown_norm_is_refused(name: str) -> None:
+def test_an_unknown_norm_is_refused() -> None:
     with pytest.raises(ValueError, match="norm is 'layer', expected one of 'channel', 'frame'"):
-        small(name, norm="layer")
+        small("abl1", norm="layer")
 
 
 @pytest.mark.parametrize("name", EVERYTHING)
@@ -215,31 +214,20 @@ def test_a_piece_with_the_statistics_of_the_whole_gives_what_the_whole_gives(
     assert not torch.allclose(taps(piece), whole, atol=1e-3)
 
 
-def gradients(net: BandSplitNet, noisy: Tensor) -> list[Tensor]:
-    waveform, spectrum = net(noisy)
-    (waveform.square().mean() + spectrum.abs().mean()).backward()
-    return [waveform.detach(), *(p.grad for p in net.parameters())]
+class Watched(TorchDispatchMode):
+    """Calls `look` with each operator that is run, and with all tensors that it takes or gives."""
 
-
-@pytest.mark.parametrize("name", ["abl1", "abl2", "abl3"])
-@pytest.mark.parametrize("mode", [True, "full"])
-def test_checkpointing_changes_no_bit(name: str, mode: bool | str) -> None:
-    noisy = torch.randn(2, 4000)
-    expected = gradients(small(name, use_checkpoint=False), noisy)
-    got = gradients(small(name, use_checkpoint=mode), noisy)
-    assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
-
-
-class Counted(TorchDispatchMode):
-    """Counts the operators that are run."""
-
-    count = 0
+    def __init__(self, look: Callable[[Any, list[Tensor]], None]) -> None:
+        super().__init__()
+        self.look = look
 
     def __torch_dispatch__(
         self, func: Callable, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        self.count += 1
-        return func(*args, **(kwargs or {}))
+        out = func(*args, **(kwargs or {}))
+        leaves = torch.utils._pytree.tree_leaves((args, kwargs, out))
+        self.look(func, [x for x in leaves if isinstance(x, Tensor)])
+        return out
 
 
 @pytest.mark.parametrize("name", EVERYTHING)
@@ -247,42 +235,25 @@ def test_no_loop_runs_over_time(name: str) -> None:
     """As many operators, forward and backward, for a long recording as for a short one."""
     counts = []
     for samples in (4000, 16000):
-        net = small(name)
-        with Counted() as counted:
+        net, seen = small(name), []
+        with Watched(lambda func, tensors, seen=seen: seen.append(func)):
             waveform, spectrum = net(torch.randn(1, samples))
             (waveform.square().mean() + spectrum.abs().mean()).backward()
-        counts.append(counted.count)
+        counts.append(len(seen))
     assert counts[0] == counts[1]
     assert counts[0] > 100
-
-
-class NoHalfComplex(TorchDispatchMode):
-    """Fails at the first operator that makes or takes a complex number of half precision."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.complex_operators = 0
-
-    def __torch_dispatch__(
-        self, func: Callable, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        out = func(*args, **(kwargs or {}))
-        for x in torch.utils._pytree.tree_leaves((args, kwargs, out)):
-            if isinstance(x, Tensor) and x.is_complex():
-                assert x.dtype != torch.complex32, func
-                self.complex_operators += 1
-        return out
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_autocast_makes_no_half_complex_number(name: str, dtype: torch.dtype) -> None:
-    net = small(name)
-    with NoHalfComplex() as watched:
+    net, found = small(name), set()
+    with Watched(lambda func, tensors: found.update(x.dtype for x in tensors)):
         with torch.autocast("cpu", dtype=dtype):
             waveform, spectrum = net(torch.randn(1, 3000))
         (waveform.square().mean() + spectrum.abs().mean()).backward()
-    assert watched.complex_operators > 10
+    assert torch.complex64 in found
+    assert torch.complex32 not in found
     assert waveform.dtype == torch.float32
     assert spectrum.dtype == torch.complex64
     assert all(p.grad.isfinite().all() for p in net.parameters())

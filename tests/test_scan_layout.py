@@ -6,15 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from convolution_cases import make
-from scan_cases import TOLERANCE, make_both
+from scan_cases import TOLERANCE, make_both, make_convolution
 from torch import Tensor
 
 from scan import causal_conv_silu
-from scan.arrays import empty_as
-from scan.choice import VARIABLE
+from scan.api import scan_backward, scan_forward
+from scan.dispatch import VARIABLE
 from scan.interface import AS_U, SEQUENCES, Inputs, Options
-from scan.passes import scan_backward, scan_forward
+from scan.layout import empty_as
 
 BACKENDS = ("reference", "chunked", "cpu")
 OPTIONS = Options(True, reverse=False, chunk_size=4, want_last=False)
@@ -44,10 +43,10 @@ def test_operators_return_what_their_fakes_say(
     backend: str, dtype: torch.dtype, d: int, order: tuple[int, ...]
 ) -> None:
     check_fakes(backend, dtype, d, order)
-    u = make(3, 10, d, 4, 2)
+    u = make_convolution(3, 10, d, 4, 2)
     u["u"] = laid_out(u["u"], order)
     tensors = [x.to(dtype) for x in u.values()]
-    convolution = (*tensors, False, {"chunked": "torch", "cpu": "cpu"}[backend])
+    convolution = (*tensors, False, "cpu")
     operators = torch.ops.bsbimamba
     torch.library.opcheck(operators.conv_silu, convolution, test_utils="test_faketensor")
     torch.library.opcheck(

@@ -1,7 +1,8 @@
-"""What the scan's Triton kernels do at every step: load, advance a state, sum over channels.
+"""What the Triton kernels do at every step: functions, loads, a state advanced, sums over lanes.
 
 The state of a block of channels is a tuple of N vectors, one for each state index. Offsets of
-sequences and steps are 64-bit. Notation as in `scan.cpu_kernels`; everything in float32.
+sequences and steps are 64-bit. Notation as in `scan.cpu.scan_kernels`. Everything is computed in
+float32, and NaN inputs give NaN outputs.
 """
 
 # mypy: disable-error-code="no-untyped-def, index, assignment"
@@ -10,7 +11,38 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from scan.gpu_math import LOG2_E, sigmoid, softplus
+from scan.cpu.vectors import LOG1P, SERIES, SERIES_LIMIT
+
+_LOG1P = tl.constexpr(LOG1P)
+_SERIES = tl.constexpr(SERIES)
+_SERIES_LIMIT = tl.constexpr(SERIES_LIMIT)
+LOG2_E = tl.constexpr(1.4426950408889634)
+
+
+@triton.jit
+def softplus(x):
+    """log(1 + exp(x)); tl.log has no digits left where exp(x) is small."""
+    e = tl.exp2(-tl.abs(x) * LOG2_E)
+    q = e * _LOG1P[7] + _LOG1P[6]
+    for i in tl.static_range(6):
+        q = q * e + _LOG1P[5 - i]
+    return tl.maximum(x, 0.0) + e * (q * e + 1.0)
+
+
+@triton.jit
+def sigmoid(x):
+    return 1.0 / (1.0 + tl.exp2(-x * LOG2_E))
+
+
+@triton.jit
+def sigmoid_from_softplus(y):
+    """sigmoid(x) = 1 - exp(-y) for y = softplus(x); for a small y by its series, which keeps it."""
+    series = _SERIES[3] - y * _SERIES[4]
+    series = _SERIES[2] - y * series
+    series = _SERIES[1] - y * series
+    series = _SERIES[0] - y * series
+    small = y * (1.0 - y * series)
+    return tl.where(y < _SERIES_LIMIT, small, 1.0 - tl.exp2(-y * LOG2_E))
 
 
 @triton.jit
@@ -79,48 +111,36 @@ def one_step(h, a2, step, driven, bc, SOFTPLUS: tl.constexpr, N: tl.constexpr):
 
 
 @triton.jit
-def advance(
-    h, a2, u, delta, bc, of_u, of_delta, first, length, backwards, shift, d, mask,
-    SOFTPLUS: tl.constexpr, N: tl.constexpr, COUNT: tl.constexpr,
-):  # fmt: skip
-    """The state COUNT steps later. What they need is loaded for all of them at once."""
-    steps, drivens = (), ()
-    for j in tl.static_range(COUNT):
-        t = time_of(first + j, length, backwards)
-        step = step_size(delta + t * of_delta[2], shift, d, mask, SOFTPLUS)
-        x = tl.load(u + t * of_u[2] + d, mask=mask, other=0.0).to(tl.float32)
-        steps, drivens = steps + (step,), drivens + (step * x,)
-    for j in tl.static_range(COUNT):
-        h = one_step(h, a2, steps[j], drivens[j], bc + j * 2 * N, SOFTPLUS, N)
-    return h
-
-
-@triton.jit
 def walk(
     h, a2, u, delta, z, out, bc, of_u, of_delta, of_z, of_y,
-    first, length, backwards, shift, skip, d, mask,
-    SOFTPLUS: tl.constexpr, HAS_Z: tl.constexpr, N: tl.constexpr, COUNT: tl.constexpr,
+    first, length, backwards, shift, skip, d, mask, SOFTPLUS: tl.constexpr,
+    HAS_Z: tl.constexpr, WRITE: tl.constexpr, N: tl.constexpr, COUNT: tl.constexpr,
 ):  # fmt: skip
-    """As `advance`, and the outputs of the steps stored: behind all loads, because no load may
-    overtake a store, and a warp would wait for memory at every step."""
+    """The state COUNT steps later; if WRITE, the outputs of the steps are stored.
+
+    What the steps need is loaded for all of them at once, and stores come behind all loads: no load
+    may overtake a store, and a warp would wait for memory at every step.
+    """
     steps, xs, gates, ys = (), (), (), ()
     for j in tl.static_range(COUNT):
         t = time_of(first + j, length, backwards)
         steps = steps + (step_size(delta + t * of_delta[2], shift, d, mask, SOFTPLUS),)
         xs = xs + (tl.load(u + t * of_u[2] + d, mask=mask, other=0.0).to(tl.float32),)
-        if HAS_Z:
+        if WRITE and HAS_Z:
             gates = gates + (tl.load(z + t * of_z[2] + d, mask=mask, other=0.0).to(tl.float32),)
     for j in tl.static_range(COUNT):
         here = bc + j * 2 * N
         h = one_step(h, a2, steps[j], steps[j] * xs[j], here, SOFTPLUS, N)
-        y = skip * xs[j]
-        for s in tl.static_range(N):
-            y += h[s] * tl.load(here + N + s)
-        if HAS_Z:
-            y *= gates[j] * sigmoid(gates[j])
-        ys = ys + (y,)
-    for j in tl.static_range(COUNT):
-        tl.store(out + time_of(first + j, length, backwards) * of_y[2] + d, ys[j], mask=mask)
+        if WRITE:
+            y = skip * xs[j]
+            for s in tl.static_range(N):
+                y += h[s] * tl.load(here + N + s)
+            if HAS_Z:
+                y *= gates[j] * sigmoid(gates[j])
+            ys = ys + (y,)
+    if WRITE:
+        for j in tl.static_range(COUNT):
+            tl.store(out + time_of(first + j, length, backwards) * of_y[2] + d, ys[j], mask=mask)
     return h
 
 

@@ -1,15 +1,14 @@
 """The selective scan's numba kernels, forward and backward.
 
-Both walk the sequence step by step for sixteen channels at a time, one vector (`scan.vectors`),
+Both walk the sequence step by step for sixteen channels at a time, one vector,
 whose states are in the first-level cache. Neither starts threads: each takes numbers of
-independent tasks from a counter until none is left, and `scan.threads` calls it on every thread.
-A task writes to places of its own, so the result does not depend on who did it.
+independent tasks from a counter until none is left, and `scan.cpu.launch` calls it on every
+thread. A task writes to places of its own, so the result does not depend on who did it.
 
 All arrays are flat. Of what the user gives, u, delta, B, C, z and the output's gradient may be
 float32 or bfloat16 (as uint16); they, and what is written in the shape of u, come with their
-strides over direction, sequence and step. All else is contiguous float32. The first and the last
-state are (width, states), all others (states, width). An absent argument is an array of size 0. The
-width is a multiple of 16.
+strides over direction, sequence and step. All else is contiguous float32. States are (states,
+width). An absent argument is an array of size 0. The width is a multiple of 16.
 Notation as in Gu and Dao, "Mamba", 2023, section 2 and algorithm 2:
     h_t = exp(Δ_t A) h_{t-1} + Δ_t B_t u_t,    y_t = C_t h_t + D u_t,    out_t = y_t silu(z_t)
 """
@@ -17,27 +16,25 @@ Notation as in Gu and Dao, "Mamba", 2023, section 2 and algorithm 2:
 # mypy: disable-error-code="no-untyped-def, call-arg, attr-defined, var-annotated"
 from __future__ import annotations
 
+import numpy as np
 from numba import njit
 
-from scan.cpu_states import copy_columns, copy_state, keep_columns, keep_state, scratch
-from scan.kernel_cache import kernel
-from scan.vector_math import (
+from scan.cpu.kernel import kernel
+from scan.cpu.vectors import (
+    LANES,
     LOG2_E,
     ONE,
     ZERO,
     finite_exp2,
-    sigmoid,
-    sigmoid_from_softplus,
-    softplus,
-)
-from scan.vectors import (
-    LANES,
     fma,
     load,
     load_scalar,
     next_task,
     prefetch,
     row_totals,
+    sigmoid,
+    sigmoid_from_softplus,
+    softplus,
     splat,
     store,
 )
@@ -47,6 +44,30 @@ BLOCK = 64
 # Rows are 1.5 KB apart in the usual width, too far for the hardware to fetch them ahead reliably:
 # without this, and with data in main memory, the scan took up to three times as long.
 _AHEAD = 4
+
+
+@njit(inline="always")
+def scratch(size):
+    """Uninitialised floats from the start of a cache line: a vector across two is slow to read."""
+    raw = np.empty(size + LANES, np.float32)
+    first = (-(raw.ctypes.data >> 2)) & (LANES - 1)
+    return raw[first : first + size]
+
+
+@njit(inline="always")
+def copy_state(n, source, at, width, h):
+    """Copy a vector's states from an array (..., n, width) to scratch (n, 16); zeros if absent."""
+    for s in range(n):
+        value = splat(ZERO)
+        if source.size > 0:
+            value = load(source, at + s * width)
+        store(h, s * LANES, value)
+
+
+@njit(inline="always")
+def keep_state(n, h, target, at, width):
+    for s in range(n):
+        store(target, at + s * width, load(h, s * LANES))
 
 
 @njit(inline="always")
@@ -67,7 +88,7 @@ def scan_forward(
     """Task = direction x sequence x sixteen channels.
 
     shape: directions, sequences, length, width, states. strides: of u, delta, B, C, z, out. A is
-    (directions, states, width). Writes out (r, b, l, d), the last state (r, b, d, n), and the
+    (directions, states, width). Writes out (r, b, l, d), the last state (r, b, n, d), and the
     state with which each chunk but the first begins, in scanning order: borders (r, b, m, n, d).
     """
     _, batch, length, width, n = shape
@@ -89,7 +110,7 @@ def scan_forward(
         copy_state(n, A, r * n * width + c, width, a2)
         for s in range(n):
             store(a2, s * LANES, load(a2, s * LANES) * splat(LOG2_E))
-        copy_columns(n, initial, (row * width + c) * n, h)
+        copy_state(n, initial, row * n * width + c, width, h)
         skip = splat(ZERO)
         if D.size > 0:
             skip = load(D, r * width + c)
@@ -121,7 +142,7 @@ def scan_forward(
                 y *= gate * sigmoid(gate)
             store(out, r * of_y[0] + i * of_y[1] + t * of_y[2] + c, y)
         if last.size > 0:
-            keep_columns(n, h, last, (row * width + c) * n)
+            keep_state(n, h, last, row * n * width + c, width)
 
 
 @kernel
@@ -176,7 +197,7 @@ def scan_backward(
             d_shift = splat(ZERO)
             for i in range(group * batch // groups, (group + 1) * batch // groups):
                 row = r * batch + i
-                copy_columns(n, grad_last, (row * width + c) * n, g)
+                copy_state(n, grad_last, row * n * width + c, width, g)
                 for part in range(inner, -1, -1):
                     start = part * chunk
                     count = min(chunk, length - start)
@@ -184,7 +205,7 @@ def scan_backward(
                         at = (row * inner + part - 1) * n * width + c
                         copy_state(n, borders, at, width, states)
                     else:
-                        copy_columns(n, initial, (row * width + c) * n, states)
+                        copy_state(n, initial, row * n * width + c, width, states)
                     for k in range(count):
                         t = length - 1 - start - k if backwards else start + k
                         b_t = r * of_b[0] + i * of_b[1] + t * of_b[2]
@@ -268,7 +289,7 @@ def scan_backward(
                             store(dB, at + s, db)
                             store(dC, at + s, dc)
                 if dinitial.size > 0:
-                    keep_columns(n, g, dinitial, (row * width + c) * n)
+                    keep_state(n, g, dinitial, row * n * width + c, width)
             at = (r * groups + group) * width + c
             keep_state(n, da, dA, (r * groups + group) * n * width + c, width)
             if D.size > 0:

@@ -1,4 +1,4 @@
-"""The selective scan on a GPU: launches the Triton kernels.
+"""Scan and convolution on a GPU: launches the Triton kernels.
 
 With TRITON_INTERPRET=1 in the environment before Triton is first imported, the same kernels run on
 a CPU, slowly.
@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scan.arrays import current_device, empty_as, laid_out_as, row_major, strides
 from scan.interface import Inputs, Options, absent_as_empty, borders
+from scan.layout import empty_as, laid_out_as, row_major, scanning_order, strides
 
 # A warp and two channels a lane: B and C, which all channels of a step share, are loaded once for
 # both. What TILE steps need is loaded at once. maxnreg: registers that a thread may have. The sizes
@@ -26,7 +26,7 @@ PROGRAMS = 1200
 
 def forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:
     """See `scan.interface.Backend`."""
-    from scan.gpu_kernels import scan_forward
+    from scan.triton.scan_kernels import scan_forward
 
     prepared = _prepared(inputs)
     u, delta, A, _, _, _, z, _, _ = prepared
@@ -36,7 +36,7 @@ def forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:
     out = empty_as(u)
     last = _new(u, *((r, b, n, d) if options.want_last else (0,)))
     kept = borders(inputs, options)
-    with current_device(u):
+    with _device_of(u):
         scan_forward[(r * b * -(-d // FORWARD["BLOCK"]),)](
             *(u if x is None else x for x in arrays),
             out,
@@ -63,10 +63,10 @@ def backward(
     want_out: bool = False,
 ) -> list[Tensor]:
     """See `scan.interface.Backend`."""
-    from scan.gpu_kernels import scan_backward
+    from scan.triton.scan_kernels import scan_backward
 
     prepared = _prepared(inputs)
-    u, delta, A, _, _, D, z, bias, initial = prepared
+    u, delta, A, _, _, _, z, _, initial = prepared
     r, b, length, d = u.shape
     n = A.shape[1]
     grad_out = row_major(grad_out)
@@ -81,15 +81,14 @@ def backward(
     out = empty_as(u) if want_out else None
     dA = torch.zeros(r, groups, n, d, device=u.device)
     dBC = _new(u, blocks, r, b, length, 2, n)
-    dD = None if D is None else _new(u, r, groups, d)
-    dbias = None if bias is None else _new(u, r, groups, d)
+    dD, dbias = (_new(u, r, groups, d) for _ in range(2))
     dinitial = None if initial is None else _new(u, r, b, n, d)
     scratch, carry = _new(u, r, groups, tiles, n, d), _new(u, r, groups, n, d)
     arrays = (
         *(grad_out, grad_last, *prepared[:3], _packed(prepared, options), *prepared[5:], kept),
         *(du, ddelta, dA, dBC, dD, dz, dbias, dinitial, out, scratch, carry),
     )
-    with current_device(u):
+    with _device_of(u):
         scan_backward[(r * groups * blocks,)](
             *(u if x is None else x for x in arrays),
             *(strides(x) for x in (u, delta, z, grad_out, du)),
@@ -105,7 +104,7 @@ def backward(
             **BACKWARD,
         )
     del arrays, scratch, carry
-    dB, dC = (_turned(x, options) for x in dBC.sum(0).unbind(3))
+    dB, dC = (scanning_order(x, options.reverse) for x in dBC.sum(0).unbind(3))
     gradients = [
         du,
         ddelta,
@@ -113,9 +112,9 @@ def backward(
         # Copies, or of the smallest shapes they would be views of one tensor.
         dB.clone(memory_format=torch.contiguous_format),
         dC.clone(memory_format=torch.contiguous_format),
-        None if dD is None else dD.sum(1),
+        dD.sum(1),
         dz,
-        None if dbias is None else dbias.sum(1),
+        dbias.sum(1),
         None if dinitial is None else dinitial.transpose(2, 3),
     ]
     return absent_as_empty(gradients, inputs, out)
@@ -141,14 +140,8 @@ def _prepared(inputs: Inputs) -> Inputs:
 def _packed(inputs: Inputs, options: Options) -> Tensor:
     """B and C as (r, b, l, 2, n) in float32 and in scanning order: the kernels then find those of
     the steps to come at constant distances. They are n/d of the size of u."""
-    return torch.stack([_turned(x.float(), options) for x in (inputs.B, inputs.C)], 3)
-
-
-def _turned(x: Tensor, options: Options) -> Tensor:
-    """x (r, b, l, ...) from the order of time to that of scanning, or back."""
-    first = x[:1].flip(2) if options.reverse else x[:1]
-    second = x[1:] if options.reverse else x[1:].flip(2)
-    return torch.cat([first, second]) if len(x) > 1 else first
+    both = (inputs.B, inputs.C)
+    return torch.stack([scanning_order(x.float(), options.reverse) for x in both], 3)
 
 
 def _settings(inputs: Inputs, options: Options) -> dict[str, Any]:
@@ -167,3 +160,62 @@ def _settings(inputs: Inputs, options: Options) -> dict[str, Any]:
 
 def _new(like: Tensor, *shape: int) -> Tensor:
     return torch.empty(shape, dtype=torch.float32, device=like.device)
+
+
+def _device_of(x: Tensor) -> torch.cuda.device:
+    """Triton launches on the current device; this makes it that of x (on a CPU, none)."""
+    return torch.cuda.device(x.device if x.is_cuda else -1)
+
+
+# Channels and steps of a program of the convolution.
+_CONV = {"BLOCK": 64, "SEGMENT": 64}
+
+
+def convolution_forward(u: Tensor, weight: Tensor, bias: Tensor, reverse: bool) -> Tensor:
+    """See `scan.convolution`."""
+    from scan.triton.convolution_kernels import conv_forward
+
+    u, weight, bias, grid, settings = _prepared_convolution(u, weight, bias, reverse)
+    out = empty_as(u)
+    with _device_of(u):
+        conv_forward[grid](
+            *(u, weight, bias, out), *(strides(x) for x in (u, out)), *u.shape[1:], **settings
+        )
+    return out
+
+
+def convolution_backward(
+    grad_out: Tensor, u: Tensor, weight: Tensor, bias: Tensor, reverse: bool
+) -> list[Tensor]:
+    """See `scan.convolution`."""
+    from scan.triton.convolution_kernels import conv_backward
+
+    u, weight, bias, grid, settings = _prepared_convolution(u, weight, bias, reverse)
+    grad_out = row_major(grad_out)
+    (r, b, length, d), taps = u.shape, weight.shape[1]
+    segments = -(-length // _CONV["SEGMENT"])
+    du = empty_as(u)
+    dweight, dbias = _new(u, r, b, segments, taps, d), _new(u, r, b, segments, d)
+    with _device_of(u):
+        conv_backward[grid](
+            *(grad_out, u, weight, bias, du, dweight, dbias),
+            *(strides(x) for x in (u, grad_out, du)),
+            *(b, length, d),
+            **settings,
+        )
+    return [du, dweight.sum((1, 2)).transpose(1, 2), dbias.sum((1, 2))]
+
+
+def _prepared_convolution(u: Tensor, weight: Tensor, bias: Tensor, reverse: bool) -> tuple:
+    """What the kernels take: u, weight (r, taps, d), bias; how many programs; the settings."""
+    r, b, length, d = u.shape
+    weight = weight.float().transpose(1, 2).contiguous()
+    programs = r * b * -(-length // _CONV["SEGMENT"]) * -(-d // _CONV["BLOCK"])
+    settings: dict[str, Any] = {
+        "REVERSE": reverse,
+        "TAPS": weight.shape[1],
+        **_CONV,
+        "num_warps": 1,
+    }
+    settings["enable_fp_fusion"] = True
+    return row_major(u), weight, bias.float().contiguous(), (programs,), settings

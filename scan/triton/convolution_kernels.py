@@ -1,7 +1,7 @@
 """The causal depthwise convolution with SiLU behind it, as Triton kernels, forward and backward.
 
 A program walks one segment of one sequence for a block of channels, with the inputs of the last
-steps in registers, so that every input is read once. Conventions as in `scan.gpu_kernels`.
+steps in registers, so that every input is read once. Conventions as in `scan.triton.scan_kernels`.
 """
 
 # mypy: disable-error-code="no-untyped-def, index, assignment"
@@ -10,7 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from scan.gpu_math import sigmoid
+from scan.triton.step_kernels import sigmoid
 
 
 @triton.jit

@@ -1,13 +1,28 @@
-"""`selective_scan`: checks its arguments, chooses the backend, and hides how it works."""
+"""`selective_scan`, both directions at once, and the two passes one by one for `recompute`."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from scan.interface import Inputs, Options, check_tensor, refuse_forward_mode
-from scan.passes import OPERATORS, prepared
-from scan.reference import scan_reference
+from scan import reference
+from scan.dispatch import choose
+from scan.interface import Inputs, Options, check_arguments, refuse_forward_mode
+from scan.operators import NAMESPACE, OPERATORS
+
+_AXES = {
+    "u": "bld",
+    "delta": "bld",
+    "A": "dn",
+    "B": "bln",
+    "C": "bln",
+    "D": "d",
+    "z": "bld",
+    "delta_bias": "d",
+    "initial_state": "bdn",
+}
 
 
 def selective_scan(
@@ -42,7 +57,7 @@ def selective_scan(
             a next piece of the sequence continues.
         chunk_size: the backward pass keeps one state in `chunk_size` steps and recomputes the rest.
         backend: one of `scan.BACKENDS`, or "auto" for the fastest that can scan these tensors
-            (`scan.choice`), which the environment variable BSBIMAMBA_SCAN can name instead.
+            (`scan.dispatch`), which the environment variable BSBIMAMBA_SCAN can name instead.
 
     Returns:
         The output (b, l, d) in u's dtype, and the state in float32. Where u is float64 all is
@@ -55,7 +70,7 @@ def selective_scan(
     """
     inputs = Inputs(u, delta, A, B, C, D, z, delta_bias, initial_state)
     options = Options(delta_softplus, reverse, chunk_size, return_last_state)
-    _check(inputs, options)
+    _check(inputs, options, directions=False)
     stacked = Inputs(*(None if x is None else x[None] for x in inputs))  # type: ignore[arg-type]
     out, last = _scan(stacked, options, backend)
     return (out[0], last[0]) if return_last_state else out[0]
@@ -84,52 +99,71 @@ def scan_directions(
     """
     inputs = Inputs(u, delta, A, B, C, D, z, delta_bias, None)
     options = Options(delta_softplus, reverse, chunk_size, want_last=False)
-    if not isinstance(u, Tensor) or u.dim() != 4 or len(u) not in (1, 2):
-        raise ValueError(
-            "u must be (1 or 2, batch, length, width), "
-            f"but its shape is {tuple(getattr(u, 'shape', ()))}"
-        )
-    _check(inputs, options, lead=(len(u),))
+    _check(inputs, options, directions=True)
     return _scan(inputs, options, backend)[0]
+
+
+def scan_forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor]:
+    """The output (r, b, l, d), in the order of memory of u, and what `scan_backward` needs.
+
+    For backward passes that are written by hand: nothing is checked, and autograd sees nothing.
+    """
+    name, inputs, options = _prepared(inputs, options, "auto")
+    if name == "reference":
+        return reference.forward(inputs, options)
+    out, _, kept = _operator(f"scan_{name}")(*inputs, *options)
+    return out, kept
+
+
+def scan_backward(
+    grad_out: Tensor, inputs: Inputs, kept: Tensor, options: Options, want_out: bool
+) -> tuple[Inputs, Tensor]:
+    """The gradient of each input, of size 0 for an absent one, and the output again if wanted."""
+    name, inputs, options = _prepared(inputs, options, "auto")
+    if name == "reference":
+        *gradients, out = reference.backward(grad_out, inputs, options)
+    else:
+        operator = _operator(f"scan_{name}_backward")
+        *gradients, out = operator(grad_out, None, *inputs, kept, *options, want_out)
+    return Inputs(*gradients), out
+
+
+def _operator(name: str) -> Callable:
+    return getattr(getattr(torch.ops, NAMESPACE), name)
 
 
 def _scan(inputs: Inputs, options: Options, backend: str) -> tuple[Tensor, Tensor]:
     """The outputs and last states of all directions."""
     u = inputs.u
-    name, inputs, options = prepared(inputs, options, backend)
+    name, inputs, options = _prepared(inputs, options, backend)
     A, initial = inputs.A, inputs.initial_state
     if u.numel() == 0:
         last = A.new_zeros(*u.shape[:2], *A.shape[1:], dtype=inputs.compute_dtype)
         return u.clone(), last if initial is None else last + initial
     if name == "reference":
         with torch.autocast(u.device.type, enabled=False):
-            out, last = scan_reference(inputs, options)
+            out, last = reference.scan_reference(inputs, options)
     else:
         refuse_forward_mode()
         out, last, _ = OPERATORS[name](*inputs, *options)
     return out.to(u.dtype), last
 
 
-def _check(inputs: Inputs, options: Options, lead: tuple[int, ...] = ()) -> None:
-    u, A = inputs.u, inputs.A
-    for name, x in zip(Inputs._fields, inputs, strict=True):
-        if x is not None or name in ("u", "delta", "A", "B", "C"):
-            check_tensor(name, x, getattr(u, "device", torch.device("cpu")))
-    for name, given, dims in (("u", u, "batch, length, width"), ("A", A, "width, state")):
-        expected = "".join(f"{size}, " for size in lead) + dims
-        if given.dim() != expected.count(",") + 1 or given.shape[: len(lead)] != lead:
-            raise ValueError(f"{name} must be ({expected}), but its shape is {tuple(given.shape)}")
-    b, length, d = u.shape[-3:]
-    n = A.shape[-1]
-    whole, states, width = (*lead, b, length, d), (*lead, b, length, n), (*lead, d)
-    shapes = (whole, whole, (*width, n), states, states, width, whole, width, (*lead, b, d, n))
-    for name, x, shape in zip(Inputs._fields, inputs, shapes, strict=True):
-        if x is not None and x.shape != shape:
-            raise ValueError(
-                f"{name} has shape {tuple(x.shape)}, expected {shape} for u and A as given"
-            )
-    if n < 1:
-        raise ValueError(f"A has shape {tuple(A.shape)}, expected at least one state")
+def _prepared(inputs: Inputs, options: Options, backend: str) -> tuple[str, Inputs, Options]:
+    """The backend for these inputs, and they as it takes them; see `choose` for the errors."""
+    name = choose(backend, inputs, options.want_last)
+    options = options._replace(chunk_size=min(options.chunk_size, max(inputs.u.shape[2], 1)))
+    if any(x is not None and x.dtype == torch.float64 for x in inputs):
+        inputs = inputs.computing()
+    return name, inputs, options
+
+
+def _check(inputs: Inputs, options: Options, directions: bool) -> None:
+    optional = ("D", "z", "delta_bias", "initial_state")
+    given = {k: x for k, x in inputs._asdict().items() if x is not None or k not in optional}
+    check_arguments(given, _AXES, directions)
+    if inputs.A.shape[-1] < 1:
+        raise ValueError(f"A has shape {tuple(inputs.A.shape)}, expected at least one state")
     if not isinstance(options.chunk_size, int) or options.chunk_size < 1:
         raise ValueError(
             f"chunk_size is {options.chunk_size!r}, expected a whole number of at least 1"

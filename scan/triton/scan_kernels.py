@@ -5,7 +5,7 @@ that a short sequence wastes nothing. Channels lie across the lanes of one warp 
 channel in registers of its lane: sums over states need no exchange between lanes. There are no
 atomics; what is summed over programs is summed by the caller, always in the same order.
 
-Offsets of sequences and steps are 64-bit. Notation as in `scan.cpu_kernels`. A kernel works in
+Offsets of sequences and steps are 64-bit. Notation as in `scan.cpu.scan_kernels`. A kernel works in
 float32, whatever the dtypes of the arrays.
 """
 
@@ -15,12 +15,13 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from scan.gpu_math import LOG2_E, sigmoid, sigmoid_from_softplus
-from scan.gpu_step_kernels import (
-    advance,
+from scan.triton.step_kernels import (
+    LOG2_E,
     decay_of,
     load_state,
     rates_of,
+    sigmoid,
+    sigmoid_from_softplus,
     start_of,
     step_size,
     store_state,
@@ -69,13 +70,13 @@ def scan_forward(
         for first in range(part * CHUNK, whole, TILE):
             h = walk(
                 h, a2, u, delta, z, out, bc, of_u, of_delta, of_z, of_y,
-                first, length, backwards, shift, skip, d, mask, SOFTPLUS, HAS_Z, N, TILE,
+                first, length, backwards, shift, skip, d, mask, SOFTPLUS, HAS_Z, True, N, TILE,
             )  # fmt: skip
             bc += TILE * 2 * N
         for first in range(whole, stop):
             h = walk(
                 h, a2, u, delta, z, out, bc, of_u, of_delta, of_z, of_y,
-                first, length, backwards, shift, skip, d, mask, SOFTPLUS, HAS_Z, N, 1,
+                first, length, backwards, shift, skip, d, mask, SOFTPLUS, HAS_Z, True, N, 1,
             )  # fmt: skip
             bc += 2 * N
     if WANT_LAST:
@@ -159,9 +160,10 @@ def scan_backward(
             for tile in range(tiles - 1):
                 store_state(scratch + (zero + tile) * N * width, width, mask, h, N)
                 first = start + tile * TILE
-                h = advance(
-                    h, a2, u_i, delta_i, bc_i + (zero + first) * 2 * N, of_u, of_delta,
-                    first, length, backwards, shift, d, mask, SOFTPLUS, N, TILE,
+                bc = bc_i + (zero + first) * 2 * N
+                h = walk(
+                    h, a2, u_i, delta_i, z_i, z_i, bc, of_u, of_delta, of_z, of_z,
+                    first, length, backwards, shift, skip, d, mask, SOFTPLUS, HAS_Z, False, N, TILE,
                 )  # fmt: skip
             store_state(scratch + (zero + tiles - 1) * N * width, width, mask, h, N)
             for down in range(tiles):

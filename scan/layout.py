@@ -1,21 +1,9 @@
-"""How tensors reach the kernels: padded to whole vectors, row by row, and as flat numpy arrays."""
+"""How tensors lie in memory on their way to the kernels, and where results are put."""
 
 from __future__ import annotations
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-
-
-def pad(x: Tensor, width: int) -> Tensor:
-    """Zeros behind the last dimension up to `width`. No width of our networks needs them."""
-    return x if x.shape[-1] == width else F.pad(x, (0, width - x.shape[-1]))
-
-
-def cut(x: Tensor, width: int) -> Tensor:
-    """The inverse of `pad`."""
-    return x if x.shape[-1] == width else empty_as(x[..., :width]).copy_(x[..., :width])
 
 
 def empty_as(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
@@ -44,18 +32,11 @@ def strides(x: Tensor | None) -> tuple[int, ...]:
     return (0, 0, 0) if x is None else x.stride()[:3]
 
 
-def flat(x: Tensor | None, dtype: torch.dtype = torch.float32) -> np.ndarray:
-    """All of the memory that x reaches over as one array, bfloat16 as uint16.
+def scanning_order(x: Tensor, reverse: bool) -> Tensor:
+    """x (r, b, l, ...) from the order of time to that of scanning, or back.
 
-    Where x is absent, an array of size 0 of `dtype`.
+    `reverse` is the first direction's; the second one goes the other way.
     """
-    if x is None:
-        x = torch.empty(0, dtype=dtype)
-    reach = sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True))
-    values = x.detach().as_strided((reach + 1 if x.numel() else 0,), (1,))
-    return values.view(torch.uint16).numpy() if x.dtype == torch.bfloat16 else values.numpy()
-
-
-def current_device(x: Tensor) -> torch.cuda.device:
-    """Triton launches on the current device; this makes it that of x (on a CPU, none)."""
-    return torch.cuda.device(x.device if x.is_cuda else -1)
+    first = x[:1].flip(2) if reverse else x[:1]
+    second = x[1:] if reverse else x[1:].flip(2)
+    return torch.cat([first, second]) if len(x) > 1 else first

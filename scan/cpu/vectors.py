@@ -1,21 +1,24 @@
-"""Sixteen float32 side by side as one value in numba code, for the CPU kernels.
+"""Sixteen float32 side by side as one value in numba code, and their exp2, softplus and sigmoid.
 
 numba has no vector type and leaves vectorisation to LLVM, which kept the scan's inner loop in
 memory and took five times as long. A value of this type is LLVM's <16 x float>: one register with
-AVX-512, two with AVX2, four with SSE or NEON. It lives in registers as a scalar does.
+AVX-512, two with AVX2, four with SSE or NEON.
 
-An array of uint16 is read and written as bfloat16. Offsets count elements and are unchecked.
-A NaN that goes in comes out: no operation carries LLVM's `nnan` or `ninf`, only `contract`.
+An array of uint16 is read and written as bfloat16. Offsets count elements and are unchecked. NaN
+inputs give NaN outputs: no operation carries LLVM's `nnan` or `ninf`, only `contract`, and
+comparisons are written so that NaN fails them and is passed on.
 """
 
+# mypy: disable-error-code="no-untyped-def, call-arg, attr-defined, var-annotated"
 from __future__ import annotations
 
 import operator
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, overload, register_model
 
@@ -51,7 +54,7 @@ def _constant(value: float | int, of: Any = _FLOATS) -> Any:
 
 
 def _call(builder: Any, name: str, result: Any, *values: Any) -> Any:
-    """LLVM's intrinsic function `name` of `values`."""
+    """Call LLVM's intrinsic function `name`."""
     kind = ir.FunctionType(result, [value.type for value in values])
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), values)
 
@@ -64,45 +67,41 @@ def _operator(symbol: Callable, instruction: str) -> None:
     """Give vectors a Python operator."""
 
     @intrinsic
-    def combine(typing_context: Any, a: Any, b: Any) -> Any:
-        def emit(builder: Any, a: Any, b: Any) -> Any:
+    def combine(typing_context, a, b):
+        def emit(builder, a, b):
             return getattr(builder, instruction)(a, b, flags=("contract",))
 
         return _vector(_vector, _vector), _codegen(emit)
 
     @overload(symbol)
-    def typed(a, b):  # type: ignore[no-untyped-def]  # numba compares these arguments by their text
+    def typed(a, b):
         if isinstance(a, _VectorType) and isinstance(b, _VectorType):
-            return lambda a, b: combine(a, b)  # type: ignore[call-arg]
-        return None
+            return lambda a, b: combine(a, b)
 
 
-for _symbol, _instruction in (
-    (operator.add, "fadd"),
-    (operator.iadd, "fadd"),
-    (operator.imul, "fmul"),
-    (operator.sub, "fsub"),
-    (operator.mul, "fmul"),
-    (operator.truediv, "fdiv"),
-):
-    _operator(_symbol, _instruction)
+_operator(operator.add, "fadd")
+_operator(operator.iadd, "fadd")
+_operator(operator.sub, "fsub")
+_operator(operator.mul, "fmul")
+_operator(operator.imul, "fmul")
+_operator(operator.truediv, "fdiv")
 
 
 @intrinsic
-def fma(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
+def fma(typing_context, a, b, c):
     """a * b + c, in one rounding where the CPU can."""
 
-    def emit(builder: Any, *values: Any) -> Any:
+    def emit(builder, *values):
         return _call(builder, f"llvm.fmuladd.v{LANES}f32", _FLOATS, *values)
 
     return _vector(_vector, _vector, _vector), _codegen(emit)
 
 
 @intrinsic
-def splat(typing_context: Any, x: Any) -> Any:
+def splat(typing_context, x):
     """A float32 in every lane."""
 
-    def emit(builder: Any, x: Any) -> Any:
+    def emit(builder, x):
         nothing = ir.Constant(_FLOATS, ir.Undefined)
         first = builder.insert_element(nothing, x, ir.Constant(_INT32, 0))
         return builder.shuffle_vector(first, nothing, _constant(0, _INTS))
@@ -111,17 +110,16 @@ def splat(typing_context: Any, x: Any) -> Any:
 
 
 @intrinsic
-def row_totals(typing_context: Any, array: Any, offset: Any) -> Any:
+def row_totals(typing_context, array, offset):
     """The sums of sixteen rows of sixteen float32 that begin at `offset`, as one vector.
 
     Rows are added pairwise, so that a vector holds partial sums of twice as many rows after each
     round: 45 operations instead of eight for each row's own sum.
     """
 
-    def merged(builder: Any, x: Any, y: Any, width: int) -> Any:
+    def merged(builder, x, y, width):
         # In blocks of `width` lanes: x0+x1 y0+y1 x2+x3 y2+y3 ...
-        low: list[int] = []
-        high: list[int] = []
+        low, high = [], []
         for start in range(0, LANES, 2 * width):
             for side in (0, LANES):
                 low += range(side + start, side + start + width)
@@ -129,7 +127,7 @@ def row_totals(typing_context: Any, array: Any, offset: Any) -> Any:
         halves = (builder.shuffle_vector(x, y, ir.Constant(_INTS, lanes)) for lanes in (low, high))
         return builder.fadd(*halves)
 
-    def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+    def codegen(context, builder, signature, values):
         pointer = _address(context, builder, array, *values)
         pointer = builder.bitcast(pointer, _FLOATS.as_pointer())
         rows = [
@@ -147,47 +145,47 @@ def row_totals(typing_context: Any, array: Any, offset: Any) -> Any:
 
 
 @intrinsic
-def where_less(typing_context: Any, a: Any, b: Any, x: Any, y: Any) -> Any:
+def where_less(typing_context, a, b, x, y):
     """x where a < b, elsewhere, and where a or b is NaN, y."""
 
-    def emit(builder: Any, a: Any, b: Any, x: Any, y: Any) -> Any:
+    def emit(builder, a, b, x, y):
         return builder.select(builder.fcmp_ordered("<", a, b), x, y)
 
     return _vector(_vector, _vector, _vector, _vector), _codegen(emit)
 
 
 @intrinsic
-def nearest(typing_context: Any, x: Any) -> Any:
+def nearest(typing_context, x):
     """x rounded to an integer, for |x| < 2**22."""
 
-    def emit(builder: Any, x: Any) -> Any:
+    def emit(builder, x):
         return builder.fsub(builder.fadd(x, _constant(_ROUNDER)), _constant(_ROUNDER))
 
     return _vector(_vector), _codegen(emit)
 
 
 @intrinsic
-def power_of_two(typing_context: Any, x: Any) -> Any:
+def power_of_two(typing_context, x):
     """2 ** nearest(x), for x in [-127, 128]: 0 at the lower end, inf at the upper."""
 
-    def emit(builder: Any, x: Any) -> Any:
+    def emit(builder, x):
         bits = builder.bitcast(builder.fadd(x, _constant(_ROUNDER)), _INTS)
         return builder.bitcast(builder.shl(bits, _constant(23, _INTS)), _FLOATS)
 
     return _vector(_vector), _codegen(emit)
 
 
-def _address(context: Any, builder: Any, kind: Any, array: Any, offset: Any) -> Any:
+def _address(context, builder, kind, array, offset):
     return builder.gep(context.make_array(kind)(context, builder, array).data, [offset])
 
 
-def _widened(builder: Any, x: Any, integers: Any, floats: Any) -> Any:
+def _widened(builder, x, integers, floats):
     """bfloat16 bits as float32."""
     shift = _constant(16, integers) if integers is _INTS else ir.Constant(integers, 16)
     return builder.bitcast(builder.shl(builder.zext(x, integers), shift), floats)
 
 
-def _narrowed(builder: Any, x: Any) -> Any:
+def _narrowed(builder, x):
     """float32 as bfloat16 bits, to nearest even; a NaN stays one."""
     bits = builder.bitcast(x, _INTS)
     odd = builder.and_(builder.lshr(bits, _constant(16, _INTS)), _constant(1, _INTS))
@@ -197,17 +195,17 @@ def _narrowed(builder: Any, x: Any) -> Any:
     return builder.trunc(kept, ir.VectorType(_INT16, LANES))
 
 
-def _elements(array: Any) -> Any:
+def _elements(array):
     """The LLVM type of an array's elements: float32, or the bits of bfloat16."""
     return {types.float32: _FLOAT, types.uint16: _INT16}[array.dtype]
 
 
 @intrinsic
-def load(typing_context: Any, array: Any, offset: Any) -> Any:
+def load(typing_context, array, offset):
     """The vector that begins at `offset` of a one-dimensional array."""
     element = _elements(array)
 
-    def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+    def codegen(context, builder, signature, values):
         pointer = _address(context, builder, array, *values)
         kind = ir.VectorType(element, LANES)
         x = builder.load(builder.bitcast(pointer, kind.as_pointer()), align=2)
@@ -217,11 +215,11 @@ def load(typing_context: Any, array: Any, offset: Any) -> Any:
 
 
 @intrinsic
-def load_scalar(typing_context: Any, array: Any, offset: Any) -> Any:
+def load_scalar(typing_context, array, offset):
     """One element, as float32."""
     element = _elements(array)
 
-    def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+    def codegen(context, builder, signature, values):
         x = builder.load(_address(context, builder, array, *values))
         return x if element is _FLOAT else _widened(builder, x, _INT32, _FLOAT)
 
@@ -229,11 +227,11 @@ def load_scalar(typing_context: Any, array: Any, offset: Any) -> Any:
 
 
 @intrinsic
-def store(typing_context: Any, array: Any, offset: Any, x: Any) -> Any:
+def store(typing_context, array, offset, x):
     """Write a vector to `offset` and on."""
     element = _elements(array)
 
-    def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+    def codegen(context, builder, signature, values):
         pointer = _address(context, builder, array, *values[:2])
         kept = values[2] if element is _FLOAT else _narrowed(builder, values[2])
         builder.store(kept, builder.bitcast(pointer, kept.type.as_pointer()), align=2)
@@ -243,28 +241,110 @@ def store(typing_context: Any, array: Any, offset: Any, x: Any) -> Any:
 
 
 @intrinsic
-def prefetch(typing_context: Any, array: Any, offset: Any) -> Any:
-    """Ask for the line at `offset`, which may lie outside the array, before it is needed."""
+def prefetch(typing_context, array, offset):
+    """Ask for the cache line at `offset`, which may lie outside the array."""
 
-    def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+    def codegen(context, builder, signature, values):
         pointer = _address(context, builder, array, *values)
         pointer = builder.bitcast(pointer, ir.IntType(8).as_pointer())
-        # For reading, to stay in all caches, of data.
-        _call(
-            builder, "llvm.prefetch.p0", ir.VoidType(), pointer,
-            *(ir.Constant(_INT32, flag) for flag in (0, 3, 1)),
-        )  # fmt: skip
+        flags = [ir.Constant(_INT32, flag) for flag in (0, 3, 1)]  # read, into all caches, data
+        _call(builder, "llvm.prefetch.p0", ir.VoidType(), pointer, *flags)
         return context.get_dummy_value()
 
     return types.void(array, types.intp), codegen
 
 
 @intrinsic
-def next_task(typing_context: Any, counter: Any) -> Any:
+def next_task(typing_context, counter):
     """Take a number from a counter (one int64) that several threads share."""
 
-    def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+    def codegen(context, builder, signature, values):
         pointer = _address(context, builder, counter, values[0], ir.Constant(ir.IntType(64), 0))
         return builder.atomic_rmw("add", pointer, ir.Constant(ir.IntType(64), 1), "monotonic")
 
     return types.int64(counter), codegen
+
+
+LOG2_E = np.float32(1.4426950408889634)
+ZERO, ONE = np.float32(0), np.float32(1)
+
+# log(1 + e) = e (1 + e Q(e)) on [0, 1], minimax in the relative error (3.4e-8); lowest order first,
+# as all coefficients here.
+LOG1P = (
+    -0.4999964790249543,
+    0.33321321160262174,
+    -0.24857151571095426,
+    0.19153606740106216,
+    -0.13753698876442938,
+    0.0792033094300065,
+    -0.03006503691160201,
+    0.0053646354369529005,
+)
+# 1 - exp(-y) = y (1 - y/2! + y²/3! ...), to a relative error of 4e-7 below the limit.
+SERIES = tuple(1 / factorial for factorial in (2, 6, 24, 120, 720))
+SERIES_LIMIT = 0.35
+# 2**t = 1 + t P(t) on [-0.5, 0.5], minimax in the relative error (9.2e-8); exactly 1 at t = 0, so
+# that a step of length zero leaves the state as it is.
+_EXP2 = (0.693147, 0.24022242, 0.055507336, 0.009671513, 0.001326472)
+_P1, _P2, _P3, _P4, _P5 = (np.float32(c) for c in _EXP2)
+_Q1, _Q2, _Q3, _Q4, _Q5, _Q6, _Q7, _Q8 = (np.float32(c) for c in LOG1P)
+_H2, _H3, _H4, _H5, _H6 = (np.float32(c) for c in SERIES)
+_SMALL = np.float32(SERIES_LIMIT)
+_LOWEST, _HIGHEST = np.float32(-127), np.float32(128)
+
+
+@njit(inline="always")
+def exp2(x):
+    """2**x: 0 below -126.5, inf from 127.5 on."""
+    return _power(x, _HIGHEST)
+
+
+@njit(inline="always")
+def finite_exp2(x):
+    """2**min(x, 127): a factor that leaves a state of zero at zero."""
+    return _power(x, _HIGHEST - ONE)
+
+
+@njit(inline="always")
+def _power(x, highest):
+    x = where_less(x, splat(_LOWEST), splat(_LOWEST), x)
+    x = where_less(splat(highest), x, splat(highest), x)
+    t = x - nearest(x)
+    p = fma(splat(_P5), t, splat(_P4))
+    p = fma(p, t, splat(_P3))
+    p = fma(p, t, splat(_P2))
+    p = fma(p, t, splat(_P1))
+    p = fma(p, t, splat(ONE))
+    return power_of_two(x) * p
+
+
+@njit(inline="always")
+def softplus(x):
+    """log(1 + exp(x)) without overflow, as max(x, 0) + log(1 + exp(-|x|))."""
+    zero = splat(ZERO)
+    negative = where_less(zero, x, zero - x, x)
+    e = exp2(negative * splat(LOG2_E))
+    q = fma(splat(_Q8), e, splat(_Q7))
+    q = fma(q, e, splat(_Q6))
+    q = fma(q, e, splat(_Q5))
+    q = fma(q, e, splat(_Q4))
+    q = fma(q, e, splat(_Q3))
+    q = fma(q, e, splat(_Q2))
+    q = fma(q, e, splat(_Q1))
+    q = fma(q, e, splat(ONE))
+    return fma(e, q, where_less(x, zero, zero, x))
+
+
+@njit(inline="always")
+def sigmoid(x):
+    """1 / (1 + exp(-x))."""
+    return splat(ONE) / (splat(ONE) + exp2(x * splat(-LOG2_E)))
+
+
+@njit(inline="always")
+def sigmoid_from_softplus(y):
+    """sigmoid(x) = 1 - exp(-y) for y = softplus(x); for a small y by its series, which keeps it."""
+    one = splat(ONE)
+    series = fma(splat(-_H6), y, splat(_H5))
+    series = one - y * (splat(_H2) - y * (splat(_H3) - y * (splat(_H4) - y * series)))
+    return where_less(y, splat(_SMALL), y * series, one - exp2(y * splat(-LOG2_E)))

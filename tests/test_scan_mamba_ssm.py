@@ -1,8 +1,8 @@
-"""The adapters of mamba-ssm and causal-conv1d.
+"""The backend "mamba_ssm".
 
-Neither package runs without a GPU. What is tested here is ours: layouts, directions, dtypes and
-gradients on the way to them and back, with stand-ins that follow the packages' documentation, for
-(b, d, l) and one direction. `make bench-gpu` runs the packages themselves.
+The package does not run without a GPU. What is tested here is ours: layouts, directions, dtypes and
+gradients on the way to it and back, with a stand-in that follows the package's documentation, for
+(b, d, l) and one direction. `make bench-gpu` runs the package itself.
 """
 
 from __future__ import annotations
@@ -13,12 +13,10 @@ from typing import Any
 
 import pytest
 import torch
-from convolution_cases import compare, definition
 from scan_cases import assert_close, make_arguments, make_both, run, run_both
 from torch import Tensor
 
-from scan import choice, chunked, convolution, selective_scan
-from scan.convolution_backends import ALL
+from scan import chunked, dispatch, selective_scan
 from scan.interface import SEQUENCES, Inputs, Options
 
 
@@ -81,43 +79,14 @@ def stacked(tensors: tuple[Tensor | None, ...]) -> Inputs:
     return Inputs(**named)  # type: ignore[arg-type]
 
 
-def causal_conv1d_fn(
-    x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str | None = None
-) -> Tensor:
-    """The documented function: x (b, d, l), steps or channels side by side."""
-    assert activation == "silu"
-    assert 1 in (x.stride(1), x.stride(2))
-
-    return _Convolution.apply(x, weight, bias)
-
-
-class _Convolution(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        ctx.save_for_backward(x, weight, bias)
-        y = definition(x.transpose(1, 2).double(), weight.double(), bias.double(), False)
-        return y.transpose(1, 2).to(x.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
-        x, weight, bias = ctx.saved_tensors
-        given = (y.double()[None] for y in (grad.transpose(1, 2), x.transpose(1, 2), weight, bias))
-        dx, dweight, dbias = ALL["torch"].backward(*given, False)
-        return dx[0].transpose(1, 2).to(x.dtype), dweight[0].to(weight.dtype), dbias[0]
-
-
 @pytest.fixture
 def _installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The stand-ins in the packages' places, and a device that passes for the one they want."""
+    """The stand-in in the package's place, and a CPU that passes for the device it wants."""
     for name in ("mamba_ssm", "mamba_ssm.ops", "mamba_ssm.ops.selective_scan_interface"):
         module = types.ModuleType(name)
         module.selective_scan_fn = selective_scan_fn  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, name, module)
-    module = types.ModuleType("causal_conv1d")
-    module.causal_conv1d_fn = causal_conv1d_fn  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "causal_conv1d", module)
-    monkeypatch.setattr(choice, "why_not", lambda name, inputs, want_last=False: None)
-    monkeypatch.setattr(convolution, "_why_not", lambda name, u, weight: None)
+    monkeypatch.setattr(dispatch, "why_not", lambda name, inputs, want_last=False: None)
 
 
 @pytest.mark.usefixtures("_installed")
@@ -168,27 +137,21 @@ def test_mamba_ssm_is_not_asked_for_what_it_cannot_do(monkeypatch: pytest.Monkey
         device = torch.device("cuda")
         requires_grad = True
 
-    monkeypatch.setattr(choice, "importable", lambda package: True)
+    for package in dispatch.INSTALLED:
+        monkeypatch.setitem(dispatch.INSTALLED, package, True)
     inputs: Any = Inputs(*[OnGpu()] * 8, None)
-    assert choice.why_not("mamba_ssm", inputs) is None
-    assert choice.choose("auto", inputs) == "triton"
-    assert "last state" in str(choice.why_not("mamba_ssm", inputs, want_last=True))
+    assert dispatch.why_not("mamba_ssm", inputs) is None
+    assert dispatch.choose("auto", inputs) == "triton"
+    assert "last state" in str(dispatch.why_not("mamba_ssm", inputs, want_last=True))
     with_state = inputs._replace(initial_state=OnGpu())
-    assert "initial_state" in str(choice.why_not("mamba_ssm", with_state))
-    monkeypatch.setattr(choice, "importable", lambda package: package != "triton")
-    assert choice.choose("auto", inputs) == "mamba_ssm"
-    assert choice.choose("auto", with_state) == "chunked"
+    assert "initial_state" in str(dispatch.why_not("mamba_ssm", with_state))
+    monkeypatch.setitem(dispatch.INSTALLED, "triton", False)
+    assert dispatch.choose("auto", inputs) == "mamba_ssm"
+    assert dispatch.choose("auto", with_state) == "chunked"
 
 
 @pytest.mark.usefixtures("_installed")
-@pytest.mark.parametrize("reverse", [False, True])
-def test_causal_conv1d(reverse: bool) -> None:
-    compare("causal_conv1d", 2, 9, 8, reverse=reverse, directions=2)
-    compare("causal_conv1d", 2, 9, 8, reverse=reverse, dtype=torch.bfloat16)
-
-
-@pytest.mark.usefixtures("_installed")
-def test_the_adapters_operators_keep_torchs_contract() -> None:
+def test_operators_keep_torchs_contract() -> None:
     arguments = {k: v.float().requires_grad_() for k, v in make_both(2, 5, 8, 3).items()}
     given = [*arguments.values(), None]
     operator = torch.ops.bsbimamba.scan_mamba_ssm
@@ -197,5 +160,3 @@ def test_the_adapters_operators_keep_torchs_contract() -> None:
     out, _, kept = operator(*detached, True, False, 4, True)
     backward = torch.ops.bsbimamba.scan_mamba_ssm_backward
     torch.library.opcheck(backward, (out, None, *detached, kept, True, False, 4, False, True))
-    u, weight, bias = arguments["u"], torch.randn(2, 8, 4), torch.randn(2, 8)
-    torch.library.opcheck(torch.ops.bsbimamba.conv_silu, (u, weight, bias, True, "causal_conv1d"))

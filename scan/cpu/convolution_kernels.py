@@ -1,8 +1,8 @@
 """The causal depthwise convolution with SiLU behind it, as numba kernels, forward and backward.
 
 One pass over the data each: the convolution of a step is a few products, so that the time goes
-into memory. Conventions as in `scan.cpu_kernels`; weight is (r, taps, d), its last tap the one of
-the present step.
+into memory. Conventions as in `scan.cpu.scan_kernels`; weight is (r, taps, d), its last tap the
+one of the present step.
 """
 
 # mypy: disable-error-code="no-untyped-def, call-arg, attr-defined, var-annotated"
@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from numba import njit
 
-from scan.kernel_cache import kernel
-from scan.vector_math import ONE, ZERO, sigmoid
-from scan.vectors import LANES, fma, load, next_task, splat, store
+from scan.cpu.kernel import kernel
+from scan.cpu.vectors import LANES, ONE, ZERO, fma, load, next_task, sigmoid, splat, store
 
 # Channels of a task: enough to read a row in whole lines, few enough to share out one sequence.
 BLOCK = 128
@@ -30,8 +29,8 @@ def _convolved(r, k, at, forth, taps, width, c, u, weight, bias):
 
 @kernel
 def conv_forward(counter, tasks, shape, of_u, of_y, u, weight, bias, reverse, out):
-    """Task = direction x sequence x channel block. Writes out (r, b, l, d), of
-    strides of_y."""
+    """Task = direction x sequence x channel block. Writes out (r, b, l, d), of strides
+    of_y."""
     _, batch, length, width, taps = shape
     blocks = (width + BLOCK - 1) // BLOCK
     while True:

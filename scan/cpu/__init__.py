@@ -1,0 +1,1 @@
+"""The backend "cpu": numba kernels for the scan and the convolution, and their launch."""
