@@ -38,7 +38,6 @@ ALLOWED = {
     "enhancement/export.py": {"bandsplit", "data", "scan", "training"},
     "enhance": {"data", "enhancement", "training"},
     "app": {"data", "enhancement", "training"},
-    "data/verify.py": {"evaluation"},
     "benchmarks": {"bandsplit", "data", "enhancement", "evaluation", "scan", "training"},
 }
 
