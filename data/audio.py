@@ -42,8 +42,6 @@ SILENCE, LOUDEST = -100.0, 200.0
 # A sample from the first on is clipped; a signal with the second share of clipped samples is, too.
 FULL_SCALE, CLIPPED = 32767 / 32768, 1e-4
 RATES = range(4_000, 1_000_000)
-# Source samples read on either side of a piece before it is resampled, for the filter's flanks.
-_FLANK = 2048
 _WRITTEN_BLOCK = 1 << 18
 # Where `look_over` keeps what it knows of good files. Its version goes up when results change.
 INDEX = Path(__file__).resolve().parents[1] / ".cache" / "audio-index.json"
@@ -188,30 +186,20 @@ def read(path: Path, start: int = 0, frames: int | None = None) -> Signal:
     """Return samples `start` to `start + frames` (None: the end) of a file at 16 kHz, mono (s,).
 
     They are fewer where the file ends earlier. A piece equals the same piece of the whole bit for
-    bit; at other rates but for the resampler's rounding; and in Opus but for the decoder's memory,
-    less than 0.01 of full scale.
+    bit; in Opus but for the decoder's memory, less than 0.01 of full scale. Files of other rates
+    and Vorbis are decoded as a whole for each piece (but see `data.samples`).
 
     Raises:
         AudioError: the file cannot be decoded.
     """
     with opened(path) as file:
         rate = file.samplerate
-        flank = 0 if rate == SAMPLE_RATE else _FLANK
-        # A whole number of periods of the two rates keeps the pieces' samples in phase.
-        period = rate // math.gcd(rate, SAMPLE_RATE)
-        first = max(0, start * rate // SAMPLE_RATE - flank) // period * period
-        margin = start - first * SAMPLE_RATE // rate
-        if first >= file.frames:
-            return np.zeros(0, np.float32)
         # libsndfile (issue 885) misses its place when it seeks near the end of Vorbis.
-        if file.seekable() and file.subtype != "VORBIS":
-            file.seek(first)
-        else:
-            _mono(file, first)
-        if frames is None:
-            return _to_16k(_mono(file), rate)[margin:]
-        x = _mono(file, (margin + frames) * rate // SAMPLE_RATE + flank)
-    return _to_16k(x, rate)[margin : margin + frames]
+        if rate == SAMPLE_RATE and file.seekable() and file.subtype != "VORBIS":
+            file.seek(min(start, file.frames))
+            return _mono(file, frames)
+        whole = _to_16k(_mono(file), rate)
+    return whole[start : None if frames is None else start + frames]
 
 
 def described(path: Path) -> tuple[int, int, str]:

@@ -57,7 +57,8 @@ class SpeechDataset(Dataset, ABC, Generic[Item]):
         samples: Samples | None = None,
         augment: Augment | None = None,
     ) -> None:
-        self.items, self.seed, self.frames, self.limit = list(items), seed, frames, limit
+        self.items: list[Item] = list(items)
+        self.seed, self.frames, self.limit = seed, frames, limit
         self.samples = samples or Samples()
         self.augment = augment if augment != Augment() else None
 

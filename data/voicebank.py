@@ -84,18 +84,10 @@ PUBLISHED = (
 )  # fmt: skip
 
 
-def prepare(
-    root: Path,
-    elsewhere: Path | None = None,
-    workers: int = 1,
-    remove_archives: bool = False,
-    archives: Sequence[Archive] = PUBLISHED,
-) -> None:
-    """Make the corpus in `root`, or what is missing of it.
+def prepare(root: Path, elsewhere: Path | None, workers: int, remove_archives: bool) -> int:
+    """Make the corpus in `root`, or what is missing of it; return status 0.
 
-    Args:
-        root, elsewhere, workers, remove_archives: as on the command line.
-        archives: what is published.
+    Arguments are those of the command line.
 
     Raises:
         DataError: an archive is not the published one, or recordings do not match.
@@ -105,7 +97,7 @@ def prepare(
     downloads = root / DOWNLOADS
     downloads.mkdir(parents=True, exist_ok=True)
     with hold(downloads, "name another folder with --root"):
-        for archive in archives:
+        for archive in PUBLISHED:
             folder = root / archive.name.removesuffix(".zip")
             made = len([*folder.glob("*.wav"), *folder.glob("*.txt")])
             if made and made >= archive.files:
@@ -122,6 +114,7 @@ def prepare(
                 path.unlink()
     counts = [f"{len(load_pairs(root, split)):,} {split} pairs" for split in ("train", "test")]
     print(f"{root}: {', '.join(counts)}")
+    return 0
 
 
 def _obtain(archive: Archive, elsewhere: Path | None, downloads: Path) -> Path:
@@ -246,7 +239,7 @@ def resampled(content: bytes) -> bytes:
     return encode(np.round(32768 * signal).clip(-32768, 32767).astype(np.int16), ".wav")
 
 
-def main(arguments: Sequence[str] | None = None, archives: Sequence[Archive] = PUBLISHED) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status.
 
     0: done. 1: the network or the disk failed. 2: wrong input. 130: interrupted.
@@ -269,14 +262,11 @@ def main(arguments: Sequence[str] | None = None, archives: Sequence[Archive] = P
     parser.add_argument(
         "--remove-archives", action="store_true", help="remove downloads once they are converted"
     )
-    options = parser.parse_args(arguments)
+    options = vars(parser.parse_args(arguments))
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-
-    def work() -> int:
-        prepare(**vars(options), archives=archives)
-        return 0
-
-    return carry_out("voicebank", work, "; the same command goes on from here")
+    return carry_out(
+        "voicebank", lambda: prepare(**options), "; the same command goes on from here"
+    )
 
 
 if __name__ == "__main__":

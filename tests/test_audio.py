@@ -68,9 +68,8 @@ def test_read_resamples_without_change_of_frequency_level_or_length(
 # Rate, and how far a piece may be from that of the whole.
 _KINDS = {
     "a.wav": (RATE, 0.0),
-    "gsm.wav": (8000, 1e-6),  # cannot be sought in
-    "odd.wav": (15999, 1e-6),
-    "a.flac": (44100, 1e-6),
+    "gsm.wav": (RATE, 0.0),  # cannot be sought in
+    "a.flac": (44100, 0.0),
     "a.ogg": (RATE, 0.0),
     # The decoder's memory of what came before a seek: measured up to 0.0025 on speech.
     "a.opus": (48000, 0.01),
@@ -104,14 +103,6 @@ def test_read_gives_a_piece_of_the_whole(
     assert piece.shape == expected.shape
     assert piece.dtype == np.float32
     assert np.abs(piece - expected).max(initial=0) <= error
-
-
-def test_read_accepts_samples_beyond_full_scale(tmp_path: Path) -> None:
-    x = np.round(32768 * sound(1))
-    sf.write(tmp_path / "a.wav", x, RATE, "FLOAT")
-    assert np.array_equal(read(tmp_path / "a.wav"), x)
-    level = 10 * np.log10(np.mean(x**2))
-    assert inspect(tmp_path / "a.wav").level == pytest.approx(level, abs=1e-6)
 
 
 # Faults
@@ -292,11 +283,6 @@ def test_read_gives_what_was_written(
 def test_write_clips_at_full_scale(tmp_path: Path) -> None:
     write(tmp_path / "a.wav", np.array([1.5, -1.5, 0.5]))
     assert read(tmp_path / "a.wav") == pytest.approx([1, -1, 0.5], abs=1e-4)
-
-
-def test_write_encodes_minutes_of_vorbis(tmp_path: Path) -> None:
-    write(tmp_path / "a.ogg", np.tile(sound(10), 12))
-    assert len(read(tmp_path / "a.ogg")) == 120 * RATE
 
 
 @pytest.mark.parametrize("place", ["missing/a.wav", "file/a.wav", "folder.wav"])

@@ -221,13 +221,6 @@ def test_pair_up_numbers_each_folder_for_itself_and_prefers_names() -> None:
     assert pair_up(clean, {"a_fileid_1": x}) == {"a_fileid_1": two, "clean_fileid_1": one}
 
 
-def test_dns_file_of_a_test_speaker_is_refused(tmp_path: Path) -> None:
-    put(tmp_path / "clean" / "clean_fileid_1.wav")
-    put(tmp_path / "noisy" / "book_reader_00001_p232_1_fileid_1.wav")
-    with pytest.raises(DataError, match=r"p232 is a test speaker of VoiceBank-DEMAND"):
-        load_pairs(tmp_path, "train")
-
-
 # Tables
 
 

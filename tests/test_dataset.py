@@ -145,15 +145,6 @@ def test_pair_crops_are_cut_at_one_place_and_short_files_padded(pairs: list[Pair
         assert len(whole) <= CROP or len(places) > 3
 
 
-def test_pair_crops_begin_everywhere(tmp_path: Path) -> None:
-    write(tmp_path / "a.wav", np.linspace(0.1, 0.9, CROP + 4), "FLOAT")
-    pair = Pair("a", tmp_path / "a.wav", tmp_path / "a.wav", "p1", CROP + 4)
-    dataset = PairDataset([pair], 0, CROP)
-    starts = Counter(float(dataset[epoch, 0]["clean"][0]) for epoch in range(200))
-    assert len(starts) == 5
-    assert min(starts.values()) > 15
-
-
 def test_validation_pairs_are_whole_up_to_the_limit_and_never_augmented(pairs: list[Pair]) -> None:
     shortened = [replace(pair, frames=pair.frames - 9) for pair in pairs]  # the common part
     dataset = PairDataset(shortened, 0, None, limit=RATE, augment=Augment(gain=1.0))

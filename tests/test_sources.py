@@ -218,13 +218,6 @@ def test_mix_holds_out_eight_speakers_of_sixteen(
     assert len(mixtures(tmp_path, validation_speakers=("s3",))[1]) == 1
 
 
-def test_mix_holds_out_the_two_speakers_of_voicebank(material: Path) -> None:
-    for number in range(240, 250):
-        put(material / "speech" / f"p{number}_001.wav", seed=number)
-    put(material / "speech" / "p287_001.wav", seed=1)
-    assert set(mixtures(material)[1].speakers()) == {"p226", "p287"}
-
-
 def test_mix_holds_out_noise_of_each_folder(material: Path) -> None:
     names = [*(f"many/{n}" for n in range(20)), "few/1", "few/2", "few/3", "alone/1"]
     for seed, name in enumerate(names):

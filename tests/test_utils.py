@@ -21,10 +21,8 @@ from data.utils import (
     remove_partials,
     replacing,
     show,
-    some,
     write_text,
 )
-from data.workers import variable
 
 # Stops at the first import of torch, and prints the policy that torch would be loaded with.
 PROBE = """
@@ -86,20 +84,6 @@ def test_hold_refuses_a_second_process_until_the_first_is_gone(tmp_path: Path) -
         other.send_signal(signal.SIGKILL)
     hold(tmp_path, "name another").release()
     assert not being_written.exists()
-
-
-def test_some_says_how_many_more_there_are() -> None:
-    assert some(["a", "b"], 2) == "a, b"
-    assert some(["a", "b", "c"], 1, "\n") == "a\nand 2 more"
-
-
-def test_variable_is_restored(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("BSBIMAMBA_A", "1")
-    with variable("BSBIMAMBA_A", None), variable("BSBIMAMBA_B", "2"):
-        assert "BSBIMAMBA_A" not in os.environ
-        assert os.environ["BSBIMAMBA_B"] == "2"
-    assert os.environ["BSBIMAMBA_A"] == "1"
-    assert "BSBIMAMBA_B" not in os.environ
 
 
 # How commands end
