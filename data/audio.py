@@ -12,9 +12,7 @@ import logging
 import math
 import os
 import stat
-import unicodedata
 from collections.abc import Collection, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,16 +21,14 @@ import numpy as np
 import soundfile as sf
 import soxr
 from numpy.typing import NDArray
-from tqdm import tqdm
 
-from data.levels import FRAME, active_frames, active_level
-from data.utils import DAMAGE, DataError, replacing, stamp_of, write_text
-from data.workers import usable_cores
+from data.sound import FRAME, SAMPLE_RATE, active_frames, active_level
+from data.utils import DataError, replacing, write_text
+from data.workers import in_threads
 
 log = logging.getLogger("data")
 
-SAMPLE_RATE = 16_000
-# Format and encoding of what is written under each extension.
+# Format and encoding of the files that are written, by extension.
 _FORMATS = {
     ".wav": ("WAV", "PCM_16"),
     ".flac": ("FLAC", "PCM_16"),
@@ -40,16 +36,14 @@ _FORMATS = {
     ".opus": ("OGG", "OPUS"),
 }
 EXTENSIONS = _FORMATS.keys()
-# In dB of full scale: a file below the first is silent, as it is to the networks; one above the
-# second holds no samples, whatever they were scaled to (32-bit integers reach 187).
+# In dB of full scale: a file below the first is silent, one above the second holds no audio,
+# however its samples were scaled (32-bit integers reach 187).
 SILENCE, LOUDEST = -100.0, 200.0
-# From where a sample counts as clipped, and the share of them from which a signal does.
+# A sample from the first on is clipped; a signal with the second share of clipped samples is, too.
 FULL_SCALE, CLIPPED = 32767 / 32768, 1e-4
 RATES = range(4_000, 1_000_000)
-# Source samples read on either side of a piece before it is resampled, for the filter's flanks.
-_FLANK = 2048
 _WRITTEN_BLOCK = 1 << 18
-# What `look_over` knows of good files; the version is counted up when it comes to other results.
+# Where `look_over` keeps what it knows of good files. Its version goes up when results change.
 INDEX = Path(__file__).resolve().parents[1] / ".cache" / "audio-index.json"
 _VERSION = 2
 _UNKNOWN_LENGTH = 1 << 48  # libsndfile's number where the header gives none is far above
@@ -63,13 +57,13 @@ class AudioError(Exception):
 
 @dataclass(frozen=True)
 class Info:
-    """What one look at a whole file tells.
+    """Facts about a whole file.
 
     Attributes:
         frames: length in samples at 16 kHz.
         rate, channels: as stored.
         level: of the 16-kHz mono signal in dB of full scale (root mean square).
-        active_level: that of its active parts (`data.levels.active_level`).
+        active_level: that of its active parts (`data.sound.active_level`).
         activity: which of its frames hold sound, 8 to a byte, in hexadecimal; see `active`.
     """
 
@@ -82,7 +76,7 @@ class Info:
 
     @property
     def active(self) -> NDArray[np.bool_]:
-        """Return which frames hold sound, (ceil(frames / FRAME),) (`data.levels.active_frames`)."""
+        """Return which frames hold sound, (ceil(frames / FRAME),) (`data.sound.active_frames`)."""
         packed = np.frombuffer(bytes.fromhex(self.activity), np.uint8)
         return np.unpackbits(packed, count=-(-self.frames // FRAME)).astype(bool)
 
@@ -90,8 +84,7 @@ class Info:
 def find_audio(folder: Path) -> dict[str, Path]:
     """Return the audio files below `folder` by relative path without extension, sorted.
 
-    Links are followed; hidden files and folders are left out. Names are in Unicode's composed
-    form, so that copies of a corpus from different systems agree.
+    Links are followed; hidden files and folders are left out.
 
     Raises:
         AudioError: two files differ in their extension only.
@@ -99,8 +92,7 @@ def find_audio(folder: Path) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for path in sorted(walk(folder)):
-        relative = path.relative_to(folder).with_suffix("").as_posix()
-        name = unicodedata.normalize("NFC", relative)
+        name = path.relative_to(folder).with_suffix("").as_posix()
         if name in found:
             raise AudioError(f"both {found[name]} and {path} are there; remove one")
         found[name] = path
@@ -108,16 +100,16 @@ def find_audio(folder: Path) -> dict[str, Path]:
 
 
 def look_over(paths: Sequence[Path]) -> dict[Path, Info | str]:
-    """Return what each file is (`examine`), or why it cannot be used.
+    """Return for each file its facts (`examine`), or why it cannot be used.
 
-    What is known of good files is kept in INDEX: a file is decoded again if its size or its time
-    of change is another one.
+    Facts of good files are kept in INDEX. A file is decoded again if its size or its time of change
+    is another one.
     """
     try:
         index = json.loads(INDEX.read_text("utf-8"))
         files = index["files"] if index["version"] == _VERSION else {}
         known = {stamped: Info(**info) for stamped, info in files.items()}
-    except DAMAGE:
+    except (OSError, ValueError, LookupError, TypeError):  # missing, damaged or another version's
         known = {}
     # Taken before a file is read, so that a change in between is noticed the next time.
     stamps = {path: stamp(path) for path in paths}
@@ -125,10 +117,14 @@ def look_over(paths: Sequence[Path]) -> dict[Path, Info | str]:
         path: known[stamped] for path, stamped in stamps.items() if stamped in known
     }
     new = [path for path in stamps if path not in result]
-    with ThreadPoolExecutor(usable_cores()) as pool:
-        looking = pool.map(_info_or_reason, new)
-        bar = tqdm(looking, "checking audio", len(new), leave=False, disable=not new)
-        result |= dict(zip(new, bar, strict=True))
+
+    def facts_or_reason(path: Path) -> Info | str:
+        try:
+            return inspect(path)
+        except AudioError as error:
+            return str(error)
+
+    result |= dict(zip(new, in_threads(facts_or_reason, new, "checking audio"), strict=True))
     good = {stamps[path]: info for path in new if isinstance(info := result[path], Info)}
     if good:
         there = {s: info for s, info in known.items() if os.path.exists(s.split("|")[0])}
@@ -142,24 +138,21 @@ def look_over(paths: Sequence[Path]) -> dict[Path, Info | str]:
 
 
 def stamp(path: Path) -> str:
-    """Return what a file is known again by: its path, size and time of change."""
-    return "|".join([os.path.abspath(path), *map(str, stamp_of(path))])
+    """Return path, size and time of change of a file, by which it is recognised."""
+    try:
+        status = path.stat()
+    except OSError:
+        return os.path.abspath(path)
+    return f"{os.path.abspath(path)}|{status.st_size}|{status.st_mtime_ns}"
 
 
 def inspect(path: Path) -> Info:
-    """Return what `examine` finds out about a file."""
+    """Return the facts about a file. Raise AudioError as `examine` does."""
     return examine(path)[0]
 
 
-def _info_or_reason(path: Path) -> Info | str:
-    try:
-        return inspect(path)
-    except AudioError as error:
-        return str(error)
-
-
 def examine(path: Path) -> tuple[Info, Signal]:
-    """Decode a file completely; return what it is, and its samples (s,) as `read` gives them.
+    """Decode a file completely; return its facts, and its samples (s,) as `read` gives them.
 
     An Ogg file that lacks its beginning or its end passes for a shorter one.
 
@@ -192,35 +185,25 @@ def examine(path: Path) -> tuple[Info, Signal]:
 def read(path: Path, start: int = 0, frames: int | None = None) -> Signal:
     """Return samples `start` to `start + frames` (None: the end) of a file at 16 kHz, mono (s,).
 
-    They are fewer where the file ends earlier. A piece equals the same piece of the whole: to the
-    bit; at other rates, where it is resampled by itself, but for the resampler's rounding; and in
-    Opus but for the decoder's memory, less than 0.01 of full scale.
+    They are fewer where the file ends earlier. A piece equals the same piece of the whole bit for
+    bit; in Opus but for the decoder's memory, less than 0.01 of full scale. Files of other rates
+    and Vorbis are decoded as a whole for each piece (but see `data.samples`).
 
     Raises:
         AudioError: the file cannot be decoded.
     """
     with opened(path) as file:
         rate = file.samplerate
-        flank = 0 if rate == SAMPLE_RATE else _FLANK
-        # A whole number of periods of the two rates keeps the pieces' samples in phase.
-        period = rate // math.gcd(rate, SAMPLE_RATE)
-        first = max(0, start * rate // SAMPLE_RATE - flank) // period * period
-        margin = start - first * SAMPLE_RATE // rate
-        if first >= file.frames:
-            return np.zeros(0, np.float32)
         # libsndfile (issue 885) misses its place when it seeks near the end of Vorbis.
-        if file.seekable() and file.subtype != "VORBIS":
-            file.seek(first)
-        else:
-            _mono(file, first)
-        if frames is None:
-            return _to_16k(_mono(file), rate)[margin:]
-        x = _mono(file, (margin + frames) * rate // SAMPLE_RATE + flank)
-    return _to_16k(x, rate)[margin : margin + frames]
+        if rate == SAMPLE_RATE and file.seekable() and file.subtype != "VORBIS":
+            file.seek(min(start, file.frames))
+            return _mono(file, frames)
+        whole = _to_16k(_mono(file), rate)
+    return whole[start : None if frames is None else start + frames]
 
 
 def described(path: Path) -> tuple[int, int, str]:
-    """Return sampling rate and channels of a file as stored, and its comment (see `write`)."""
+    """Return the sampling rate, channel count and comment of a file as stored (see `write`)."""
     with opened(path) as file:
         return file.samplerate, file.channels, file.comment
 
@@ -239,13 +222,16 @@ def encode(x: NDArray, extension: str, subtype: str | None = None, comment: str 
 
 
 def write(path: Path, x: NDArray, subtype: str | None = None, comment: str = "") -> None:
-    """Write a mono signal (s,) at 16 kHz; to a temporary name first, so that no torn file is left.
+    """Write a mono signal (s,) at 16 kHz, the whole file or nothing.
 
-    subtype: of soundfile, "PCM_16" or "FLOAT"; the format's usual one where None.
-    comment: a line of text that the file carries beside its samples.
+    Args:
+        path: the file; its extension is one of EXTENSIONS.
+        x: samples within [-1, 1].
+        subtype: of soundfile, "PCM_16" or "FLOAT"; None for the format's usual one.
+        comment: a line of text that the file carries beside its samples.
 
     Raises:
-        DataError: it cannot be written; a file that was there before is untouched.
+        DataError: it cannot be written.
     """
     content = encode(x, path.suffix.lower(), subtype, comment)
     try:
@@ -276,7 +262,7 @@ def walk(
 
 @contextmanager
 def opened(path: Path) -> Iterator[sf.SoundFile]:
-    """Open a file for decoding; what goes wrong until it is closed is an AudioError."""
+    """Open a file for decoding. Raise AudioError for what goes wrong until it is closed."""
     try:
         status = path.stat()
         # Opening a named pipe would wait forever.
@@ -284,7 +270,7 @@ def opened(path: Path) -> Iterator[sf.SoundFile]:
             raise AudioError("not a file")
         if status.st_size == 0:
             raise AudioError("empty: no bytes")
-        # soundfile itself does not open every name there can be, and hides the system's reason.
+        # soundfile cannot open every name, and hides the system's reason.
         with path.open("rb") as raw, sf.SoundFile(raw.fileno(), closefd=False) as file:
             if file.samplerate not in RATES:
                 raise AudioError(f"no audio: a sampling rate of {file.samplerate} Hz")
@@ -297,14 +283,15 @@ def opened(path: Path) -> Iterator[sf.SoundFile]:
         raise AudioError(f"cannot be opened ({error.strerror or error})") from None
 
 
-def _mono(file: sf.SoundFile, frames: int = -1) -> Signal:
-    """Return the next `frames` samples of a file at its own rate (all: -1), its channels' mean."""
+def _mono(file: sf.SoundFile, frames: int | None = None) -> Signal:
+    """Return the next `frames` samples (None: all) at the file's own rate, its channels' mean."""
+    frames = file.frames if frames is None else frames
     with np.errstate(all="ignore"):  # `examine` refuses what is not finite
         return file.read(frames, dtype="float32", always_2d=True).mean(axis=1)
 
 
 def is_cut_short(path: Path) -> bool:
-    """Tell whether a wav or AIFF file announces more bytes than it has: libsndfile does not mind.
+    """Tell whether a wav or AIFF file announces more bytes than it has, which libsndfile allows.
 
     Programs that write into a pipe announce 0, or 2 or 4 GB; others miscount by a header.
     """

@@ -7,29 +7,32 @@ uniformly. They are applied in the order speed, room, babble, remix, band, gain.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import numpy as np
 import soxr
+from numpy.typing import NDArray
 from scipy.fft import irfft, rfft, rfftfreq
+from scipy.signal import fftconvolve
 
-from data import audio
-from data.audio import SAMPLE_RATE
-from data.sound import Room, Signal, babble, drawn_between, reverberate
+from data.sound import SAMPLE_RATE, SILENT, Signal, Talk, babble, drawn_between, power, response
 from data.utils import DataError
 
 # A piece may hold a pause only; its noise is not made louder or softer than this to reach an SNR.
 _MOST_GAIN_DB = 20.0
-# Below this power a signal has no level that another could be set against.
-_SILENT = 1e-10
-# Of a low-pass' cut-off: how wide its slope is.
-_SLOPE = 0.15
+_SLOPE = 0.15  # width of the low-pass' slope, relative to its cut-off
 # Rooms from a bathroom to a hall, and how far from the microphone one speaks, in m.
 _SMALLEST, _LARGEST = (2.0, 1.5, 2.2), (12.0, 8.0, 4.0)
 _DISTANCE = (0.3, 2.0)
-
-Talk = Callable[[np.random.Generator], audio.Signal]
+_BOUNDS = {
+    "speed_by": (0.5, 2.0),
+    "room_decay": (0.01, 2.0),
+    "babble_talkers": (1, 20),
+    "babble_snr_db": (-50.0, 100.0),
+    "remix_snr_db": (-50.0, 100.0),
+    "band_hz": (100.0, SAMPLE_RATE / 2),
+    "gain_db": (-60.0, 60.0),
+}
 
 
 @dataclass(frozen=True)
@@ -66,23 +69,13 @@ class Augment:
     gain_db: tuple[float, float] = (-10.0, 10.0)
 
     def __post_init__(self) -> None:
-        bounds = {
-            "speed_by": (0.5, 2.0),
-            "room_decay": (0.01, 2.0),
-            "babble_talkers": (1, 20),
-            "babble_snr_db": (-50.0, 100.0),
-            "remix_snr_db": (-50.0, 100.0),
-            "band_hz": (100.0, SAMPLE_RATE / 2),
-            "gain_db": (-60.0, 60.0),
-        }
         for each in fields(self):
             name, value = f"augment.{each.name}", getattr(self, each.name)
-            if each.name not in bounds:
-                if not 0 <= value <= 1:
+            low, high = _BOUNDS.get(each.name, (0, 1))
+            if each.name not in _BOUNDS:
+                if not low <= value <= high:
                     raise DataError(f"{name} is {value}, expected a probability, 0 to 1")
-                continue
-            low, high = bounds[each.name]
-            if not (len(value) == 2 and low <= value[0] <= value[1] <= high):
+            elif not (len(value) == 2 and low <= value[0] <= value[1] <= high):
                 raise DataError(
                     f"{name} is {value}, expected a lowest and a highest value, "
                     f"from {low:g} to {high:g}"
@@ -104,7 +97,7 @@ class Drawn:
 
     def __init__(self, settings: Augment, rng: np.random.Generator, frames: int) -> None:
         def draw(probability: float, low: float, high: float) -> float | None:
-            # Both numbers are drawn in any case: one slot's probability decides no other's fate.
+            # Both numbers are always drawn, so that one slot's probability changes no other slot.
             used, value = rng.random() < probability, drawn_between(rng, low, high)
             return value if used else None
 
@@ -118,17 +111,15 @@ class Drawn:
         self._gain = draw(settings.gain, *settings.gain_db)
         # The rate that the recording is taken to have: a whole number, for the resampler's sake.
         self._rate = SAMPLE_RATE if speed is None else round(speed * SAMPLE_RATE)
-        # A generator a slot: what one draws changes nothing about what the other does.
+        # One generator for each slot: what one draws changes nothing for the other.
         self._room_rng, self._babble_rng = rng.spawn(2)
         self._frames = frames
         self.source_frames = math.ceil(frames * self._rate / SAMPLE_RATE)
         slots = (speed, self._decay, self._babble_snr, self._remix_snr, self._band, self._gain)
         self.nothing = all(slot is None for slot in slots)
 
-    def apply(
-        self, clean: audio.Signal, noise: audio.Signal, talk: Talk
-    ) -> tuple[audio.Signal, audio.Signal]:
-        """Return clean and noisy, (frames,) each, of speech and noise (source_frames,).
+    def apply(self, clean: NDArray, noise: NDArray, talk: Talk) -> tuple[NDArray, NDArray]:
+        """Return clean and noisy, (frames,) float32 each, of speech and noise (source_frames,).
 
         talk: gives something that another speaker says, (s,).
         """
@@ -140,47 +131,27 @@ class Drawn:
         speech, rest = both
         if self._decay is not None:
             rng = self._room_rng
-            length, width, height = rng.uniform(_SMALLEST, _LARGEST)
-            room = Room(length, width, height, self._decay, rng.uniform(*_DISTANCE))
-            speech = reverberate(rng, speech, room, SAMPLE_RATE)
+            size = rng.uniform(_SMALLEST, _LARGEST)
+            heard = response(rng, size, self._decay, rng.uniform(*_DISTANCE))
+            speech = fftconvolve(speech, heard)[:frames]
         if self._babble_snr is not None:
-            others = babble_of(self._babble_rng, frames, self._talkers, talk)
+            others = babble(self._babble_rng, frames, self._talkers, talk)
             rest = rest + others * _gain_to(speech, others, self._babble_snr, math.inf)
         if self._remix_snr is not None:
             rest = rest * _gain_to(speech, rest, self._remix_snr, _MOST_GAIN_DB)
         if self._band is not None:
             speech, rest = _low_pass(np.stack([speech, rest]), self._band)
         gain = 1.0 if self._gain is None else 10 ** (self._gain / 20)
-        return (
-            (gain * speech).astype(np.float32),
-            (gain * (speech + rest)).astype(np.float32),
-        )
-
-
-def babble_of(rng: np.random.Generator, frames: int, talkers: int, talk: Talk) -> Signal:
-    """Return the babble of so many talkers, (frames,), of unit RMS; zeros if none is heard.
-
-    talk: gives something that another speaker says, (s,).
-    """
-    talks = (talk(rng).astype(np.float64) for _ in range(talkers))
-    heard = [x for x in talks if _power(x) > _SILENT]
-    try:
-        return babble(rng, frames, SAMPLE_RATE, heard)
-    except ValueError:  # the piece may hold nothing of talkers who are silent for most of the time
-        return np.zeros(frames)
+        return (gain * speech).astype(np.float32), (gain * (speech + rest)).astype(np.float32)
 
 
 def _gain_to(clean: Signal, noise: Signal, snr_db: float, most_db: float) -> float:
     """Return the factor of a noise that gives this SNR; 1 where one of the two is silent."""
-    powers = _power(clean), _power(noise)
-    if min(powers) < _SILENT:
+    powers = power(clean), power(noise)
+    if min(powers) < SILENT:
         return 1.0 if most_db < math.inf else 0.0
     gain_db = 10 * math.log10(powers[0] / powers[1]) - snr_db
     return 10 ** (max(-most_db, min(gain_db, most_db)) / 20)
-
-
-def _power(x: Signal) -> float:
-    return float(np.mean(np.square(x, dtype=np.float64))) if len(x) else 0.0
 
 
 def _low_pass(x: Signal, cutoff: float) -> Signal:

@@ -9,13 +9,13 @@ import logging
 import os
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from data.audio import SAMPLE_RATE, AudioError, Info, find_audio, look_over
 from data.speakers import is_test_speaker, read_rows, speaker_by_name, speakers_of, vctk_numbers
-from data.utils import DataError, some_lines
+from data.utils import DataError, some
 
 log = logging.getLogger("data")
 
@@ -42,9 +42,6 @@ _NOISY_ID = re.compile(r"(?:.*_)?fileid_(\d+)")
 _READER = re.compile(r"reader_\d+")
 _LISTED = 20  # files, before "and N more"
 _PAIR_TOLERANCE = SAMPLE_RATE // 10
-_TEST_SPEAKER = (
-    "{} is a test speaker of VoiceBank-DEMAND (if this is somebody else, say so in speakers.csv)"
-)
 
 
 @dataclass(frozen=True)
@@ -70,13 +67,13 @@ class Pair:
 
 @dataclass(frozen=True)
 class Listing:
-    """The files of a split, not looked into.
+    """The files of a split, unopened.
 
     Attributes:
         folders: that of the clean and that of the noisy files.
         clean, noisy: paths by utterance. One that only one of the two has makes no pair.
         speakers: by utterance, of every clean file.
-        noises: noise and SNR in dB by utterance, as far as a table names them ("" and NaN: not).
+        noises: noise and SNR in dB by utterance, where a table names them (else "" and NaN).
     """
 
     folders: tuple[Path, Path]
@@ -87,16 +84,22 @@ class Listing:
 
 
 def load_pairs(root: Path, split: str, skip_bad: bool = False) -> list[Pair]:
-    """Return all pairs of a split of a corpus (`list_pairs`), sorted by name; decode each once.
+    """Return all pairs of a split of a corpus (`list_pairs`), sorted by name; check every file.
 
-    Of two lengths that differ by at most 0.1 s the common part counts. The benchmark's test
-    speakers are refused but in "test".
+    Where two lengths differ by at most 0.1 s, the common part is used. The benchmark's test
+    speakers are refused except in "test".
 
     Raises:
         DataError: there is no such split, nothing of it is usable, or a file is bad and `skip_bad`
             is not set.
     """
-    listing = list_pairs(root, split)
+    pairs, bad = check_pairs(list_pairs(root, split), split)
+    _report(root, bad, len(pairs), skip_bad)
+    return pairs
+
+
+def check_pairs(listing: Listing, split: str) -> tuple[list[Pair], dict[Path, str]]:
+    """Return the usable pairs of a split, sorted by name, and why files cannot be used."""
     clean, noisy = listing.clean, listing.noisy
     bad = {noisy[name]: "has no clean file of that name" for name in noisy.keys() - clean}
     bad |= {clean[name]: "has no noisy file of that name" for name in clean.keys() - noisy}
@@ -110,19 +113,18 @@ def load_pairs(root: Path, split: str, skip_bad: bool = False) -> list[Pair]:
             sides = ((clean[name], one), (noisy[name], other))
             bad |= {path: reason for path, reason in sides if isinstance(reason, str)}
         elif split != "test" and is_test_speaker(speaker):
-            bad[clean[name]] = _TEST_SPEAKER.format(speaker)
+            bad[clean[name]] = _test_speaker(speaker)
         elif abs(one.frames - other.frames) > _PAIR_TOLERANCE:
             seconds = (info.frames / SAMPLE_RATE for info in (other, one))
             bad[noisy[name]] = "lasts {:.2f} s, its clean file {:.2f} s".format(*seconds)
         else:
             frames = min(one.frames, other.frames)
             pairs.append(Pair(name, clean[name], noisy[name], speaker, frames))
-    _report(root, bad, len(pairs), skip_bad)
-    return pairs
+    return pairs, bad
 
 
 def load_recordings(folder: Path, skip_bad: bool = False, speech: bool = True) -> list[Recording]:
-    """Return all recordings below a folder, sorted by name; decode each once.
+    """Return all recordings below a folder, sorted by name; check every file.
 
     speech: refuse the benchmark's test speakers.
 
@@ -139,19 +141,26 @@ def load_recordings(folder: Path, skip_bad: bool = False, speech: bool = True) -
         if isinstance(info, str):
             bad[path] = info
         elif speech and is_test_speaker(speaker):
-            bad[path] = _TEST_SPEAKER.format(speaker)
+            bad[path] = _test_speaker(speaker)
         else:
             recordings.append(Recording(name, path, speaker, info))
     _report(folder, bad, len(recordings), skip_bad)
     return recordings
 
 
+def _test_speaker(speaker: str) -> str:
+    return (
+        f"{speaker} is a test speaker of VoiceBank-DEMAND (if this is somebody else, say so in "
+        "speakers.csv)"
+    )
+
+
 def _report(where: Path, bad: dict[Path, str], usable: int, skip_bad: bool) -> None:
     """Raise DataError about bad files, or warn of them."""
     if not bad and usable:
         return
-    lines = some_lines([f"{path}: {reason}" for path, reason in sorted(bad.items())], _LISTED)
-    listing = f"{where}: {len(bad)} files cannot be used:\n{lines}"
+    lines = some([f"{path}: {reason}" for path, reason in sorted(bad.items())], _LISTED, "\n  ")
+    listing = f"{where}: {len(bad)} files cannot be used:\n  {lines}"
     if not usable:
         raise DataError(f"{listing}\nNothing is left.")
     if not skip_bad:
@@ -165,7 +174,7 @@ def list_pairs(root: Path, split: str) -> Listing:
     Names are the same on both sides, or are those of the DNS challenge (`pair_up`).
 
     Raises:
-        DataError: there is no such split, or a table cannot be used, or a folder has no audio.
+        DataError: there is no such split, a table cannot be used, or a folder has no audio.
     """
     listing = _in_table(root, split) if is_table(root) else _in_folders(root, split)
     if listing is None or not listing.clean:
@@ -189,17 +198,17 @@ def is_table(root: Path) -> bool:
 
 def pair_folders(root: Path, split: str) -> tuple[Path, Path] | None:
     """Return the clean and the noisy folder of a split ("train", "valid", "test"), or None."""
-    for clean, noisy in LAYOUTS[split]:
-        if os.path.isdir(root / clean) and os.path.isdir(root / noisy):
-            return _unpacked(root / clean), _unpacked(root / noisy)
+    for names in LAYOUTS[split]:
+        clean, noisy = (root / name for name in names)
+        if os.path.isdir(clean) and os.path.isdir(noisy):
+            return _unpacked(clean), _unpacked(noisy)
     return None
 
 
 def _unpacked(folder: Path) -> Path:
-    """Return the folder, or the one of its name in it, as some programs unpack an archive."""
+    """Return the folder, or the only one in it if that has its name, as archives are unpacked."""
     inner = folder / folder.name
-    alone = os.path.isdir(inner) and len(os.listdir(folder)) == 1
-    return inner if alone else folder
+    return inner if os.listdir(folder) == [folder.name] and os.path.isdir(inner) else folder
 
 
 def find_recordings(folder: Path) -> dict[str, Path]:
@@ -216,10 +225,10 @@ def find_recordings(folder: Path) -> dict[str, Path]:
 
 
 def pair_up(clean: Mapping[str, Path], noisy: Mapping[str, Path]) -> dict[str, Path]:
-    """Return the clean files by the names of their noisy ones; those that have none by their own.
+    """Return clean files by the names of their noisy ones, and those without any by their own.
 
-    Names are the same on both sides, or end in the same `fileid_N` in the DNS challenge's way,
-    where several noisy files may share a clean one.
+    Names are the same on both sides, or end in the same `fileid_N` as in the DNS challenge, where
+    several noisy files may share a clean one.
     """
 
     def key(name: str, match: re.Match[str]) -> tuple[PurePosixPath, int]:
@@ -245,40 +254,37 @@ def _in_folders(root: Path, split: str) -> Listing | None:
     names = defaultdict(list)
     for name, path in clean.items():
         names[path.relative_to(folders[0]).as_posix()].append(name)
-    by_path = speakers_of(folders[0], by_name.values(), lambda file: _speaker(file, names[file]))
+
+    def speaker(file: str) -> str:
+        """Return who speaks in a clean file; in one of the DNS challenge a noisy file names it."""
+        own = PurePosixPath(file).with_suffix("").as_posix()
+        if not _CLEAN_ID.fullmatch(own):
+            return speaker_by_name(file)
+        text = " ".join(sorted(names[file]))
+        return next(iter([*vctk_numbers(text), *_READER.findall(text)]), own)
+
+    by_path = speakers_of(folders[0], by_name.values(), speaker)
     return Listing(folders, clean, noisy, {name: by_path[path] for name, path in clean.items()})
-
-
-def _speaker(file: str, utterances: Sequence[str]) -> str:
-    """Return who speaks in a clean file that is in these utterances.
-
-    Of the DNS challenge's files it is a reader or VCTK speaker that one of the noisy files names;
-    if none does, the file stands for itself.
-    """
-    own = PurePosixPath(file).with_suffix("").as_posix()
-    if not _CLEAN_ID.fullmatch(own):
-        return speaker_by_name(file)
-    text = " ".join(sorted(utterances))
-    found = [*vctk_numbers(text), *_READER.findall(text)]
-    return found[0] if found else own
 
 
 def _in_table(path: Path, split: str) -> Listing:
     """Return the pairs of a split of a table.
 
-    Its columns are clean and noisy, files as seen from the table's folder; and if wanted split,
-    name of the utterance (else the clean file as the table has it, without extension), speaker
-    (else as `speakers_of` finds it), noise and snr_db. Pairs without a split are in "train" as well
-    as in "test".
+    Its columns are clean and noisy, files as seen from the table's folder. It may have split, name
+    of the utterance (else the clean file as the table has it, without extension), speaker (else as
+    `speakers_of` finds it), noise and snr_db. Pairs without a split are in "train" and "test".
     """
     rows = read_rows(path, ("clean", "noisy"), ("split", "name", "speaker", "noise", "snr_db"))
-    speakers = _speakers([(path.parent / row["clean"], row["speaker"]) for _, row in rows])
+    # The speakers of all splits are told at once, so that each has one name in all of them.
+    files = [Path(os.path.abspath(path.parent / row["clean"])) for _, row in rows]
+    above = Path(os.path.commonpath([file.parent for file in files] or [path.parent]))
+    told = speakers_of(above, files)
     splits = SPLITS if any(row["split"] for _, row in rows) else ("",)
     clean: dict[str, Path] = {}
     noisy: dict[str, Path] = {}
-    who: dict[str, str] = {}
+    speakers: dict[str, str] = {}
     noises: dict[str, tuple[str, float]] = {}
-    for (number, row), speaker in zip(rows, speakers, strict=True):
+    for (number, row), file in zip(rows, files, strict=True):
         where = f"{path}: line {number}"
         if row["split"] not in splits:
             raise DataError(f"{where}: split {row['split']!a} is not one of {SPLITS}")
@@ -295,22 +301,5 @@ def _in_table(path: Path, split: str) -> Listing:
         except ValueError:
             raise DataError(f"{where}: snr_db {row['snr_db']!a} is not a number") from None
         clean[name], noisy[name] = path.parent / row["clean"], path.parent / row["noisy"]
-        who[name] = speaker
-    return Listing((path.parent, path.parent), clean, noisy, who, noises)
-
-
-def _speakers(rows: Sequence[tuple[Path, str]]) -> list[str]:
-    """Return the speaker of each clean file: what its row says, else as `speakers_of` does.
-
-    The rows are those of all splits, so that a speaker has one name in all of them; and a clean
-    file that is in several rows has one speaker.
-    """
-    files = [Path(os.path.abspath(file)) for file, _ in rows]
-    if not files:
-        return []
-    above = Path(os.path.commonpath([file.parent for file in files]))
-    told = speakers_of(above, files)
-    by_file: dict[Path, str] = {}
-    for file, (_, speaker) in zip(files, rows, strict=True):
-        by_file.setdefault(file, speaker or told[file])
-    return [by_file[file] for file in files]
+        speakers[name] = row["speaker"] or told[file]
+    return Listing((path.parent, path.parent), clean, noisy, speakers, noises)

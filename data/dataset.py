@@ -1,8 +1,8 @@
 """Training and validation examples: pairs from disk, or clean speech and noise mixed on the fly.
 
 An example is drawn from generators of its own, seeded by (seed, purpose, epoch, index). So it does
-not depend on the process that makes it, on the number of workers or on what came before.
-Augmentation (`data.augment`) is drawn from another generator, and changes nothing else.
+not depend on the process that makes it, the number of workers or earlier examples. Augmentation
+(`data.augment`) is drawn from another generator, and changes nothing else.
 """
 
 from __future__ import annotations
@@ -11,23 +11,22 @@ import hashlib
 from abc import ABC, abstractmethod
 from bisect import bisect
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property, partial
-from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
 from data.audio import SAMPLE_RATE, SILENCE, Signal
-from data.augment import Augment, Drawn, babble_of
+from data.augment import Augment, Drawn
 from data.corpus import Pair, Recording
-from data.levels import FRAME, active_rms
 from data.samples import Samples
-from data.sound import drawn_between, shaped_like
+from data.sound import FRAME, active_rms, babble, drawn_between, shaped_like
 
 Key = tuple[int, int]  # epoch, index
+Item = TypeVar("Item", Pair, Recording)
 # What a generator is for; 2 is `data.loader`'s, for the order.
 _TRAINING, _VALIDATION, _AUGMENTATION = 0, 1, 3
 _TALK = 3 * SAMPLE_RATE  # at most, of each talker in babble
@@ -37,39 +36,34 @@ _COUNTED = 30 * SAMPLE_RATE // FRAME  # active frames of one noise, at most, in 
 _GOLDEN = (5**0.5 - 1) / 2
 
 
-class SpeechDataset(Dataset, ABC):
+class SpeechDataset(Dataset, ABC, Generic[Item]):
     """`dataset[epoch, index]` is {"name": str, "clean": (s,), "noisy": (s,)}, float32 at 16 kHz.
 
     Args:
+        items: recordings of speech, or pairs; what the index counts.
         seed: of all that is drawn.
-        frames: a random piece of that many samples, short files padded with zeros; None: all of it,
-            up to `limit` samples, and nothing else done to it.
+        frames: length of a random piece, in samples; short files are padded with zeros. None: the
+            whole recording, up to `limit` samples, without augmentation.
         samples: where recordings are read from.
         augment: what may be done to a piece.
     """
 
     def __init__(
         self,
+        items: Sequence[Item],
         seed: int,
         frames: int | None,
         limit: int | None = None,
         samples: Samples | None = None,
         augment: Augment | None = None,
     ) -> None:
+        self.items: list[Item] = list(items)
         self.seed, self.frames, self.limit = seed, frames, limit
         self.samples = samples or Samples()
         self.augment = augment if augment != Augment() else None
 
-    @abstractmethod
-    def __len__(self) -> int: ...
-
-    @abstractmethod
-    def files(self) -> Iterator[tuple[str, int]]:
-        """Yield names and lengths of all files that examples are made of, in a fixed order."""
-
-    @abstractmethod
-    def speech(self) -> Sequence[Pair | Recording]:
-        """Return what the index counts."""
+    def __len__(self) -> int:
+        return len(self.items)
 
     @abstractmethod
     def sides(self, key: Key, frames: int | None) -> tuple[Signal, Signal]:
@@ -77,7 +71,7 @@ class SpeechDataset(Dataset, ABC):
 
     def __getitem__(self, key: Key) -> dict[str, Any]:
         epoch, index = key
-        name = self.speech()[index].name
+        name = self.items[index].name
         if self.augment is None or self.frames is None:
             return _example(name, *self.sides(key, self.frames))
         rng = np.random.default_rng([self.seed, _AUGMENTATION, epoch, index])
@@ -89,16 +83,21 @@ class SpeechDataset(Dataset, ABC):
 
     def speakers(self) -> list[str]:
         """Return who speaks in it, sorted."""
-        return sorted({item.speaker for item in self.speech()})
+        return sorted({item.speaker for item in self.items})
 
     def fingerprint(self) -> str:
         """Return a digest of the files' names and lengths in their order."""
-        return hashlib.sha256(repr(list(self.files())).encode()).hexdigest()[:16]
+        files = [(item.name, _length(item)) for item in self.files()]
+        return hashlib.sha256(repr(files).encode()).hexdigest()[:16]
+
+    def files(self) -> Sequence[Item]:
+        """Return all that examples are made of, in a fixed order."""
+        return self.items
 
     @cached_property
-    def _by_speaker(self) -> dict[str, list[Pair | Recording]]:
+    def _by_speaker(self) -> dict[str, list[Item]]:
         grouped = defaultdict(list)
-        for item in self.speech():
+        for item in self.items:
             grouped[item.speaker].append(item)
         return dict(grouped)
 
@@ -108,57 +107,30 @@ class SpeechDataset(Dataset, ABC):
         Speakers are drawn first, then one of their recordings.
         """
         others = list(self._by_speaker)
-        others.remove(self.speech()[index].speaker)
+        others.remove(self.items[index].speaker)
         if not others:
             return np.zeros(0, np.float32)
         items = self._by_speaker[others[rng.integers(len(others))]]
-        path, length = _clean_file(items[rng.integers(len(items))])
-        start = int(rng.integers(max(0, length - frames) + 1))
+        item = items[rng.integers(len(items))]
+        start = int(rng.integers(max(0, _length(item) - frames) + 1))
+        path = item.clean if isinstance(item, Pair) else item.path
         return self.samples.read(path, start, frames)
 
 
-def _clean_file(item: Pair | Recording) -> tuple[Path, int]:
-    """Return the file that speech is in, and its length."""
-    if isinstance(item, Pair):
-        return item.clean, item.frames
-    return item.path, item.info.frames
+def _length(item: Pair | Recording) -> int:
+    return item.frames if isinstance(item, Pair) else item.info.frames
 
 
 def _example(name: str, clean: Signal, noisy: Signal) -> dict[str, Any]:
     return {"name": name, "clean": torch.from_numpy(clean), "noisy": torch.from_numpy(noisy)}
 
 
-class PairDataset(SpeechDataset):
-    """Noisy recordings with their clean ones.
-
-    Args:
-        pairs: from `data.corpus.load_pairs`; the others as in `SpeechDataset`.
-    """
-
-    def __init__(
-        self,
-        pairs: Sequence[Pair],
-        seed: int,
-        frames: int | None,
-        limit: int | None = None,
-        samples: Samples | None = None,
-        augment: Augment | None = None,
-    ) -> None:
-        super().__init__(seed, frames, limit, samples, augment)
-        self.pairs = list(pairs)
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def files(self) -> Iterator[tuple[str, int]]:
-        return ((pair.name, pair.frames) for pair in self.pairs)
-
-    def speech(self) -> Sequence[Pair]:
-        return self.pairs
+class PairDataset(SpeechDataset[Pair]):
+    """Noisy recordings with their clean ones, from `data.corpus.load_pairs`."""
 
     def sides(self, key: Key, frames: int | None) -> tuple[Signal, Signal]:
         epoch, index = key
-        pair = self.pairs[index]
+        pair = self.items[index]
         start = 0
         if frames is None:
             frames = min(pair.frames, self.limit or pair.frames)
@@ -172,19 +144,18 @@ class PairDataset(SpeechDataset):
         return clean, noisy
 
 
-class MixDataset(SpeechDataset):
+class MixDataset(SpeechDataset[Recording]):
     """Clean recordings with a random noise, at a random signal-to-noise ratio.
 
     The index counts the clean recordings. The SNR is that of the clean file's active speech level
     (ITU-T P.56), as in VoiceBank-DEMAND (Valentini-Botinhao et al., SSW 2016), to the level of the
-    piece of noise that is mixed in, where it holds sound (`data.levels.active_rms`). So it holds in
-    every example; only what is below -100 dB of full scale is not made louder to reach it.
+    piece of noise that is mixed in, where it holds sound (`data.sound.active_rms`). So it holds in
+    every example; only noise below -100 dB of full scale is not made louder to reach it.
 
-    A noise file is drawn in proportion to its seconds of sound (`data.levels.active_frames`), and a
+    A noise file is drawn in proportion to its seconds of sound (`data.sound.active_frames`), and a
     piece among those with sound in at least a quarter of their frames, or half as many as the
     file's fullest piece has. A file shorter than the piece is repeated. Babble and speech-shaped
-    noise are made of other speakers of this data set; a file takes their place where there are
-    none.
+    noise are made of other speakers of this data set; a noise file replaces them if there are none.
 
     Args:
         clean, noise: from `data.corpus.load_recordings`.
@@ -210,26 +181,20 @@ class MixDataset(SpeechDataset):
         babble: float = 0.0,
         speech_shaped: float = 0.0,
     ) -> None:
-        super().__init__(seed, frames, limit, samples, augment)
-        self.clean, self.noise, self.levels = list(clean), list(noise), tuple(levels)
+        super().__init__(clean, seed, frames, limit, samples, augment)
+        self.noise, self.levels = list(noise), tuple(levels)
         self.snr_db, self.babble, self.speech_shaped = snr_db, babble, speech_shaped
         counts = [int(r.info.active.sum()) for r in self.noise]
         self._ends = np.cumsum(np.minimum(counts, _COUNTED) if levels else counts)
 
-    def __len__(self) -> int:
-        return len(self.clean)
-
-    def files(self) -> Iterator[tuple[str, int]]:
-        return ((r.name, r.info.frames) for r in (*self.clean, *self.noise))
-
-    def speech(self) -> Sequence[Recording]:
-        return self.clean
+    def files(self) -> Sequence[Recording]:
+        return [*self.items, *self.noise]
 
     def sides(self, key: Key, frames: int | None) -> tuple[Signal, Signal]:
         epoch, index = key
         stream = (_VALIDATION, 0) if self.levels else (_TRAINING, epoch)
         rng = np.random.default_rng([self.seed, *stream, index])
-        speech = self.clean[index]
+        speech = self.items[index]
         if self.levels:
             # Multiples of the golden ratio, modulo 1, are spread evenly, however many there are.
             snr, choice = self.levels[index % len(self.levels)], (index + 1) * _GOLDEN % 1
@@ -249,7 +214,7 @@ class MixDataset(SpeechDataset):
         made, noise = self.babble + self.speech_shaped, np.zeros(0)
         if choice < self.babble:
             talkers = int(rng.integers(_TALKERS[0], _TALKERS[1] + 1))
-            noise = babble_of(rng, frames, talkers, partial(self._talk, index, frames=frames))
+            noise = babble(rng, frames, talkers, partial(self._talk, index, frames=frames))
         elif choice < made and len(voice := self._talk(index, rng, _LONG_TERM)):
             noise = shaped_like(rng, frames, voice.astype(np.float64))
         if noise.any():

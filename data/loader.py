@@ -1,4 +1,4 @@
-"""Batches of examples, made by worker processes: in an order that follows from seed and epoch."""
+"""Batches of examples from worker processes, in an order that follows from seed and epoch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from data.dataset import Key
 from data.utils import DataError
-from data.workers import belong_to_parent, process_context
+from data.workers import begin_worker, process_context
 
 log = logging.getLogger("data")
 
@@ -29,8 +29,8 @@ class EpochSampler(Sampler):
     Call `set_epoch` before iterating. An incomplete last batch is dropped.
 
     Args:
-        size: of the data set.
-        batch_size: of the batches of all processes together.
+        size: number of examples in the data set.
+        batch_size: number of examples in the batches of all processes together.
         seed: of the orders.
         share: this process' part of every batch; all of it by default.
     """
@@ -40,7 +40,7 @@ class EpochSampler(Sampler):
         self.epoch = self.start = 0
 
     def set_epoch(self, epoch: int, start: int = 0) -> None:
-        """Choose an epoch, and the number of batches to leave out at its beginning."""
+        """Choose an epoch, and how many batches to leave out at its beginning."""
         self.epoch, self.start = epoch, start
 
     def __len__(self) -> int:
@@ -59,14 +59,14 @@ class EpochSampler(Sampler):
 class Loader:
     """Batches {"name": list, "clean": (b, s), "noisy": (b, s)} in a sampler's order.
 
-    A worker process that dies costs nothing: others start where it had come to, and make the same
-    examples, since these do not depend on who makes them.
+    Workers are replaced where one dies: the new ones make the same examples, which do not depend
+    on the process that makes them.
 
     Args:
         dataset: of `data.dataset`.
         sampler: its epoch and start are set here.
-        workers: processes; with 0 the caller's own makes the examples.
-        pin: whether to put batches into memory that a GPU can fetch from.
+        workers: number of processes; with 0 the caller's own makes the examples.
+        pin: whether to put batches into pinned memory.
     """
 
     def __init__(self, dataset: Dataset, sampler: EpochSampler, workers: int, pin: bool) -> None:
@@ -77,8 +77,8 @@ class Loader:
         """Yield the batches of an epoch, from number `start` on.
 
         Raises:
-            DataError: a file is no longer what it was, shared memory is too small, or the workers
-                die again and again. Any other error of the dataset is raised as it is.
+            DataError: a file has changed, shared memory is too small, or the workers die again and
+                again. Any other error of the dataset is raised as it is.
         """
         self.sampler.set_epoch(epoch, start)
         failures = 0
@@ -119,7 +119,7 @@ class Loader:
             multiprocessing_context=process_context() if self._workers else None,
             persistent_workers=self._workers > 0,
             pin_memory=self._pin,
-            worker_init_fn=belong_to_parent,
+            worker_init_fn=begin_worker,
             collate_fn=_together,
         )
 

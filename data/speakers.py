@@ -1,4 +1,4 @@
-"""Who speaks in which file, and who is kept from training."""
+"""Who speaks in which file, and who is held out for validation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import logging
 import math
 import os
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePath
@@ -18,9 +17,7 @@ from data.utils import DataError
 
 log = logging.getLogger("data")
 
-_VCTK = re.compile(
-    r"(?<![a-z0-9])p(?:22[5-9]|2[3-9]\d|3[0-6]\d|37[0-6])(?![a-z0-9])", re.IGNORECASE
-)
+_VCTK = re.compile(r"(?i)(?<![a-z0-9])p(?:22[5-9]|2[3-9]\d|3[0-6]\d|37[0-6])(?![a-z0-9])")
 _MANY = 4  # times the mean number of files
 
 
@@ -36,19 +33,23 @@ def speakers_of(
     Raises:
         DataError: `speakers.csv` cannot be used.
     """
-    table = _read_table(folder / "speakers.csv")
-    names = {path: _composed(path.relative_to(folder).as_posix()) for path in files}
+    path = folder / "speakers.csv"
+    table: dict[str, str] = {}
+    for _, row in read_rows(path, ("file", "speaker")) if os.path.lexists(path) else ():
+        if (other := table.setdefault(row["file"], row["speaker"])) != row["speaker"]:
+            raise DataError(f"{path}: {row['file']} has two speakers, {other} and {row['speaker']}")
+    names = {file: file.relative_to(folder).as_posix() for file in files}
     unnamed = [name for name in names.values() if name not in table]
     if table and unnamed:
         log.warning(
             "%s does not name %d files, %s among them: their speakers are told by their names",
-            folder / "speakers.csv",
+            path,
             len(unnamed),
             unnamed[0],
         )
     by_name = otherwise or speaker_by_name
-    speakers = {path: table.get(name) or by_name(name) for path, name in names.items()}
-    by_folder = {path: PurePath(name).parent.as_posix() for path, name in names.items()}
+    speakers = {file: table.get(name) or by_name(name) for file, name in names.items()}
+    by_folder = {file: PurePath(name).parent.as_posix() for file, name in names.items()}
     each_its_own = not table and len(set(speakers.values())) == len(speakers)
     folders = set(by_folder.values())
     if each_its_own and "." not in folders and 1 < len(folders) < len(speakers):
@@ -64,9 +65,9 @@ def speakers_of(
 def speaker_by_name(file: str) -> str:
     """Return the stem before the first "-" or "_", qualified by the folder that the file lies in.
 
-    Where one of the folders above is itself named so, as in LibriSpeech's SPEAKER/CHAPTER/, it is
-    that folder: all that is in it is of one speaker. So it is where the stem is a mere number. The
-    numbers of VCTK's speakers, p225 to p376, are the same person wherever they stand in a path.
+    Where one of the folders above has that name, as in LibriSpeech's SPEAKER/CHAPTER/, it is that
+    folder. Where the stem is a mere number, it is the folder, too. The numbers of VCTK's speakers,
+    p225 to p376, are the same person wherever they stand in a path.
     """
     path = PurePath(file)
     if numbers := vctk_numbers(path.with_suffix("").as_posix()):
@@ -83,7 +84,7 @@ def speaker_by_name(file: str) -> str:
 def vctk_numbers(text: str) -> list[str]:
     """Return the numbers of VCTK's speakers in a text, the benchmark's test speakers first."""
     found = [number.lower() for number in _VCTK.findall(text)]
-    return sorted(found, key=lambda number: (number not in TEST_FILES, found.index(number)))
+    return sorted(found, key=lambda number: number not in TEST_FILES)
 
 
 def is_test_speaker(speaker: str) -> bool:
@@ -114,7 +115,6 @@ def hold_out(
     """
     counts = Counter(names)
     preferred = set(wanted) if set(wanted) < counts.keys() else set()
-
     # What is held out beyond `items` is of no use: leave those with many files to training.
     many = _MANY * counts.total() / len(counts) if items else math.inf
 
@@ -146,16 +146,13 @@ def read_rows(
             reader = csv.DictReader(file)
             reader.fieldnames = [(x or "").strip().lower() for x in reader.fieldnames or ()]
             if not set(needed) <= set(reader.fieldnames):
-                also = f", and perhaps {', '.join(optional)}" if optional else ""
                 raise DataError(
-                    f"{path}: expected a first line with the columns {' and '.join(needed)}{also}, "
-                    "separated by commas"
+                    f"{path}: expected a first line with the columns {' and '.join(needed)}"
+                    f"{', and perhaps ' * bool(optional)}{', '.join(optional)}, separated by commas"
                 )
+            columns = (*needed, *optional)
             rows = [
-                (
-                    reader.line_num,
-                    {key: (row.get(key) or "").strip() for key in (*needed, *optional)},
-                )
+                (reader.line_num, {x: (row.get(x) or "").strip() for x in columns})
                 for row in reader
             ]
     except OSError as error:
@@ -166,18 +163,3 @@ def read_rows(
         if not all(row[key] for key in needed):
             raise DataError(f"{path}: line {number} lacks one of {', '.join(needed)}")
     return rows
-
-
-def _read_table(path: Path) -> dict[str, str]:
-    """Return the speaker of each file; {} where there is no such table."""
-    table: dict[str, str] = {}
-    for _, row in read_rows(path, ("file", "speaker")) if os.path.lexists(path) else ():
-        name, speaker = _composed(row["file"]), _composed(row["speaker"])
-        if table.setdefault(name, speaker) != speaker:
-            raise DataError(f"{path}: {name} has two speakers, {table[name]} and {speaker}")
-    return table
-
-
-def _composed(text: str) -> str:
-    """Return Unicode's composed form, as of the names in `data.audio.find_audio`."""
-    return unicodedata.normalize("NFC", text)

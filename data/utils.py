@@ -1,11 +1,10 @@
-"""What everything else uses: errors for people, atomic writes, checksums, locks, commands."""
+"""Errors for people, atomic writes, checksums, locks, and how commands report and end."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import logging
-import os
 import sys
 import time
 import uuid
@@ -15,15 +14,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from data.workers import end_children
-
-LOCK = ".lock"
-# What reading JSON and taking it apart may come to, where a file is damaged or somebody else's.
-DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
-
 
 class DataError(Exception):
-    """Data are missing or unusable; the text says what, where, and what to do."""
+    """Data are missing or unusable. The text says what, where, and what to do."""
 
     def __str__(self) -> str:
         # torch's loader puts the traceback of a worker process before the text.
@@ -31,14 +24,14 @@ class DataError(Exception):
 
 
 class FailedError(Exception):
-    """What was asked for is right but could not be done now (network, disk); the text as above."""
+    """The network, the disk or a process failed. The text says what to do."""
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path` to write to; it takes the place of `path` at the end.
+    """Yield a temporary path beside `path` to write to, and rename it to `path` at the end.
 
-    If anything fails before, what was there stays as it was and nothing else is left.
+    If anything fails before, the old file stays as it was and nothing else is left.
     """
     temporary = path.with_name(f".{uuid.uuid4().hex}.partial")
     try:
@@ -50,15 +43,15 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text in UTF-8; names that are no valid text, which disks may hold, with escapes."""
+    """Write a text in UTF-8; file names in it that are no valid text are escaped."""
     with replacing(path) as temporary:
         temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
 
 
 def remove_partials(folder: Path, older_than: float = 0.0) -> None:
-    """Remove what `replacing` and the keeper of checkpoints have left where they were killed.
+    """Remove files that `replacing` and checkpoints have left half-written in a folder.
 
-    Without an age in seconds, only for a folder in which nobody else is writing.
+    older_than: their least age in s. Give one if another process may be writing there.
     """
     own = f".{'[0-9a-f]' * 32}.partial"  # files that others call partial are left alone
     for path in [*folder.glob(own), *folder.glob(".*.pt.partial")]:
@@ -68,18 +61,18 @@ def remove_partials(folder: Path, older_than: float = 0.0) -> None:
 
 
 def hold(folder: Path, otherwise: str) -> FileLock:
-    """Return a lock on a folder; whatever is half written in it is removed.
+    """Return a lock on a folder, and remove half-written files from it.
 
-    The system releases it when its process ends, in whatever way.
+    The system releases the lock when its process ends, however that happens.
 
     Args:
-        folder: what to hold, by the file LOCK in it.
+        folder: what to lock, by the file `.lock` in it.
         otherwise: how to choose another folder, for the message.
 
     Raises:
         DataError: another process holds it.
     """
-    lock = FileLock(folder / LOCK, thread_local=False)
+    lock = FileLock(folder / ".lock", thread_local=False)
     try:
         lock.acquire(blocking=False)
     except Timeout:
@@ -92,13 +85,8 @@ def hold(folder: Path, otherwise: str) -> FileLock:
 
 def sha256_of(path: Path) -> str:
     """Return a file's SHA-256, hexadecimal. Raise OSError if it cannot be read."""
-    return checksum_of(path, "sha256")
-
-
-def checksum_of(path: Path, algorithm: str) -> str:
-    """Return a file's checksum by an algorithm of `hashlib`, hexadecimal."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digest_of(paths: Iterable[Path]) -> str:
@@ -109,37 +97,27 @@ def digest_of(paths: Iterable[Path]) -> str:
     return whole.hexdigest()
 
 
-def stamp_of(path: Path) -> list[int]:
-    """Return the size and the time of change of a file, [] where there is none."""
-    try:
-        status = path.stat()
-    except OSError:
-        return []
-    return [status.st_size, status.st_mtime_ns]
-
-
 def is_within(path: Path, folder: Path) -> bool:
     """Tell whether a path is a folder or lies below it, links followed."""
     return path.resolve().is_relative_to(folder.resolve())
 
 
 def some(items: Sequence[str], most: int, separator: str = ", ") -> str:
-    """Return at most so many of them, one after the other, and how many more there are."""
-    more = f" and {len(items) - most} more" if len(items) > most else ""
-    return separator.join(items[:most]) + more
-
-
-def some_lines(items: Sequence[str], most: int) -> str:
-    """Return at most so many of them, each on an indented line, and how many more there are."""
+    """Return the first `most` items, joined, and how many more there are."""
     more = [f"and {len(items) - most} more"] if len(items) > most else []
-    return "\n".join(f"  {item}" for item in [*items[:most], *more])
+    return separator.join([*items[:most], *more])
 
 
 def carry_out(name: str, work: Callable[[], int], again: str = "") -> int:
-    """Return what `work` returns, or print why it did not as a message of `name` on stderr.
+    """Return the status that `work` returns, or print on stderr why it failed.
 
-    1: the network or the disk failed; 2: wrong input; 130: interrupted.
-    again: what is added of a command that keeps what it has done.
+    The status is then 1 if the network, the disk or a process failed, 2 for wrong input, and 130 if
+    it was interrupted.
+
+    Args:
+        name: of the command, for the message.
+        work: what to do.
+        again: added to the message, of a command that keeps what it has done.
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     try:
@@ -152,7 +130,6 @@ def carry_out(name: str, work: Callable[[], int], again: str = "") -> int:
         message, status = f"{error.filename or 'the system'}: {error.strerror or error}{again}", 1
     except KeyboardInterrupt:
         message, status = f"interrupted{again}", 130
-    end_children()
     say(f"{name}: {message}")
     return status
 
@@ -163,11 +140,7 @@ def say(message: str) -> None:
 
 
 def show(text: str) -> None:
-    """Print a text, also to a pipe that nobody reads any more."""
+    """Print a text on stdout; file names in it that are no valid text are escaped."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # names may be no valid text
-    try:
-        print(text, end="", flush=True)
-    except BrokenPipeError:
-        # Python tries to write the rest once more on exit; that must not fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.stdout.reconfigure(errors="backslashreplace")
+    print(text, end="", flush=True)

@@ -10,13 +10,17 @@ goes on where it was interrupted. `python -m data.verify DIR` looks at all of it
 from __future__ import annotations
 
 import argparse
+import hashlib
+import http.client
 import io
 import logging
+import shutil
 import sys
+import time
+import urllib.error
+import urllib.request
 from collections.abc import Sequence
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 from zipfile import ZipFile
 
@@ -28,24 +32,18 @@ from tqdm import tqdm
 from data.audio import SAMPLE_RATE, encode
 from data.benchmark import TEST_PAIRS, TRAIN_PAIRS
 from data.corpus import load_pairs
-from data.download import download
-from data.utils import (
-    DataError,
-    FailedError,
-    carry_out,
-    checksum_of,
-    hold,
-    remove_partials,
-    replacing,
-)
-from data.workers import mapped, stop_by_signals, usable_cores
+from data.utils import DataError, FailedError, carry_out, hold, remove_partials, replacing
+from data.workers import in_threads, stop_by_signals, usable_cores
 
 log = logging.getLogger("data")
 
 FOLDER = Path(__file__).resolve().parent / "voicebank_demand"
 DOWNLOADS = ".download"
 _SITE = "https://datashare.ed.ac.uk"
-_CHUNK = 8  # members that a process takes at once; an interruption waits for them
+TRIES, PAUSE = 6, 1.0  # without progress; s before the second try, twice as many before the next
+_TIMEOUT = 60.0  # s in which a server has to send something
+_NEVER = (401, 403, 404, 410)  # of these answers, another try brings the same
+_NETWORK = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError)
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ class Archive:
         name: of the file; its recordings go into a folder of that name without ".zip".
         addresses: where it is, the likeliest first.
         md5: as the publisher states it, hexadecimal.
-        files: how many recordings it has; 0 of the logs, without which all else can be done.
+        files: number of its recordings; 0 for the logs, which are not needed.
     """
 
     name: str
@@ -86,26 +84,20 @@ PUBLISHED = (
 )  # fmt: skip
 
 
-def prepare(
-    root: Path,
-    elsewhere: Path | None = None,
-    workers: int = 1,
-    remove_archives: bool = False,
-    archives: Sequence[Archive] = PUBLISHED,
-) -> None:
-    """Make the corpus in `root`, or what is missing of it.
+def prepare(root: Path, elsewhere: Path | None, workers: int, remove_archives: bool) -> int:
+    """Make the corpus in `root`, or what is missing of it; return status 0.
 
-    Args: as those of the command line; archives: what is published.
+    Arguments are those of the command line.
 
     Raises:
         DataError: an archive is not the published one, or recordings do not match.
-        FailedError: the network is at fault, or a process was killed; what is done is kept.
+        FailedError: the network is at fault; what is done is kept.
         OSError: a file cannot be read or written; the same holds.
     """
     downloads = root / DOWNLOADS
     downloads.mkdir(parents=True, exist_ok=True)
     with hold(downloads, "name another folder with --root"):
-        for archive in archives:
+        for archive in PUBLISHED:
             folder = root / archive.name.removesuffix(".zip")
             made = len([*folder.glob("*.wav"), *folder.glob("*.txt")])
             if made and made >= archive.files:
@@ -122,57 +114,121 @@ def prepare(
                 path.unlink()
     counts = [f"{len(load_pairs(root, split)):,} {split} pairs" for split in ("train", "test")]
     print(f"{root}: {', '.join(counts)}")
+    return 0
 
 
 def _obtain(archive: Archive, elsewhere: Path | None, downloads: Path) -> Path:
     """Return an archive's file, verified; download it if it is in neither folder."""
     for folder in (elsewhere, downloads):
         if folder and (path := folder / archive.name).is_file():
-            if checksum_of(path, "md5") != archive.md5:
+            if _md5_of(path) != archive.md5:
                 raise DataError(f"{path} has another MD5 than was published: remove it")
             return path
-    download(archive.addresses, downloads / archive.name, "md5", archive.md5)
+    download(archive.addresses, downloads / archive.name, archive.md5)
     return downloads / archive.name
+
+
+def _md5_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
+
+
+def download(addresses: Sequence[str], target: Path, md5: str) -> None:
+    """Download a file from the first of its addresses that has it, and verify it.
+
+    What has arrived lies beside it as NAME.part; the next call goes on from there.
+
+    Args:
+        addresses: of http or https.
+        target: the file, in a folder that exists. It is written whole or not at all.
+        md5: of the whole file, hexadecimal.
+
+    Raises:
+        FailedError: no address gives a file of this checksum.
+        OSError: the file cannot be written.
+    """
+    part = target.with_name(f"{target.name}.part")
+    reasons = []
+    for address in addresses:
+        try:
+            _fetch(address, part)
+        except _NETWORK as error:
+            reasons.append(f"{address}: {error}")
+            continue
+        if _md5_of(part) == md5:
+            part.replace(target)
+            return
+        part.unlink()
+        reasons.append(f"{address}: is not what was published (another checksum)")
+    raise FailedError(
+        f"{target.name} cannot be downloaded ({'; '.join(reasons)}). Run again later, which goes "
+        f"on from what has arrived, or put the file into {target.parent} yourself."
+    )
+
+
+def _fetch(address: str, part: Path) -> None:
+    """Get the rest of a file, in as many requests as it takes while some bring bytes."""
+    failures = 0
+    while True:
+        arrived = part.stat().st_size if part.exists() else 0
+        try:
+            return _receive(address, part, arrived)
+        except _NETWORK as error:
+            progress = part.exists() and part.stat().st_size > arrived
+            failures = 1 if progress else failures + 1
+            if failures >= TRIES or getattr(error, "code", None) in _NEVER:
+                raise
+            log.info("%s: %s; trying again", part.stem, error)
+            time.sleep(PAUSE * 2 ** (failures - 1))
+
+
+def _receive(address: str, part: Path, arrived: int) -> None:
+    """Append what a server sends after the bytes that have arrived."""
+    headers = {"User-Agent": "bs-bimamba"} | ({"Range": f"bytes={arrived}-"} if arrived else {})
+    try:
+        response = urllib.request.urlopen(
+            urllib.request.Request(address, headers=headers), timeout=_TIMEOUT
+        )
+    except urllib.error.HTTPError as error:
+        if error.code == 416:  # there is nothing after these bytes
+            return
+        raise
+    with response:
+        arrived = arrived if response.status == 206 else 0  # else it sends all of it
+        size = response.headers["Content-Length"]
+        total = arrived + int(size) if size else None
+        bar = tqdm.wrapattr(
+            response, "read", total, initial=arrived, desc=part.stem, miniters=1, disable=None
+        )
+        with bar as body, part.open("ab" if arrived else "wb") as file:
+            shutil.copyfileobj(body, file)
+    if total is not None and part.stat().st_size < total:
+        raise ConnectionError(f"the connection ended after {part.stat().st_size} of {total} bytes")
 
 
 def convert(archive: Path, folder: Path, workers: int) -> None:
     """Make the files of an archive that `folder` lacks, wav files at 16 kHz and in 16 bits.
 
-    Raises:
-        FailedError: a process was killed.
+    workers: number of threads.
     """
-    with ZipFile(archive) as opened:
-        members = [PurePosixPath(name) for name in opened.namelist()]
     folder.mkdir(exist_ok=True)
     remove_partials(folder)
-    wanted = [
-        str(member)
-        for member in members
-        if member.suffix in (".wav", ".txt")
-        and not member.name.startswith(".")  # as macOS adds
-        and not (folder / member.name).exists()
-    ]
-    bar = tqdm(total=len(wanted), desc=folder.name, unit="file", disable=None)
-    try:
-        with bar, mapped(partial(_convert, archive, folder), wanted, workers, _CHUNK) as done:
-            for _ in done:
-                bar.update()
-    except BrokenProcessPool:
-        raise FailedError(
-            "a converting process was killed (out of memory?). Run again, which goes on from here, "
-            "if need be with fewer --workers."
-        ) from None
-    finally:
-        _opened.cache_clear()  # an archive that is open cannot be removed everywhere
+    with ZipFile(archive) as opened:
 
+        def make(member: str) -> None:
+            target = folder / PurePosixPath(member).name
+            content = opened.read(member)
+            with replacing(target) as temporary:
+                temporary.write_bytes(resampled(content) if target.suffix == ".wav" else content)
 
-def _convert(archive: Path, folder: Path, member: str) -> None:
-    content = _opened(archive).read(member)
-    target = folder / PurePosixPath(member).name
-    if target.suffix == ".wav":
-        content = resampled(content)
-    with replacing(target) as temporary:
-        temporary.write_bytes(content)
+        wanted = [
+            name
+            for name in opened.namelist()
+            if (member := PurePosixPath(name)).suffix in (".wav", ".txt")
+            and not member.name.startswith(".")  # as macOS adds
+            and not (folder / member.name).exists()
+        ]
+        in_threads(make, wanted, folder.name, workers)
 
 
 def resampled(content: bytes) -> bytes:
@@ -183,13 +239,7 @@ def resampled(content: bytes) -> bytes:
     return encode(np.round(32768 * signal).clip(-32768, 32767).astype(np.int16), ".wav")
 
 
-@lru_cache(maxsize=1)
-def _opened(path: Path) -> ZipFile:
-    """Return an archive, kept open between the members that a process unpacks."""
-    return ZipFile(path)
-
-
-def main(arguments: Sequence[str] | None = None, archives: Sequence[Archive] = PUBLISHED) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status.
 
     0: done. 1: the network or the disk failed. 2: wrong input. 130: interrupted.
@@ -207,24 +257,18 @@ def main(arguments: Sequence[str] | None = None, archives: Sequence[Archive] = P
         "--from", type=Path, metavar="DIR", dest="elsewhere", help="a folder that has archives"
     )
     parser.add_argument(
-        "--workers", type=int, metavar="N", default=usable_cores(), help="processes that convert"
+        "--workers", type=int, metavar="N", default=usable_cores(), help="threads that convert"
     )
     parser.add_argument(
         "--remove-archives", action="store_true", help="remove downloads once they are converted"
     )
-    options = parser.parse_args(arguments)
+    options = vars(parser.parse_args(arguments))
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-
-    def work() -> int:
-        prepare(**vars(options), archives=archives)
-        return 0
-
-    return carry_out("voicebank", work, "; the same command goes on from here")
+    return carry_out(
+        "voicebank", lambda: prepare(**options), "; the same command goes on from here"
+    )
 
 
 if __name__ == "__main__":
-    # Worker processes find `_convert` by the name of its module, which must not be `__main__`.
-    from data.voicebank import main as imported_main
-
     stop_by_signals()
-    sys.exit(imported_main())
+    sys.exit(main())

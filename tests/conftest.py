@@ -16,8 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SIDES = ("clean", "noisy")
 sys.path.insert(0, str(ROOT))
 
-# Fixtures of the tests of pages, and of those of downloads.
-from http_server import server  # noqa: E402, F401
+# Fixtures of the browser's tests.
 from pages import browser  # noqa: E402, F401
 from saved_runs import run  # noqa: E402, F401
 

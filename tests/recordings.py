@@ -37,19 +37,6 @@ def put_pairs(root: Path, names: list[str], seconds: float = 0.5) -> None:
         put(root / "noisy" / name, seconds, seed + 1000)
 
 
-def put_odd_pairs(root: Path) -> Path:
-    """Pairs whose samples 16 bits hold, and some whose they do not; returns `root`."""
-    put_pairs(root, ["a_1.wav", "b_1.flac", "c d_ü.ogg"], 0.6)
-    sf.write(root / "clean" / "e_1.wav", 1.5 * sound(0.6, seed=8), SAMPLE_RATE, "FLOAT")
-    sf.write(root / "noisy" / "e_1.wav", np.stack([sound(0.6, 44100)] * 2, 1), 44100)
-    for side in ("clean", "noisy"):
-        sf.write(root / side / "h_1.wav", sound(0.6, seed=9), SAMPLE_RATE, "PCM_24")
-    extreme = np.array([-32768, 32767, 0, 1, -1] * 2000, np.int16)
-    sf.write(root / "clean" / "f_1.wav", extreme, SAMPLE_RATE)
-    sf.write(root / "noisy" / "f_1.wav", extreme[::-1], SAMPLE_RATE)
-    return root
-
-
 def put_corpus(root: Path, train: int = 6, valid: int = 2, test: int = 4) -> Path:
     """Pairs of up to 3 s of real speech in real noise at 5 dB; returns `root`.
 

@@ -16,14 +16,43 @@ import torch
 from recordings import sound
 from scipy.signal import correlate
 
-from data.audio import inspect, read, write
+from data.audio import Signal, inspect, read, write
+from data.augment import Augment
 from data.corpus import Pair, Recording
 from data.dataset import MixDataset, PairDataset, SpeechDataset
-from data.levels import active_level
+from data.samples import Samples
+from data.sound import active_level
 from data.utils import DataError
 
 RATE = 16000
 CROP = RATE // 4
+SIDES = ("clean", "noisy")
+EVERYTHING = Augment(**dict.fromkeys(("speed", "room", "babble", "remix", "band", "gain"), 0.5))  # type: ignore[arg-type]
+
+
+class Watched(Samples):
+    """Samples that keep the paths that are read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.paths: list[Path] = []
+
+    def read(self, path: Path, start: int = 0, frames: int | None = None) -> Signal:
+        self.paths.append(path)
+        return super().read(path, start, frames)
+
+
+def recording(path: Path, x: np.ndarray, speaker: str = "p1", rate: int = RATE) -> Recording:
+    path.parent.mkdir(exist_ok=True)
+    sf.write(path, x, rate, "FLOAT")
+    return Recording(path.stem, path, speaker, inspect(path))
+
+
+def recordings(folder: Path, seconds: Iterable[float], rate: int = RATE) -> list[Recording]:
+    return [
+        recording(folder / f"{n}.wav", sound(length, rate, seed=n), f"p{n % 3}", rate)
+        for n, length in enumerate(seconds)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -33,72 +62,70 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> list[Pair]:
     found = []
     for number, seconds in enumerate((0.5, 1.0, 0.25, 0.1, 0.7, 2.0, 0.9)):
         x = sound(seconds, seed=number)
-        paths = [folder / f"{number}_{side}.wav" for side in ("clean", "noisy")]
+        paths = [folder / f"{number}_{side}.wav" for side in SIDES]
         for path, signal in zip(paths, (x, -0.5 * x), strict=True):
             write(path, signal, "FLOAT")
-        found.append(Pair(str(number), paths[0], paths[1], "p1", len(x)))
-    return found
-
-
-def _recordings(folder: Path, seconds: Iterable[float], rate: int = RATE) -> list[Recording]:
-    found = []
-    folder.mkdir()
-    for number, length in enumerate(seconds):
-        path = folder / f"{number}.wav"
-        sf.write(path, sound(length, rate, seed=number), rate, "FLOAT")
-        found.append(Recording(f"{number}", path, f"p{number % 3}", inspect(path)))
+        found.append(Pair(str(number), paths[0], paths[1], f"p{number % 2}", len(x)))
     return found
 
 
 @pytest.fixture(scope="module")
 def clean(tmp_path_factory: pytest.TempPathFactory) -> list[Recording]:
-    return _recordings(tmp_path_factory.mktemp("mix") / "clean", (0.5, 1.0, 0.1, 0.7, 0.6, 0.9))
+    return recordings(tmp_path_factory.mktemp("mix") / "clean", (0.5, 1.0, 0.1, 0.7, 0.6, 0.9))
 
 
 @pytest.fixture(scope="module")
 def noise(tmp_path_factory: pytest.TempPathFactory) -> list[Recording]:
-    return _recordings(tmp_path_factory.mktemp("mix") / "noise", (2.0, 0.07, 1.0), 22050)
+    return recordings(tmp_path_factory.mktemp("mix") / "noise", (2.0, 0.07, 1.0), 22050)
 
 
-@pytest.fixture(params=["pairs", "mix"])
+@pytest.fixture(params=["pairs", "mix", "augmented pairs", "augmented mix"])
 def dataset(
     request: pytest.FixtureRequest,
     pairs: list[Pair],
     clean: list[Recording],
     noise: list[Recording],
 ) -> SpeechDataset:
-    if request.param == "pairs":
-        return PairDataset(pairs, 3, CROP)
-    return MixDataset(clean, noise, 3, (-5, 20), CROP, babble=0.3, speech_shaped=0.3)
-
-
-def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    return one["name"] == other["name"] and all(
-        torch.equal(one[side], other[side]) for side in ("clean", "noisy")
+    augment = EVERYTHING if "augmented" in request.param else None
+    if "pairs" in request.param:
+        return PairDataset(pairs, 3, CROP, augment=augment)
+    return MixDataset(
+        clean, noise, 3, (-5, 20), CROP, augment=augment, babble=0.3, speech_shaped=0.3
     )
 
 
-# Nothing but (seed, epoch, index) decides an example
+def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return one["name"] == other["name"] and all(torch.equal(one[x], other[x]) for x in SIDES)
 
 
-def test_an_example_does_not_depend_on_what_came_before(dataset: SpeechDataset):
+def added(dataset: SpeechDataset, epoch: int, index: int) -> np.ndarray:
+    item = dataset[epoch, index]
+    return (item["noisy"] - item["clean"]).numpy()
+
+
+def test_example_is_decided_by_seed_epoch_and_index(dataset: SpeechDataset) -> None:
     keys = [(epoch, index) for epoch in range(3) for index in range(len(dataset))]
     first = {key: dataset[key] for key in keys}
     assert all(same(first[key], dataset[key]) for key in reversed(keys))
-
-
-def test_epochs_and_seeds_differ(dataset: SpeechDataset):
-    index = 1  # of a recording longer than the crop
-    assert not same(dataset[0, index], dataset[1, index])
+    assert all(len(first[key][side]) == CROP for key in keys for side in SIDES)
+    assert not same(dataset[0, 1], dataset[1, 1])
     other = copy(dataset)
     other.seed = 4
-    assert not same(dataset[0, index], other[0, index])
+    assert not same(dataset[0, 1], other[0, 1])
+
+
+def test_example_without_a_drawn_slot_is_as_without_augmentation(dataset: SpeechDataset) -> None:
+    plain, rare = copy(dataset), copy(dataset)
+    plain.augment, rare.augment = None, Augment(gain=0.2)
+    keys = [(epoch, index) for epoch in range(6) for index in range(len(dataset))]
+    unchanged = [torch.equal(plain[key]["noisy"], rare[key]["noisy"]) for key in keys]
+    assert 0.5 < np.mean(unchanged) < 1
 
 
 # Pairs
 
 
-def test_crops_are_cut_at_one_place_and_short_files_filled_with_zeros(pairs: list[Pair]):
+def test_pair_crops_are_cut_at_one_place_and_short_files_padded(pairs: list[Pair]) -> None:
     dataset = PairDataset(pairs, 0, CROP)
     for number, pair in enumerate(pairs):
         whole = read(pair.clean)
@@ -118,93 +145,155 @@ def test_crops_are_cut_at_one_place_and_short_files_filled_with_zeros(pairs: lis
         assert len(whole) <= CROP or len(places) > 3
 
 
-def test_crops_come_from_the_whole_file(tmp_path: Path):
-    write(tmp_path / "a.wav", np.linspace(0.1, 0.9, CROP + 4), "FLOAT")
-    pair = Pair("a", tmp_path / "a.wav", tmp_path / "a.wav", "p1", CROP + 4)
-    dataset = PairDataset([pair], 0, CROP)
-    starts = Counter(float(dataset[epoch, 0]["clean"][0]) for epoch in range(200))
-    assert len(starts) == 5
-    assert min(starts.values()) > 15
-
-
-def test_validation_pairs_are_whole_up_to_the_limit_and_the_same_every_epoch(pairs: list[Pair]):
+def test_validation_pairs_are_whole_up_to_the_limit_and_never_augmented(pairs: list[Pair]) -> None:
     shortened = [replace(pair, frames=pair.frames - 9) for pair in pairs]  # the common part
-    dataset = PairDataset(shortened, 0, None, limit=RATE)
+    dataset = PairDataset(shortened, 0, None, limit=RATE, augment=Augment(gain=1.0))
     for number, pair in enumerate(shortened):
         item = dataset[0, number]
         expected = read(pair.clean)[: min(pair.frames, RATE)]
         assert np.array_equal(item["clean"].numpy(), expected)
         assert torch.equal(item["noisy"], -0.5 * item["clean"])
         assert same(item, dataset[7, number])
-    assert len(PairDataset(pairs, 0, None)[0, 5]["clean"]) == 2 * RATE
 
 
 # Mixtures
 
 
-def test_the_documented_snr_holds_for_whole_files(tmp_path: Path):
-    clean = _recordings(tmp_path / "clean", (1.0, 1.0, 1.0, 1.0))
-    noise = _recordings(tmp_path / "noise", (1.0, 0.5))  # the second is heard twice over
-    levels = (2.5, 7.5, 12.5)
-    for dataset, expected in (
-        (MixDataset(clean, noise, 0, (4, 4), None), [4, 4, 4, 4]),
-        (MixDataset(clean, noise, 0, (0.0, -0.0), None), [0, 0, 0, 0]),
-        (MixDataset(clean, noise, 0, (0, 0), None, levels=levels), [2.5, 7.5, 12.5, 2.5]),
-    ):
-        for number, snr in enumerate(expected):
-            item = dataset[0, number]
-            speech, added = item["clean"].numpy(), (item["noisy"] - item["clean"]).numpy()
-            assert np.array_equal(speech, read(clean[number].path))
-            measured = active_level(speech) - 10 * np.log10(np.mean(added**2))
-            assert measured == pytest.approx(snr, abs=0.1)
+def test_mix_keeps_the_requested_snr_in_short_events(tmp_path: Path) -> None:
+    clean = recordings(tmp_path / "clean", (3, 3, 3, 3))
+    rng, events = np.random.default_rng(0), []
+    for number in range(12):
+        x = np.zeros(5 * RATE)
+        length = int(rng.uniform(0.3, 1) * RATE)
+        x[:length] = 0.2 * rng.standard_normal(length)
+        events.append(recording(tmp_path / f"event{number}.wav", x))
+    training = MixDataset(clean, events, 0, (6, 6), 2 * RATE)
+    validation = MixDataset(clean, events, 0, (0, 0), None, levels=(2.5, 7.5))
+    for dataset, snrs, epochs in ((training, (6, 6), 20), (validation, (2.5, 7.5), 1)):
+        for key in ((epoch, index) for epoch in range(epochs) for index in range(4)):
+            noise = added(dataset, *key)
+            heard = noise[noise != 0]
+            assert len(heard) > 0.1 * RATE
+            level = active_level(read(clean[key[1]].path)) - 10 * np.log10(np.mean(heard**2))
+            assert level == pytest.approx(snrs[key[1] % 2], abs=0.5)
 
 
-def test_noise_is_a_scaled_piece_of_a_file_repeated_where_it_is_short(
+@pytest.mark.parametrize("kind", ["babble", "speech_shaped"])
+def test_mix_keeps_the_requested_snr_with_other_speakers_as_noise(
+    clean: list[Recording], noise: list[Recording], kind: str
+) -> None:
+    watched = Watched()
+    dataset = MixDataset(clean, noise, 0, (3, 3), CROP, samples=watched, **{kind: 1.0})  # type: ignore[arg-type]
+    of = {r.path: r.speaker for r in clean}
+    for index, speech in enumerate(clean):
+        watched.paths.clear()
+        level = 10 * np.log10(np.mean(added(dataset, 0, index) ** 2))
+        assert speech.info.active_level - level == pytest.approx(3, abs=1)
+        talkers = [of[path] for path in watched.paths[1:]]
+        assert 3 <= len(talkers) <= 7 if kind == "babble" else len(talkers) == 1
+        assert speech.speaker not in talkers
+    alone = MixDataset(clean[:1], noise, 0, (3, 3), CROP, samples=watched, **{kind: 1.0})  # type: ignore[arg-type]
+    watched.paths.clear()
+    assert added(alone, 0, 0).any()
+    assert watched.paths[1] in {r.path for r in noise}
+
+
+@pytest.mark.parametrize("quiet", ["speech", "noise"])
+def test_mix_is_bounded_with_a_nearly_silent_side(tmp_path: Path, quiet: str) -> None:
+    levels = {"speech": 0.1, "noise": 0.1, quiet: 2e-5}
+    white = np.random.default_rng(0).standard_normal(RATE)
+    speech, noise = (recording(tmp_path / f"{x}.wav", levels[x] * white) for x in levels)
+    dataset = MixDataset([speech], [noise], 0, (0, 0), CROP)
+    assert 0 < dataset[0, 0]["noisy"].abs().max() < 10 * levels["speech"]
+    sf.write(noise.path, np.zeros(RATE), RATE)  # as 16 bits may round it
+    assert np.array_equal(dataset[0, 0]["noisy"], dataset[0, 0]["clean"])
+
+
+def test_mix_takes_scaled_pieces_of_noise_and_repeats_short_files(
     clean: list[Recording], noise: list[Recording]
-):
+) -> None:
     low, high = -5.0, 20.0
     dataset = MixDataset(clean, noise, 1, (low, high), CROP)
     heard, ratios, places = Counter[str](), [], set()
     # Each noise file over and over, so that every piece of it is a window.
     endless = {n.name: np.resize(read(n.path), n.info.frames + CROP) for n in noise}
-    for epoch in range(12):
-        for number, speech in enumerate(clean):
-            item = dataset[epoch, number]
-            added = (item["noisy"] - item["clean"]).numpy()
-            for one in noise:
-                match = correlate(endless[one.name], added, "valid", method="fft")
-                place = int(np.argmax(match))
-                piece = endless[one.name][place : place + CROP]
-                gain = (piece @ added) / (piece @ piece)
-                if np.abs(added - gain * piece).max() < 1e-4 * np.abs(added).max():
-                    break
-            else:
-                pytest.fail("the noise is a piece of no file")
-            heard[one.name] += 1
-            places.add((one.name, place))
-            ratios.append(speech.info.active_level - 10 * np.log10(np.mean(added**2)))
+    for key in ((epoch, index) for epoch in range(12) for index in range(len(clean))):
+        found = added(dataset, *key)
+        for name, x in endless.items():  # noqa: B007 - used after the loop
+            place = int(np.argmax(correlate(x, found, "valid", method="fft")))
+            piece = x[place : place + CROP]
+            gain = (piece @ found) / (piece @ piece)
+            if np.abs(found - gain * piece).max() < 1e-4 * np.abs(found).max():
+                break
+        else:
+            pytest.fail("the noise is a piece of no file")
+        heard[name] += 1
+        places.add((name, place))
+        ratios.append(clean[key[1]].info.active_level - 10 * np.log10(np.mean(found**2)))
     assert len(heard) == 3
     assert len(places) > 40
     assert low <= min(ratios) < low + 3
     assert high - 3 < max(ratios) <= high
 
 
-def test_validation_mixtures_are_the_same_every_epoch(
-    clean: list[Recording], noise: list[Recording]
-):
-    dataset = MixDataset(clean, noise, 0, (0, 20), None, RATE // 2, levels=(5, 10))
-    for number, speech in enumerate(clean):
-        item = dataset[0, number]
-        assert len(item["clean"]) == min(speech.info.frames, RATE // 2)
-        assert same(item, dataset[9, number])
+def test_mix_draws_noise_files_by_their_seconds_of_sound(tmp_path: Path) -> None:
+    clean, noise = recordings(tmp_path / "clean", (3,)), []
+    for number, seconds in enumerate((0.5, 1.5, 4.0)):
+        x = np.zeros(6 * RATE)
+        t = np.arange(int(seconds * RATE)) / RATE
+        x[: len(t)] = np.sin(2 * np.pi * 1000 * (number + 1) * t)
+        noise.append(recording(tmp_path / f"tone{number}.wav", x))
+    dataset = MixDataset(clean, noise, 0, (0, 0), 2 * RATE)
+    peaks = [np.abs(np.fft.rfft(added(dataset, epoch, 0))).argmax() for epoch in range(600)]
+    heard = Counter(round(peak / 2000) for peak in peaks)
+    shares = [heard[number] / 600 for number in (1, 2, 3)]
+    assert shares == pytest.approx([1 / 12, 3 / 12, 8 / 12], abs=0.06)
+
+
+def test_speech_shaped_noise_is_steady_and_has_the_spectrum_of_another_speaker(
+    tmp_path: Path,
+) -> None:
+    low = np.convolve(sound(3, seed=1), [1, 0.7], "same")
+    voices = [sound(3, seed=0), low * (np.arange(len(low)) % RATE < RATE // 2)]
+    clean = [recording(tmp_path / f"{n}.wav", x, f"p{n}") for n, x in enumerate(voices)]
+    dataset = MixDataset(clean, clean, 0, (0, 0), 2 * RATE, speech_shaped=1.0)
+
+    def bands(x: np.ndarray) -> np.ndarray:
+        power = np.abs(np.fft.rfft(x[: 2 * RATE])) ** 2
+        level = 10 * np.log10(power[:-1].reshape(16, -1).mean(axis=1))
+        return level - level.mean()
+
+    noise = added(dataset, 0, 0)
+    assert np.abs(bands(noise) - bands(voices[1])).max() < 1.5
+    assert np.ptp(10 * np.log10(np.mean(noise.reshape(8, -1) ** 2, axis=1))) < 1.5
+
+
+def test_validation_mixtures_take_noises_in_turn_and_do_not_change(tmp_path: Path) -> None:
+    speech = [recording(tmp_path / f"s{n}.wav", sound(0.5, seed=n), f"p{n}") for n in range(96)]
+    noise = [recording(tmp_path / f"n{n}.wav", sound(4, seed=n)) for n in range(5)]
+    noise.append(recording(tmp_path / "long.wav", sound(200, seed=9)))
+    watched = Watched()
+    dataset = MixDataset(
+        speech, noise, 0, (0, 0), None, 6000, (2, 4), watched, babble=0.2, speech_shaped=0.1
+    )
+    heard = Counter[str]()
+    for index in range(96):
+        watched.paths.clear()
+        assert dataset[0, index]["clean"].shape == (6000,)
+        own = [path.stem for path in watched.paths[1:]]
+        heard["babble" if len(own) > 1 else "shaped" if own[0][0] == "s" else own[0]] += 1
+    # The long file counts for 30 s, the others for 4 s each, of 50 s.
+    expected = {"babble": 19, "shaped": 10, "long": 40, **{f"n{n}": 5 for n in range(5)}}
+    assert heard == pytest.approx(expected, abs=2)
+    assert same(dataset[0, 5], dataset[9, 5])
 
 
 # Fingerprints, and files that change while they are used
 
 
-def test_the_fingerprint_is_of_names_and_lengths_wherever_files_lie(
+def test_fingerprint_is_of_names_and_lengths_wherever_files_lie(
     pairs: list[Pair], clean: list[Recording], noise: list[Recording]
-):
+) -> None:
     moved = [replace(pair, clean=Path("/else/where.wav")) for pair in pairs]
     longer = [*pairs[:-1], replace(pairs[-1], frames=pairs[-1].frames + 1)]
     renamed = [*pairs[:-1], replace(pairs[-1], name="another")]
@@ -213,16 +302,14 @@ def test_the_fingerprint_is_of_names_and_lengths_wherever_files_lie(
     fewer = MixDataset(clean, noise[:-1], 0, (0, 9), CROP).fingerprint()
     mixed = MixDataset(clean, noise, 0, (0, 9), CROP).fingerprint()
     assert mixed == MixDataset(clean, noise, 5, (3, 3), None).fingerprint()
-    assert len({*prints, mixed, fewer, PairDataset(pairs[::-1], 0, CROP).fingerprint()}) == 6
+    assert len({*prints, mixed, fewer}) == 5
 
 
-@pytest.mark.parametrize("part", ["speech", "noise", "short noise"])
+@pytest.mark.parametrize("part", ["speech", "noise"])
 @pytest.mark.parametrize("change", ["gone", "shorter", "damaged"])
-def test_a_file_that_changes_is_named(tmp_path: Path, part: str, change: str):
-    clean = _recordings(tmp_path / "clean", (1.0,))
-    noise = _recordings(tmp_path / "noise", (0.1 if part == "short noise" else 1.0,))
-    dataset = MixDataset(clean, noise, 0, (0, 0), CROP)
-    path = (clean if part == "speech" else noise)[0].path
+def test_file_that_changes_is_named(tmp_path: Path, part: str, change: str) -> None:
+    speech, noise = recordings(tmp_path / "all", (1.0, 1.0))
+    path = {"speech": speech, "noise": noise}[part].path
     if change == "gone":
         path.unlink()
     elif change == "shorter":
@@ -230,17 +317,4 @@ def test_a_file_that_changes_is_named(tmp_path: Path, part: str, change: str):
     else:
         path.write_bytes(b"RIFF")
     with pytest.raises(DataError, match=rf"^{path}: .* [Pp]ut it back"):
-        dataset[0, 0]
-
-
-def test_real_recordings(shared_data: Path):
-    found = []
-    for folder in ("clean/vctk", "noise/esc10"):
-        paths = sorted((shared_data / "open_mix" / folder).glob("*"))[:3]
-        found.append([Recording(path.stem, path, "p1", inspect(path)) for path in paths])
-    dataset = MixDataset(found[0], found[1], 0, (0, 15), 2 * RATE)
-    for number in range(3):
-        item = dataset[0, number]
-        assert item["noisy"].shape == (2 * RATE,)
-        assert torch.isfinite(item["noisy"]).all()
-        assert not torch.equal(item["noisy"], item["clean"])
+        MixDataset([speech], [noise], 0, (0, 0), CROP)[0, 0]

@@ -99,12 +99,8 @@ def workers_below(parent: int) -> dict[int, str]:
             continue
     for process, server in parents.items():
         if parents.get(server) == parent:
-            with open(f"/proc/{process}/maps") as maps:
-                text = maps.read()
-            if "libtorch" in text:
-                found[process] = "loader"
-            elif "pesq" in text:
-                found[process] = "pesq"
+            name = Path(f"/proc/{process}/comm").read_text().strip()
+            found[process] = "loader" if name == "pt_data_worker" else "pesq"
     return found
 
 

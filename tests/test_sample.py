@@ -49,7 +49,7 @@ def test_speech_is_balanced_and_validation_shares_no_speaker_and_no_noise() -> N
     assert not set(train.speakers()) & set(valid.speakers())
     assert not {r.name for r in train.noise} & {r.name for r in valid.noise}
     assert len(valid.speakers()) >= 8
-    speech = [*train.speech(), *valid.speech()]
+    speech = [*train.items, *valid.items]
     speakers = [recording.speaker for recording in speech]
     assert len(set(speakers)) >= 40
     assert max(map(speakers.count, speakers)) <= 2

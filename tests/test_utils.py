@@ -1,21 +1,54 @@
-"""`data.utils`: files that are written whole or not at all, folders that are held."""
+"""Atomic writes, locks, how commands end, worker processes and OpenMP's wait policy."""
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
 
-from data.utils import DataError, hold, remove_partials, replacing, write_text
-from data.workers import variable
+from data.utils import (
+    DataError,
+    FailedError,
+    carry_out,
+    hold,
+    remove_partials,
+    replacing,
+    show,
+    write_text,
+)
+
+# Stops at the first import of torch, and prints the policy that torch would be loaded with.
+PROBE = """
+import os, runpy, sys
+
+class Stop:
+    def find_spec(self, name, path, target=None):
+        if name == "torch":
+            print(os.environ.get("OMP_WAIT_POLICY"), flush=True)
+            os._exit(0)
+
+sys.meta_path.insert(0, Stop())
+command = sys.argv[1]
+sys.argv[1:] = ["--help"]
+run = runpy.run_path if command.endswith(".py") else runpy.run_module
+run(command, run_name="__main__")
+"""
+COMMANDS = ["app.py", "enhance.py", "baseline/train.py", "enhancement.export"]
+COMMANDS += [f"abl{number}/train.py" for number in (1, 2, 3)] + [
+    f"benchmarks.{path.stem}"
+    for path in sorted(ROOT.joinpath("benchmarks").glob("*.py"))
+    if '__name__ == "__main__"' in path.read_text("utf-8")
+]
 
 
-def test_replacing_writes_a_file_whole_or_not_at_all(tmp_path: Path):
+def test_replacing_writes_a_file_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     write_text(path, "first \udcff\n")
     assert path.read_bytes() == b"first \\udcff\n"
@@ -25,7 +58,7 @@ def test_replacing_writes_a_file_whole_or_not_at_all(tmp_path: Path):
     assert os.listdir(tmp_path) == ["a.txt"]
 
 
-def test_remove_partials_leaves_the_files_of_others(tmp_path: Path):
+def test_remove_partials_leaves_the_files_of_others(tmp_path: Path) -> None:
     for name in (f".{'a' * 32}.partial", ".last.pt.partial", "mine.partial", ".x.partial"):
         (tmp_path / name).touch()
     remove_partials(tmp_path, older_than=60)
@@ -34,9 +67,7 @@ def test_remove_partials_leaves_the_files_of_others(tmp_path: Path):
     assert sorted(os.listdir(tmp_path)) == [".x.partial", "mine.partial"]
 
 
-def test_hold_refuses_a_second_process_until_the_first_is_gone(tmp_path: Path):
-    left, being_written = (tmp_path / f".{digit * 32}.partial" for digit in "ab")
-    left.touch()
+def test_hold_refuses_a_second_process_until_the_first_is_gone(tmp_path: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; from data.utils import hold;"
         "lock = hold(Path(sys.argv[1]), 'wait'); print('held', flush=True); time.sleep(60)"
@@ -45,24 +76,120 @@ def test_hold_refuses_a_second_process_until_the_first_is_gone(tmp_path: Path):
     with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
-        assert not left.exists()
+        being_written = tmp_path / f".{'b' * 32}.partial"
         being_written.touch()
         with pytest.raises(DataError, match=r"is in use by another process.* or name another\.$"):
             hold(tmp_path, "name another")
         assert being_written.exists()  # the other may be writing it
         other.send_signal(signal.SIGKILL)
-    lock = hold(tmp_path, "name another")
-    assert not being_written.exists()
-    with pytest.raises(DataError):
-        hold(tmp_path, "name another")
-    lock.release()
     hold(tmp_path, "name another").release()
+    assert not being_written.exists()
 
 
-def test_variable_is_restored(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("BSBIMAMBA_A", "1")
-    with variable("BSBIMAMBA_A", None), variable("BSBIMAMBA_B", "2"):
-        assert "BSBIMAMBA_A" not in os.environ
-        assert os.environ["BSBIMAMBA_B"] == "2"
-    assert os.environ["BSBIMAMBA_A"] == "1"
-    assert "BSBIMAMBA_B" not in os.environ
+# How commands end
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (DataError("bad file"), 2, "x: bad file\n"),
+        (FailedError("no room"), 1, "x: no room\n"),
+        (OSError(28, "No space left on device", "/a/b"), 1, "x: /a/b: No space left on device\n"),
+        (OSError("odd"), 1, "x: the system: odd\n"),
+        (KeyboardInterrupt(), 130, "x: interrupted\n"),
+    ],
+)
+def test_carry_out_returns_a_status_and_prints_a_line(
+    error: BaseException, status: int, message: str, capsys: pytest.CaptureFixture
+) -> None:
+    def work() -> int:
+        raise error
+
+    assert carry_out("x", work) == status
+    assert capsys.readouterr().err == message
+    assert carry_out("x", lambda: 1) == 1
+
+
+def test_show_escapes_what_standard_output_cannot_encode(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding="ascii"))
+    show("ü \udcff\n")
+    assert shown.getvalue() == b"\\xfc \\udcff\n"
+
+
+# Worker processes
+
+
+def alive(pid: int) -> bool:
+    """Tell whether a process runs; one that has ended, and that nobody waits for, does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks into /proc")
+@pytest.mark.parametrize("ending", ["ctrl-c", "kill"])
+def test_workers_end_with_their_parent(ending: str, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(f"""
+import os, pathlib, sys, time
+sys.path.insert(0, {str(ROOT)!r})
+from concurrent.futures import ProcessPoolExecutor
+from data.utils import carry_out
+from data.workers import begin_worker, process_context
+
+def work(number):
+    pathlib.Path({str(tmp_path)!r}, str(os.getpid())).write_text(os.environ["OMP_NUM_THREADS"])
+    time.sleep(3 if sys.argv[-1] == "ctrl-c" else 60)
+
+def main():
+    with ProcessPoolExecutor(2, process_context(), begin_worker) as pool:
+        return len(list(pool.map(work, range(9))))
+
+if __name__ == "__main__":
+    sys.exit(carry_out("x", main))
+""")
+    parent = subprocess.Popen(
+        [sys.executable, str(script), ending],
+        env={k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while len(list(tmp_path.glob("[0-9]*"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    started = list(tmp_path.glob("[0-9]*"))
+    assert [path.read_text() for path in started] == ["1", "1"]  # one thread each
+    workers = [int(path.name) for path in started]
+    if ending == "kill":
+        parent.kill()
+    else:
+        os.killpg(parent.pid, signal.SIGINT)  # as a terminal does
+    errors = parent.communicate(timeout=60)[1]
+    if ending == "ctrl-c":
+        assert (parent.returncode, errors) == (130, "x: interrupted\n")
+    while any(map(alive, workers)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(map(alive, workers))
+
+
+# OpenMP
+
+
+def policy(command: str, **variables: str) -> str:
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"} | variables
+    return subprocess.run(
+        [sys.executable, "-c", PROBE, command],
+        cwd=ROOT, env=environment, capture_output=True, text=True, check=True,
+    ).stdout.strip()  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command_sets_the_wait_policy_before_it_imports_torch(command: str) -> None:
+    assert policy(command) == "passive"
+
+
+def test_command_keeps_the_users_wait_policy() -> None:
+    assert policy("abl3/train.py", OMP_WAIT_POLICY="active") == "active"

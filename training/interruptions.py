@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from data.signals import STOP_SIGNALS
+from data.workers import STOP_SIGNALS
 from training.config import Optim
 
 log = logging.getLogger("training")

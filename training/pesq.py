@@ -1,7 +1,4 @@
-"""PESQ of training examples from worker processes, so that the accelerator does not wait for it.
-
-The workers do not import torch, so that each is a small process.
-"""
+"""PESQ of training examples from worker processes, so that the accelerator does not wait for it."""
 
 from __future__ import annotations
 
