@@ -1,11 +1,10 @@
-"""What a discriminator learns from four crops, alone or in one of several processes.
+"""One step of a discriminator on four crops, alone or in one of several processes.
 
 `python lesson.py FOLDER` saves the loss and the gradients as FOLDER/RANK.pt.
 """
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ from recordings import voiced
 from training.config import Config
 from training.discriminator import MetricDiscriminator
 from training.distributed import World, join
+from training.precision import Precision
 
 LABELS = np.array([0.4, np.nan, 0.7, 0.2], np.float32)
 
@@ -48,10 +48,8 @@ def make(
     torch.manual_seed(3)
     made = MetricDiscriminator(
         world or World(),
-        torch.device("cpu"),
         config or Config(),
-        contextlib.nullcontext,
-        torch.amp.GradScaler("cpu", enabled=False),
+        Precision("cpu", "off"),
         pool,  # type: ignore[arg-type]
     )
     for layer in made.network.modules():
