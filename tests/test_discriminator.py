@@ -41,27 +41,6 @@ def learn(discriminator: MetricDiscriminator) -> dict[str, Tensor]:
     return values
 
 
-def test_discriminator_learns_from_a_batch_in_the_step_after() -> None:
-    fixed = FixedPool([0.5, 0.5])
-    discriminator = make(fixed)
-    clean, first = voiced(3, 0.05)
-    _, second = voiced(4, 0.1)
-    assert learn(discriminator) == {}
-    discriminator.remember(first, clean, first)
-    assert fixed.waits == 0
-    before = copy.deepcopy(discriminator.network.state_dict())
-    logged = learn(discriminator)
-    assert fixed.waits == 1
-    assert int(logged["labelled"]) == 2
-    assert float(logged["pesq"]) == pytest.approx(1 + 3.5 * 0.5)
-    assert any(not torch.equal(a, b) for a, b in zip(
-        before.values(), discriminator.network.state_dict().values(), strict=True
-    ))  # fmt: skip
-    assert learn(discriminator) == {}
-    discriminator.remember(second, clean, second)
-    np.testing.assert_array_equal(fixed.requests[1], (clean.numpy(), second.numpy()))
-
-
 def after_one_lesson(labels: list[float], items: slice) -> dict[str, Tensor]:
     discriminator = make(FixedPool(labels))
     clean, noisy = voiced(5, 0.05)

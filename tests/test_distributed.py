@@ -122,23 +122,7 @@ def test_processes_that_differ_are_refused(corpus: Path, tmp_path: Path) -> None
     assert not (tmp_path / "run").exists()
 
 
-# Several machines, and processes that are lost
-
-
-@pytest.mark.slow
-def test_two_machines_learn_what_one_learns(corpus: Path, alone: Path, tmp_path: Path) -> None:
-    """Two agents, as on two machines, meet at an address; only the first one's process writes."""
-    agents = []
-    for machine in range(2):
-        launched = command(corpus, tmp_path, 2, *FIVE)
-        where = ["--nnodes=2", f"--node_rank={machine}", "--nproc_per_node=1",
-                 "--master_addr=127.0.0.1", "--master_port=29511"]  # fmt: skip
-        begin = launched.index("--standalone")
-        launched[begin : begin + 2] = where
-        agents.append(subprocess.Popen(launched, stderr=subprocess.PIPE, text=True))
-    errors = [agent.communicate(timeout=200)[1] for agent in agents]
-    assert [agent.returncode for agent in agents] == [0, 0], errors
-    assert relative_difference(alone, tmp_path, "model") < 3e-5
+# Processes that are lost
 
 
 def ranks_of(launcher: int) -> dict[int, int]:

@@ -80,9 +80,7 @@ def test_circumstances_are_summed_up_over_sessions() -> None:
         }
 
     sessions = [
-        session(
-            "10:00", {"ended": "10:30", "saved": "10:20"}, "cpu", "a", False
-        ),  # older
+        session("10:00", {"ended": "10:30", "saved": "10:20"}, "cpu", "a", False),  # older
         session("11:00", {"saved": "11:45"}, "cpu", "a", False),
         session("13:00", {"ended": "13:15"}, "cuda", "b", True),
     ]

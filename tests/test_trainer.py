@@ -196,23 +196,6 @@ def test_both_rates_are_scaled_by_the_schedule(make: Callable[..., Trainer]) -> 
             )
 
 
-def test_fit_ends_at_the_last_step_and_validates_it(make: Callable[..., Trainer]) -> None:
-    """In the middle of an epoch and between two validations, too; the next call changes nothing."""
-    ending = {"optim": Optim(steps=STEPS + 1, warmup_steps=0, fall=0.5), "run": LOGGED}
-    trainer = make(**ending)
-    assert not trainer.fit()
-    assert (trainer.step, trainer.validated) == (STEPS + 1, STEPS + 1)
-    lines = metrics(trainer.folder)
-    rates = [line["train"]["learning_rate"] for line in lines if "train" in line]
-    assert rates == pytest.approx([2e-3, 2e-3, 2e-3, 1e-3])
-    assert validated(trainer) == [STEPS, STEPS + 1]
-    trainer.close()
-    again = make(**ending)
-    assert not again.fit()
-    assert (again.step, again.validated) == (STEPS + 1, STEPS + 1)
-    assert len(metrics(again.folder)) == len(lines)
-
-
 def test_good_checkpoint_is_that_of_the_last_validation(
     make: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -50,6 +50,11 @@ class Health:
         self.skipped += 1
         self.in_a_row += 1
 
+    def roll_back(self) -> None:
+        """Count that the run has gone back."""
+        self.in_a_row = 0
+        self.rollbacks += 1
+
     def report(self) -> str:
         """Return what is known of the skipped steps, and what to try."""
         return (

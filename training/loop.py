@@ -232,18 +232,15 @@ class Trainer:
         """Go back to the last good state, with a smaller learning rate."""
         if self.health.rollbacks_exhausted:
             raise TrainingError(self.health.report())
-        step, best, health = self.step, self.best, self.health.state_dict()
+        values: dict[str, float] = {"from": self.step}
         self._resume(good=True)
-        self.best = max(best, self.best)  # as `best.pt` holds it
-        # What happened since then is not forgotten.
-        self.health.load_state_dict({**health, "in_a_row": 0, "rollbacks": health["rollbacks"] + 1})
+        self.health.roll_back()
         if self.runlog:
-            factor = self.health.rate_factor
+            values["rate_factor"] = self.health.rate_factor
             log.warning(
-                f"{health['in_a_row']} steps in a row were skipped: back to step {self.step}, with "
-                f"{factor:g} times the learning rate"
+                f"{self.config.optim.skips_in_a_row} steps in a row were skipped: back to step "
+                f"{self.step}, with {values['rate_factor']:g} times the learning rate"
             )
-            values = {"from": step, "rate_factor": factor}
             self.runlog.record(self.step, self.epoch, rollback=values)
         self._saved = None
         self._save()  # or after a crash it would not be known
@@ -296,7 +293,10 @@ class Trainer:
             self.checkpoints.copy_last(self.checkpoints.good)
 
     def _resume(self, good: bool = False) -> int:
-        """Load the newest (good) checkpoint, if there is one; return the size of its log."""
+        """Load the newest checkpoint, if there is one; return the size of its log.
+
+        good: load the last good one, and forget nothing of what went wrong since.
+        """
         kept = self.checkpoints
         found = self.world.broadcast(kept.newest(good) if self.world.is_main else None)
         if found is None:
@@ -326,11 +326,11 @@ class Trainer:
                     "--run, or the same number of steps."
                 )
         with understood(path):
-            for name, part in self._parts().items():
+            for name, part in (self.learner.parts() if good else self._parts()).items():
                 part.load_state_dict(state[name])
             values = state["values"]
             self.step, self.validated = int(values["step"]), int(values["validated"])
-            self.best, logged = max(best, float(values["best"])), int(values["logged"])
+            self.best, logged = max(self.best, best, float(values["best"])), int(values["logged"])
         if self.world.is_main and path not in (kept.last, kept.good):
             if path == kept.previous:
                 log.warning(f"{kept.last} is damaged: going on from the checkpoint before it")
