@@ -1,13 +1,13 @@
-"""What a discriminator learns from four crops, alone or in one of several processes.
+"""One step of a discriminator on four crops, alone or in one of several processes.
 
 `python lesson.py FOLDER` saves the loss and the gradients as FOLDER/RANK.pt.
 """
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from collections.abc import Callable
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from recordings import voiced
 from training.config import Config
 from training.discriminator import MetricDiscriminator
 from training.distributed import World, join
+from training.precision import Precision
 
 LABELS = np.array([0.4, np.nan, 0.7, 0.2], np.float32)
 
@@ -25,20 +26,12 @@ LABELS = np.array([0.4, np.nan, 0.7, 0.2], np.float32)
 class FixedPool:
     """Return the given labels (b,) in turn, in place of `PesqPool`."""
 
-    def __init__(self, *labels: NDArray) -> None:
-        self.labels = [np.asarray(each, np.float32) for each in labels]
-        self.requests: list[tuple[NDArray, NDArray]] = []
-        self.waits = 0
+    def __init__(self, *labels: object) -> None:
+        self._labels = cycle([np.asarray(each, np.float32) for each in labels])
 
     def label(self, reference: NDArray, judged: NDArray) -> Callable[[], NDArray]:
-        labels = self.labels[len(self.requests) % len(self.labels)]
-        self.requests.append((reference.copy(), judged.copy()))
-
-        def wait() -> NDArray:
-            self.waits += 1
-            return labels
-
-        return wait
+        labels = next(self._labels)
+        return lambda: labels
 
 
 def make(
@@ -48,10 +41,8 @@ def make(
     torch.manual_seed(3)
     made = MetricDiscriminator(
         world or World(),
-        torch.device("cpu"),
         config or Config(),
-        contextlib.nullcontext,
-        torch.amp.GradScaler("cpu", enabled=False),
+        Precision("cpu", "off"),
         pool,  # type: ignore[arg-type]
     )
     for layer in made.network.modules():

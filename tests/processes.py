@@ -72,7 +72,7 @@ def relative_difference(one: Path, other: Path, part: str) -> float:
     )
 
 
-def by_hand(launched: list[str], rank: int, size: int, port: int) -> subprocess.Popen[str]:
+def start_rank(launched: list[str], rank: int, size: int, port: int) -> subprocess.Popen[str]:
     """One of several processes, started without torchrun, whose agent would help where it is."""
     here = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
     there = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}

@@ -1,7 +1,8 @@
-"""What a run writes down: TensorBoard, spectrograms, and what its sessions were."""
+"""The log of a run: config.json, metrics.jsonl, TensorBoard, spectrograms, sessions."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from training.config import Optim, Run
-from training.logging import LastingStream, circumstances, read_history, spectrograms
+from training.logging import circumstances, read_history, spectrograms
 from training.loop import Trainer
 
 
@@ -22,6 +23,8 @@ def run(make: Callable[..., Trainer]) -> Path:
     trainer.describe()
     trainer.pool.pesq = [2.0, 2.2, 1.8, 1.9]  # type: ignore[attr-defined]
     trainer.fit(max_steps=7)
+    assert trainer.runlog
+    trainer.runlog.record(8, 2, train={"pesq": math.nan, "loss": 0.5})
     trainer.close()
     return trainer.folder
 
@@ -33,25 +36,21 @@ def test_run_is_in_config_log_and_tensorboard(run: Path) -> None:
     assert config["facts"]["parameters"] > 1000
     assert config["sessions"][-1]["last_step"] == 7
     assert [line["step"] for line in lines if "valid" in line] == [3, 6]
-    assert len(lines) == 9
+    assert len(lines) == 10
+    assert lines[-1] == {"step": 8, "epoch": 2, "train": {"pesq": None, "loss": 0.5}}
+    assert read_history(run.parent) == ({}, [])  # no run folder
     events = EventAccumulator(str(run), {"audio": 0, "images": 0, "scalars": 0})
     events.Reload()
     tags = events.Tags()
     assert {"train/loss", "train/pesq", "valid/pesq_wb", "speed/crops_per_second"} <= {
         *tags["scalars"]
     }
-    assert [e.step for e in events.Scalars("train/loss")] == list(range(1, 8))
+    assert [e.step for e in events.Scalars("train/loss")] == list(range(1, 9))
     enhanced = [tag for tag in tags["audio"] if tag.endswith("/enhanced")]
     assert len(enhanced) == len(tags["images"]) == 2
     assert [e.step for e in events.Audio(enhanced[0])] == [3, 6]
     assert [e.step for e in events.Audio(enhanced[0].replace("enhanced", "clean"))] == [3]
     assert events.Audio(enhanced[0])[0].sample_rate == 16000
-
-
-def test_history_of_something_else_is_empty(tmp_path: Path) -> None:
-    assert read_history(tmp_path) == ({}, [])
-    (tmp_path / "config.json").write_text("no JSON")
-    assert read_history(tmp_path) == ({}, [])
 
 
 def test_spectrograms_show_a_tone_where_it_is() -> None:
@@ -81,8 +80,8 @@ def test_circumstances_are_summed_up_over_sessions() -> None:
         }
 
     sessions = [
-        session("10:00", {"ended": "10:30", "saved": "10:20"}, "cpu", "a", False),
-        session("11:00", {"saved": "11:45"}, "cpu", "a", False),  # killed
+        session("10:00", {"ended": "10:30", "saved": "10:20"}, "cpu", "a", False),  # older
+        session("11:00", {"saved": "11:45"}, "cpu", "a", False),
         session("13:00", {"ended": "13:15"}, "cuda", "b", True),
     ]
     assert circumstances({"sessions": sessions}) == {
@@ -93,18 +92,3 @@ def test_circumstances_are_summed_up_over_sessions() -> None:
         "commits": ["a" * 10, "b" * 10 + "+"],
     }
     assert circumstances({}) == {}
-
-
-def test_stream_survives_its_reader() -> None:
-    class Closed:
-        encoding = "utf-8"
-
-        def write(self, text: str) -> int:
-            raise OSError(5, "Input/output error")
-
-        flush = write
-
-    stream = LastingStream(Closed())  # type: ignore[arg-type]
-    assert stream.write("text") == 4
-    stream.flush  # noqa: B018
-    assert stream.encoding == "utf-8"

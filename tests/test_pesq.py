@@ -1,10 +1,8 @@
-"""PESQ from worker processes that may die or hang, at no cost but time."""
+"""PESQ from worker processes that may die or hang: their recording alone has no score."""
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator
 
@@ -29,21 +27,15 @@ def pairs(seed: int) -> tuple[NDArray, NDArray]:
     return clean.numpy(), noisy.numpy()
 
 
-def worker() -> int:
-    """Return the process of the one worker."""
-    (process,) = multiprocessing.active_children()
-    assert process.pid is not None
-    return process.pid
-
-
-def end_worker(clean: NDArray) -> None:
+def end_worker(clean: NDArray, *more: object) -> float:
     """Stands for a recording that kills whoever scores it."""
     os._exit(1)
 
 
-def hang(clean: NDArray) -> None:
+def hang(clean: NDArray, *more: object) -> float:
     """Stands for a recording that is never scored."""
     time.sleep(3600)
+    return 0.0
 
 
 def test_labels_are_pesq_and_nan_where_there_is_none(pool: PesqPool) -> None:
@@ -51,6 +43,8 @@ def test_labels_are_pesq_and_nan_where_there_is_none(pool: PesqPool) -> None:
     labels = pool.label(clean, noisy)()
     expected = [(pesq_wb(c, n) - 1) / 3.5 for c, n in zip(clean, noisy, strict=True)]
     np.testing.assert_allclose(labels, expected, rtol=1e-6)
+    scores = [pool.validate(*pair, ("pesq_wb",))() for pair in zip(clean, noisy, strict=True)]
+    np.testing.assert_allclose([s["pesq_wb"] for s in scores], 1 + 3.5 * labels, rtol=1e-6)
     clean[1] = 0
     assert np.isfinite(pool.label(clean, noisy)()).tolist() == [True, False]
     assert np.isnan(normalised_pesq(np.zeros(16000), np.ones(16000)))
@@ -61,41 +55,18 @@ def test_labels_are_made_while_the_caller_works(pool: PesqPool) -> None:
     clean, noisy = pairs(10)
     pool.label(clean, noisy)()  # the worker is up
     labels = pool.label(clean, noisy)
-    time.sleep(3)
+    time.sleep(5)
     began = time.monotonic()
     labels()
-    assert time.monotonic() - began < 0.05
-
-
-@pytest.mark.parametrize("busy", [True, False], ids=["busy", "idle"])
-def test_worker_that_dies_costs_no_score(
-    busy: bool, pool: PesqPool, caplog: pytest.LogCaptureFixture
-) -> None:
-    clean, noisy = pairs(2)
-    expected = pool.label(clean, noisy)()
-    assert np.isfinite(expected).all()
-    first = worker()
-    waits: list[Callable[[], NDArray]] = []
-    if busy:
-        waits = [pool.label(clean, noisy) for _ in range(3)]
-    os.kill(first, signal.SIGKILL)
-    if not busy:
-        time.sleep(1)
-    waits.append(pool.label(clean, noisy))
-    for wait in waits:
-        np.testing.assert_array_equal(wait(), expected)
-    if busy:
-        assert "the process that scored an utterance failed" in caplog.text
-    assert worker() != first
-    scores = [pool.validate(*pair, ("pesq_wb",))() for pair in zip(clean, noisy, strict=True)]
-    np.testing.assert_allclose([s["pesq_wb"] for s in scores], 1 + 3.5 * expected, rtol=1e-6)
+    assert time.monotonic() - began < 0.1
 
 
 @pytest.mark.parametrize("fault", [end_worker, hang])
-def test_recording_that_ends_or_holds_its_worker_twice_has_no_score(
+def test_recording_that_ends_or_holds_its_worker_has_no_score(
     fault: Callable, pool: PesqPool, caplog: pytest.LogCaptureFixture
 ) -> None:
     clean, noisy = pairs(2)
-    assert pool._start(fault, clean)() is None
-    assert "the utterance is left without a score" in caplog.text
-    assert np.isfinite(pool.label(clean, noisy)()).all()
+    waits = [pool._start(fault, clean), pool.label(clean, noisy)]
+    assert waits[0]() is None
+    assert "an utterance is left without a score" in caplog.text
+    assert np.isfinite(waits[1]()).all()  # the worker is replaced

@@ -1,4 +1,4 @@
-"""An interrupted run is the uninterrupted one, wherever it was interrupted."""
+"""A resumed run equals an uninterrupted one, bit for bit, wherever it was interrupted."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def assert_same(one: Path, other: Path, name: str = "last.pt") -> None:
         pytest.param(MBSNet, (0, 1), marks=pytest.mark.slow),
     ],
 )
-def test_step_by_step_is_all_at_once(
+def test_resume_continues_bit_for_bit(
     network: type, workers: tuple[int, int], make: Callable[..., Trainer]
 ) -> None:
     runs = [Run(**{**vars(RUN), "workers": count}) for count in workers]
@@ -81,7 +81,7 @@ def test_resume_is_exact_across_the_first_use_of_the_metric_and_the_fall(
 
 
 @pytest.mark.parametrize("utterance", [0, 1, 2, 3])
-def test_a_signal_in_a_validation_leaves_it_for_the_next_time(
+def test_signal_in_a_validation_leaves_it_for_the_next_time(
     utterance: int, make: Callable[..., Trainer]
 ) -> None:
     whole = make("whole", run=RUN, optim=OPTIM)
@@ -105,26 +105,6 @@ def test_a_signal_in_a_validation_leaves_it_for_the_next_time(
     assert_same(whole.folder, part.folder)
 
 
-def test_a_signal_while_scores_are_waited_for_waits_for_no_more(
-    make: Callable[..., Trainer],
-) -> None:
-    trainer = make("run", run=RUN, optim=OPTIM)
-    waited: list[int] = []
-
-    def validate(*arguments: Any) -> Callable[[], dict[str, float]]:
-        def wait() -> dict[str, float]:
-            waited.append(1)
-            os.kill(os.getpid(), signal.SIGTERM)
-            return {"pesq_wb": 2.0, "stoi": 0.9}
-
-        return wait
-
-    trainer.pool.validate = validate  # type: ignore[method-assign]
-    assert trainer.fit()
-    assert len(waited) == 2  # of the first utterance, noisy and enhanced
-    assert (trainer.step, trainer.validated) == (STEPS, 0)
-
-
 class CrashError(Exception):
     """In the place of a power failure."""
 
@@ -133,7 +113,7 @@ SLOW = [pytest.param(n, marks=pytest.mark.slow) for n in (1, 2, 3, 5, 6, 7, 8, 9
 
 
 @pytest.mark.parametrize("write", [4, *SLOW])
-def test_a_crash_at_any_write_of_a_checkpoint(
+def test_resume_after_a_crash_at_any_save(
     write: int, make: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before or after each of the files that two validations and saves between them write."""
@@ -142,7 +122,7 @@ def test_a_crash_at_any_write_of_a_checkpoint(
     whole.fit(max_steps=7)
     for moment in ("before", "after"):
         part = make(moment, run=run, optim=OPTIM)
-        save, count = part.keeper.save, []
+        save, count = part.checkpoints.save, []
 
         def failing(*arguments: Any, save: Any = save, count: Any = count, m: str = moment) -> None:
             count.append(1)
@@ -152,7 +132,7 @@ def test_a_crash_at_any_write_of_a_checkpoint(
             if len(count) == write:
                 raise CrashError
 
-        monkeypatch.setattr(part.keeper, "save", failing)
+        monkeypatch.setattr(part.checkpoints, "save", failing)
         with pytest.raises(CrashError):
             part.fit(max_steps=7)
         part = make(moment, run=run, optim=OPTIM)
@@ -161,9 +141,7 @@ def test_a_crash_at_any_write_of_a_checkpoint(
         assert_same(whole.folder, part.folder, "best.pt")
 
 
-def test_the_log_is_cut_where_the_checkpoint_was_written(
-    make: Callable[..., Trainer], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_log_is_cut_where_the_checkpoint_was_written(make: Callable[..., Trainer]) -> None:
     trainer = make("run", run=RUN, optim=OPTIM)
     trainer.fit(max_steps=2)
     log = trainer.folder / "metrics.jsonl"
@@ -172,11 +150,6 @@ def test_the_log_is_cut_where_the_checkpoint_was_written(
         file.write('{"step": 3, "epoch": 0, "train": {"loss": 1.0}}\n{"step": 4, "ep')
     make("run", run=RUN, optim=OPTIM)
     assert log.read_text() == before
-    assert "changed by somebody else" not in caplog.text
-    log.write_text(before[:-10])
-    make("run", run=RUN, optim=OPTIM)
-    assert log.read_text() == before[: before.index("\n") + 1]  # whole lines only
-    assert f"{log} has been changed by somebody else" in caplog.text
 
 
 # Another length
@@ -188,7 +161,7 @@ def lengths(steps: int, **more: float) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("stop", [6, 8], ids=["stopped while its rate fell", "finished"])
-def test_lengthened_run_is_the_longer_one(
+def test_lengthened_run_equals_the_longer_one(
     stop: int, make: Callable[..., Trainer], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Bit for bit: weights, averages, optimizers, the discriminator, and all that is logged."""
@@ -197,6 +170,9 @@ def test_lengthened_run_is_the_longer_one(
     whole.fit()
     short = make("run", **lengths(8))
     short.fit(max_steps=stop)
+    short.close()
+    if stop == 8:  # a damaged checkpoint is no obstacle
+        (short.folder / "last.pt").write_bytes(b"torn")
     longer = make("run", **lengths(12))
     assert longer.step == load(short.folder / "before_fall.pt")["values"]["step"] == 5
     assert "what the run of 8 steps came to is kept as last-8.pt" in caplog.text
@@ -204,11 +180,8 @@ def test_lengthened_run_is_the_longer_one(
     assert_same(whole.folder, longer.folder)
     for name in ("before_fall.pt", "good.pt"):
         assert_same_state(whole.folder, longer.folder, name)
-    # What the shorter run has come to is kept, as it was.
-    assert load(longer.folder / "last-8.pt")["values"]["step"] == stop
-    again = make("run", **lengths(12))
-    again.fit()
-    assert_same(whole.folder, again.folder)
+    if stop != 8:  # what the shorter run has come to is kept, as it was
+        assert load(longer.folder / "last-8.pt")["values"]["step"] == stop
 
 
 def test_run_that_has_not_begun_to_fall_takes_any_length(
@@ -251,26 +224,6 @@ def test_length_is_refused_where_the_runs_have_no_checkpoint_in_common(
         with pytest.raises(CheckpointError, match=message):
             make("run", **settings)
         assert {path.name: path.read_bytes() for path in trainer.folder.glob("*.pt")} == before
-    longer = make("run", **lengths(12))
-    longer.fit(max_steps=10)
-    longer.close()
-    with pytest.raises(CheckpointError, match="it has gone beyond that"):  # an earlier command
-        make("run", **lengths(8))
-    assert load(trainer.folder / "last.pt")["values"]["step"] == 10
     (trainer.folder / "before_fall.pt").unlink()
     with pytest.raises(CheckpointError, match="no checkpoint from before that"):
         make("run", **lengths(20))
-
-
-def test_damaged_last_checkpoint_is_no_obstacle_to_lengthening(
-    make: Callable[..., Trainer],
-) -> None:
-    whole = make("whole", **lengths(12))
-    whole.fit()
-    short = make("run", **lengths(8))
-    short.fit()
-    short.close()
-    (short.folder / "last.pt").write_bytes(b"torn")
-    longer = make("run", **lengths(12))
-    longer.fit()
-    assert_same(whole.folder, longer.folder)

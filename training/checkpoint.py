@@ -11,7 +11,7 @@ import logging
 import os
 import struct
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -33,11 +33,10 @@ from training.config import (
 log = logging.getLogger("training")
 
 LAST, PREVIOUS, GOOD, BEST = "last.pt", "previous.pt", "good.pt", "best.pt"
-BEFORE_FALL = "before_fall.pt"
-DAMAGED = "damaged.pt"
+BEFORE_FALL, DAMAGED = "before_fall.pt", "damaged.pt"
 
-# A torch file is a zip archive; the checksum is the archive's comment, the last thing in the file
-# and the one that every reader of zip archives, `torch.load` among them, leaves alone.
+# A torch file is a zip archive. The checksum is the archive's comment, the last thing in the file,
+# which every reader of zip archives, `torch.load` among them, leaves alone.
 _MARK = b"sha256:"
 _SEAL_LENGTH = len(_MARK) + 2 * hashlib.sha256().digest_size
 
@@ -45,17 +44,10 @@ _SEAL_LENGTH = len(_MARK) + 2 * hashlib.sha256().digest_size
 # compared is their fingerprint. What is kept for the backward pass changes no result.
 # The length of a run is compared by the trainer, which knows what depends on it.
 _FREE = ("run.", "model.use_checkpoint", "optim.epochs", "optim.steps", *PLACES)
-_WAY_OUT = "Name another folder with --run, or start anew with --fresh."
-# What `Keeper.restore` returns, by name, in these types.
-_VALUES: dict[str, Any] = {"step": 0, "validated": 0, "best": 0.0, "logged": 0}
 
 
 class CheckpointError(Exception):
     """A checkpoint is missing, unreadable or of another run; the text says which and what to do."""
-
-
-class DamagedError(CheckpointError):
-    """A file does not hold what was once written to it, or never was a checkpoint."""
 
 
 def pack(state: dict[str, Any]) -> bytes:
@@ -68,23 +60,18 @@ def pack(state: dict[str, Any]) -> bytes:
 
 
 def verify(content: bytes, path: Path) -> None:
-    """Check the checksum in the content of a checkpoint file. path: for messages.
-
-    Raises:
-        DamagedError: it is missing, or not right.
-    """
+    """Raise CheckpointError unless a file's content ends with its checksum. path: for messages."""
     body, found = content[:-_SEAL_LENGTH], content[-_SEAL_LENGTH:]
     if not found.startswith(_MARK):
-        raise DamagedError(f"{path} is damaged, or is not a checkpoint: it ends without a checksum")
+        raise CheckpointError(f"{path} is damaged, or is not a checkpoint: it has no checksum")
     if found != _seal(body):
-        raise DamagedError(f"{path} is damaged: its content does not match its checksum")
+        raise CheckpointError(f"{path} is damaged: its content does not match its checksum")
 
 
 def unpack(content: bytes, path: Path) -> dict[str, Any]:
     """Return the state in the content of a checkpoint file, on the CPU. path: for messages.
 
-    Raises:
-        DamagedError: the checksum is not right, or the content is no checkpoint's.
+    Raises CheckpointError where the content is damaged, or is not that of a checkpoint.
     """
     verify(content, path)
     try:
@@ -93,19 +80,18 @@ def unpack(content: bytes, path: Path) -> dict[str, Any]:
             state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception:
         # Of bytes that are no checkpoint, the unpickler may make any error there is.
-        raise DamagedError(f"{path} is damaged, or is not a checkpoint") from None
+        raise CheckpointError(f"{path} is damaged, or is not a checkpoint") from None
     if not isinstance(state, dict) or not {"network", "config", "values", "ema"} <= state.keys():
-        raise DamagedError(f"{path} is not a checkpoint of this project")
+        raise CheckpointError(f"{path} is not a checkpoint of this project")
     return state
 
 
 def write(path: Path, content: bytes, before: Path | None = None) -> None:
     """Replace a file by what `pack` made, through a temporary file that is flushed to the disk.
 
-    before: what the file was before is kept there.
+    before: where to keep what the file was before.
 
-    Raises:
-        CheckpointError: it cannot be written; one that was there before is untouched.
+    Raises CheckpointError if it cannot be written. A file that was there before is untouched.
     """
     try:
         with replacing(path) as temporary, temporary.open("wb") as file:
@@ -119,14 +105,8 @@ def write(path: Path, content: bytes, before: Path | None = None) -> None:
 
 
 def read(path: Path) -> bytes:
-    """Return the content of a checkpoint file.
-
-    Raises:
-        CheckpointError: there is none, or it cannot be read.
-    """
+    """Return the content of a checkpoint file. Raise CheckpointError if that is not possible."""
     try:
-        if os.path.lexists(path) and not path.is_file():  # reading a named pipe would wait forever
-            raise CheckpointError(f"{path} is not a file; remove it, or name another folder")
         return path.read_bytes()
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such checkpoint") from None
@@ -153,8 +133,7 @@ def name_of(network: type) -> str:
 def config_of(state: dict[str, Any], path: Path) -> Config:
     """Return the configuration that a checkpoint was made with. path: for messages.
 
-    Raises:
-        CheckpointError: there is none in it that this version understands.
+    Raises CheckpointError where there is none in it that this version understands.
     """
     try:
         return from_json(state["config"])
@@ -166,133 +145,83 @@ def _seal(content: bytes) -> bytes:
     return _MARK + hashlib.sha256(content).hexdigest().encode()
 
 
-class Keeper:
-    """Keeps the last two checkpoints of a run folder, the best, and the one to go back to.
+class Checkpoints:
+    """The checkpoints of a run folder.
 
-    What `last.pt` was before is `previous.pt`. A run goes on from that where `last.pt` turns out
-    damaged; the same steps are then done again, with the same result. `good.pt` is of the last
-    validation, unless steps had to be skipped just before it: where a run goes back to must not
-    depend on when it happened to be saved. `before_fall.pt` is of the step at which the learning
-    rate begins to fall.
+    `last.pt` is the newest, `previous.pt` the one before it: where `last.pt` turns out damaged, a
+    run goes on from that, with the same result. `good.pt` is of the last validation, unless steps
+    had to be skipped just before it: where a run goes back to must not depend on when it happened
+    to be saved. `before_fall.pt` is of the step at which the learning rate begins to fall.
+    `best.pt` is of the best validation.
 
-    Args:
-        folder: the run folder.
-        network, config: what is trained. data: the fingerprint of what it is trained on.
+    data: the fingerprint of what the network is trained on.
     """
 
     def __init__(self, folder: Path, network: type, config: Config, data: str) -> None:
         self.last, self.previous = folder / LAST, folder / PREVIOUS
-        self.best, self.good = folder / BEST, folder / GOOD
-        self.before_fall = folder / BEFORE_FALL
+        self.best, self.good, self.before_fall = folder / BEST, folder / GOOD, folder / BEFORE_FALL
         # With every argument of the network: a default that changes must not change what is saved.
         self._config = replace(config, model={**network_defaults(network), **config.model})
         self._name, self._data = name_of(network), data
 
     def save(self, state: dict[str, Any], best: bool = False) -> None:
-        """Write `last.pt` (or `best.pt`).
-
-        Raises:
-            CheckpointError: it cannot be written; what was there before is untouched.
-        """
-        content = pack(
-            {**state, "network": self._name, "config": to_json(self._config), "data": self._data}
-        )
+        """Write `last.pt` (or `best.pt`). Raise CheckpointError as `write` does."""
+        about = {"network": self._name, "config": to_json(self._config), "data": self._data}
+        content = pack({**state, **about})
         if best:
             write(self.best, content)
         else:
             write(self.last, content, before=self.previous)
 
-    def mark_good(self) -> None:
-        """Keep what `last.pt` is now as what can be gone back to. Raises CheckpointError."""
-        write(self.good, read(self.last))
+    def copy_last(self, path: Path) -> None:
+        """Keep what `last.pt` is now as another of the folder's files. Raises CheckpointError."""
+        write(path, read(self.last))
 
-    def mark_before_fall(self) -> None:
-        """Keep what `last.pt` is now as what the run can be lengthened from. Raises as above."""
-        write(self.before_fall, read(self.last))
+    def newest(self, good: bool = False) -> tuple[Path, bytes] | None:
+        """Return the newest whole checkpoint and its path, or None where there is none.
 
-    def rewind(self, finished: int) -> None:
-        """Make `before_fall.pt` the last checkpoint again, and keep that of the shorter run.
+        good: take `good.pt` rather than the newest, if it is whole.
 
-        finished: the steps of the shorter run, which its last checkpoint is named by.
-
-        Raises:
-            CheckpointError: as above.
+        Raises CheckpointError where there are some, and all are damaged.
         """
-        kept = self.last.with_name(f"last-{finished}.pt")
-        write(kept, read(self.last))
-        content = read(self.before_fall)
-        for path in (self.good, self.previous, self.last):  # they may be of the shorter run's fall
-            write(path, content)
-        log.info(
-            f"{self.last.parent}: a run of another length: it goes on from before the learning "
-            f"rate fell; what the run of {finished} steps came to is kept as {kept.name}"
-        )
-
-    def load(self, good: bool = False) -> tuple[Path, bytes] | None:
-        """Return the newest whole checkpoint, `last.pt` or the one before it, and its path.
-
-        good: `good.pt` rather than these, if it is whole.
-
-        Returns:
-            None where there is none.
-
-        Raises:
-            CheckpointError: there are some, and none can be read.
-        """
-        damage: list[DamagedError] = []
+        damage = []
         for path in (self.good, self.last, self.previous) if good else (self.last, self.previous):
-            if not os.path.lexists(path):
+            if not path.exists():
                 continue
             content = read(path)
             try:
                 verify(content, path)
-            except DamagedError as error:
-                damage.append(error)
+            except CheckpointError as error:
+                damage.append(str(error))
             else:
                 return path, content
         if damage:
-            listed = "\n".join(map(str, damage))
-            raise DamagedError(f"{listed}\nPut back a copy, or start anew with --fresh.")
+            lines = [*damage, "Put back a copy, or start anew with --fresh."]
+            raise CheckpointError("\n".join(lines))
         return None
 
-    def settle(self, path: Path) -> None:
-        """Make `path`, which the run goes on from, `last.pt`; put a damaged one aside."""
-        if path == self.last:
-            return
-        what = "is missing"
-        if os.path.lexists(self.last):
-            aside = self.last.with_name(DAMAGED)
-            os.replace(self.last, aside)
-            what = f"is damaged (now {aside.name})"
-        log.warning(f"{self.last} {what}: going on from the checkpoint before it")
-        write(self.last, read(path))
+    def make_last(self, content: bytes, aside: str) -> None:
+        """Make a checkpoint that the run goes on from `last.pt`. Keep what was there as `aside`."""
+        if self.last.exists():
+            os.replace(self.last, self.last.with_name(aside))
+        write(self.last, content)
 
-    def restore(
-        self, path: Path, state: dict[str, Any], parts: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        """Load a checkpoint's state into `parts` (by `load_state_dict`); return its plain values.
+    def check(self, state: dict[str, Any], path: Path) -> None:
+        """Raise CheckpointError unless this run can go on from a state.
 
-        Raises:
-            CheckpointError: it is of another network, of other data, or its configuration differs
-                in more than may change.
+        It cannot where network or data are others, or settings differ that may not change.
         """
+        way_out = "\nName another folder with --run, or start anew with --fresh."
         if state["network"] != self._name:
-            raise CheckpointError(
-                f"{path} is of the network {state['network']}, not {self._name}. {_WAY_OUT}"
-            )
-        settings = diff(config_of(state, path), self._config)
-        changes = {k: v for k, v in settings.items() if not k.startswith(_FREE)}
-        if changes:
-            lines = [f"  {key}: {old!r} there, {new!r} now" for key, (old, new) in changes.items()]
-            raise CheckpointError(
-                "\n".join([f"{path} was made with other settings:", *lines])
-                + "\nName another folder with --run, set them back, or start anew with --fresh."
-            )
+            what = f"is of the network {state['network']}, not {self._name}."
+            raise CheckpointError(f"{path} {what}{way_out}")
+        changed = [
+            f"  {key}: {old!r} there, {new!r} now"
+            for key, (old, new) in diff(config_of(state, path), self._config).items()
+            if not key.startswith(_FREE)
+        ]
+        if changed:
+            lines = [f"{path} was made with other settings:", *changed]
+            raise CheckpointError("\n".join(lines) + way_out)
         if state["data"] != self._data:
-            raise CheckpointError(
-                f"{path} was trained on other files than are named now. {_WAY_OUT}"
-            )
-        with understood(path):
-            for key, part in parts.items():
-                part.load_state_dict(state[key])
-            return {k: type(default)(state["values"][k]) for k, default in _VALUES.items()}
+            raise CheckpointError(f"{path} was trained on other files than are named now.{way_out}")

@@ -10,8 +10,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, get_type_hints
@@ -22,24 +21,22 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from tyro.conf import FlagCreatePairsOff, arg
 
 from bandsplit.net import BandSplitNet
-from data.utils import DataError, is_within
+from data.utils import DataError
 from data.workers import end_children
 from training.checkpoint import BEST, CheckpointError
 from training.config import (
     RECIPES,
     Config,
     ConfigError,
+    check_model,
     network_defaults,
     override,
     require,
     suggestion,
 )
 from training.distributed import World, join
-from training.interruptions import signals_handled_by
-from training.logging import LastingStream
 from training.loop import Trainer, TrainingError
 from training.sources import make_datasets
-from training.trained import check_model
 
 log = logging.getLogger("training")
 
@@ -48,7 +45,7 @@ SAMPLE = ROOT / "data" / "sample"
 STOPPED = 75  # "try again later", of sysexits.h: a scheduler can put back a job that ends with it
 Preset = tuple[type[BandSplitNet], Config]
 
-_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 _LESS_MEMORY = "--batch-size, --crop or --model.use-checkpoint full"
 _SOURCE = tyro.conf.create_mutex_group(required=False)
 
@@ -64,7 +61,7 @@ class Options:
     """two folders, mixed on the fly"""
     sample: Annotated[FlagCreatePairsOff[bool], _SOURCE] = False
     """the recordings that come with this program, mixed on the fly"""
-    # Of a flag `--run`, torchrun believes that it is a shortened one of its own.
+    # torchrun takes a flag `--run` for an abbreviation of one of its own.
     folder: Annotated[Path | None, arg(name="run", aliases=["--run-folder"], metavar="DIR")] = None
     """run folder (default: runs/ and the network's name)"""
     fresh: FlagCreatePairsOff[bool] = False
@@ -98,12 +95,11 @@ def main(
         arguments: in place of `sys.argv[1:]`.
     """
     started = time.monotonic()
-    sys.stderr = LastingStream(sys.stderr or open(os.devnull, "w"))  # noqa: SIM115
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     words = sys.argv[1:] if arguments is None else list(arguments)
     try:
         network, options = parse(network, config, presets or {}, words)
-        with signals_handled_by(_stop_at_once), join() as world, logging_redirect_tqdm():
+        with join() as world, logging_redirect_tqdm():
             if not world.is_main:
                 log.setLevel(logging.WARNING)
             stopped = _train(network, options, world, started + 60 * options.minutes)
@@ -137,9 +133,8 @@ def parse(
     first.add_argument("--recipe")
     chosen = first.parse_known_args(words)[0]
     for name, known in ((chosen.preset, presets), (chosen.recipe, RECIPES)):
-        require(
-            name is None or name in known, f"unknown name {name!r}{suggestion(str(name), known)}"
-        )
+        if name is not None:
+            require(name in known, f"unknown name {name!r}{suggestion(name, known)}")
     if chosen.preset:
         network, config = presets[chosen.preset]
     if chosen.recipe:
@@ -163,13 +158,12 @@ def parse(
         default=kind(config),
     )
     require(options.minutes > 0, f"--minutes is {options.minutes}, expected more than 0")
-    given = {
-        name: value
+    changes = {
+        f"model.{name}": value
         for name, value in vars(options.model).items()
         if name in config.model or value != defaults[name]
     }
-    changes = {f"model.{name}": value for name, value in given.items()} | _places(options)
-    config = override(options.config, changes)
+    config = override(options.config, changes | _places(options))
     check_model(config, defaults)
     return network, dataclasses.replace(options, config=config)
 
@@ -189,19 +183,20 @@ def _train(network: type[BandSplitNet], options: Options, world: World, deadline
     config, folder = options.config, options.folder or ROOT / "runs" / options.config.name
     with world.local_main_first():  # the others read from its index
         train, valid = make_datasets(config, options.skip_bad)
-    fresh = options.fresh and not _started_again()
-    with _faults_of_disk(folder, ConfigError):
-        trainer = Trainer(network, config, train, valid, folder, fresh, world)
-    error: BaseException | None = None
+    # A job that Slurm has put back goes on, whatever its command says.
+    fresh = options.fresh and os.environ.get("SLURM_RESTART_COUNT", "0") == "0"
+    trainer = Trainer(network, config, train, valid, folder, fresh, world)
     try:
-        with _faults_of_disk(folder, TrainingError):
-            trainer.describe()
-            stopped = trainer.fit(deadline=deadline)
-    except BaseException as failure:
-        error = failure
-        raise
+        trainer.describe()
+        stopped = trainer.fit(deadline=deadline)
+    except CheckpointError as error:
+        raise TrainingError(f"{error}. What was saved before is untouched.") from None
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        raise TrainingError(f"{error.filename or folder}: {error.strerror}") from None
     finally:
-        trainer.close(error)
+        trainer.close()
     log.info(
         f"{folder}: {'stopped' if stopped else 'ended'} after {trainer.step:,} of "
         f"{trainer.schedule.total:,} steps; {trainer.health.skipped} skipped"
@@ -209,39 +204,6 @@ def _train(network: type[BandSplitNet], options: Options, world: World, deadline
         + ("; the same command goes on (without --fresh)" if stopped else "")
     )
     return stopped
-
-
-@contextmanager
-def _faults_of_disk(folder: Path, kind: type[ConfigError | TrainingError]) -> Iterator[None]:
-    """Raise, as `kind`, that the run folder cannot be used; let any other error pass."""
-    try:
-        yield
-    except CheckpointError as error:
-        if kind is ConfigError:
-            raise
-        raise kind(f"{error}. What was saved before is untouched.") from None
-    except OSError as error:
-        path = error.filename  # none is named where an open file cannot be written
-        in_folder = isinstance(path, str | Path) and (
-            is_within(Path(path), folder) or is_within(folder, Path(path))
-        )
-        if not in_folder and error.errno not in _DISK:
-            raise
-        raise kind(f"{path or folder}: {error.strerror}") from None
-
-
-def _started_again() -> bool:
-    """Return whether a scheduler or torchrun has started this very command before."""
-    names = ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT")
-    again = any(os.environ.get(name, "0") != "0" for name in names)
-    if again:
-        log.warning("this command is started again: --fresh is left out")
-    return again
-
-
-def _stop_at_once(number: int, frame: Any) -> None:
-    print("train.py: stopped before there was anything to save", file=sys.stderr)
-    raise SystemExit(STOPPED)
 
 
 def _fail(status: int, message: object) -> NoReturn:

@@ -24,10 +24,13 @@ from data.benchmark import HELD_OUT
 
 # Where data lie: the same run on another machine may have them elsewhere.
 PLACES = ("data.root", "data.clean", "data.noise")
+_POSITIVE, _SHARE, _ANY = (1e-12, math.inf), (0, 1), (0, math.inf)
+_COUNT = (1, 1e9)
+_LARGEST_SIZE = 2**16  # of anything in a network
 
 
 class ConfigError(ValueError):
-    """A setting is wrong; the text says which, and what is expected."""
+    """A setting is wrong. The text says which one, and what is expected."""
 
 
 def require(condition: bool, message: str) -> None:
@@ -36,10 +39,10 @@ def require(condition: bool, message: str) -> None:
         raise ConfigError(message)
 
 
-def _check(group: str, settings: Any, bounds: Mapping[str, tuple[float, float]]) -> None:
-    """Raise ConfigError unless the named settings lie within their bounds, which belong to them."""
+def _check(settings: Any, **bounds: tuple[float, float]) -> None:
+    """Raise ConfigError unless the named settings of a group lie within their bounds."""
     for name, (low, high) in bounds.items():
-        value = getattr(settings, name)
+        group, value = type(settings).__name__.lower(), getattr(settings, name)
         expected = f"at least {low:g}" if high == math.inf else f"{low:g} to {high:g}"
         require(low <= value <= high, f"{group}.{name} is {value}, expected {expected}")
 
@@ -66,8 +69,8 @@ class Loss:
 
     def __post_init__(self) -> None:
         terms = ("complex", "magnitude", "phase", "time", "consistency", "metric")
-        _check("loss", self, dict.fromkeys((*terms, "phase_power"), (0, math.inf)))
-        _check("loss", self, {"complex_power": (1e-3, 1), "metric_from": (0, 1)})
+        _check(self, complex_power=(1e-3, 1), metric_from=_SHARE, phase_power=_ANY)
+        _check(self, **dict.fromkeys(terms, _ANY))
         require(
             any(getattr(self, name) for name in terms[:4]),
             "one of loss.complex, magnitude, phase and time must be above 0",
@@ -101,20 +104,12 @@ class Optim:
     rollback_decay: float = 0.5  # of the learning rate, with each
 
     def __post_init__(self) -> None:
-        positive = ("learning_rate", "discriminator_rate", "decay", "rollback_decay")
-        bounds = {
-            "epochs": (1, 1e6),
-            "steps": (0, 1e9),
-            "warmup_steps": (0, 1e9),
-            "decay_every": (1, 1e6),
-            "skips_in_a_row": (1, 1e6),
-            "rollbacks": (0, 1e6),
-            "clip_ratio": (1e-12, math.inf),
-            **dict.fromkeys(("weight_decay", "fall"), (0.0, 1.0)),
-            **dict.fromkeys(positive, (1e-12, 1.0)),
-            **dict.fromkeys(("beta1", "beta2", "ema_decay"), (0.0, 1 - 1e-9)),
-        }
-        _check("optim", self, bounds)
+        rates = ("learning_rate", "discriminator_rate", "decay", "rollback_decay")
+        _check(self, **dict.fromkeys(rates, (1e-12, 1)), clip_ratio=_POSITIVE)
+        _check(self, **dict.fromkeys(("epochs", "decay_every", "skips_in_a_row"), (1, 1e6)))
+        _check(self, **dict.fromkeys(("steps", "warmup_steps", "rollbacks"), (0, 1e9)))
+        _check(self, **dict.fromkeys(("beta1", "beta2", "ema_decay"), (0, 1 - 1e-9)))
+        _check(self, weight_decay=_SHARE, fall=_SHARE)
 
 
 @dataclass(frozen=True)
@@ -136,16 +131,9 @@ class Data:
     validation_seconds: float = 8.0  # of each file, at most
 
     def __post_init__(self) -> None:
-        bounds = {
-            "batch_size": (1, 1e6),
-            "crop_seconds": (0.25, 600),
-            "validation_seconds": (0.25, 600),
-            "validation_files": (1, math.inf),
-            "validation_share": (1e-6, 1 - 1e-6),
-            "babble": (0, 1),
-            "speech_shaped": (0, 1),
-        }
-        _check("data", self, bounds)
+        _check(self, batch_size=(1, 1e6), validation_files=_COUNT, babble=_SHARE)
+        _check(self, crop_seconds=(0.25, 600), validation_seconds=(0.25, 600))
+        _check(self, validation_share=(1e-6, 1 - 1e-6), speech_shaped=_SHARE)
         require(
             self.babble + self.speech_shaped <= 1,
             "data.babble and data.speech_shaped must be at most 1 together",
@@ -175,15 +163,8 @@ class Run:
     validate_every: int = 1000  # steps; the last step is validated in any case
 
     def __post_init__(self) -> None:
-        bounds = {
-            "workers": (0, 256),
-            "pesq_workers": (0, 256),
-            "accumulate": (1, 1e6),
-            "log_every": (1, math.inf),
-            "save_minutes": (0, math.inf),
-            "validate_every": (1, math.inf),
-        }
-        _check("run", self, bounds)
+        _check(self, workers=(0, 256), pesq_workers=(0, 256), accumulate=(1, 1e6))
+        _check(self, log_every=_COUNT, save_minutes=_ANY, validate_every=_COUNT)
 
 
 @dataclass(frozen=True)
@@ -260,10 +241,7 @@ def flatten(config: Config) -> dict[str, Any]:
 
 
 def diff(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
-    """Return the settings in which two configurations differ, as {name: (old, new)}.
-
-    None is absent.
-    """
+    """Return the settings in which two configurations differ, as {name: (old, new)}."""
     a, b = flatten(old), flatten(new)
     names = sorted(a.keys() | b.keys())
     return {name: (a.get(name), b.get(name)) for name in names if a.get(name) != b.get(name)}
@@ -287,8 +265,7 @@ def method(config: Config) -> dict[str, Any]:
 def override(config: Config, changes: Mapping[str, Any]) -> Config:
     """Return a copy with some settings changed, by dotted name.
 
-    Raises:
-        ConfigError: a name is unknown (with a suggestion), or a value is out of bounds.
+    Raises ConfigError where a name is unknown (with a suggestion), or a value is out of bounds.
     """
     for name, value in changes.items():
         group, _, key = name.partition(".")
@@ -309,6 +286,19 @@ def network_defaults(network: type) -> dict[str, Any]:
     return {p.name: p.default for p in inspect.signature(network).parameters.values()}
 
 
+def check_model(config: Config, defaults: Mapping[str, Any]) -> None:
+    """Raise ConfigError unless a network with these arguments can be built from `config.model`."""
+    for key, value in config.model.items():
+        name, sizes = f"model.{key}", value if isinstance(value, tuple) else (value,)
+        require(key in defaults, f"unknown setting {name!r}{suggestion(key, defaults)}")
+        require(
+            all(type(size) is not int or 1 <= size <= _LARGEST_SIZE for size in sizes),
+            f"{name} is {value}, expected 1 to {_LARGEST_SIZE}",
+        )
+        count = len(defaults[key]) if isinstance(defaults[key], tuple) else 1
+        require(len(sizes) == count, f"{name} is {value}, expected {count} values")
+
+
 def suggestion(name: str, known: Iterable[str]) -> str:
     """Return "; did you mean X?" for the known name closest to `name`, or a list of all."""
     close = difflib.get_close_matches(name, list(known), n=1)
@@ -321,11 +311,7 @@ def to_json(config: Config) -> str:
 
 
 def from_json(text: str) -> Config:
-    """Return the configuration that `to_json` wrote.
-
-    Raises:
-        ConfigError: the text is not that.
-    """
+    """Return the configuration that `to_json` wrote. Raise ConfigError for another text."""
     try:
         flat = json.loads(text)
         settings = {k: tuple(v) if isinstance(v, list) else v for k, v in flat.items()}

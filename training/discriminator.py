@@ -8,10 +8,10 @@ sungwon23/BSRNN for the third pair, the noisy recording judged with the enhanced
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from training.config import Config
 from training.distributed import World
 from training.optimizer import GradientClip, make_optimizer
 from training.pesq import PesqPool
-from training.precision import forget_unscaled
+from training.precision import Precision
 
 _WIDTH = 16
 
@@ -63,63 +63,40 @@ def no_callback(phase: str) -> None:
     """Do nothing when a phase of a step ends."""
 
 
-@dataclass
-class Pending:
-    """Labelled pairs, of which the labels may still be computed.
+class Pending(NamedTuple):
+    """Pairs to learn from, of which the labels may still be computed."""
 
-    Attributes:
-        waveforms: (p + 1, b, s), clean, enhanced and, with a third pair, noisy. Each is judged with
-            the one before it as reference.
-        labels: waits for the PESQ (p, b) of these pairs, scaled to [0, 1]; NaN where there is none.
-    """
-
-    waveforms: Tensor
-    labels: Callable[[], NDArray]
+    waveforms: Tensor  # (p + 1, b, s): clean, enhanced, (noisy), each judged against the one before
+    labels: Callable[[], NDArray]  # waits for the PESQ (p, b), scaled to [0, 1]; NaN: there is none
 
 
 class MetricDiscriminator:
-    """The discriminator, its optimizer, its scaler and the batch it learns from next, as one.
+    """The discriminator, its optimizer, its scaler and the batch it learns from next.
 
     In each step of training, in this order: `term` judges the generator, with the discriminator
     frozen; `backward` computes the gradients of the discriminator's loss on the batch of the step
     before, waiting for its labels; `step` follows them, or `skip` forgets them; `remember` has the
     present batch labelled while the next step is computed.
-
-    Args:
-        world: the processes that train together; each has its part of every batch.
-        device: where the discriminator is.
-        config: of the run; its `optim` and `loss.third_pair`.
-        autocast: makes the context that forward passes run in.
-        scaler: of the discriminator's own loss (enabled for fp16).
-        pool: labels by PESQ.
     """
 
-    def __init__(
-        self,
-        world: World,
-        device: torch.device,
-        config: Config,
-        autocast: Callable[[], AbstractContextManager],
-        scaler: torch.amp.GradScaler,
-        pool: PesqPool,
-    ) -> None:
-        self.world, self.third_pair = world, config.loss.third_pair
-        self.network = Discriminator().to(device)
+    def __init__(self, world: World, config: Config, precision: Precision, pool: PesqPool) -> None:
+        self.world, self.pool, self.autocast = world, pool, precision.autocast
+        self.third_pair = config.loss.third_pair
+        self.network = Discriminator().to(precision.device)
         self._parallel = world.parallel(self.network)
         # AdamW, whatever the generator's optimizer: the rate and the optimizer of its sources.
         optim = replace(
             config.optim, algorithm="adamw", learning_rate=config.optim.discriminator_rate
         )
         self.optimizer = make_optimizer(self.network, optim)
-        self.autocast, self.scaler, self.pool = autocast, scaler, pool
-        self.clip = GradientClip(config.optim.clip_ratio, device)
+        self.scaler = precision.make_scaler()
+        self.clip = GradientClip(config.optim.clip_ratio, precision.device)
         self.pending: Pending | None = None
 
     def term(self, enhanced: Tensor, clean: Tensor) -> Tensor:
         """Compute the generator's metric loss, the squared distance of its scores to 1.
 
-        Args:
-            enhanced, clean: compressed magnitudes (b, f, t).
+        enhanced, clean: compressed magnitudes (b, f, t).
         """
         with self._frozen(), self.autocast():
             judged = self.network(clean, enhanced)
@@ -146,7 +123,7 @@ class MetricDiscriminator:
         self.pending = None
         valid = ~labels.isnan()
         known = labels.nan_to_num()
-        sums = self.world.sum(torch.cat([valid.sum(1).float(), known[0].sum()[None]]))
+        sums = self.world.all_reduce_sum(torch.cat([valid.sum(1).float(), known[0].sum()[None]]))
         counts, total = sums[:-1], sums[-1]
         with self.autocast():
             # All in one pass: no layer looks from one item to another.
@@ -159,7 +136,7 @@ class MetricDiscriminator:
         loss = (torch.where(valid, errors, 0.0).sum(1) / shares).sum()
         # Gradients become means over the processes; this loss is one process' part of a sum.
         self.scaler.scale(self.world.size * loss).backward()
-        loss = self.world.sum(loss.detach())
+        loss = self.world.all_reduce_sum(loss.detach())
         self.scaler.unscale_(self.optimizer)
         norm = self.clip(self.network.parameters())
         return {
@@ -180,7 +157,7 @@ class MetricDiscriminator:
         """Forget the gradients that `backward` has made, if it has made any."""
         if self._has_gradients():
             self.optimizer.zero_grad(set_to_none=True)
-            forget_unscaled(self.scaler)
+            self.scaler.forget_unscaled()
 
     def _has_gradients(self) -> bool:
         return any(p.grad is not None for p in self.network.parameters())
@@ -193,7 +170,7 @@ class MetricDiscriminator:
         self.pending = Pending(waveforms, lambda: np.stack([wait() for wait in waits]))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the whole state, with the remembered batch and (waiting for them) its labels.
+        """Return the whole state, with the remembered batch and, once they are there, its labels.
 
         All processes must call it, and get the same.
         """
@@ -203,7 +180,7 @@ class MetricDiscriminator:
                 "waveforms": self.pending.waveforms.cpu(),
                 "labels": torch.from_numpy(self.pending.labels()),
             }
-            parts = self.world.gather(mine)
+            parts = self.world.all_gather(mine)
             pending = {name: torch.cat([part[name] for part in parts], 1) for name in mine}
         return {
             "network": self.network.state_dict(),
@@ -228,7 +205,7 @@ class MetricDiscriminator:
 
     @contextmanager
     def _frozen(self) -> Iterator[None]:
-        """Gradients pass through the discriminator and stop at its weights.
+        """Let gradients pass through the discriminator and stop at its weights.
 
         In evaluation mode its spectral norms keep their power iteration for its own steps.
         """

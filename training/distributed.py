@@ -23,11 +23,10 @@ from training.config import ConfigError
 
 @dataclass(frozen=True)
 class World:
-    """The processes that train together; one alone, unless made by `join`.
+    """The processes that train together: one alone, unless made by `join`.
 
-    Attributes:
-        rank, size: the number of this process, from 0, and how many there are.
-        local_rank, local_size: the same among the processes of this machine.
+    rank and size are the number of this process, from 0, and how many there are; local_rank and
+    local_size are the same among the processes of this machine.
     """
 
     rank: int = 0
@@ -41,11 +40,7 @@ class World:
         return self.rank == 0
 
     def shard(self, count: int) -> slice:
-        """Return this process' part of `count` items, as large as any other's.
-
-        Raises:
-            ConfigError: there is no such part; the text names the nearest counts that have.
-        """
+        """Return this process' part of `count` items. Raise ConfigError if parts are unequal."""
         share, rest = divmod(count, self.size)
         if rest or not share:
             near = [n for n in (share * self.size, (share + 1) * self.size) if n]
@@ -65,41 +60,38 @@ class World:
             return module
         return DistributedDataParallel(module, broadcast_buffers=False, find_unused_parameters=True)
 
-    def sum(self, values: Tensor) -> Tensor:
+    def all_reduce_sum(self, values: Tensor) -> Tensor:
         """Replace a tensor by its sum over all processes, and return it."""
         if self.size > 1:
             dist.all_reduce(values)
         return values
 
-    def any(self, *wishes: bool) -> tuple[bool, ...]:
-        """Return, for each wish, whether some process has it."""
+    def all_reduce_any(self, *flags: bool) -> tuple[bool, ...]:
+        """Return, for each flag, whether it is set in some process."""
         if self.size == 1:
-            return wishes
-        return tuple(self.sum(torch.tensor(wishes, dtype=torch.int32)).bool().tolist())
+            return flags
+        counts = self.all_reduce_sum(torch.tensor(flags, dtype=torch.int32))
+        return tuple(counts.bool().tolist())
 
-    def gather(self, value: Any) -> list[Any]:
-        """Return what each process gave, in the order of ranks."""
+    def all_gather(self, value: Any) -> list[Any]:
+        """Return the value of each process, in the order of ranks."""
         values: list[Any] = [value] * self.size
         if self.size > 1:
             dist.all_gather_object(values, value)
         return values
 
-    def from_main(self, value: Any) -> Any:
-        """Return what the main process gave."""
+    def broadcast(self, value: Any) -> Any:
+        """Return the value of the main process."""
         box = [value]
         if self.size > 1:
             dist.broadcast_object_list(box, src=0)
         return box[0]
 
     def check_same(self, settings: Mapping[str, Any]) -> None:
-        """Check that all processes have the same settings.
-
-        Raises:
-            ConfigError: in all of them; the text says which one differs, and in what.
-        """
-        everyone = self.gather(dict(settings))
+        """Raise ConfigError, in all processes, unless all have the same settings."""
+        everyone = self.all_gather(dict(settings))
         for rank, theirs in enumerate(everyone):
-            names = [name for name, value in theirs.items() if value != everyone[0].get(name)]
+            names = [name for name in theirs if theirs[name] != everyone[0][name]]
             if names:
                 raise ConfigError(
                     f"rank {rank} differs from rank 0 in {', '.join(names)}. All processes need "
@@ -114,18 +106,17 @@ class World:
     def local_main_first(self) -> Iterator[None]:
         """Run the body in one process of each machine first, and then in the others."""
         if self.local_rank:
-            self.any(False)
+            self.all_reduce_any(False)
         yield
         if not self.local_rank:
-            self.any(False)
+            self.all_reduce_any(False)
 
 
 @contextmanager
 def join() -> Iterator[World]:
-    """Join the processes that torchrun has started; without torchrun, give a process alone.
+    """Join the processes that torchrun has started. Without torchrun, yield a single process.
 
-    Raises:
-        ConfigError: there are more processes than GPUs on this machine.
+    Raises ConfigError where this machine has more processes than GPUs.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield World()

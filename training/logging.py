@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 import platform
 import re
 import subprocess
@@ -15,13 +14,14 @@ from contextlib import suppress
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
@@ -46,18 +46,17 @@ _OWN = (LAST, PREVIOUS, GOOD, BEST, BEFORE_FALL, DAMAGED, "last-*.pt", METRICS,
 class RunLog:
     """The log of one run folder, continued from a checkpoint: what was logged after it is dropped.
 
-    Args:
-        folder: made if it is not there.
-        step: optimizer steps done so far.
-        size: bytes of `metrics.jsonl` when the checkpoint was written.
+    step, size: optimizer steps done, and bytes of `metrics.jsonl`, when that was written.
     """
 
     def __init__(self, folder: Path, step: int, size: int) -> None:
-        self.folder = folder
+        self.folder, self._metrics = folder, folder / METRICS
         (folder / SAMPLES).mkdir(parents=True, exist_ok=True)
         self._content: dict[str, Any] = {}
-        self._heard: set[tuple[str, str]] = set()
-        self._cut(size)
+        self._heard = False
+        if self.size() > size:
+            with replacing(self._metrics) as temporary:
+                temporary.write_bytes(self._metrics.read_bytes()[:size])
         self._events = SummaryWriter(str(folder), purge_step=step + 1)
 
     def describe(
@@ -68,54 +67,42 @@ class RunLog:
         `sessions` has an entry for every start of the run, so that a run that was continued by
         other code, or on another machine, says so.
         """
-        device, threads = model.device, torch.get_num_threads()
-        card = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+        hardware = f"CPU, threads: {torch.get_num_threads()}"
+        if model.device.type == "cuda":
+            hardware = torch.cuda.get_device_name(model.device)
         facts: dict[str, Any] = {
             "parameters": count_parameters(model),
             "macs_per_second": count_macs(model),
-            "device": str(device),
-            "hardware": card or f"CPU, threads: {threads}",
+            "device": str(model.device),
+            "hardware": hardware,
             "amp": amp,
             "processes": processes,
             "first_step": step,
         }
-        crops = f"{config.data.batch_size} x {config.data.crop_seconds:g} s"
         log.info(
             f"{config.name}: {facts['parameters']:,} parameters, "
             f"{facts['macs_per_second'] / 1e9:.2f} GMAC per second of audio, recipe "
-            f"{config.recipe}, batches of {crops} by {processes} processes, on "
-            f"{facts['hardware']}, mixed precision {amp}"
+            f"{config.recipe}, batches of {config.data.batch_size} x {config.data.crop_seconds:g} s"
+            f" by {processes} processes, on {hardware}, mixed precision {amp}"
         )
-        session = {
-            "started": _now(),
-            "saved": _now(),
-            "host": platform.node(),
-            **facts,
-            "versions": {
-                "python": platform.python_version(),
-                **{name: version(name) for name in _PACKAGES},
-            },
-            "source": _source(),
-        }
+        versions = {"python": platform.python_version()} | {n: version(n) for n in _PACKAGES}
+        about = {"started": _now(), "host": platform.node(), "source": _source()}
+        session = {**about, "versions": versions, **facts}
         self._content = {
             "network": name_of(type(model)),
             "config": flatten(config),
             "difference_from_base": diff(BASE, config),
             "facts": facts,
-            "versions": session["versions"],
-            "source": session["source"],
-            "sessions": [*(read_config(self.folder) or {}).get("sessions", []), session],
+            "sessions": [*read_config(self.folder).get("sessions", []), session],
         }
-        self._write_config()
+        self.saved(step)
 
-    def saved(self) -> None:
-        """Note in `config.json` when: of a session that is killed, the time until then counts."""
-        self._note(saved=_now())
-
-    def ended(self, step: int, error: BaseException | None = None) -> None:
-        """Note in `config.json` how this session has ended; without, it was killed."""
-        told = {} if error is None else {"error": str(error) or type(error).__name__}
-        self._note(ended=_now(), last_step=step, **told)
+    def saved(self, step: int) -> None:
+        """Note in `config.json` that a step is saved: until then a session's time counts."""
+        if self._content:
+            self._content["sessions"][-1] |= {"saved": _now(), "last_step": step}
+            with replacing(self.folder / CONFIG) as temporary:
+                temporary.write_text(json.dumps(self._content, indent=1) + "\n", encoding="utf-8")
 
     def record(self, step: int, epoch: int, **groups: Mapping[str, float] | list[str]) -> None:
         """Append one line to `metrics.jsonl`, and a point to each curve.
@@ -131,69 +118,58 @@ class RunLog:
             line[group] = {name: finite.get(name) for name in values}
             for name, value in finite.items():
                 self._events.add_scalar(f"{group}/{name}", value, step)
-        with (self.folder / METRICS).open("a", encoding="utf-8") as file:
+        with self._metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         self._events.flush()
 
-    def sample(self, step: int, name: str, recordings: Mapping[str, torch.Tensor]) -> None:
-        """Keep recordings (s,) of one validation utterance, by kind: to hear, and to look at.
+    def validation(
+        self,
+        step: int,
+        epoch: int,
+        scores: Mapping[str, float],
+        samples: Mapping[str, Mapping[str, Tensor]],
+        best: bool,
+    ) -> None:
+        """Record a validation, and keep recordings (s,) of some utterances, by name and kind.
 
-        In `samples/`, and in TensorBoard; there, those that never change once a session.
+        The recordings are in `samples/`, and in TensorBoard with their spectrograms: there, those
+        that never change once a session.
         """
-        stem = re.sub(r"[^\w.-]", "_", name)[:80]
-        for kind, waveform in recordings.items():
-            write(self.folder / SAMPLES / f"{stem}_{kind}.wav", waveform.cpu().numpy(), "FLOAT")
-            if (stem, kind) in self._heard:
-                continue
-            if kind != "enhanced":
-                self._heard.add((stem, kind))
-            peak = waveform.abs().max().clamp_min(1.0)
-            self._events.add_audio(f"{stem}/{kind}", waveform[None] / peak, step, SAMPLE_RATE)
-        image = spectrograms({kind: x.cpu().numpy() for kind, x in recordings.items()})
-        self._events.add_image(f"{stem}/spectrograms", image, step, dataformats="HWC")
+        log.info(
+            "step {}: PESQ {pesq_wb:.3f} (noisy {noisy_pesq_wb:.3f}), STOI {stoi:.4f} (noisy "
+            "{noisy_stoi:.4f}) over {scored} of {files} held-out utterances{}".format(
+                step, ", the best so far" if best else "", **scores
+            )
+        )
+        self.record(step, epoch, valid=scores)
+        for name, recordings in samples.items():
+            stem = re.sub(r"[^\w.-]", "_", name)[:80]
+            for kind, waveform in recordings.items():
+                write(self.folder / SAMPLES / f"{stem}_{kind}.wav", waveform.numpy(), "FLOAT")
+                if kind == "enhanced" or not self._heard:
+                    sound = waveform[None] / waveform.abs().max().clamp_min(1.0)
+                    self._events.add_audio(f"{stem}/{kind}", sound, step, SAMPLE_RATE)
+            image = spectrograms({kind: x.numpy() for kind, x in recordings.items()})
+            self._events.add_image(f"{stem}/spectrograms", image, step, dataformats="HWC")
+        self._heard = True
         self._events.flush()
 
     def size(self) -> int:
-        """Return the bytes of `metrics.jsonl` so far, all of them on the disk."""
-        path = self.folder / METRICS
-        if not path.is_file():
-            return 0
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-            return file.seek(0, os.SEEK_END)
+        """Return the bytes of `metrics.jsonl` so far."""
+        return self._metrics.stat().st_size if self._metrics.is_file() else 0
 
     def close(self) -> None:
         with suppress(OSError):  # a full disk has been reported already
             self._events.close()
 
-    def _cut(self, size: int) -> None:
-        path = self.folder / METRICS
-        content = path.read_bytes() if path.is_file() else b""
-        if len(content) < size or content[:size][-1:] not in (b"", b"\n"):
-            log.warning(f"{path} has been changed by somebody else; it is continued as it is")
-            size = content.rfind(b"\n") + 1
-        if len(content) > size:
-            with replacing(path) as temporary:
-                temporary.write_bytes(content[:size])
-
-    def _note(self, **of_session: object) -> None:
-        if self._content:
-            self._content["sessions"][-1] |= of_session
-            self._write_config()
-
-    def _write_config(self) -> None:
-        with replacing(self.folder / CONFIG) as temporary:
-            temporary.write_text(json.dumps(self._content, indent=1) + "\n", encoding="utf-8")
-
 
 def clear(folder: Path) -> None:
     """Remove what a run has written to its folder, and nothing else (`--fresh`).
 
-    Raises:
-        ConfigError: such files are there, but the folder's `config.json` is not that of a run.
+    Raises ConfigError where such files are there without a `config.json` of a run.
     """
     there = [path for pattern in _OWN for path in folder.glob(pattern) if path.is_file()]
-    if there and not {"network", "config", "facts"} <= (read_config(folder) or {}).keys():
+    if there and not {"network", "config", "facts"} <= read_config(folder).keys():
         raise ConfigError(
             f"{folder}: {there[0].name} is there, but no {CONFIG} of a run: it may be somebody "
             "else's. Clear the folder by hand, or name another with --run."
@@ -202,13 +178,13 @@ def clear(folder: Path) -> None:
         path.unlink()
 
 
-def read_config(run: Path) -> dict[str, Any] | None:
-    """Return the content of a folder's `config.json`, or None where that cannot be read."""
+def read_config(run: Path) -> dict[str, Any]:
+    """Return the content of a folder's `config.json`; {} where there is none of a run."""
     try:
         content = json.loads((run / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def read_history(run: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -216,13 +192,11 @@ def read_history(run: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
     Both are empty for what is no run folder. A line that is cut off is left out.
     """
-    config, path = read_config(run), run / METRICS
-    if config is None or not path.is_file():
-        return config or {}, []
-    lines = []
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        with suppress(ValueError):
-            lines.append(json.loads(text))
+    config, path, lines = read_config(run), run / METRICS, []
+    if config and path.is_file():
+        for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            with suppress(ValueError):
+                lines.append(json.loads(text))
     return config, lines
 
 
@@ -230,14 +204,15 @@ def circumstances(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the sessions of a run's `config.json` say of its making.
 
     Returns:
-        `sessions`: how many. `hours`: all together; one that was killed counts until it last
-        saved. `devices`, `torch`, `commits`: each once, in the order of the sessions, a commit with
-        "+" where files differed from it. Nothing where there are no sessions.
+        `sessions`: how many. `hours`: all together, each until it last saved. `devices`, `torch`,
+        `commits`: each once, in the order of the sessions, a commit with "+" where files differed
+        from it. Nothing where there are no sessions.
     """
     sessions = config.get("sessions", [])
     if not sessions:
         return {}
-    times = [
+    # Sessions of earlier versions name their end, too.
+    spans = [
         datetime.fromisoformat(each.get("ended") or each["saved"])
         - datetime.fromisoformat(each["started"])
         for each in sessions
@@ -253,7 +228,7 @@ def circumstances(config: Mapping[str, Any]) -> dict[str, Any]:
     }
     return {
         "sessions": len(sessions),
-        "hours": sum(time.total_seconds() for time in times) / 3600,
+        "hours": sum(span.total_seconds() for span in spans) / 3600,
         **{name: list(dict.fromkeys(map(str, each))) for name, each in texts.items()},
     }
 
@@ -275,25 +250,6 @@ def spectrograms(recordings: Mapping[str, NDArray]) -> NDArray[np.uint8]:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
-
-
-class LastingStream:
-    """A text stream that loses what cannot be written: a closed terminal must not end a run."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    def write(self, text: str) -> int:
-        with suppress(OSError):
-            self._stream.write(text)
-        return len(text)
-
-    def flush(self) -> None:
-        with suppress(OSError):
-            self._stream.flush()
 
 
 class Progress:

@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,16 @@ from bandsplit.net import BandSplitNet
 from data.dataset import SpeechDataset
 from data.loader import EpochSampler, Loader
 from data.utils import hold
-from training.checkpoint import CheckpointError, Keeper, config_of, name_of, read, unpack
+from training.checkpoint import (
+    DAMAGED,
+    CheckpointError,
+    Checkpoints,
+    config_of,
+    name_of,
+    read,
+    understood,
+    unpack,
+)
 from training.config import PLACES, Config, ConfigError, flatten
 from training.distributed import World
 from training.interruptions import Health, stop_on_signal
@@ -33,21 +42,19 @@ class TrainingError(Exception):
 
 
 class Trainer:
-    """Trains one network on one data set into one run folder.
+    """Train one network on one data set into one run folder.
 
     Args:
         network: a class of networks; built from `config.model`.
-        config: of the run.
         train, valid: datasets of `data.dataset`; the second gives whole utterances.
         folder: the run folder. A checkpoint in it is continued. The main process alone writes.
         fresh: clear the folder instead, once nothing else can be refused.
-        world: the processes that train together.
 
     Raises:
         ConfigError: the data do not fill one batch, or it cannot be shared, or the device is not
             there, or `fresh` would clear a folder of something else, or the processes differ.
-        CheckpointError: the folder's checkpoint is of another network or configuration, or another
-            process is training in the folder.
+        CheckpointError: the folder's checkpoint is of another network or configuration.
+        DataError: another process is training in the folder.
     """
 
     def __init__(
@@ -64,7 +71,6 @@ class Trainer:
         self.train_set, self.valid_set = train, valid
         self.world = world = world or World()
         self.precision = Precision(config.run.device, config.run.amp)
-        self.device = self.precision.device
         batch = config.data.batch_size
         if len(train) < batch:
             raise ConfigError(
@@ -81,12 +87,16 @@ class Trainer:
         self.health = Health(config.optim)
         with ExitStack() as closing:
             if world.is_main:
-                folder.mkdir(parents=True, exist_ok=True)
+                try:
+                    folder.mkdir(parents=True, exist_ok=True)
+                except OSError as error:
+                    raise ConfigError(f"{folder}: {error.strerror}") from None
                 closing.callback(hold(folder, "name another folder with --run").release)
             self.pool = PesqPool(config.run.pesq_workers or world.spare_cores())
             closing.callback(self.pool.close)
             self.learner = Learner(network, config, self.precision, world, self.pool)
-            self.keeper = Keeper(folder, network, config, data)
+            self.validator = Validator(valid, self.pool, self.precision.device, world)
+            self.checkpoints = Checkpoints(folder, network, config, data)
             if fresh and world.is_main:
                 clear(folder)
             logged = self._resume()
@@ -94,7 +104,6 @@ class Trainer:
             if self.runlog:
                 closing.callback(self.runlog.close)
             self._closing = closing.pop_all()
-        self.validator = Validator(valid, self.pool, self.device, world)
 
     @property
     def epoch(self) -> int:
@@ -113,8 +122,7 @@ class Trainer:
 
         max_steps: stop at so many steps in all. deadline: stop then, by `time.monotonic()`.
 
-        Returns:
-            Whether it was interrupted or ran out of time. Everything is saved in any case.
+        Returns whether it was interrupted or ran out of time. Everything is saved in any case.
 
         Raises:
             TrainingError: loss or gradients are not finite, again and again.
@@ -122,10 +130,12 @@ class Trainer:
         """
         total = self.schedule.total
         last_step = total if max_steps is None else min(total, max_steps)
-        pin = self.device.type == "cuda"
-        loader = Loader(self.train_set, self.sampler, self.config.run.workers, pin)
+        device = self.precision.device
+        loader = Loader(
+            self.train_set, self.sampler, self.config.run.workers, device.type == "cuda"
+        )
         batch = self.config.data.batch_size
-        self.progress = Progress(self.world.is_main, total, batch, self.device)
+        self.progress = Progress(self.world.is_main, total, batch, device)
         self._closing.callback(self.progress.close)
         with stop_on_signal(deadline) as stopped:
             if self._saved is None:  # a full disk or an unfit folder is known before hours of work
@@ -138,7 +148,7 @@ class Trainer:
                     if self.step == self.schedule.fall_from:
                         self._save()
                         if self.world.is_main:
-                            self.keeper.mark_before_fall()
+                            self.checkpoints.copy_last(self.checkpoints.before_fall)
                     going = self._train(loader, last_step, stopped)
                 else:
                     break
@@ -151,20 +161,17 @@ class Trainer:
         return self.learner.step(batch, self.step, rate, self.step >= self.schedule.metric_from)
 
     def describe(self) -> None:
-        """Say what is going to be trained, and write it to `config.json`."""
+        """Log what is going to be trained, and write it to `config.json`."""
         if self.runlog:
+            world, amp = self.world.size, self.precision.amp
+            self.runlog.describe(self.learner.model, self.config, amp, world, self.step)
             log.info(
                 f"{self.folder}: {len(self.sampler)} steps an epoch, {self.schedule.total:,} steps "
                 f"in all, at step {self.step:,}"
             )
-            world, amp = self.world.size, self.precision.amp
-            self.runlog.describe(self.learner.model, self.config, amp, world, self.step)
 
-    def close(self, error: BaseException | None = None) -> None:
-        """End worker processes and log, and unlock the folder. error: what ended the training."""
-        if self.runlog:
-            with suppress(OSError):  # the disk may be what failed
-                self.runlog.ended(self.step, error)
+    def close(self) -> None:
+        """End worker processes and log, and unlock the folder."""
         self._closing.close()
 
     def _train(self, loader: Loader, last_step: int, stopped: Callable[[], bool]) -> bool:
@@ -188,7 +195,7 @@ class Trainer:
                 self.health.in_a_row = 0
                 self._log_step(epoch, result)
             late = time.monotonic() - saved > 60 * self.config.run.save_minutes
-            stop, save = self.world.any(stopped(), late and self.world.is_main)
+            stop, save = self.world.all_reduce_any(stopped(), late and self.world.is_main)
             if stop:
                 return False
             if self.step >= until:
@@ -199,9 +206,9 @@ class Trainer:
         return True
 
     def _log_step(self, epoch: int, result: Result) -> None:
-        places = (self.step in (1, self.schedule.total), self.step % len(self.sampler) == 0)
         values = None
-        if self.runlog and (any(places) or self.step % self.config.run.log_every == 0):
+        ends = self.step in (1, self.schedule.total) or self.step % len(self.sampler) == 0
+        if self.runlog and (ends or self.step % self.config.run.log_every == 0):
             rate = self.learner.optimizer.param_groups[0]["lr"]
             values = {**result.values, "learning_rate": rate}
             if self.health.skipped:
@@ -211,29 +218,29 @@ class Trainer:
         self.progress.show(self.step, values)
 
     def _skip(self, result: Result, names: list[str]) -> None:
-        everywhere = [name for part in self.world.gather(names) for name in part]
-        text = self.health.skip(self.step, result.broken, everywhere)
+        """Count and log a step that was not taken, with the files of its batch."""
+        self.health.skip()
+        everywhere = [name for part in self.world.all_gather(names) for name in part]
         if self.runlog:
-            log.warning(f"skipped {text}")
-            values = {**result.broken, "in_a_row": self.health.in_a_row}
-            self.runlog.record(self.step, self.epoch, skipped=values, names=everywhere)
+            values = ", ".join(f"{name} {value}" for name, value in result.broken.items())
+            files = ", ".join(everywhere)
+            log.warning(f"skipped step {self.step}: {values} in a batch of {files}")
+            skipped = {**result.broken, "in_a_row": self.health.in_a_row}
+            self.runlog.record(self.step, self.epoch, skipped=skipped, names=everywhere)
 
     def _roll_back(self) -> None:
         """Go back to the last good state, with a smaller learning rate."""
         if self.health.rollbacks_exhausted:
             raise TrainingError(self.health.report())
-        step, best, health = self.step, self.best, self.health.state_dict()
+        values: dict[str, float] = {"from": self.step}
         self._resume(good=True)
-        self.best = max(best, self.best)  # as `best.pt` holds it
-        # What happened since then is not forgotten.
-        self.health.load_state_dict({**health, "in_a_row": 0, "rollbacks": health["rollbacks"] + 1})
+        self.health.roll_back()
         if self.runlog:
-            factor = self.health.rate_factor
+            values["rate_factor"] = self.health.rate_factor
             log.warning(
-                f"{health['in_a_row']} steps in a row were skipped: back to step {self.step}, with "
-                f"{factor:g} times the learning rate"
+                f"{self.config.optim.skips_in_a_row} steps in a row were skipped: back to step "
+                f"{self.step}, with {values['rate_factor']:g} times the learning rate"
             )
-            values = {"from": step, "rate_factor": factor}
             self.runlog.record(self.step, self.epoch, rollback=values)
         self._saved = None
         self._save()  # or after a crash it would not be known
@@ -250,16 +257,7 @@ class Trainer:
         if better:
             self.best = scores["pesq_wb"]
         if self.runlog:
-            log.info(
-                "step {step}: PESQ {pesq_wb:.3f} (noisy {noisy_pesq_wb:.3f}), STOI {stoi:.4f} "
-                "(noisy {noisy_stoi:.4f}) over {scored} of {files} held-out utterances".format(
-                    step=self.step, **scores
-                )
-                + (", the best so far" if better else "")
-            )
-            self.runlog.record(self.step, self.epoch, valid=scores)
-            for name, recordings in samples.items():
-                self.runlog.sample(self.step, name, recordings)
+            self.runlog.validation(self.step, self.epoch, scores, samples, better)
         if better:
             self._save(best=True)
         self._save_good()
@@ -283,8 +281,8 @@ class Trainer:
                 "logged": self.runlog.size(),
                 "held_out": self.valid_set.speakers(),
             }
-            self.keeper.save(state, best)
-            self.runlog.saved()
+            self.checkpoints.save(state, best)
+            self.runlog.saved(self.step)
         if not best:
             self._saved = now
 
@@ -292,54 +290,55 @@ class Trainer:
         """Write a checkpoint to go back to, unless its last steps had to be skipped."""
         self._save()
         if self.world.is_main and not self.health.in_a_row:
-            self.keeper.mark_good()
+            self.checkpoints.copy_last(self.checkpoints.good)
 
     def _resume(self, good: bool = False) -> int:
-        """Load the newest (good) checkpoint, if there is one; return the size of its log."""
-        found = self.world.from_main(self.keeper.load(good) if self.world.is_main else None)
+        """Load the newest checkpoint, if there is one; return the size of its log.
+
+        good: load the last good one, and forget nothing of what went wrong since.
+        """
+        kept = self.checkpoints
+        found = self.world.broadcast(kept.newest(good) if self.world.is_main else None)
         if found is None:
             return 0
         path, content = found
-        state = unpack(content, path)
-        values = self.keeper.restore(path, state, self._parts())
+        state, aside = unpack(content, path), DAMAGED
+        kept.check(state, path)
         earlier = Schedule(config_of(state, path), len(self.sampler))
         # Up to this step, the run that is continued and the one that is asked for are the same.
         common = min(earlier.settled, self.schedule.settled)
-        lengthened = earlier.total != self.schedule.total and values["step"] > common
-        if lengthened:
-            best = values["best"]  # as `best.pt` holds it
-            values = self._restore_before_fall(path, earlier.total, common)
-            values["best"] = max(best, values["best"])
-        if self.world.is_main and not good:
-            self.keeper.settle(path)
-            if lengthened:
-                self.keeper.rewind(earlier.total)
-        self.step, self.validated, self.best = (
-            values[name] for name in ("step", "validated", "best")
-        )
-        self._saved = (self.step, self.validated)
-        return values["logged"]
-
-    def _restore_before_fall(self, path: Path, earlier: int, common: int) -> dict[str, Any]:
-        """Restore the state from before the fall of a run that is asked to end at a later step.
-
-        path, earlier: the checkpoint that the run came to, and the steps that it was to take.
-        common: the step up to which the two runs are the same.
-
-        Raises:
-            CheckpointError: there is no state from which the two would be the same.
-        """
-        before = self.keeper.before_fall
-        longer = self.schedule.total > earlier
-        found = self.world.from_main(
-            read(before) if self.world.is_main and longer and before.is_file() else None
-        )
-        state = unpack(found, before) if found else None
-        if state is None or state["values"]["step"] > common:
-            why = "there is no checkpoint from before that" if longer else "it has gone beyond that"
-            raise CheckpointError(
-                f"{path} is of a run of {earlier:,} steps. One of {self.schedule.total:,} would "
-                f"have been the same up to step {common:,} only, and {why}. Name another folder "
-                "with --run, or the same number of steps."
+        with understood(path):
+            best = float(state["values"]["best"])  # as `best.pt` holds it
+            beyond = int(state["values"]["step"]) > common
+        if earlier.total != self.schedule.total and beyond:
+            why = (
+                f"{path} is of a run of {earlier.total:,} steps. One of {self.schedule.total:,} "
+                f"would have been the same up to step {common:,} only"
             )
-        return self.keeper.restore(before, state, self._parts())
+            path, aside = kept.before_fall, f"last-{earlier.total}.pt"
+            content = self.world.broadcast(
+                read(path) if self.world.is_main and path.is_file() else None
+            )
+            state = unpack(content, path) if content else {"values": {"step": math.inf}}
+            if state["values"]["step"] > common:
+                raise CheckpointError(
+                    f"{why}, and there is no checkpoint from before that. Name another folder with "
+                    "--run, or the same number of steps."
+                )
+        with understood(path):
+            for name, part in (self.learner.parts() if good else self._parts()).items():
+                part.load_state_dict(state[name])
+            values = state["values"]
+            self.step, self.validated = int(values["step"]), int(values["validated"])
+            self.best, logged = max(self.best, best, float(values["best"])), int(values["logged"])
+        if self.world.is_main and path not in (kept.last, kept.good):
+            if path == kept.previous:
+                log.warning(f"{kept.last} is damaged: going on from the checkpoint before it")
+            else:
+                log.info(
+                    f"{self.folder}: a run of another length: it goes on from before the learning "
+                    f"rate fell; what the run of {earlier.total} steps came to is kept as {aside}"
+                )
+            kept.make_last(content, aside)
+        self._saved = (self.step, self.validated)
+        return logged

@@ -52,15 +52,10 @@ class Recordings:
 
 @dataclass(frozen=True)
 class Active:
-    """Which parts of crops count: those that are not digital silence.
+    """Which parts of crops count: those that are not digital silence."""
 
-    Attributes:
-        frames: (b, t), 1.0 for a frame of the transform that holds an active hop, else 0.0.
-        samples: (b, s), 1.0 for a sample of an active hop, else 0.0.
-    """
-
-    frames: Tensor
-    samples: Tensor
+    frames: Tensor  # (b, t), 1.0 for a frame of the transform that holds an active hop, else 0.0
+    samples: Tensor  # (b, s), 1.0 for a sample of an active hop, else 0.0
 
     @classmethod
     def of(cls, *waveforms: Tensor) -> Active:

@@ -45,9 +45,7 @@ def make_optimizer(module: nn.Module, optim: Optim) -> torch.optim.Optimizer:
 class Schedule:
     """What depends on how far a run has come, as functions of the step alone, counted from 0.
 
-    Args:
-        config: of the run.
-        epoch: steps of an epoch.
+    epoch: steps of an epoch.
 
     Attributes:
         total: steps of the whole run.
@@ -83,10 +81,7 @@ class GradientClip:
 
     Source: AutoClip (Seetharaman et al., MLSP 2020), which clips to a percentile of all norms so
     far. The median of recent ones follows the norm's trend, and the ratio lets ordinary steps pass.
-
-    Args:
-        ratio: above 0; infinity never clips.
-        device: of the gradients.
+    An infinite ratio never clips.
     """
 
     def __init__(self, ratio: float, device: torch.device) -> None:
@@ -107,8 +102,7 @@ class GradientClip:
     def accept(self) -> None:
         """Add the norm of the last call to the history, once its step is taken.
 
-        A norm that is 0 (nothing was labelled) or not finite (a loss scaler skips the step) is left
-        out.
+        Leave out 0 (nothing was labelled) and what is not finite (a loss scaler skips the step).
         """
         usual = self._norm.isfinite() & (self._norm > 0)
         longer = torch.cat([self.norms[1:], self._norm[None]])

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from concurrent.futures import wait
-from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pebble import ProcessExpired, ProcessFuture, ProcessPool
+from pebble import ProcessExpired, ProcessPool
 
 from data.audio import SAMPLE_RATE
 from data.workers import begin_worker, process_context
@@ -20,6 +18,7 @@ log = logging.getLogger("training")
 
 _LOWEST, _HIGHEST = 1.0, 4.5
 _LIMIT = 30.0  # s that a recording may take, or as long as it lasts; it takes 0.1 s on a free core
+_GIVEN_UP = 600.0  # s after which a result does not come, time in the queue included
 
 
 def normalised_pesq(clean: NDArray, enhanced: NDArray) -> float:
@@ -31,10 +30,9 @@ def normalised_pesq(clean: NDArray, enhanced: NDArray) -> float:
 
 
 class PesqPool:
-    """Scores recordings in worker processes, which start with the first request.
+    """Score recordings in worker processes, which start with the first request.
 
-    A worker that dies or takes too long is replaced, and its recording is scored once more: scores
-    are deterministic, so that nothing else changes.
+    A worker that dies or takes too long is replaced. Its recording has no score.
 
     Args:
         workers: how many, at least 1.
@@ -51,15 +49,8 @@ class PesqPool:
         Returns:
             A function that waits for the labels (b,), float32, NaN where there is none.
         """
-        results = [
-            self._start(normalised_pesq, *item) for item in zip(clean, enhanced, strict=True)
-        ]
-
-        def labels() -> NDArray:
-            found = [result() for result in results]
-            return np.array([np.nan if x is None else x for x in found], np.float32)
-
-        return labels
+        waits = [self._start(normalised_pesq, *pair) for pair in zip(clean, enhanced, strict=True)]
+        return lambda: np.array([wait() for wait in waits], np.float32)  # None becomes NaN
 
     def validate(
         self, clean: NDArray, enhanced: NDArray, names: tuple[str, ...]
@@ -69,8 +60,8 @@ class PesqPool:
         Returns:
             A function that waits for the scores by name.
         """
-        result = self._start(score, clean, enhanced, names)
-        return lambda: result() or dict.fromkeys(names, "its worker failed twice")
+        wait = self._start(score, clean, enhanced, names)
+        return lambda: wait() or dict.fromkeys(names, "its worker failed")
 
     def close(self) -> None:
         """End the workers."""
@@ -79,43 +70,19 @@ class PesqPool:
             self._pool.join()
 
     def _start(self, function: Callable, clean: NDArray, *arguments: Any) -> Callable[[], Any]:
-        """Start a call; return a function that waits for its result, None where it failed twice."""
-        limit = max(self._limit, clean.shape[-1] / SAMPLE_RATE)
-
-        def schedule() -> tuple[ProcessPool, ProcessFuture]:
-            pool = self._working_pool()
-            return pool, pool.schedule(function, (clean, *arguments), timeout=limit)
-
-        started = schedule()
-
-        def result() -> Any:
-            try:
-                return _result(*started)
-            except (BrokenProcessPool, ProcessExpired, TimeoutError) as error:
-                log.warning(f"the process that scored an utterance failed ({error!r}); once more")
-            try:
-                return _result(*schedule())
-            except (BrokenProcessPool, ProcessExpired, TimeoutError) as error:
-                log.warning(f"it failed again ({error!r}); the utterance is left without a score")
-                return None
-
-        return result
-
-    def _working_pool(self) -> ProcessPool:
-        """Return the pool, or a new one: a worker that dies with nothing to do breaks it."""
-        if self._pool is not None and not self._pool.active:
-            self.close()
-            self._pool = None
+        """Start a call; return a function that waits for its result, None where it failed."""
         if self._pool is None:
             self._pool = ProcessPool(
                 self._workers, initializer=begin_worker, context=process_context()
             )
-        return self._pool
+        limit = max(self._limit, clean.shape[-1] / SAMPLE_RATE)
+        future = self._pool.schedule(function, (clean, *arguments), timeout=limit)
 
+        def result() -> Any:
+            try:
+                return future.result(_GIVEN_UP)
+            except (ProcessExpired, TimeoutError) as error:
+                log.warning(f"an utterance is left without a score: its worker failed ({error!r})")
+                return None
 
-def _result(pool: ProcessPool, future: ProcessFuture) -> Any:
-    """Wait for a result. pebble forgets what waits for a worker when the pool breaks."""
-    while not wait([future], timeout=1).done:
-        if not pool.active:
-            raise BrokenProcessPool("a worker died while it had nothing to do")
-    return future.result()
+        return result

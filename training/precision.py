@@ -37,36 +37,38 @@ class Precision:
         if device == "cuda" and not cuda:
             raise ConfigError("--device cuda: PyTorch sees no CUDA device here")
         self.device = torch.device("cuda" if cuda and device != "cpu" else "cpu")
-        if amp == "auto":
-            amp = self._fastest()
+        if amp == "auto" and self.device.type == "cuda":
+            amp = "bf16" if torch.cuda.is_bf16_supported(False) else "fp16"
+        elif amp == "auto":
+            fast = torch.cpu.get_capabilities().get("avx512_bf16", False) and can_do("bf16")
+            amp = "bf16" if fast else "off"
         elif amp != "off" and self.device.type == "cpu" and not can_do(amp):
             raise ConfigError(f"--amp {amp}: this CPU has no instructions for it; use --amp off")
         self.amp = amp
-
-    def _fastest(self) -> str:
-        if self.device.type == "cuda":
-            return "bf16" if torch.cuda.is_bf16_supported(False) else "fp16"
-        has_bf16 = torch.cpu.get_capabilities().get("avx512_bf16", False)
-        return "bf16" if has_bf16 and can_do("bf16") else "off"
 
     def autocast(self) -> AbstractContextManager:
         """Return the context for forward passes."""
         dtype = _DTYPES.get(self.amp)
         return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
 
-    def make_scaler(self) -> torch.amp.GradScaler:
-        """Return a loss scaler; it does something with fp16 only."""
-        return _Scaler(self.device.type, enabled=self.amp == "fp16")
+    def make_scaler(self) -> Scaler:
+        """Return a loss scaler. It is active with fp16 only."""
+        return Scaler(self.device.type, enabled=self.amp == "fp16")
 
 
-class _Scaler(torch.amp.GradScaler):
+class Scaler(torch.amp.GradScaler):
+    """A loss scaler that can leave out a step, and resume from a run in another precision."""
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state, unless it is the empty one of a run that was not in fp16."""
         if state_dict:
             super().load_state_dict(state_dict)
 
+    def forget_unscaled(self) -> None:
+        """Prepare for the next step where the present one is left out. The scale stays."""
+        if self.is_enabled():
+            self.update(self.get_scale())
 
-def forget_unscaled(scaler: torch.amp.GradScaler) -> None:
-    """Make a scaler ready for the next step where the present one is left out, scale unchanged."""
-    if scaler.is_enabled():
-        scaler.update(scaler.get_scale())
+    def may_overflow(self) -> bool:
+        """Return whether an infinite gradient is an overflow, which halving the scale may cure."""
+        return self.is_enabled() and self.get_scale() > 1

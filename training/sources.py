@@ -7,7 +7,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from data.audio import SAMPLE_RATE
 from data.benchmark import HELD_OUT
@@ -40,9 +40,10 @@ MISSING = """no data set at {root}. There are three ways to name one:
 
 
 def make_datasets(config: Config, skip_bad: bool) -> tuple[SpeechDataset, SpeechDataset]:
-    """Training pieces and whole validation utterances, by held-out speakers (and noise files).
+    """Return a set of training pieces and one of whole validation utterances.
 
-    The split is logged, and the same whatever the run's seed. No test split is ever opened.
+    Speakers, and noise files to mix with, are held out. The split is logged, and does not depend on
+    the run's seed. No test split is ever opened.
 
     Raises:
         DataError: data are missing or unusable.
@@ -56,7 +57,7 @@ def make_datasets(config: Config, skip_bad: bool) -> tuple[SpeechDataset, Speech
 
 
 def _pairs(config: Config, skip_bad: bool) -> tuple[SpeechDataset, SpeechDataset]:
-    data, seed, root = config.data, config.seed, Path(config.data.root)
+    data, root = config.data, Path(config.data.root)
     train = load_pairs(root, "train", skip_bad)
     if has_split(root, "valid"):
         valid = load_pairs(root, "valid", skip_bad)
@@ -72,10 +73,12 @@ def _pairs(config: Config, skip_bad: bool) -> tuple[SpeechDataset, SpeechDataset
                 "%s has validation pairs of its own: data.validation_speakers is of no effect", root
             )
     else:
-        held_out = _held_out_speakers(train, [pair.clean for pair in train], data, root)
+        held_out = _held_out_speakers(train, data, root)
         valid = [pair for pair in train if pair.speaker in held_out]
         train = [pair for pair in train if pair.speaker not in held_out]
-    both = _files_of(train) & _files_of(valid)
+    # Where the files really are, however they are named.
+    sides = ([x for pair in pairs for x in (pair.clean, pair.noisy)] for pairs in (train, valid))
+    both = set.intersection(*({os.path.realpath(x) for x in side} for side in sides))
     if both:
         raise DataError(
             f"{root}: files to train on are also to validate with: {_some(both)}. Give them one "
@@ -84,21 +87,15 @@ def _pairs(config: Config, skip_bad: bool) -> tuple[SpeechDataset, SpeechDataset
     valid = _in_turn(valid, data.validation_files)
     _log_split(train, valid)
     source = _samples_of(config, [x for p in (*train, *valid) for x in (p.clean, p.noisy)])
+    crop, limit = _frames(data.crop_seconds), _frames(data.validation_seconds)
     return (
-        PairDataset(
-            train, seed, _frames(data.crop_seconds), samples=source, augment=config.augment
-        ),
-        PairDataset(valid, _SPLIT, None, _frames(data.validation_seconds), source),
+        PairDataset(train, config.seed, crop, samples=source, augment=config.augment),
+        PairDataset(valid, _SPLIT, None, limit, source),
     )
 
 
-def _files_of(pairs: Sequence[Pair]) -> set[str]:
-    """Where the files of pairs really are, however they are named."""
-    return {os.path.realpath(file) for pair in pairs for file in (pair.clean, pair.noisy)}
-
-
 def _mixtures(config: Config, skip_bad: bool) -> tuple[SpeechDataset, SpeechDataset]:
-    data, seed = config.data, config.seed
+    data = config.data
     folders = [Path(os.path.realpath(folder)) for folder in (data.clean, data.noise)]
     if folders[0].is_relative_to(folders[1]) or folders[1].is_relative_to(folders[0]):
         raise DataError(f"{data.clean} and {data.noise}: one is in the other; move it out of there")
@@ -114,42 +111,25 @@ def _mixtures(config: Config, skip_bad: bool) -> tuple[SpeechDataset, SpeechData
         data.validation_speakers
     )
     least, utterances = (1, 0) if chosen else (_FEWEST_SPEAKERS, data.validation_files)
-    held_out = _held_out_speakers(
-        clean, [r.path for r in clean], data, Path(data.clean), least, utterances
-    )
+    held_out = _held_out_speakers(clean, data, Path(data.clean), least, utterances)
     kept_noise = _held_out_noise([r.name for r in noise], 2 * data.validation_share)
     train = [r for r in clean if r.speaker not in held_out]
     valid = _in_turn([r for r in clean if r.speaker in held_out], data.validation_files)
     _log_split(train, valid)
-    log.info(
-        "noise: %d files for training; held out: %s",
-        len(noise) - len(kept_noise),
-        _some(kept_noise),
-    )
-    source = _samples_of(config, [r.path for r in (*train, *valid, *noise)])
+    train_noise = [r for r in noise if r.name not in kept_noise]
+    log.info("noise: %d files for training; held out: %s", len(train_noise), _some(kept_noise))
+    shared: dict[str, Any] = {
+        "snr_db": data.snr_db,
+        "samples": _samples_of(config, [r.path for r in (*train, *valid, *noise)]),
+        "babble": data.babble,
+        "speech_shaped": data.speech_shaped,
+    }
+    crop, limit = _frames(data.crop_seconds), _frames(data.validation_seconds)
+    valid_noise = [r for r in noise if r.name in kept_noise]
     return (
+        MixDataset(train, train_noise, config.seed, frames=crop, augment=config.augment, **shared),
         MixDataset(
-            train,
-            [r for r in noise if r.name not in kept_noise],
-            seed,
-            data.snr_db,
-            _frames(data.crop_seconds),
-            samples=source,
-            augment=config.augment,
-            babble=data.babble,
-            speech_shaped=data.speech_shaped,
-        ),
-        MixDataset(
-            valid,
-            [r for r in noise if r.name in kept_noise],
-            _SPLIT,
-            data.snr_db,
-            None,
-            _frames(data.validation_seconds),
-            _TEST_LEVELS,
-            source,
-            babble=data.babble,
-            speech_shaped=data.speech_shaped,
+            valid, valid_noise, _SPLIT, frames=None, limit=limit, levels=_TEST_LEVELS, **shared
         ),
     )
 
@@ -163,21 +143,17 @@ def _samples_of(config: Config, paths: Iterable[Path]) -> Samples:
 
 
 def _held_out_speakers(
-    items: Sequence[Pair | Recording],
-    files: Sequence[Path],
-    data: Data,
-    where: Path,
-    least: int = 1,
-    utterances: int = 0,
+    items: Sequence[Pair | Recording], data: Data, where: Path, least: int = 1, utterances: int = 0
 ) -> set[str]:
-    """Return who is kept from training (`hold_out`). files: the clean one of each item."""
+    """Return the speakers that are kept from training (`hold_out`)."""
+    first = items[0].clean if isinstance(items[0], Pair) else items[0].path
     speakers = [item.speaker for item in items]
     if len(set(speakers)) < 2:
         raise DataError(
             f"{where}: all files are of one speaker ({speakers[0]}); validation needs another. A "
             "file speakers.csv in the clean folder (columns file, speaker) can name them."
         )
-    table = any((folder / "speakers.csv").is_file() for folder in files[0].parents)
+    table = any((folder / "speakers.csv").is_file() for folder in first.parents)
     if len(set(speakers)) == len(speakers) and not table:
         log.warning(
             "%s: each file counts as a speaker of its own, by its name. If one person speaks in "
@@ -188,11 +164,8 @@ def _held_out_speakers(
     wanted = data.validation_speakers
     held_out = hold_out(speakers, wanted, data.validation_share, _SPLIT, least, utterances)
     if not held_out.issuperset(wanted):
-        log.info(
-            "%s: data.validation_speakers (%s) are not all there: drawn instead",
-            where,
-            ", ".join(wanted),
-        )
+        names = ", ".join(wanted)
+        log.info("%s: data.validation_speakers (%s) are not all there: drawn instead", where, names)
     return held_out
 
 

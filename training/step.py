@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -20,7 +20,7 @@ from training.distributed import World
 from training.losses import Active, Recordings, loss_terms
 from training.optimizer import EMA, GradientClip, make_optimizer
 from training.pesq import PesqPool
-from training.precision import Precision, forget_unscaled
+from training.precision import Precision
 
 
 class Stateful(Protocol):
@@ -33,30 +33,17 @@ class Stateful(Protocol):
 
 @dataclass(frozen=True)
 class Result:
-    """What one step gave, over the batch of all processes.
+    """What one step gave, over the batch of all processes."""
 
-    Attributes:
-        values: loss, terms and gradient norms.
-        broken: those of them that are not finite and should be. If there are any, the step was
-            skipped.
-    """
-
-    values: dict[str, float]
-    broken: dict[str, float]
+    values: dict[str, float]  # loss, terms and gradient norms
+    broken: dict[str, float]  # those that are not finite and should be: the step was skipped
 
 
 class Learner:
     """A network, its averaged weights, its optimizer and its discriminator.
 
-    Args:
-        network: a class of networks; built from `config.model`.
-        config: of the run.
-        precision: where, and how precisely.
-        world: the processes that train together; each has its part of every batch.
-        pool: labels the discriminator's examples.
-
-    Raises:
-        ConfigError: CUDA graphs are asked for, and there is no CUDA device.
+    Each process of `world` has its part of every batch. `pool` labels the discriminator's examples.
+    Raises ConfigError where CUDA graphs are asked for without a CUDA device.
 
     Attributes:
         mark: told the name of each phase of a step as it ends: "data"; "forward" and "backward" for
@@ -78,20 +65,17 @@ class Learner:
         torch.manual_seed(config.seed)
         self.model = network(**config.model).to(precision.device)
         self.ema = EMA(self.model, config.optim.ema_decay)
-        self._compile(config.run.compile)
+        if config.run.compile == "graphs" and precision.device.type != "cuda":
+            raise ConfigError("run.compile=graphs: CUDA graphs need a CUDA device")
+        if config.run.compile != "off":  # at its first use; the average was copied before
+            mode = "reduce-overhead" if config.run.compile == "graphs" else None
+            self.model.compile(mode=mode, dynamic=False)
         self._parallel = world.parallel(self.model)
-        self._share = config.data.batch_size // world.size
+        self._shard = config.data.batch_size // world.size
         self.optimizer = make_optimizer(self.model, config.optim)
         self.scaler = precision.make_scaler()
         self.clip = GradientClip(config.optim.clip_ratio, precision.device)
-        self.discriminator = MetricDiscriminator(
-            world,
-            precision.device,
-            config,
-            precision.autocast,
-            precision.make_scaler(),
-            pool,
-        )
+        self.discriminator = MetricDiscriminator(world, config, precision, pool)
         self.mark: Callable[[str], None] = no_callback
 
     def step(
@@ -122,9 +106,8 @@ class Learner:
         self.mark("data")
 
         self.optimizer.zero_grad(set_to_none=True)
-        terms, enhanced = self._backward(
-            clean, noisy, active, how if use_metric else replace(how, metric=0.0)
-        )
+        present = how if use_metric else replace(how, metric=0.0)
+        terms, enhanced = self._backward(clean, noisy, active, present)
         self.scaler.unscale_(self.optimizer)
         norm = self.clip(self.model.parameters())
         self.mark("backward")
@@ -136,7 +119,7 @@ class Learner:
         values = dict(zip(tensors, numbers, strict=True))
         broken = {k: values[k] for k in self._watched(values) if not math.isfinite(values[k])}
         if broken:
-            forget_unscaled(self.scaler)
+            self.scaler.forget_unscaled()
             self.discriminator.skip()
             return Result(values, broken)
 
@@ -190,8 +173,7 @@ class Learner:
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Compute the gradients of the loss over the items of all processes.
 
-        Returns:
-            The loss and its terms, over the same, and this process' enhanced waveforms (b, s).
+        Returns the loss and its terms over the same, and this process' enhanced waveforms (b, s).
         """
         sums: dict[str, Tensor] = {}
         waveforms = []
@@ -201,32 +183,21 @@ class Learner:
             strict=True,
         )
         for piece, (c, n, *parts) in enumerate(sides, start=1):
-            with self._without_exchange() if piece < pieces else nullcontext():
+            # Gradients are exchanged with the last piece; until then each process adds up its own.
+            alone = piece < pieces and self._parallel is not self.model
+            with self._parallel.no_sync() if alone else nullcontext():  # type: ignore[operator]
                 loss, terms, waveform = self.losses(c, n, how, Active(*parts))
                 self.mark("forward")
                 # Every term is a mean over items, so that items count alike, however spread.
-                part = len(n) / self._share
+                part = len(n) / self._shard
                 self.scaler.scale(part * loss).backward()
             self.mark("backward")
             for name, value in {"loss": loss, **terms}.items():
                 sums[name] = sums.get(name, 0.0) + part * value.detach()
             # A copy: a CUDA graph writes the next piece where this one is.
             waveforms.append(waveform.clone())
-        means = self.world.sum(torch.stack(list(sums.values()))) / self.world.size
+        means = self.world.all_reduce_sum(torch.stack(list(sums.values()))) / self.world.size
         return dict(zip(sums, means, strict=True)), torch.cat(waveforms)
-
-    def _without_exchange(self) -> AbstractContextManager:
-        """Return a context in which gradients are added up in this process alone."""
-        parallel = self._parallel
-        return nullcontext() if parallel is self.model else parallel.no_sync()  # type: ignore
-
-    def _compile(self, how: str) -> None:
-        """Have the network compiled at its first use; the average was copied before."""
-        if how == "graphs" and self.precision.device.type != "cuda":
-            raise ConfigError("run.compile=graphs: CUDA graphs need a CUDA device")
-        if how != "off":
-            mode = "reduce-overhead" if how == "graphs" else None
-            self.model.compile(mode=mode, dynamic=False)
 
     def _watched(self, values: dict[str, float]) -> list[str]:
         """Return the names of the values that must be finite.
@@ -234,20 +205,16 @@ class Learner:
         With a scaler, an infinite gradient is a step that the scaler leaves out, to go on at half
         its scale. Only where that has come down to 1 is the gradient itself to blame.
         """
-        exempt = {"pesq"}  # NaN where no item has a label
-        for name, scaler in (
-            ("grad_norm", self.scaler),
-            ("discriminator_grad_norm", self.discriminator.scaler),
-        ):
-            if scaler.is_enabled() and scaler.get_scale() > 1:
-                exempt.add(name)
-        return [name for name in values if name not in exempt]
+        exempt = {
+            "pesq": True,  # NaN where no item has a label
+            "grad_norm": self.scaler.may_overflow(),
+            "discriminator_grad_norm": self.discriminator.scaler.may_overflow(),
+        }
+        return [name for name in values if not exempt.get(name)]
 
     def _set_learning_rates(self, factor: float) -> None:
         optim = self.config.optim
-        for optimizer, rate in (
-            (self.optimizer, optim.learning_rate),
-            (self.discriminator.optimizer, optim.discriminator_rate),
-        ):
-            for group in optimizer.param_groups:
-                group["lr"] = factor * rate
+        for group in self.optimizer.param_groups:
+            group["lr"] = factor * optim.learning_rate
+        for group in self.discriminator.optimizer.param_groups:
+            group["lr"] = factor * optim.discriminator_rate

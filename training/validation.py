@@ -23,10 +23,10 @@ Samples = dict[str, dict[str, Tensor]]
 
 
 class Validator:
-    """Enhances every held-out utterance whole and scores it while the next one is enhanced.
+    """Enhance every held-out utterance whole, and score it while the next one is enhanced.
 
-    Every process takes its part of the utterances; all of them come to the same means, those that
-    one process alone would come to.
+    Every process takes its part of the utterances. All of them return the means that one process
+    alone would return.
     """
 
     def __init__(
@@ -65,9 +65,9 @@ class Validator:
             if stopped():
                 break
             found[index] = [wait() for wait in each]
-        if any(self.world.any(stopped())):
+        if any(self.world.all_reduce_any(stopped())):
             return None
-        gathered = self.world.gather((found, samples))
+        gathered = self.world.all_gather((found, samples))
         # In the order of the files: a sum in another order is another number.
         scores = dict(sorted(item for part, _ in gathered for item in part.items()))
         if not self._noisy:
