@@ -26,7 +26,7 @@ assert sum(WIDTHS) == BINS
 
 # By the name of a norm, the dimensions of (k, b, t, c) over which it takes its statistics.
 NORMS = {"channel": (3,), "frame": (0, 3), "recording": (0, 2, 3)}
-DEFAULT_NORM = "channel"
+DEFAULT_NORM = "frame"
 # A band's variance in the split is at least this, 75 dB below the recording's loudness. What a
 # band-limited recording has in an empty band is not raised to the level of speech.
 VARIANCE_FLOOR = 0.01
@@ -126,7 +126,8 @@ class Norm(nn.Module):
             return F.layer_norm(x, x.shape[-1:], self.weight, self.bias, self.eps)
         # A band's own are (k, 1, c), the common ones (c).
         weight, bias = (p.unsqueeze(-2) for p in (self.weight, self.bias))
-        return standardised(x, self.dims, self.eps) * weight + bias
+        y = standardised(x, self.dims, self.eps) * weight + bias
+        return y.to(x.dtype)  # under autocast, an LSTM takes no other
 
 
 def band_statistics(features: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """`causal_conv_silu`: Mamba's short convolution and the SiLU behind it, as one operator.
 
-The backends: numba kernels on a CPU, which take less than half of PyTorch's time; Triton kernels on
-a GPU; PyTorch for all else.
+The backends: numba kernels on a CPU, which take less than half of PyTorch's time; on a GPU the
+package causal-conv1d where it is installed, else Triton kernels; PyTorch for all else.
 """
 
 # No postponed annotations here: torch reads the schema of an operator from them.
@@ -21,7 +21,7 @@ from scan.layout import empty_as, laid_out_as, scanning_order
 from scan.triton import launch as triton
 
 # In the order of preference.
-BACKENDS = ("cpu", "triton", "torch")
+BACKENDS = ("cpu", "causal_conv1d", "triton", "torch")
 _AXES = {"u": "bld", "weight": "dk", "bias": "d"}
 # Each has convolution_forward(u, weight, bias, reverse), and convolution_backward(grad_out, u,
 # weight, bias, reverse) with the gradients of u, weight and bias, all in any float dtype.
@@ -52,11 +52,11 @@ def causal_conv_silu(
         raise ValueError(f"weight has shape {tuple(weight.shape)}, expected at least one tap")
     if single:
         u, weight, bias = u[None], weight[None], bias[None]
-    name = _choose(backend, u)
+    name = _choose(backend, u, weight)
     if not u.numel():
         out = u.clone()
-    elif name == "torch":
-        out = _plain(u, weight, bias, reverse)
+    elif name in _FUNCTIONS:
+        out = _FUNCTIONS[name](u, weight, bias, reverse)
     else:
         refuse_forward_mode()
         out = conv_silu(u, weight, bias, reverse, name)
@@ -116,9 +116,9 @@ conv_silu.register_autograd(_backward, setup_context=_setup_context)
 
 def convolution_forward(u: Tensor, weight: Tensor, bias: Tensor, reverse: bool) -> Tensor:
     """`causal_conv_silu` of (r, b, l, d) without its gradient, for backward passes by hand."""
-    name = _choose("auto", u)
-    if name == "torch":
-        return _plain(u, weight, bias, reverse)
+    name = _choose("auto", u, weight)
+    if name in _FUNCTIONS:
+        return _FUNCTIONS[name](u, weight, bias, reverse)
     return torch.ops.bsbimamba.conv_silu(u, weight, bias, reverse, name)
 
 
@@ -126,11 +126,11 @@ def convolution_backward(
     grad_out: Tensor, u: Tensor, weight: Tensor, bias: Tensor, reverse: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of u, weight and bias."""
-    name = _choose("auto", u)
-    if name == "torch":
+    name = _choose("auto", u, weight)
+    if name in _FUNCTIONS:
         with torch.enable_grad():
             u, weight, bias = (x.detach().requires_grad_() for x in (u, weight, bias))
-            out = _plain(u, weight, bias, reverse)
+            out = _FUNCTIONS[name](u, weight, bias, reverse)
             du, dweight, dbias = torch.autograd.grad(out, (u, weight, bias), grad_out)
     else:
         operator = torch.ops.bsbimamba.conv_silu_backward
@@ -138,15 +138,38 @@ def convolution_backward(
     return du, dweight, dbias
 
 
-def _choose(backend: str, u: Tensor) -> str:
+def _choose(backend: str, u: Tensor, weight: Tensor) -> str:
     if backend != "auto" and backend not in BACKENDS:
         raise ValueError(f"backend {backend!r} is not one of {', '.join(BACKENDS)}, auto")
     for name in BACKENDS if backend == "auto" else (backend,):
-        packages = ("triton",) if name == "triton" else ()
-        reason = None if name == "torch" else cannot_run(u, name, packages)
+        reason = _why_not(name, u, weight)
         if reason is None:
             return name
     raise ValueError(f"backend {backend!r} {reason}. Use 'torch' or 'auto'.")
+
+
+def _why_not(name: str, u: Tensor, weight: Tensor) -> str | None:
+    """Say why a backend cannot convolve u, to go behind its name; None where it can."""
+    if name == "torch":
+        return None
+    reason = cannot_run(u, name, () if name == "cpu" else (name,))
+    d, taps = weight.shape[-2:]
+    if reason is None and name == "causal_conv1d" and not (2 <= taps <= 4 and d % 8 == 0):
+        return f"takes 2 to 4 taps and a width in whole eights, not {taps} and {d}"
+    return reason
+
+
+def _causal_conv1d(u: Tensor, weight: Tensor, bias: Tensor, reverse: bool) -> Tensor:
+    """By Dao-AILab/causal-conv1d (causal_conv1d_interface.py), each direction by itself."""
+    from causal_conv1d import causal_conv1d_fn
+
+    with torch.autocast(u.device.type, enabled=False):
+        outputs = [
+            # The package takes (b, d, l), and reads rows in whole eights.
+            causal_conv1d_fn(x.contiguous().mT, w.float(), shift.float(), activation="silu").mT
+            for x, w, shift in zip(scanning_order(u, reverse), weight, bias, strict=True)
+        ]
+    return laid_out_as(u, scanning_order(torch.stack(outputs), reverse))
 
 
 def _plain(u: Tensor, weight: Tensor, bias: Tensor, reverse: bool) -> Tensor:
@@ -159,3 +182,7 @@ def _plain(u: Tensor, weight: Tensor, bias: Tensor, reverse: bool) -> Tensor:
         y = F.silu(F.conv1d(x, kernel, shift, groups=len(shift)))
         y = y.unflatten(1, (len(u), -1)).permute(1, 0, 3, 2)
     return laid_out_as(u, scanning_order(y, reverse))
+
+
+# Backends that are functions with a gradient of their own.
+_FUNCTIONS = {"torch": _plain, "causal_conv1d": _causal_conv1d}

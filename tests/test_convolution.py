@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import sys
+import types
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scan_cases import compare_convolution, make_convolution
 from torch import Tensor
 
-from scan import causal_conv_silu
+from scan import causal_conv_silu, convolution
 
 HERE = ("torch", "cpu")
 
@@ -66,6 +69,28 @@ def test_compile_traces_through_without_a_graph_break() -> None:
     torch.testing.assert_close(compiled(arguments["u"]), convolve(arguments["u"]))
 
 
+def causal_conv1d_fn(x: Tensor, weight: Tensor, bias: Tensor, activation: str) -> Tensor:
+    """A stand-in with the package's signature: x (b, d, l), whose rows lie in whole eights."""
+    assert activation == "silu"
+    assert x.stride(0) % 8 == x.stride(2) % 8 == 0
+    padded = F.pad(x.float(), (weight.shape[1] - 1, 0))
+    return F.silu(F.conv1d(padded, weight[:, None], bias, groups=len(weight))).to(x.dtype)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_causal_conv1d(reverse: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("causal_conv1d")
+    module.causal_conv1d_fn = causal_conv1d_fn  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "causal_conv1d", module)
+    monkeypatch.setattr(convolution, "cannot_run", lambda u, name, packages: None)
+    compare_convolution("causal_conv1d", 2, 9, 8, reverse=reverse, directions=2)
+    compare_convolution("causal_conv1d", 2, 9, 8, reverse=reverse, dtype=torch.bfloat16)
+    with pytest.raises(
+        ValueError, match="takes 2 to 4 taps and a width in whole eights, not 5 and 8"
+    ):
+        compare_convolution("causal_conv1d", 2, 9, 8, taps=5)
+
+
 def test_views_as_a_projection_gives_them() -> None:
     arguments = {k: v[0].float() for k, v in make_convolution(3, 9, 32, 4, 1).items()}
     u = torch.stack([arguments["u"], torch.full_like(arguments["u"], torch.nan)], 2)[:, :, 0]
@@ -100,7 +125,8 @@ def test_an_empty_sequence_gives_an_empty_one() -> None:
         ({"bias": torch.zeros(5)}, r"bias has shape \(5,\), expected \(d\): d = 6"),
         ({"bias": torch.zeros(6, dtype=torch.long)}, r"bias \(6,\) has dtype torch.int64"),
         ({"bias": torch.zeros(6, device="meta")}, r"bias \(6,\) is on meta, u is on cpu"),
-        ({"backend": "cuda"}, "backend 'cuda' is not one of cpu, triton, torch"),
+        ({"backend": "cuda"}, "backend 'cuda' is not one of cpu, causal_conv1d, triton, torch"),
+        ({"backend": "causal_conv1d"}, "'causal_conv1d' needs the package causal-conv1d"),
     ],
 )
 def test_an_argument_that_does_not_fit_is_named(change: dict, message: str) -> None:

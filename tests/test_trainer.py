@@ -30,8 +30,8 @@ GOLDEN = {
     "magnitude": 0.036024,
     "phase": 0.95878,
     "time": 0.23007,
-    "consistency": 0.0059982,
-    "grad_norm": 0.024658,
+    "consistency": 0.0059898,
+    "grad_norm": 0.024716,
 }
 
 
