@@ -6,7 +6,7 @@ TORCH_INDEX ?=
 # Steps of each network in the demo: about two minutes a network on 2 cores.
 DEMO_STEPS ?= 80
 
-# OpenMP's threads sleep while they wait, so that processes can share cores (data/openmp.py).
+# OpenMP's threads sleep while they wait, so that processes can share cores (bsbimamba/openmp.py).
 export OMP_WAIT_POLICY ?= passive
 
 BIN := .venv/bin

@@ -24,16 +24,16 @@ import numpy as np
 import soundfile as sf
 import soxr
 
-import data.openmp  # noqa: F401  (before torch)
-from data.audio import SAMPLE_RATE, AudioError
-from data.utils import DataError, carry_out, say
-from data.workers import stop_by_signals
-from enhancement.files import KINDS, FileSource
-from enhancement.model import MODELS, WEIGHTS, Model, load
-from enhancement.windows import enhanced, survey
-from training.checkpoint import CheckpointError
-from training.config import ConfigError
-from training.logging import spectrograms
+import bsbimamba.openmp  # noqa: F401  (before torch)
+from bsbimamba.data.audio import SAMPLE_RATE, AudioError
+from bsbimamba.data.workers import stop_by_signals
+from bsbimamba.inference.files import KINDS, FileSource
+from bsbimamba.inference.model import MODELS, WEIGHTS, Model, load
+from bsbimamba.inference.windows import enhanced, survey
+from bsbimamba.training.checkpoint import CheckpointError
+from bsbimamba.training.config import ConfigError
+from bsbimamba.training.logging import spectrograms
+from bsbimamba.utils import DataError, carry_out, say
 
 RUNS = Path(__file__).resolve().parent / "runs"
 MINUTES, MEGABYTES = 10, 200  # of a recording, at most

@@ -19,14 +19,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-import data.openmp  # noqa: F401  (before torch)
-from data.audio import AudioError
-from data.utils import DataError, carry_out, say
-from data.workers import stop_by_signals
-from enhancement.files import enhance_file, jobs_of
-from enhancement.model import Model, load
-from training.checkpoint import CheckpointError
-from training.config import ConfigError
+import bsbimamba.openmp  # noqa: F401  (before torch)
+from bsbimamba.data.audio import AudioError
+from bsbimamba.data.workers import stop_by_signals
+from bsbimamba.inference.files import enhance_file, jobs_of
+from bsbimamba.inference.model import Model, load
+from bsbimamba.training.checkpoint import CheckpointError
+from bsbimamba.training.config import ConfigError
+from bsbimamba.utils import DataError, carry_out, say
 
 __all__ = ["Model", "load", "main"]
 

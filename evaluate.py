@@ -22,16 +22,16 @@ from typing import Any
 
 import pandas as pd
 
-import data.openmp  # noqa: F401  (before torch)
-from data.corpus import find_recordings, list_pairs, pair_up
-from data.utils import DataError, carry_out, is_within, say, show, write_text
-from data.workers import stop_by_signals, usable_cores
-from evaluation.analysis import NOISY, Analysis, System, choose_baseline, models_of, summary
-from evaluation.figures import write_curve
-from evaluation.html import CLEAN, report
-from evaluation.scores import METRICS
-from evaluation.scoring import Task, score_files
-from evaluation.tables import latex, markdown
+import bsbimamba.openmp  # noqa: F401  (before torch)
+from bsbimamba.data.corpus import find_recordings, list_pairs, pair_up
+from bsbimamba.data.workers import stop_by_signals, usable_cores
+from bsbimamba.metrics.scores import METRICS
+from bsbimamba.report.analysis import NOISY, Analysis, System, choose_baseline, models_of, summary
+from bsbimamba.report.figures import write_curve
+from bsbimamba.report.html import CLEAN, report
+from bsbimamba.report.scoring import Task, score_files
+from bsbimamba.report.tables import latex, markdown
+from bsbimamba.utils import DataError, carry_out, is_within, say, show, write_text
 
 # The processes that score import this file: what needs torch is imported where it is used.
 
@@ -101,13 +101,13 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 def _of_runs(options: argparse.Namespace) -> tuple[Mapping[str, Path], list[System]]:
     """Return the clean files, the noisy recordings of a corpus, and what each run makes of them."""
-    from bandsplit.cost import measure_cost
-    from enhancement.files import enhance_files
-    from training.checkpoint import CheckpointError
-    from training.config import ConfigError
-    from training.logging import circumstances, read_history
-    from training.precision import Precision
-    from training.trained import load_trained
+    from bsbimamba.inference.files import enhance_files
+    from bsbimamba.network.cost import measure_cost
+    from bsbimamba.training.checkpoint import CheckpointError
+    from bsbimamba.training.config import ConfigError
+    from bsbimamba.training.logging import circumstances, read_history
+    from bsbimamba.training.precision import Precision
+    from bsbimamba.training.trained import load_trained
 
     # All that can be wrong is found before hours may be spent on the first run.
     try:
@@ -158,8 +158,8 @@ def _of_folders(options: argparse.Namespace) -> tuple[Mapping[str, Path], list[S
 
 def _facts(trained: Any, lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return what is known of a `Trained` and its log; `family` is what seeds share."""
-    from training.checkpoint import name_of
-    from training.config import beside_recipe, method
+    from bsbimamba.training.checkpoint import name_of
+    from bsbimamba.training.config import beside_recipe, method
 
     config = trained.config
     return {

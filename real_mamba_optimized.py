@@ -20,9 +20,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from recompute.mixer import Weights, mix
-from recompute.rows import Checkpointing, check_checkpointing
-from scan import selective_scan
+from bsbimamba.recompute.mixer import Weights, mix
+from bsbimamba.recompute.rows import Checkpointing, check_checkpointing
+from bsbimamba.scan import selective_scan
 
 __all__ = [
     "BidirectionalMambaBlock",

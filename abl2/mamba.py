@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from bandsplit.bands import DEFAULT_NORM
-from bandsplit.path import PathBlock, along_bands, along_time
+from bsbimamba.network.bands import DEFAULT_NORM
+from bsbimamba.network.path import PathBlock, along_bands, along_time
 from real_mamba_optimized import BidirectionalMambaBlock
 
 

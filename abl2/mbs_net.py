@@ -7,9 +7,9 @@ from typing import Any
 from torch import nn
 
 from abl2.mamba import CrossBandBiMamba, IntraBandBiMamba
-from bandsplit.bands import DEFAULT_NORM
-from bandsplit.decoder import MaskDecoder
-from bandsplit.net import BandSplitNet
+from bsbimamba.network.bands import DEFAULT_NORM
+from bsbimamba.network.decoder import MaskDecoder
+from bsbimamba.network.net import BandSplitNet
 from real_mamba_optimized import Checkpointing
 
 
@@ -21,7 +21,7 @@ class MBSNet(BandSplitNet):
         d_state, chunk_size, use_checkpoint, expand, d_conv: see `real_mamba_optimized`.
         channels: features of each band.
         hidden: width of every band's decoder.
-        split_norm, norm: see `BandSplit` and `Norm` in `bandsplit.bands`.
+        split_norm, norm: see `BandSplit` and `Norm` in `network.bands`.
     """
 
     def __init__(

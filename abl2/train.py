@@ -10,10 +10,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import data.openmp  # noqa: F401  (before torch)
+import bsbimamba.openmp  # noqa: F401  (before torch)
 from abl2.mbs_net import MBSNet
-from training.cli import main
-from training.config import BASE
+from bsbimamba.training.cli import main
+from bsbimamba.training.config import BASE
 
 CONFIG = replace(
     BASE,

@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from bandsplit.bands import DEFAULT_NORM, WIDTHS
-from bandsplit.decoder import MaskDecoder
-from bandsplit.path import PathBlock, along_bands, along_time
+from bsbimamba.network.bands import DEFAULT_NORM, WIDTHS
+from bsbimamba.network.decoder import MaskDecoder
+from bsbimamba.network.path import PathBlock, along_bands, along_time
 from real_mamba_optimized import BidirectionalMambaBlock
 
 

@@ -7,8 +7,8 @@ from typing import Any
 from torch import nn
 
 from abl3.mamba import CrossBandBiMamba, IntraBandBiMamba, MaskDecoderAdaptive
-from bandsplit.bands import DEFAULT_NORM
-from bandsplit.net import BandSplitNet
+from bsbimamba.network.bands import DEFAULT_NORM
+from bsbimamba.network.net import BandSplitNet
 from real_mamba_optimized import Checkpointing
 
 
@@ -20,7 +20,7 @@ class MBSNet(BandSplitNet):
         d_state, chunk_size, use_checkpoint, expand, d_conv: see `real_mamba_optimized`.
         channels: features of each band.
         hidden: decoder widths of the low, middle and high bands.
-        split_norm, norm: see `BandSplit` and `Norm` in `bandsplit.bands`.
+        split_norm, norm: see `BandSplit` and `Norm` in `network.bands`.
     """
 
     def __init__(

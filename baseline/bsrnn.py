@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from bandsplit.bands import DEFAULT_NORM, BandLinear, Norm
-from bandsplit.decoder import GroupDecoder, MaskDecoder
-from bandsplit.net import BandSplitNet
-from bandsplit.path import Along, PathBlock, along_bands, along_time
+from bsbimamba.network.bands import DEFAULT_NORM, BandLinear, Norm
+from bsbimamba.network.decoder import GroupDecoder, MaskDecoder
+from bsbimamba.network.net import BandSplitNet
+from bsbimamba.network.path import Along, PathBlock, along_bands, along_time
 
 
 class LSTM(nn.Module):
@@ -74,7 +74,7 @@ class BSRNN(BandSplitNet):
         num_layers: pairs of a time and a band LSTM.
         channels: features of each band (N); the LSTMs are 2 N wide, the decoders 4 N.
         bidirectional_time: read the frames in both directions, as the Mamba networks do.
-        split_norm, norm: see `BandSplit` and `Norm` in `bandsplit.bands`.
+        split_norm, norm: see `BandSplit` and `Norm` in `network.bands`.
         time_first: all time LSTMs come before all band LSTMs, as published, instead of in turn.
         published_start: initialise as published: LSTMs and Linears Xavier-uniform, the LSTMs'
             recurrent weights orthogonal, biases 0.

@@ -1,3 +1,3 @@
 """Measurements of the code's own parts, each a ratio taken side by side in one run."""
 
-import data.openmp  # noqa: F401  (before torch)
+import bsbimamba.openmp  # noqa: F401  (before torch)

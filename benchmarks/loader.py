@@ -21,13 +21,13 @@ import numpy as np
 import torch
 
 from benchmarks.results import described, markdown, report, spread
-from data.audio import SAMPLE_RATE, read, write
-from data.augment import Augment
-from data.corpus import load_pairs
-from data.dataset import PairDataset
-from data.loader import EpochSampler, Loader
-from data.samples import Samples
-from data.workers import usable_cores
+from bsbimamba.data.audio import SAMPLE_RATE, read, write
+from bsbimamba.data.augment import Augment
+from bsbimamba.data.corpus import load_pairs
+from bsbimamba.data.dataset import PairDataset
+from bsbimamba.data.loader import EpochSampler, Loader
+from bsbimamba.data.samples import Samples
+from bsbimamba.data.workers import usable_cores
 
 _FORMATS = ("wav", "flac", "opus")
 _BATCH = 6

@@ -28,7 +28,7 @@ import torch
 from benchmarks.counting import peak_bytes
 from benchmarks.results import MIB, described, markdown, report
 from benchmarks.step import BATCH, CROP, FOUR, Candidate, Network, networks, noise
-from training.step import Learner
+from bsbimamba.training.step import Learner
 
 CARD, ASIDE = 12.0, 1.0  # GiB: of the card that all must fit, and what PyTorch does not get of it
 VALIDATED = 15.0  # seconds

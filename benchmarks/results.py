@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from data.utils import write_text
+from bsbimamba.utils import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 MIB = 2**20

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from benchmarks.counting import peak_bytes
 from benchmarks.results import MIB, described, markdown, report
-from scan import scan_directions
+from bsbimamba.scan import scan_directions
 
 # (sequences, length, width, states): one utterance of two seconds on a CPU, a batch of six on a
 # GPU; 31 bands and 251 frames.

@@ -31,17 +31,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from bandsplit.cost import give_back_memory
 from benchmarks.counting import PHASES, Clock, Operators, launches, peak_bytes, saved_bytes
 from benchmarks.results import MIB, described, markdown, report, spread
-from data.audio import SAMPLE_RATE
-from data.workers import usable_cores
-from training.config import Config, override
-from training.discriminator import no_callback
-from training.distributed import World
-from training.pesq import PesqPool
-from training.precision import Precision
-from training.step import Learner
+from bsbimamba.data.audio import SAMPLE_RATE
+from bsbimamba.data.workers import usable_cores
+from bsbimamba.network.cost import give_back_memory
+from bsbimamba.training.config import Config, override
+from bsbimamba.training.discriminator import no_callback
+from bsbimamba.training.distributed import World
+from bsbimamba.training.pesq import PesqPool
+from bsbimamba.training.precision import Precision
+from bsbimamba.training.step import Learner
 
 FOUR = ("baseline", "abl1", "abl2", "abl3")
 BATCH, CROP = 6, 2.0  # crops and seconds: what the networks are configured for

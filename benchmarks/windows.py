@@ -22,14 +22,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from bandsplit.net import BandSplitNet
 from benchmarks.results import described, markdown, report
-from data.audio import SAMPLE_RATE, Signal
-from enhancement.model import Model
-from enhancement.windows import Windows
-from evaluation.scores import MetricError, pesq_wb
-from training.sources import make_datasets
-from training.trained import Trained, load_trained
+from bsbimamba.data.audio import SAMPLE_RATE, Signal
+from bsbimamba.inference.model import Model
+from bsbimamba.inference.windows import Windows
+from bsbimamba.metrics.scores import MetricError, pesq_wb
+from bsbimamba.network.net import BandSplitNet
+from bsbimamba.training.sources import make_datasets
+from bsbimamba.training.trained import Trained, load_trained
 
 HARD = "cut hard, own loudness"
 _ALL = 10_000  # more utterances than any validation set has

@@ -6,7 +6,7 @@ import pytest
 
 from abl3.mbs_net import MBSNet
 from abl3.train import CONFIG, PRESETS
-from training import cli
+from bsbimamba.training import cli
 
 QUICK = ["--steps", "1", "--workers", "0", "--batch-size", "2", "--crop", "0.5"]
 # Without a fall of the rate at its end, a run goes on with more steps from its last one.

@@ -36,8 +36,8 @@ def _seeded(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def own_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is known of files is remembered for this test alone."""
-    monkeypatch.setattr("data.audio.INDEX", tmp_path / ".cache" / "index.json")
-    monkeypatch.setattr("data.samples.CACHE", tmp_path / ".cache" / "decoded")
+    monkeypatch.setattr("bsbimamba.data.audio.INDEX", tmp_path / ".cache" / "index.json")
+    monkeypatch.setattr("bsbimamba.data.samples.CACHE", tmp_path / ".cache" / "decoded")
 
 
 @pytest.fixture(scope="session")
@@ -65,12 +65,12 @@ def make(
     from fake_pool import FakePool
 
     from abl1.mbs_net import MBSNet
-    from data.corpus import load_pairs
-    from data.dataset import PairDataset
-    from training import loop as trainer_module
-    from training import precision
-    from training.config import Config, Data, Loss, Optim, Run
-    from training.loop import Trainer
+    from bsbimamba.data.corpus import load_pairs
+    from bsbimamba.data.dataset import PairDataset
+    from bsbimamba.training import loop as trainer_module
+    from bsbimamba.training import precision
+    from bsbimamba.training.config import Config, Data, Loss, Optim, Run
+    from bsbimamba.training.loop import Trainer
 
     monkeypatch.setattr(trainer_module, "PesqPool", FakePool)
     monkeypatch.setattr(precision, "can_do", lambda amp: True)  # every CPU can, without an LSTM

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from training.loop import Trainer
+from bsbimamba.training.loop import Trainer
 
 
 class FakePool:

@@ -58,7 +58,7 @@ def pairs() -> dict[str, tuple[Signal, Signal]]:
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-    from evaluation.scores import score
+    from bsbimamba.metrics.scores import score
 
     scores = {name: score(*pair) for name, pair in pairs().items()}
     print(pd.DataFrame.from_dict(scores, orient="index").round(7).to_csv(index_label="pair"))

@@ -15,7 +15,7 @@ def compile_kernel(name: str, dtype: str, capability: int, **changes: Any) -> An
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from scan.triton import launch, scan_kernels
+    from bsbimamba.scan.triton import launch, scan_kernels
 
     kernel = getattr(scan_kernels, name)
     fixed: dict[str, Any] = {

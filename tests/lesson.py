@@ -15,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 from recordings import voiced
 
-from training.config import Config
-from training.discriminator import MetricDiscriminator
-from training.distributed import World, join
-from training.precision import Precision
+from bsbimamba.training.config import Config
+from bsbimamba.training.discriminator import MetricDiscriminator
+from bsbimamba.training.distributed import World, join
+from bsbimamba.training.precision import Precision
 
 LABELS = np.array([0.4, np.nan, 0.7, 0.2], np.float32)
 

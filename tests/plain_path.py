@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bandsplit.bands import Norm
-from bandsplit.path import SwiGLU
+from bsbimamba.network.bands import Norm
+from bsbimamba.network.path import SwiGLU
+from bsbimamba.scan import selective_scan
 from real_mamba_optimized import BidirectionalMambaBlock, SelectiveSSM
-from scan import selective_scan
 
 
 def plain_mixer(ssm: SelectiveSSM, x: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from recordings import put_pairs
 from saved_runs import leaves, load
 from torch import Tensor
 
-from data.audio import read, write
+from bsbimamba.data.audio import read, write
 
 # Four files to a batch: three processes take 1, 1 and 2 of them. Eight training files, so that the
 # epoch's end and a validation come after two steps. Without a warm-up, what starts at zero moves

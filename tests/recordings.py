@@ -9,7 +9,7 @@ import soundfile as sf
 import torch
 from torch import Tensor
 
-from data.audio import SAMPLE_RATE, write
+from bsbimamba.data.audio import SAMPLE_RATE, write
 
 SAMPLE = Path(__file__).resolve().parents[1] / "data" / "sample"
 

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from abl3.mbs_net import MBSNet
-from bandsplit.net import BandSplitNet
-from training import checkpoint
-from training.config import Config, to_json
-from training.optimizer import EMA
+from bsbimamba.network.net import BandSplitNet
+from bsbimamba.training import checkpoint
+from bsbimamba.training.config import Config, to_json
+from bsbimamba.training.optimizer import EMA
 
 
 def save_run(folder: Path, seed: int = 0, step: int = 3, name: str = checkpoint.BEST) -> Path:

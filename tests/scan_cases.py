@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scan import causal_conv_silu, scan_directions, selective_scan
+from bsbimamba.scan import causal_conv_silu, scan_directions, selective_scan
 
 NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias", "initial_state")
 OPTIONAL = ("D", "z", "delta_bias", "initial_state")

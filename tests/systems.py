@@ -9,9 +9,9 @@ from unittest.mock import patch
 import numpy as np
 import pandas as pd
 
-from evaluation import statistics
-from evaluation.analysis import Analysis, System
-from evaluation.scores import METRICS
+from bsbimamba.metrics import statistics
+from bsbimamba.metrics.scores import METRICS
+from bsbimamba.report.analysis import Analysis, System
 
 FACTS = {
     "model": "abl3",

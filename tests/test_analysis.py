@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from systems import NOISY, analysed, numbered, system, trained
 
-from data.benchmark import TEST_FILES
-from data.utils import DataError
-from evaluation.analysis import choose_baseline, doubts, models_of, summary
-from evaluation.conditions import NOISE, SNR, SPEAKER, Breakdown, find_breakdowns
-from evaluation.scores import METRICS
-from evaluation.statistics import holm, mean_interval
-from training.config import Config, Data, Optim, Run, method
+from bsbimamba.data.benchmark import TEST_FILES
+from bsbimamba.metrics.scores import METRICS
+from bsbimamba.metrics.statistics import holm, mean_interval
+from bsbimamba.report.analysis import choose_baseline, doubts, models_of, summary
+from bsbimamba.report.conditions import NOISE, SNR, SPEAKER, Breakdown, find_breakdowns
+from bsbimamba.training.config import Config, Data, Optim, Run, method
+from bsbimamba.utils import DataError
 
 # Models
 

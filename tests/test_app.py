@@ -21,9 +21,9 @@ from recordings import sound
 from saved_runs import save_run
 
 import app
-from data.audio import AudioError
-from data.utils import DataError
-from enhancement.model import load
+from bsbimamba.data.audio import AudioError
+from bsbimamba.inference.model import load
+from bsbimamba.utils import DataError
 
 
 @dataclass

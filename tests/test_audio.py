@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from recordings import put, sound
 
-from data import audio
-from data.audio import AudioError, Info, find_audio, inspect, look_over, read, write
-from data.utils import DataError
+from bsbimamba.data import audio
+from bsbimamba.data.audio import AudioError, Info, find_audio, inspect, look_over, read, write
+from bsbimamba.utils import DataError
 
 RATE = 16000
 

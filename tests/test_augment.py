@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from recordings import sound
 
-from data.augment import _BOUNDS, Augment, Drawn
-from data.utils import DataError
-from data.verify import lag_of
+from bsbimamba.data.augment import _BOUNDS, Augment, Drawn
+from bsbimamba.data.verify import lag_of
+from bsbimamba.utils import DataError
 
 RATE = FRAMES = 16000
 SLOTS = ("speed", "room", "babble", "remix", "band", "gain")

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from bandsplit.bands import (
+from bsbimamba.network.bands import (
     BANDS,
     WIDTHS,
     BandLinear,
@@ -22,9 +22,9 @@ from bandsplit.bands import (
     groups,
     of_sums,
 )
-from bandsplit.decoder import MaskDecoder, apply_filter
-from bandsplit.path import along_bands, along_time
-from bandsplit.stft import BINS, HOP, N_FFT, compressed, compressed_magnitude, istft, stft
+from bsbimamba.network.decoder import MaskDecoder, apply_filter
+from bsbimamba.network.path import along_bands, along_time
+from bsbimamba.network.stft import BINS, HOP, N_FFT, compressed, compressed_magnitude, istft, stft
 
 
 @settings(max_examples=40, deadline=None)

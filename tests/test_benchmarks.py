@@ -22,10 +22,10 @@ from benchmarks.counting import PHASES, Operators, count_launches, peak_bytes, s
 from benchmarks.memory import Card, largest
 from benchmarks.results import report
 from benchmarks.step import FOUR, Candidate, networks, noise
-from training import precision
-from training.config import Data
-from training.step import Learner
-from training.trained import Trained, load_trained
+from bsbimamba.training import precision
+from bsbimamba.training.config import Data
+from bsbimamba.training.step import Learner
+from bsbimamba.training.trained import Trained, load_trained
 
 CPU = torch.device("cpu")
 MIB = 2**20

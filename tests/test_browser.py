@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from systems import analysed, system
 
-from data.audio import SAMPLE_RATE, write
-from data.utils import write_text
-from evaluation.analysis import System
-from evaluation.html import report
+from bsbimamba.data.audio import SAMPLE_RATE, write
+from bsbimamba.report.analysis import System
+from bsbimamba.report.html import report
+from bsbimamba.utils import write_text
 
 pytestmark = pytest.mark.browser
 

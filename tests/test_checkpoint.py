@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 from saved_runs import change, load, save_run
 
 from abl1.mbs_net import MBSNet
-from training import trained
-from training.checkpoint import CheckpointError, Checkpoints, pack, read, unpack, write
-from training.config import Config, ConfigError
-from training.trained import load_trained
+from bsbimamba.training import trained
+from bsbimamba.training.checkpoint import CheckpointError, Checkpoints, pack, read, unpack, write
+from bsbimamba.training.config import Config, ConfigError
+from bsbimamba.training.trained import load_trained
 
 STATE = {"ema": {"x": torch.arange(50.0)}, "values": {"step": 3}, "network": "n", "config": "{}"}
 
@@ -87,7 +87,7 @@ def test_write_that_fails_half_way_leaves_what_was_there(tmp_path: Path) -> None
     code = f"""
         import resource, signal, sys, torch
         from pathlib import Path
-        from training.checkpoint import CheckpointError, pack, write
+        from bsbimamba.training.checkpoint import CheckpointError, pack, write
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
         try:
@@ -231,7 +231,7 @@ FIT = "does not fit this version's network"
         ({"network": "os:system"}, f"{FIT}.*there is no network"),
         ({"network": "abl3.mbs_net:Absent"}, f"{FIT}.*there is no network"),
         ({"network": "real_mamba_optimized:MambaBlock"}, f"{FIT}.*there is no network"),
-        ({"network": "bandsplit.net:BandSplitNet"}, f"{FIT}.*there is no network"),
+        ({"network": "bsbimamba.network.net:BandSplitNet"}, f"{FIT}.*there is no network"),
         ({"network": "abl1.mbs_net:MBSNet"}, f"{FIT}.*Unexpected key"),
         ({"config": "not JSON"}, "not a configuration of this version"),
         ({"config": json.dumps({"sed": 1})}, "unknown setting 'sed'; did you mean seed"),

@@ -16,8 +16,8 @@ from saved_runs import assert_same_state, change, load
 
 from abl3.mbs_net import MBSNet
 from abl3.train import CONFIG, PRESETS
-from training import cli, precision
-from training.config import diff, flatten
+from bsbimamba.training import cli, precision
+from bsbimamba.training.config import diff, flatten
 
 CUDA = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
 

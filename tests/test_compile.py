@@ -10,10 +10,10 @@ import torch
 from fake_pool import FakePool
 from test_networks import EVERYTHING, small
 
-from training.config import ConfigError, override
-from training.distributed import World
-from training.precision import Precision
-from training.step import Learner
+from bsbimamba.training.config import ConfigError, override
+from bsbimamba.training.distributed import World
+from bsbimamba.training.precision import Precision
+from bsbimamba.training.step import Learner
 
 # PyTorch warns of instances that Dynamo makes, and of complex numbers.
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -11,7 +11,7 @@ import abl2.train
 import abl3.train
 import baseline.train
 from abl3.mbs_net import MBSNet
-from training.config import (
+from bsbimamba.training.config import (
     BASE,
     RECIPES,
     Config,

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scan_cases import compare_convolution, make_convolution
 from torch import Tensor
 
-from scan import causal_conv_silu, convolution
+from bsbimamba.scan import causal_conv_silu, convolution
 
 HERE = ("torch", "cpu")
 

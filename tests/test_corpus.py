@@ -11,7 +11,7 @@ import pytest
 import soundfile as sf
 from recordings import put, put_pairs, sound
 
-from data.corpus import (
+from bsbimamba.data.corpus import (
     LAYOUTS,
     Pair,
     find_recordings,
@@ -22,7 +22,7 @@ from data.corpus import (
     pair_folders,
     pair_up,
 )
-from data.utils import DataError
+from bsbimamba.utils import DataError
 
 RATE = 16000
 DNS = "book_00041_chp_0009_reader_{:05}_8_street_snr{}_tl-24_fileid_{}"

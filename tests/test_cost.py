@@ -11,10 +11,10 @@ import pytest
 import torch
 from test_networks import EVERYTHING, small
 
-from bandsplit import cost
-from bandsplit.bands import WIDTHS
-from bandsplit.cost import count_macs, count_parameters, measure_cost
-from bandsplit.net import BandSplitNet
+from bsbimamba.network import cost
+from bsbimamba.network.bands import WIDTHS
+from bsbimamba.network.cost import count_macs, count_parameters, measure_cost
+from bsbimamba.network.net import BandSplitNet
 
 FRAMES, SECONDS = 251, 2
 PLACES = FRAMES * len(WIDTHS)  # in a sequence of features, for the two seconds

@@ -16,13 +16,13 @@ import torch
 from recordings import sound
 from scipy.signal import correlate
 
-from data.audio import Signal, inspect, read, write
-from data.augment import Augment
-from data.corpus import Pair, Recording
-from data.dataset import MixDataset, PairDataset, SpeechDataset
-from data.samples import Samples
-from data.sound import active_level
-from data.utils import DataError
+from bsbimamba.data.audio import Signal, inspect, read, write
+from bsbimamba.data.augment import Augment
+from bsbimamba.data.corpus import Pair, Recording
+from bsbimamba.data.dataset import MixDataset, PairDataset, SpeechDataset
+from bsbimamba.data.samples import Samples
+from bsbimamba.data.sound import active_level
+from bsbimamba.utils import DataError
 
 RATE = 16000
 CROP = RATE // 4

@@ -15,14 +15,14 @@ from processes import start_rank
 from recordings import voiced
 from torch import Tensor, nn
 
-from bandsplit.stft import compressed_magnitude, stft
-from data.corpus import load_pairs
-from data.dataset import PairDataset
-from evaluation.scores import pesq_wb
-from training.config import Config, Loss, Optim
-from training.discriminator import Discriminator, MetricDiscriminator
-from training.distributed import World
-from training.pesq import PesqPool
+from bsbimamba.data.corpus import load_pairs
+from bsbimamba.data.dataset import PairDataset
+from bsbimamba.metrics.scores import pesq_wb
+from bsbimamba.network.stft import compressed_magnitude, stft
+from bsbimamba.training.config import Config, Loss, Optim
+from bsbimamba.training.discriminator import Discriminator, MetricDiscriminator
+from bsbimamba.training.distributed import World
+from bsbimamba.training.pesq import PesqPool
 
 THIRD = Config(loss=Loss(third_pair=True))
 

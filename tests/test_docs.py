@@ -18,7 +18,7 @@ import torch
 from conftest import ROOT
 from numpy.typing import NDArray
 
-from scan import selective_scan
+from bsbimamba.scan import selective_scan
 
 DOCS = ROOT / "docs"
 RESULTS = ROOT / "results"

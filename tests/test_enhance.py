@@ -19,9 +19,9 @@ from torch import Tensor
 
 import enhance
 from abl3.mbs_net import MBSNet
-from data.audio import read
+from bsbimamba.data.audio import read
+from bsbimamba.inference.files import enhance_files
 from enhance import load
-from enhancement.files import enhance_files
 
 RATE = 16_000
 KINDS = [

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from saved_runs import save_run
 
 import evaluate
-from data.audio import read, write
-from evaluation.scores import score
-from training.trained import load_trained
+from bsbimamba.data.audio import read, write
+from bsbimamba.metrics.scores import score
+from bsbimamba.training.trained import load_trained
 
 RATE = 16000
 Signal = NDArray[np.float32]

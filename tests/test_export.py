@@ -23,17 +23,17 @@ from saved_runs import load as saved
 from torch import Tensor
 
 from abl3.mbs_net import MBSNet
-from bandsplit.decoder import apply_filter
-from bandsplit.net import BandSplitNet
-from bandsplit.stft import stft
 from baseline.bsrnn import BSRNN
 from benchmarks.step import networks
-from data.utils import DataError
-from enhancement import export
-from enhancement.export import INPUT, SHAPES, STATISTICS, checked, feed, onnx_model
-from enhancement.model import Model, read_model
-from enhancement.windows import Windows
-from training.trained import load_trained
+from bsbimamba.inference import export
+from bsbimamba.inference.export import INPUT, SHAPES, STATISTICS, checked, feed, onnx_model
+from bsbimamba.inference.model import Model, read_model
+from bsbimamba.inference.windows import Windows
+from bsbimamba.network.decoder import apply_filter
+from bsbimamba.network.net import BandSplitNet
+from bsbimamba.network.stft import stft
+from bsbimamba.training.trained import load_trained
+from bsbimamba.utils import DataError
 
 # Together they have every operator that any network has: Mamba along time and bands, an adaptive
 # decoder, a standardised split; LSTMs in one and both directions, norms over the recording.
@@ -131,7 +131,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of models, for this test alone."""
     for module in ("model", "export"):
-        monkeypatch.setattr(f"enhancement.{module}.MODELS", tmp_path / "models")
+        monkeypatch.setattr(f"bsbimamba.inference.{module}.MODELS", tmp_path / "models")
     # The run's network is that one, and making the model takes a while.
     monkeypatch.setattr(export, "onnx_model", lambda network: exported("abl3")[1])
     return tmp_path / "models"
@@ -196,7 +196,7 @@ def test_export_refuses_wrong_input_and_writes_nothing(
 def test_export_without_onnx_needs_none_of_its_packages(run: Path, tmp_path: Path):
     block = "import sys; sys.modules.update(dict.fromkeys(['onnx', 'onnxscript', 'onnx_ir']))\n"
     words = [str(run), "--no-onnx", "-o", str(tmp_path / "model")]
-    code = f"{block}from enhancement import export\nraise SystemExit(export.main({words}))"
+    code = f"{block}from bsbimamba.inference import export\nraise SystemExit(export.main({words}))"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
     assert read_model(tmp_path / "model").step == 3
 
@@ -204,6 +204,15 @@ def test_export_without_onnx_needs_none_of_its_packages(run: Path, tmp_path: Pat
 @pytest.mark.slow
 def test_export_command_with_the_usual_windows(run: Path, tmp_path: Path):
     """With warnings as errors."""
-    words = [sys.executable, "-W", "error", "-m", "enhancement.export", run, "-o", tmp_path / "m"]
+    words = [
+        sys.executable,
+        "-W",
+        "error",
+        "-m",
+        "bsbimamba.inference.export",
+        run,
+        "-o",
+        tmp_path / "m",
+    ]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
     assert len(done.stderr.splitlines()) == 2

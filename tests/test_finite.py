@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from training.config import Optim, Run
-from training.loop import Trainer, TrainingError
-from training.step import Result
+from bsbimamba.training.config import Optim, Run
+from bsbimamba.training.loop import Trainer, TrainingError
+from bsbimamba.training.step import Result
 
 STEPS = 3  # an epoch
 RUN = Run(workers=0, device="cpu", amp="off", log_every=1, validate_every=STEPS)

@@ -26,8 +26,8 @@ from test_networks import EVERYTHING, small, snr
 from test_recompute import assert_equal, norm_of, results, sequences
 from test_training import FOLDERS, train
 
+from bsbimamba.scan import selective_scan
 from real_mamba_optimized import BidirectionalMambaBlock
-from scan import selective_scan
 
 pytestmark = [
     pytest.mark.gpu,

@@ -10,35 +10,41 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from bandsplit.cost import count_parameters
-from training.config import BASE, diff
+from bsbimamba.network.cost import count_parameters
+from bsbimamba.training.config import BASE, diff
 
 ABLATIONS = ("abl1", "abl2", "abl3")
-# What a package or module may import of the project, beside itself.
+# What a package of `bsbimamba`, or a module or folder beside it, may import of the project.
+COMMON = {"openmp", "utils"}
+NETWORK = {"data", "network", "openmp"}
 ALLOWED = {
     "scan": set(),
     "recompute": {"scan"},
     "real_mamba_optimized": {"recompute", "scan"},
-    "data": set(),
-    "bandsplit": {"data", "recompute"},
-    "evaluation": {"data"},
-    "training": {"bandsplit", "data", "evaluation"},
-    "baseline": {"bandsplit", "data"},
-    **{name: {"bandsplit", "data", "real_mamba_optimized"} for name in ABLATIONS},
-    "evaluate": {"bandsplit", "data", "enhancement", "evaluation", "training"},
-    "enhancement": {"bandsplit", "data", "scan", "training"},
-    "enhance": {"data", "enhancement", "training"},
-    "app": {"data", "enhancement", "training"},
-    "benchmarks": {"bandsplit", "data", "enhancement", "evaluation", "scan", "training"},
+    "utils": set(),
+    "openmp": set(),
+    "data": COMMON,
+    "network": {"data", "recompute"},
+    "metrics": {"data", "utils"},
+    "report": {"data", "metrics", "utils"},
+    "training": {"data", "metrics", "network", *COMMON},
+    "inference": {"data", "network", "scan", "training", *COMMON},
+    "baseline": NETWORK,
+    **{name: {*NETWORK, "real_mamba_optimized"} for name in ABLATIONS},
+    "evaluate": {"data", "inference", "metrics", "network", "report", "training", *COMMON},
+    "enhance": {"data", "inference", "training", *COMMON},
+    "app": {"data", "inference", "training", *COMMON},
+    "benchmarks": {"data", "inference", "metrics", "network", "scan", "training", *COMMON},
 }
 # Single files that may import more than their package.
-TRAIN = {f"{name}/train.py": {"training"} for name in (*ABLATIONS, "baseline")}
-MORE = {"data/verify.py": {"evaluation"}, **TRAIN}
+MORE = {f"{name}/train.py": {"training"} for name in (*ABLATIONS, "baseline")}
 
 
 def modules(package: str) -> list[Path]:
-    folder = ROOT / package
-    return sorted(folder.rglob("*.py")) if folder.is_dir() else [ROOT / f"{package}.py"]
+    """Return the files of a package, folder or module."""
+    inside = ROOT / "bsbimamba" / package
+    place = inside if inside.is_dir() or inside.with_suffix(".py").is_file() else ROOT / package
+    return sorted(place.rglob("*.py")) if place.is_dir() else [place.with_suffix(".py")]
 
 
 def imported(path: Path) -> set[str]:
@@ -46,12 +52,13 @@ def imported(path: Path) -> set[str]:
     names = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            names |= {alias.name.partition(".")[0] for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: a relative import"
-            names.add((node.module or "").partition(".")[0])
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    tops = {name.removeprefix("bsbimamba.").partition(".")[0] for name in names}
     # The last would be whichever ablation's module is in the working directory.
-    return names & {*ALLOWED, "mamba", "mbs_net", "bsrnn", "train"}
+    return tops & {*ALLOWED, "mamba", "mbs_net", "bsrnn", "train"}
 
 
 @pytest.mark.parametrize("package", ALLOWED)

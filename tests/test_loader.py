@@ -20,14 +20,14 @@ from hypothesis import strategies as st
 from recordings import put, sound
 from torch.utils.data import Dataset
 
-from data import samples
-from data.audio import inspect, read
-from data.corpus import Recording
-from data.dataset import MixDataset
-from data.loader import EpochSampler, Loader
-from data.samples import Samples
-from data.utils import DataError
-from training.distributed import World
+from bsbimamba.data import samples
+from bsbimamba.data.audio import inspect, read
+from bsbimamba.data.corpus import Recording
+from bsbimamba.data.dataset import MixDataset
+from bsbimamba.data.loader import EpochSampler, Loader
+from bsbimamba.data.samples import Samples
+from bsbimamba.training.distributed import World
+from bsbimamba.utils import DataError
 
 CROP = 4000
 

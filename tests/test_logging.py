@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from training.config import Optim, Run
-from training.logging import circumstances, read_history, spectrograms
-from training.loop import Trainer
+from bsbimamba.training.config import Optim, Run
+from bsbimamba.training.logging import circumstances, read_history, spectrograms
+from bsbimamba.training.loop import Trainer
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bandsplit.stft import HOP, istft, stft
-from training.config import Loss
-from training.losses import TERMS, Active, Recordings, loss_terms
+from bsbimamba.network.stft import HOP, istft, stft
+from bsbimamba.training.config import Loss
+from bsbimamba.training.losses import TERMS, Active, Recordings, loss_terms
 
 SQUARED = Loss(*[1.0] * len(TERMS), phase_power=0.0)
 # Every term, in each of the ways in which it is computed.

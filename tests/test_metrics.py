@@ -16,13 +16,13 @@ from conftest import ROOT
 from golden_signals import pairs, stored
 from numpy.typing import NDArray
 
-from data.workers import usable_cores
-from evaluation.composite import cbak, covl, csig
-from evaluation.intelligibility import estoi, stoi, stoi_pystoi
-from evaluation.scores import METRICS, pesq_wb, score
-from evaluation.scoring import Task, score_files
-from evaluation.segmental import llr, segsnr, si_sdr, snr, wss
-from evaluation.signals import FLOOR_DB, MetricError, levels
+from bsbimamba.data.workers import usable_cores
+from bsbimamba.metrics.composite import cbak, covl, csig
+from bsbimamba.metrics.intelligibility import estoi, stoi, stoi_pystoi
+from bsbimamba.metrics.scores import METRICS, pesq_wb, score
+from bsbimamba.metrics.segmental import llr, segsnr, si_sdr, snr, wss
+from bsbimamba.metrics.signals import FLOOR_DB, MetricError, levels
+from bsbimamba.report.scoring import Task, score_files
 
 RATE = 16000
 Signal = NDArray[Any]

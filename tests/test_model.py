@@ -19,12 +19,12 @@ from saved_runs import lively, save_run
 from torch import Tensor
 
 from abl3.mbs_net import MBSNet
+from bsbimamba.inference.model import read_model, write_model
+from bsbimamba.inference.windows import Windows
+from bsbimamba.training.checkpoint import CheckpointError
+from bsbimamba.training.config import ConfigError
+from bsbimamba.training.trained import load_trained
 from enhance import Model, load
-from enhancement.model import read_model, write_model
-from enhancement.windows import Windows
-from training.checkpoint import CheckpointError
-from training.config import ConfigError
-from training.trained import load_trained
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,7 @@ def test_load_takes_runs_checkpoints_and_model_folders(folder: Path, tmp_path: P
 
 def test_load_takes_a_name_before_a_path(folder: Path, monkeypatch: pytest.MonkeyPatch):
     """In the repository's root, abl3 is a folder, too."""
-    monkeypatch.setattr("enhancement.model.MODELS", folder.parent)
+    monkeypatch.setattr("bsbimamba.inference.model.MODELS", folder.parent)
     (folder.parent / "here" / "model").mkdir(parents=True)
     monkeypatch.chdir(folder.parent / "here")
     assert load("model").trained.digest == load(folder).trained.digest

@@ -13,12 +13,12 @@ from abl1.mbs_net import MBSNet as MBSNet1
 from abl2.mbs_net import MBSNet as MBSNet2
 from abl3.mbs_net import MBSNet as MBSNet3
 from abl3.train import PRESETS as PRESETS3
-from bandsplit.bands import BandLinear
 from baseline.bsrnn import BSRNN, LSTM
 from baseline.train import PRESETS
-from training.config import Optim
-from training.muon import Muon, matrices, orthogonalise
-from training.optimizer import make_optimizer
+from bsbimamba.network.bands import BandLinear
+from bsbimamba.training.config import Optim
+from bsbimamba.training.muon import Muon, matrices, orthogonalise
+from bsbimamba.training.optimizer import make_optimizer
 
 
 def parameter(shape: tuple[int, ...], count: int = 1, seed: int = 0) -> nn.Parameter:

@@ -19,13 +19,13 @@ from abl1.train import CONFIG as ABL1
 from abl2.train import CONFIG as ABL2
 from abl3.train import CONFIG as ABL3
 from abl3.train import PRESETS as ABL3_PRESETS
-from bandsplit.bands import DEFAULT_NORM, NORMS, Norm, band_statistics
-from bandsplit.cost import count_macs, count_parameters
-from bandsplit.net import BandSplitNet
-from bandsplit.stft import compressed
 from baseline.bsrnn import BSRNN
 from baseline.train import CONFIG as BASELINE
 from baseline.train import PRESETS as BASELINE_PRESETS
+from bsbimamba.network.bands import DEFAULT_NORM, NORMS, Norm, band_statistics
+from bsbimamba.network.cost import count_macs, count_parameters
+from bsbimamba.network.net import BandSplitNet
+from bsbimamba.network.stft import compressed
 
 NETWORKS = {
     "bsrnn": (BSRNN, BASELINE),

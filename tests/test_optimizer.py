@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
+from bsbimamba.training.config import Config, Loss, Optim
+from bsbimamba.training.optimizer import GradientClip, Schedule, make_optimizer
 from real_mamba_optimized import SelectiveSSM
-from training.config import Config, Loss, Optim
-from training.optimizer import GradientClip, Schedule, make_optimizer
 
 EPOCH = 8
 

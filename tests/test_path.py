@@ -11,7 +11,7 @@ from plain_path import plain_pair, plain_swiglu
 from torch import Tensor
 
 from abl3.mamba import CrossBandBiMamba, IntraBandBiMamba
-from bandsplit.bands import NORMS, Norm
+from bsbimamba.network.bands import NORMS, Norm
 
 
 def group_norm(norm: Norm, x: Tensor) -> Tensor:

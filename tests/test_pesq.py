@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 from recordings import voiced
 
-from evaluation.scores import pesq_wb
-from training.pesq import PesqPool, normalised_pesq
+from bsbimamba.metrics.scores import pesq_wb
+from bsbimamba.training.pesq import PesqPool, normalised_pesq
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from training import precision
-from training.config import ConfigError
-from training.precision import Precision
+from bsbimamba.training import precision
+from bsbimamba.training.config import ConfigError
+from bsbimamba.training.precision import Precision
 
 
 @pytest.mark.parametrize("amp", ["bf16", "fp16"])

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bandsplit.bands import WIDTHS, BandLinear
-from bandsplit.net import BandSplitNet
-from bandsplit.stft import compressed
 from baseline.train import PRESETS
+from bsbimamba.network.bands import WIDTHS, BandLinear
+from bsbimamba.network.net import BandSplitNet
+from bsbimamba.network.stft import compressed
 
 
 def preset(channels: int) -> BandSplitNet:

@@ -15,12 +15,12 @@ from fake_pool import batch_of
 import abl1.mbs_net
 import abl2.mbs_net
 import abl3.mbs_net
-from bandsplit.net import loudness
-from bandsplit.stft import stft
 from baseline.bsrnn import BSRNN
-from training.config import BASE, RECIPES, Loss, Optim, Run, override
-from training.loop import Trainer
-from training.losses import TERMS, Active
+from bsbimamba.network.net import loudness
+from bsbimamba.network.stft import stft
+from bsbimamba.training.config import BASE, RECIPES, Loss, Optim, Run, override
+from bsbimamba.training.loop import Trainer
+from bsbimamba.training.losses import TERMS, Active
 
 NETWORKS = {
     "baseline": (BSRNN, {"num_layers": 1, "channels": 12}),

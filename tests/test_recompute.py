@@ -10,11 +10,11 @@ import torch
 from plain_path import plain_pair, plain_swiglu
 from torch import Tensor, nn
 
-from bandsplit.bands import Norm
-from bandsplit.path import SwiGLU
 from benchmarks.counting import peak_bytes, saved_bytes
+from bsbimamba.network.bands import Norm
+from bsbimamba.network.path import SwiGLU
+from bsbimamba.recompute import rows
 from real_mamba_optimized import BidirectionalMambaBlock, MambaBlock
-from recompute import rows
 
 MODES = (False, True, "full")
 

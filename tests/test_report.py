@@ -18,11 +18,11 @@ import soundfile
 from recordings import put, sound
 from systems import NOISY, analysed, numbered, system, trained
 
-from data.audio import write
-from evaluation.analysis import Analysis, System
-from evaluation.figures import CURVE, colour_of, plots, write_curve
-from evaluation.html import featured, listening, report
-from evaluation.published import PUBLISHED, TRAINING
+from bsbimamba.data.audio import write
+from bsbimamba.report.analysis import Analysis, System
+from bsbimamba.report.figures import CURVE, colour_of, plots, write_curve
+from bsbimamba.report.html import featured, listening, report
+from bsbimamba.report.published import PUBLISHED, TRAINING
 
 NAMES = [f"f{number}" for number in range(5)]
 LOG = [{"step": s, "train": {"loss": 1 / s}, "valid": {"pesq_wb": 2 + s / 9}} for s in (1, 2, 3)]

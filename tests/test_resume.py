@@ -15,9 +15,9 @@ from saved_runs import assert_same_state, load, metrics
 from torch import Tensor
 
 from abl1.mbs_net import MBSNet
-from training.checkpoint import CheckpointError
-from training.config import Loss, Optim, Run
-from training.loop import Trainer
+from bsbimamba.training.checkpoint import CheckpointError
+from bsbimamba.training.config import Loss, Optim, Run
+from bsbimamba.training.loop import Trainer
 
 STEPS = 3  # an epoch
 RUN = Run(workers=0, device="cpu", amp="off", log_every=1, validate_every=STEPS)

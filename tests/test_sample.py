@@ -10,11 +10,11 @@ import soundfile as sf
 from conftest import ROOT
 from recordings import SAMPLE
 
-from data.benchmark import TEST_FILES
-from data.corpus import load_pairs
-from evaluation.scores import pesq_wb
-from training.config import Config, Data
-from training.sources import make_datasets
+from bsbimamba.data.benchmark import TEST_FILES
+from bsbimamba.data.corpus import load_pairs
+from bsbimamba.metrics.scores import pesq_wb
+from bsbimamba.training.config import Config, Data
+from bsbimamba.training.sources import make_datasets
 
 FILES = sorted(path for path in SAMPLE.rglob("*") if path.is_file())
 FOLDERS = sorted({path.parent.relative_to(SAMPLE).as_posix() for path in FILES})

@@ -17,8 +17,8 @@ from scan_cases import (
     run_both,
 )
 
-from scan import selective_scan
-from scan.interface import SEQUENCES
+from bsbimamba.scan import selective_scan
+from bsbimamba.scan.interface import SEQUENCES
 
 FAST = ("chunked", "cpu")
 ALL = ("reference", *FAST)

@@ -13,8 +13,8 @@ from numba import njit
 from scan_cases import make_arguments, run
 from torch import Tensor
 
-from scan import selective_scan
-from scan.cpu import launch, vectors
+from bsbimamba.scan import selective_scan
+from bsbimamba.scan.cpu import launch, vectors
 
 
 def over_vectors(function: Any, x: np.ndarray) -> np.ndarray:

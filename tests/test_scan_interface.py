@@ -11,8 +11,8 @@ import torch
 from scan_cases import NAMES, OPTIONAL, make_arguments, make_both, run
 from torch import Tensor
 
-from scan import dispatch, scan_directions, selective_scan
-from scan.interface import SEQUENCES
+from bsbimamba.scan import dispatch, scan_directions, selective_scan
+from bsbimamba.scan.interface import SEQUENCES
 
 FAST = ("chunked", "cpu")
 ALL = ("reference", *FAST)

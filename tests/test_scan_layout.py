@@ -9,11 +9,11 @@ import torch
 from scan_cases import TOLERANCE, make_both, make_convolution
 from torch import Tensor
 
-from scan import causal_conv_silu
-from scan.api import scan_backward, scan_forward
-from scan.dispatch import VARIABLE
-from scan.interface import AS_U, SEQUENCES, Inputs, Options
-from scan.layout import empty_as
+from bsbimamba.scan import causal_conv_silu
+from bsbimamba.scan.api import scan_backward, scan_forward
+from bsbimamba.scan.dispatch import VARIABLE
+from bsbimamba.scan.interface import AS_U, SEQUENCES, Inputs, Options
+from bsbimamba.scan.layout import empty_as
 
 BACKENDS = ("reference", "chunked", "cpu")
 OPTIONS = Options(True, reverse=False, chunk_size=4, want_last=False)

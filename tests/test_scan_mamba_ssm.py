@@ -16,8 +16,8 @@ import torch
 from scan_cases import assert_close, make_arguments, make_both, run, run_both
 from torch import Tensor
 
-from scan import chunked, dispatch, selective_scan
-from scan.interface import SEQUENCES, Inputs, Options
+from bsbimamba.scan import chunked, dispatch, selective_scan
+from bsbimamba.scan.interface import SEQUENCES, Inputs, Options
 
 
 def check_sequences(*tensors: Tensor | None) -> None:

@@ -25,8 +25,8 @@ from scan_cases import (
 )
 from test_scan_layout import ORDERS, check_fakes, check_values
 
-from scan import dispatch, selective_scan
-from scan.dispatch import VARIABLE
+from bsbimamba.scan import dispatch, selective_scan
+from bsbimamba.scan.dispatch import VARIABLE
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
@@ -124,7 +124,7 @@ def test_views_are_read_in_place() -> None:
 @interpreted
 def test_groups_of_sequences_sum_as_single_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     """A program may take several sequences, one after the other."""
-    from scan.triton import launch
+    from bsbimamba.scan.triton import launch
 
     arguments = make_arguments(5, 9, 64, 2)
     expected = run(arguments, torch.float64, "reference")
@@ -136,7 +136,7 @@ def test_groups_of_sequences_sum_as_single_ones(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(("block", "tile"), [(32, 16), (32, 4), (64, 1)])
 def test_other_sizes_give_the_same(block: int, tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Other blocks and tiles than the fastest, and a length and chunks that tiles do not fill."""
-    from scan.triton import launch
+    from bsbimamba.scan.triton import launch
 
     for sizes in (launch.FORWARD, launch.BACKWARD):
         monkeypatch.setitem(sizes, "BLOCK", block)

@@ -14,9 +14,9 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from evaluation import scoring
-from evaluation.scores import METRICS, score
-from evaluation.scoring import Task, score_file, score_files
+from bsbimamba.metrics.scores import METRICS, score
+from bsbimamba.report import scoring
+from bsbimamba.report.scoring import Task, score_file, score_files
 
 RATE = 16000
 Signal = NDArray[Any]

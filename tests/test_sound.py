@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from recordings import sound
 
-from data.sound import (
+from bsbimamba.data.sound import (
     FRAME,
     SPEED_OF_SOUND,
     active_frames,

@@ -13,12 +13,12 @@ import pytest
 import torch
 from recordings import put, put_pairs
 
-from data.audio import read, write
-from data.augment import Augment
-from data.dataset import MixDataset, PairDataset
-from data.utils import DataError
-from training.config import Config, Data, Run
-from training.sources import make_datasets
+from bsbimamba.data.audio import read, write
+from bsbimamba.data.augment import Augment
+from bsbimamba.data.dataset import MixDataset, PairDataset
+from bsbimamba.training.config import Config, Data, Run
+from bsbimamba.training.sources import make_datasets
+from bsbimamba.utils import DataError
 
 RATE = 16000
 VOICES = [f"p{speaker}_{number}.wav" for speaker in range(225, 232) for number in (1, 2)]
@@ -254,7 +254,7 @@ def test_missing_data_set_names_three_ways(tmp_path: Path, made: str) -> None:
         put_pairs(tmp_path / made, ["q_1.wav"])
     with pytest.raises(DataError, match=f"^no data set at {tmp_path}. There are three") as raised:
         pairs(tmp_path)
-    for way in ("--sample", "--data ROOT", "--mix CLEAN NOISE", "data.voicebank"):
+    for way in ("--sample", "--data ROOT", "--mix CLEAN NOISE", "bsbimamba.data.voicebank"):
         assert way in str(raised.value)
 
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.speakers import hold_out, is_test_speaker, speaker_by_name, speakers_of
-from data.utils import DataError
+from bsbimamba.data.speakers import hold_out, is_test_speaker, speaker_by_name, speakers_of
+from bsbimamba.utils import DataError
 
 
 @pytest.mark.parametrize(

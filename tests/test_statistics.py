@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from evaluation.statistics import (
+from bsbimamba.metrics.statistics import (
     Comparison,
     Interval,
     Spread,

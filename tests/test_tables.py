@@ -7,8 +7,8 @@ import re
 import pytest
 from systems import analysed, numbered, system, trained
 
-from evaluation.analysis import Analysis, marks_of
-from evaluation.tables import (
+from bsbimamba.report.analysis import Analysis, marks_of
+from bsbimamba.report.tables import (
     BESIDE,
     MAIN,
     Table,

@@ -16,10 +16,10 @@ from saved_runs import metrics
 from torch import Tensor, nn
 
 from abl1.mbs_net import MBSNet
-from bandsplit.stft import istft, stft
-from training.config import Loss, Optim, Run
-from training.loop import Trainer
-from training.losses import TERMS
+from bsbimamba.network.stft import istft, stft
+from bsbimamba.training.config import Loss, Optim, Run
+from bsbimamba.training.loop import Trainer
+from bsbimamba.training.losses import TERMS
 
 STEPS = 3  # an epoch: six training pairs in batches of two
 LOGGED = Run(workers=0, device="cpu", amp="off", log_every=1, validate_every=STEPS)

@@ -22,7 +22,7 @@ import torch
 from conftest import ROOT
 from saved_runs import assert_same_state, load, metrics
 
-from training.precision import can_do
+from bsbimamba.training.precision import can_do
 
 FOLDERS = ("baseline", "abl1", "abl2", "abl3")
 QUICK = [

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from data.utils import (
+from bsbimamba.utils import (
     DataError,
     FailedError,
     carry_out,
@@ -40,7 +40,7 @@ sys.argv[1:] = ["--help"]
 run = runpy.run_path if command.endswith(".py") else runpy.run_module
 run(command, run_name="__main__")
 """
-COMMANDS = ["app.py", "enhance.py", "baseline/train.py", "enhancement.export"]
+COMMANDS = ["app.py", "enhance.py", "baseline/train.py", "bsbimamba.inference.export"]
 COMMANDS += [f"abl{number}/train.py" for number in (1, 2, 3)] + [
     f"benchmarks.{path.stem}"
     for path in sorted(ROOT.joinpath("benchmarks").glob("*.py"))
@@ -69,7 +69,7 @@ def test_remove_partials_leaves_the_files_of_others(tmp_path: Path) -> None:
 
 def test_hold_refuses_a_second_process_until_the_first_is_gone(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from data.utils import hold;"
+        "import sys, time; from pathlib import Path; from bsbimamba.utils import hold;"
         "lock = hold(Path(sys.argv[1]), 'wait'); print('held', flush=True); time.sleep(60)"
     )
     words = [sys.executable, "-c", code, str(tmp_path)]
@@ -136,8 +136,8 @@ def test_workers_end_with_their_parent(ending: str, tmp_path: Path) -> None:
 import os, pathlib, sys, time
 sys.path.insert(0, {str(ROOT)!r})
 from concurrent.futures import ProcessPoolExecutor
-from data.utils import carry_out
-from data.workers import begin_worker, process_context
+from bsbimamba.utils import carry_out
+from bsbimamba.data.workers import begin_worker, process_context
 
 def work(number):
     pathlib.Path({str(tmp_path)!r}, str(os.getpid())).write_text(os.environ["OMP_NUM_THREADS"])

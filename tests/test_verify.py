@@ -1,4 +1,4 @@
-"""`python -m data.verify`: what it says of good corpora, and of every way in which one is not."""
+"""`python -m bsbimamba.data.verify`: what it says of good and of bad corpora."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pytest
 import soundfile as sf
 from recordings import sound
 
-from data.audio import read
-from data.benchmark import TEST_FILES, TRAIN_PAIRS, TRAIN_SPEAKERS
-from data.corpus import Listing
-from data.verify import count, lag_of, main, mixture_fault
+from bsbimamba.data.audio import read
+from bsbimamba.data.benchmark import TEST_FILES, TRAIN_PAIRS, TRAIN_SPEAKERS
+from bsbimamba.data.corpus import Listing
+from bsbimamba.data.verify import count, lag_of, main, mixture_fault
 
 RATE = 16000
 TRAIN = ["p226_001", "p227_002", "p228_003"]

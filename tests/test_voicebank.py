@@ -1,4 +1,4 @@
-"""`python -m data.voicebank`, on a small corpus that a server on this machine publishes."""
+"""`python -m bsbimamba.data.voicebank`, on a small corpus that a local server publishes."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ import soundfile as sf
 import soxr
 from recordings import sound
 
-from data import voicebank
-from data.corpus import load_pairs
-from data.utils import FailedError, hold
-from data.voicebank import TRIES, Archive, download, main, resampled
+from bsbimamba.data import voicebank
+from bsbimamba.data.corpus import load_pairs
+from bsbimamba.data.voicebank import TRIES, Archive, download, main, resampled
+from bsbimamba.utils import FailedError, hold
 
 RATE = 48_000
 TRAIN = [f"{speaker}_{number:03}" for speaker in ("p225", "p226", "p287") for number in (1, 2)]

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from recordings import sound
 from torch import Tensor, nn
 
-from bandsplit.bands import band_statistics
-from bandsplit.net import loudness
-from bandsplit.stft import HOP, compressed, stft
-from data.audio import AudioError
-from enhancement.windows import Windows, enhanced, hops, overlapped, survey
+from bsbimamba.data.audio import AudioError
+from bsbimamba.inference.windows import Windows, enhanced, hops, overlapped, survey
+from bsbimamba.network.bands import band_statistics
+from bsbimamba.network.net import loudness
+from bsbimamba.network.stft import HOP, compressed, stft
 
 SHORT = Windows(length=0.4, context=0.08, fade=0.048)
 

@@ -1,0 +1,1 @@
+"""Band-split bidirectional Mamba for speech enhancement."""

@@ -1,0 +1,311 @@
+"""Which files of a corpus make pairs, who speaks in them, and whether they can be used.
+
+A corpus of pairs is a folder that has folders of clean and of noisy files, or a table (CSV).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from bsbimamba.data.audio import SAMPLE_RATE, AudioError, Info, find_audio, look_over
+from bsbimamba.data.speakers import (
+    is_test_speaker,
+    read_rows,
+    speaker_by_name,
+    speakers_of,
+    vctk_numbers,
+)
+from bsbimamba.utils import DataError, some
+
+log = logging.getLogger("data")
+
+SPLITS = ("train", "valid", "test")
+# Folders of clean and noisy files below a corpus, by split, most specific first.
+LAYOUTS = {
+    "train": (
+        ("train/clean", "train/noisy"),
+        ("clean_trainset_28spk_wav", "noisy_trainset_28spk_wav"),
+        ("clean_trainset_56spk_wav", "noisy_trainset_56spk_wav"),
+        ("clean", "noisy"),
+    ),
+    "valid": (("valid/clean", "valid/noisy"),),
+    "test": (
+        ("test/clean", "test/noisy"),
+        ("clean_testset_wav", "noisy_testset_wav"),
+        ("clean", "noisy"),
+    ),
+}
+# The names that the synthesizer of Microsoft's DNS challenge gives: clean_fileid_7 belongs to
+# book_00000_..._reader_06709_..._snr15_tl-24_fileid_7, whatever comes before.
+_CLEAN_ID = re.compile(r"(?:.*/)?clean_fileid_(\d+)")
+_NOISY_ID = re.compile(r"(?:.*_)?fileid_(\d+)")
+_READER = re.compile(r"reader_\d+")
+_LISTED = 20  # files, before "and N more"
+_PAIR_TOLERANCE = SAMPLE_RATE // 10
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One usable file. name: its path below its folder, without extension."""
+
+    name: str
+    path: Path
+    speaker: str
+    info: Info
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A clean and a noisy recording of one utterance. frames: their common length at 16 kHz."""
+
+    name: str
+    clean: Path
+    noisy: Path
+    speaker: str
+    frames: int
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files of a split, unopened.
+
+    Attributes:
+        folders: that of the clean and that of the noisy files.
+        clean, noisy: paths by utterance. One that only one of the two has makes no pair.
+        speakers: by utterance, of every clean file.
+        noises: noise and SNR in dB by utterance, where a table names them (else "" and NaN).
+    """
+
+    folders: tuple[Path, Path]
+    clean: Mapping[str, Path]
+    noisy: Mapping[str, Path]
+    speakers: Mapping[str, str]
+    noises: Mapping[str, tuple[str, float]] = field(default_factory=dict)
+
+
+def load_pairs(root: Path, split: str, skip_bad: bool = False) -> list[Pair]:
+    """Return all pairs of a split of a corpus (`list_pairs`), sorted by name; check every file.
+
+    Where two lengths differ by at most 0.1 s, the common part is used. The benchmark's test
+    speakers are refused except in "test".
+
+    Raises:
+        DataError: there is no such split, nothing of it is usable, or a file is bad and `skip_bad`
+            is not set.
+    """
+    pairs, bad = check_pairs(list_pairs(root, split), split)
+    _report(root, bad, len(pairs), skip_bad)
+    return pairs
+
+
+def check_pairs(listing: Listing, split: str) -> tuple[list[Pair], dict[Path, str]]:
+    """Return the usable pairs of a split, sorted by name, and why files cannot be used."""
+    clean, noisy = listing.clean, listing.noisy
+    bad = {noisy[name]: "has no clean file of that name" for name in noisy.keys() - clean}
+    bad |= {clean[name]: "has no noisy file of that name" for name in clean.keys() - noisy}
+    names = sorted(clean.keys() & noisy.keys())
+    found = look_over([side[name] for name in names for side in (clean, noisy)])
+    pairs = []
+    for name in names:
+        speaker = listing.speakers[name]
+        one, other = found[clean[name]], found[noisy[name]]
+        if isinstance(one, str) or isinstance(other, str):
+            sides = ((clean[name], one), (noisy[name], other))
+            bad |= {path: reason for path, reason in sides if isinstance(reason, str)}
+        elif split != "test" and is_test_speaker(speaker):
+            bad[clean[name]] = _test_speaker(speaker)
+        elif abs(one.frames - other.frames) > _PAIR_TOLERANCE:
+            seconds = (info.frames / SAMPLE_RATE for info in (other, one))
+            bad[noisy[name]] = "lasts {:.2f} s, its clean file {:.2f} s".format(*seconds)
+        else:
+            frames = min(one.frames, other.frames)
+            pairs.append(Pair(name, clean[name], noisy[name], speaker, frames))
+    return pairs, bad
+
+
+def load_recordings(folder: Path, skip_bad: bool = False, speech: bool = True) -> list[Recording]:
+    """Return all recordings below a folder, sorted by name; check every file.
+
+    speech: refuse the benchmark's test speakers.
+
+    Raises:
+        DataError: the folder is missing, nothing in it is usable, or a file is bad and `skip_bad`
+            is not set.
+    """
+    files = find_recordings(folder)
+    found = look_over(list(files.values()))
+    speakers = speakers_of(folder, files.values())
+    recordings, bad = [], {}
+    for name, path in files.items():
+        info, speaker = found[path], speakers[path]
+        if isinstance(info, str):
+            bad[path] = info
+        elif speech and is_test_speaker(speaker):
+            bad[path] = _test_speaker(speaker)
+        else:
+            recordings.append(Recording(name, path, speaker, info))
+    _report(folder, bad, len(recordings), skip_bad)
+    return recordings
+
+
+def _test_speaker(speaker: str) -> str:
+    return (
+        f"{speaker} is a test speaker of VoiceBank-DEMAND (if this is somebody else, say so in "
+        "speakers.csv)"
+    )
+
+
+def _report(where: Path, bad: dict[Path, str], usable: int, skip_bad: bool) -> None:
+    """Raise DataError about bad files, or warn of them."""
+    if not bad and usable:
+        return
+    lines = some([f"{path}: {reason}" for path, reason in sorted(bad.items())], _LISTED, "\n  ")
+    listing = f"{where}: {len(bad)} files cannot be used:\n  {lines}"
+    if not usable:
+        raise DataError(f"{listing}\nNothing is left.")
+    if not skip_bad:
+        raise DataError(f"{listing}\nRepair or remove them, or go on without them: --skip-bad.")
+    log.warning("%s", listing)
+
+
+def list_pairs(root: Path, split: str) -> Listing:
+    """Return which files of a corpus make a split ("train", "valid", "test").
+
+    Names are the same on both sides, or are those of the DNS challenge (`pair_up`).
+
+    Raises:
+        DataError: there is no such split, a table cannot be used, or a folder has no audio.
+    """
+    listing = _in_table(root, split) if is_table(root) else _in_folders(root, split)
+    if listing is None or not listing.clean:
+        known = ", ".join(f"{clean} + {noisy}" for clean, noisy in LAYOUTS[split])
+        where = "" if is_table(root) else f". Known folders below it: {known}."
+        raise DataError(f"{root}: no {split} pairs{where}")
+    return listing
+
+
+def has_split(root: Path, split: str) -> bool:
+    """Tell whether there is such a split. Raise DataError if a table cannot be used."""
+    if is_table(root):
+        return bool(_in_table(root, split).clean)
+    return pair_folders(root, split) is not None
+
+
+def is_table(root: Path) -> bool:
+    """Tell whether a corpus is a table rather than a folder."""
+    return root.suffix.lower() == ".csv" and not os.path.isdir(root)
+
+
+def pair_folders(root: Path, split: str) -> tuple[Path, Path] | None:
+    """Return the clean and the noisy folder of a split ("train", "valid", "test"), or None."""
+    for names in LAYOUTS[split]:
+        clean, noisy = (root / name for name in names)
+        if os.path.isdir(clean) and os.path.isdir(noisy):
+            return _unpacked(clean), _unpacked(noisy)
+    return None
+
+
+def _unpacked(folder: Path) -> Path:
+    """Return the folder, or the only one in it if that has its name, as archives are unpacked."""
+    inner = folder / folder.name
+    return inner if os.listdir(folder) == [folder.name] and os.path.isdir(inner) else folder
+
+
+def find_recordings(folder: Path) -> dict[str, Path]:
+    """Return the audio files of `find_audio`. Raise DataError if there are none."""
+    if not os.path.isdir(folder):
+        raise DataError(f"{folder}: no such folder, or one that may not be looked into")
+    try:
+        files = find_audio(folder)
+    except AudioError as error:
+        raise DataError(f"{folder}: {error}") from None
+    if not files:
+        raise DataError(f"{folder}: no audio in it (wav, flac, ogg or opus)")
+    return files
+
+
+def pair_up(clean: Mapping[str, Path], noisy: Mapping[str, Path]) -> dict[str, Path]:
+    """Return clean files by the names of their noisy ones, and those without any by their own.
+
+    Names are the same on both sides, or end in the same `fileid_N` as in the DNS challenge, where
+    several noisy files may share a clean one.
+    """
+
+    def key(name: str, match: re.Match[str]) -> tuple[PurePosixPath, int]:
+        return PurePosixPath(name).parent, int(match[1])  # each folder numbers its own files
+
+    by_id = {key(name, match): name for name in clean if (match := _CLEAN_ID.fullmatch(name))}
+    paired, used = {}, set()
+    for name in noisy:
+        match = _NOISY_ID.fullmatch(PurePosixPath(name).name)
+        own = name if name in clean else by_id.get(key(name, match)) if match else None
+        if own is not None:
+            paired[name] = clean[own]
+            used.add(own)
+    return paired | {name: path for name, path in clean.items() if name not in used}
+
+
+def _in_folders(root: Path, split: str) -> Listing | None:
+    folders = pair_folders(root, split)
+    if folders is None:
+        return None
+    by_name, noisy = (find_recordings(folder) for folder in folders)
+    clean = pair_up(by_name, noisy)
+    names = defaultdict(list)
+    for name, path in clean.items():
+        names[path.relative_to(folders[0]).as_posix()].append(name)
+
+    def speaker(file: str) -> str:
+        """Return who speaks in a clean file; in one of the DNS challenge a noisy file names it."""
+        own = PurePosixPath(file).with_suffix("").as_posix()
+        if not _CLEAN_ID.fullmatch(own):
+            return speaker_by_name(file)
+        text = " ".join(sorted(names[file]))
+        return next(iter([*vctk_numbers(text), *_READER.findall(text)]), own)
+
+    by_path = speakers_of(folders[0], by_name.values(), speaker)
+    return Listing(folders, clean, noisy, {name: by_path[path] for name, path in clean.items()})
+
+
+def _in_table(path: Path, split: str) -> Listing:
+    """Return the pairs of a split of a table.
+
+    Its columns are clean and noisy, files as seen from the table's folder. It may have split, name
+    of the utterance (else the clean file as the table has it, without extension), speaker (else as
+    `speakers_of` finds it), noise and snr_db. Pairs without a split are in "train" and "test".
+    """
+    rows = read_rows(path, ("clean", "noisy"), ("split", "name", "speaker", "noise", "snr_db"))
+    # The speakers of all splits are told at once, so that each has one name in all of them.
+    files = [Path(os.path.abspath(path.parent / row["clean"])) for _, row in rows]
+    above = Path(os.path.commonpath([file.parent for file in files] or [path.parent]))
+    told = speakers_of(above, files)
+    splits = SPLITS if any(row["split"] for _, row in rows) else ("",)
+    clean: dict[str, Path] = {}
+    noisy: dict[str, Path] = {}
+    speakers: dict[str, str] = {}
+    noises: dict[str, tuple[str, float]] = {}
+    for (number, row), file in zip(rows, files, strict=True):
+        where = f"{path}: line {number}"
+        if row["split"] not in splits:
+            raise DataError(f"{where}: split {row['split']!a} is not one of {SPLITS}")
+        if split not in ((row["split"],) if row["split"] else ("train", "test")):
+            continue
+        parts = PurePosixPath(row["clean"]).with_suffix("").parts
+        name = row["name"] or "/".join(part for part in parts if part not in ("/", "//", ".."))
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise DataError(f"{where}: the name {name!a} leads out of a folder")
+        if name in clean:
+            raise DataError(f"{where}: a second pair is called {name}")
+        try:
+            noises[name] = row["noise"], float(row["snr_db"] or "nan")
+        except ValueError:
+            raise DataError(f"{where}: snr_db {row['snr_db']!a} is not a number") from None
+        clean[name], noisy[name] = path.parent / row["clean"], path.parent / row["noisy"]
+        speakers[name] = row["speaker"] or told[file]
+    return Listing((path.parent, path.parent), clean, noisy, speakers, noises)

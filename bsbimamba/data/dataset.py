@@ -1,0 +1,238 @@
+"""Training and validation examples: pairs from disk, or clean speech and noise mixed on the fly.
+
+An example is drawn from generators of its own, seeded by (seed, purpose, epoch, index). So it does
+not depend on the process that makes it, the number of workers or earlier examples. Augmentation
+(`data.augment`) is drawn from another generator, and changes nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from bisect import bisect
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import cached_property, partial
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from bsbimamba.data.audio import SAMPLE_RATE, SILENCE, Signal
+from bsbimamba.data.augment import Augment, Drawn
+from bsbimamba.data.corpus import Pair, Recording
+from bsbimamba.data.samples import Samples
+from bsbimamba.data.sound import FRAME, active_rms, babble, drawn_between, shaped_like
+
+Key = tuple[int, int]  # epoch, index
+Item = TypeVar("Item", Pair, Recording)
+# What a generator is for; 2 is `data.loader`'s, for the order.
+_TRAINING, _VALIDATION, _AUGMENTATION = 0, 1, 3
+_TALK = 3 * SAMPLE_RATE  # at most, of each talker in babble
+_TALKERS = (3, 7)  # in the babble that speech is mixed with, fewest and most
+_LONG_TERM = 5 * SAMPLE_RATE  # at most, of the speech that speech-shaped noise is shaped after
+_COUNTED = 30 * SAMPLE_RATE // FRAME  # active frames of one noise, at most, in validation
+_GOLDEN = (5**0.5 - 1) / 2
+
+
+class SpeechDataset(Dataset, ABC, Generic[Item]):
+    """`dataset[epoch, index]` is {"name": str, "clean": (s,), "noisy": (s,)}, float32 at 16 kHz.
+
+    Args:
+        items: recordings of speech, or pairs; what the index counts.
+        seed: of all that is drawn.
+        frames: length of a random piece, in samples; short files are padded with zeros. None: the
+            whole recording, up to `limit` samples, without augmentation.
+        samples: where recordings are read from.
+        augment: what may be done to a piece.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[Item],
+        seed: int,
+        frames: int | None,
+        limit: int | None = None,
+        samples: Samples | None = None,
+        augment: Augment | None = None,
+    ) -> None:
+        self.items: list[Item] = list(items)
+        self.seed, self.frames, self.limit = seed, frames, limit
+        self.samples = samples or Samples()
+        self.augment = augment if augment != Augment() else None
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @abstractmethod
+    def sides(self, key: Key, frames: int | None) -> tuple[Signal, Signal]:
+        """Return clean and noisy, (frames,) each; None: the recording, up to the limit."""
+
+    def __getitem__(self, key: Key) -> dict[str, Any]:
+        epoch, index = key
+        name = self.items[index].name
+        if self.augment is None or self.frames is None:
+            return _example(name, *self.sides(key, self.frames))
+        rng = np.random.default_rng([self.seed, _AUGMENTATION, epoch, index])
+        drawn = Drawn(self.augment, rng, self.frames)
+        clean, noisy = self.sides(key, drawn.source_frames)
+        if drawn.nothing:
+            return _example(name, clean, noisy)
+        return _example(name, *drawn.apply(clean, noisy - clean, partial(self._talk, index)))
+
+    def speakers(self) -> list[str]:
+        """Return who speaks in it, sorted."""
+        return sorted({item.speaker for item in self.items})
+
+    def fingerprint(self) -> str:
+        """Return a digest of the files' names and lengths in their order."""
+        files = [(item.name, _length(item)) for item in self.files()]
+        return hashlib.sha256(repr(files).encode()).hexdigest()[:16]
+
+    def files(self) -> Sequence[Item]:
+        """Return all that examples are made of, in a fixed order."""
+        return self.items
+
+    @cached_property
+    def _by_speaker(self) -> dict[str, list[Item]]:
+        grouped = defaultdict(list)
+        for item in self.items:
+            grouped[item.speaker].append(item)
+        return dict(grouped)
+
+    def _talk(self, index: int, rng: np.random.Generator, frames: int = _TALK) -> Signal:
+        """Return up to `frames` samples of another speaker, (s,); none if there is no other.
+
+        Speakers are drawn first, then one of their recordings.
+        """
+        others = list(self._by_speaker)
+        others.remove(self.items[index].speaker)
+        if not others:
+            return np.zeros(0, np.float32)
+        items = self._by_speaker[others[rng.integers(len(others))]]
+        item = items[rng.integers(len(items))]
+        start = int(rng.integers(max(0, _length(item) - frames) + 1))
+        path = item.clean if isinstance(item, Pair) else item.path
+        return self.samples.read(path, start, frames)
+
+
+def _length(item: Pair | Recording) -> int:
+    return item.frames if isinstance(item, Pair) else item.info.frames
+
+
+def _example(name: str, clean: Signal, noisy: Signal) -> dict[str, Any]:
+    return {"name": name, "clean": torch.from_numpy(clean), "noisy": torch.from_numpy(noisy)}
+
+
+class PairDataset(SpeechDataset[Pair]):
+    """Noisy recordings with their clean ones, from `data.corpus.load_pairs`."""
+
+    def sides(self, key: Key, frames: int | None) -> tuple[Signal, Signal]:
+        epoch, index = key
+        pair = self.items[index]
+        start = 0
+        if frames is None:
+            frames = min(pair.frames, self.limit or pair.frames)
+        else:
+            rng = np.random.default_rng([self.seed, _TRAINING, epoch, index])
+            start = int(rng.integers(max(0, pair.frames - frames) + 1))
+        clean, noisy = (
+            self.samples.piece(file, pair.frames, start, frames)
+            for file in (pair.clean, pair.noisy)
+        )
+        return clean, noisy
+
+
+class MixDataset(SpeechDataset[Recording]):
+    """Clean recordings with a random noise, at a random signal-to-noise ratio.
+
+    The index counts the clean recordings. The SNR is that of the clean file's active speech level
+    (ITU-T P.56), as in VoiceBank-DEMAND (Valentini-Botinhao et al., SSW 2016), to the level of the
+    piece of noise that is mixed in, where it holds sound (`data.sound.active_rms`). So it holds in
+    every example; only noise below -100 dB of full scale is not made louder to reach it.
+
+    A noise file is drawn in proportion to its seconds of sound (`data.sound.active_frames`), and a
+    piece among those with sound in at least a quarter of their frames, or half as many as the
+    file's fullest piece has. A file shorter than the piece is repeated. Babble and speech-shaped
+    noise are made of other speakers of this data set; a noise file replaces them if there are none.
+
+    Args:
+        clean, noise: from `data.corpus.load_recordings`.
+        snr_db: lowest and highest SNR, uniform between them.
+        levels: for validation, the SNRs to take in turn instead; all epochs are then the same, and
+            the noises are taken in turn, in proportion to their seconds of sound, 30 at most.
+            The others as in `SpeechDataset`.
+        babble: the probability of babble of 3 to 7 talkers.
+        speech_shaped: that of steady noise with the long-term spectrum of one.
+    """
+
+    def __init__(
+        self,
+        clean: Sequence[Recording],
+        noise: Sequence[Recording],
+        seed: int,
+        snr_db: tuple[float, float],
+        frames: int | None,
+        limit: int | None = None,
+        levels: Sequence[float] = (),
+        samples: Samples | None = None,
+        augment: Augment | None = None,
+        babble: float = 0.0,
+        speech_shaped: float = 0.0,
+    ) -> None:
+        super().__init__(clean, seed, frames, limit, samples, augment)
+        self.noise, self.levels = list(noise), tuple(levels)
+        self.snr_db, self.babble, self.speech_shaped = snr_db, babble, speech_shaped
+        counts = [int(r.info.active.sum()) for r in self.noise]
+        self._ends = np.cumsum(np.minimum(counts, _COUNTED) if levels else counts)
+
+    def files(self) -> Sequence[Recording]:
+        return [*self.items, *self.noise]
+
+    def sides(self, key: Key, frames: int | None) -> tuple[Signal, Signal]:
+        epoch, index = key
+        stream = (_VALIDATION, 0) if self.levels else (_TRAINING, epoch)
+        rng = np.random.default_rng([self.seed, *stream, index])
+        speech = self.items[index]
+        if self.levels:
+            # Multiples of the golden ratio, modulo 1, are spread evenly, however many there are.
+            snr, choice = self.levels[index % len(self.levels)], (index + 1) * _GOLDEN % 1
+        else:
+            snr, choice = drawn_between(rng, *self.snr_db), rng.random()
+        length = speech.info.frames
+        start = int(rng.integers(max(0, length - frames) + 1)) if frames else 0
+        frames = frames or min(length, self.limit or length)
+        clean = self.samples.piece(speech.path, length, start, frames)
+        noise = self._noise(index, frames, choice, rng)
+        level = max(active_rms(noise), 10 ** (SILENCE / 20))
+        gain = 10 ** ((speech.info.active_level - snr) / 20) / level
+        return clean, clean + np.float32(gain) * noise
+
+    def _noise(self, index: int, frames: int, choice: float, rng: np.random.Generator) -> Signal:
+        """Return noise (frames,) of the kind and file that `choice`, in [0, 1), stands for."""
+        made, noise = self.babble + self.speech_shaped, np.zeros(0)
+        if choice < self.babble:
+            talkers = int(rng.integers(_TALKERS[0], _TALKERS[1] + 1))
+            noise = babble(rng, frames, talkers, partial(self._talk, index, frames=frames))
+        elif choice < made and len(voice := self._talk(index, rng, _LONG_TERM)):
+            noise = shaped_like(rng, frames, voice.astype(np.float64))
+        if noise.any():
+            return noise.astype(np.float32)
+        choice = choice / made if choice < made else (choice - made) / (1 - made)
+        # The end of the last one is left out, as a product may be rounded up to it.
+        file = self.noise[bisect(self._ends[:-1], choice * self._ends[-1])]
+        if file.info.frames >= frames:
+            start = _start_of_sound(file, frames, rng)
+            return self.samples.piece(file.path, file.info.frames, start, frames)
+        whole = self.samples.read(file.path)
+        return np.resize(np.roll(whole, -int(rng.integers(len(whole)))), frames)
+
+
+def _start_of_sound(noise: Recording, frames: int, rng: np.random.Generator) -> int:
+    """Return where a piece begins that holds sound, as `MixDataset` says."""
+    width = -(-frames // FRAME)
+    before = np.cumsum(np.append(0, noise.info.active))
+    held = before[width:] - before[:-width]
+    places = np.flatnonzero(held >= min(width / 4, held.max() / 2))
+    return min(FRAME * int(rng.choice(places)), noise.info.frames - frames)

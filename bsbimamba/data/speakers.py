@@ -1,0 +1,165 @@
+"""Who speaks in which file, and who is held out for validation."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import logging
+import math
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path, PurePath
+
+from bsbimamba.data.benchmark import TEST_FILES
+from bsbimamba.utils import DataError
+
+log = logging.getLogger("data")
+
+_VCTK = re.compile(r"(?i)(?<![a-z0-9])p(?:22[5-9]|2[3-9]\d|3[0-6]\d|37[0-6])(?![a-z0-9])")
+_MANY = 4  # times the mean number of files
+
+
+def speakers_of(
+    folder: Path, files: Iterable[Path], otherwise: Callable[[str], str] | None = None
+) -> dict[Path, str]:
+    """Return the speaker of each of the `files` below `folder`.
+
+    It is what `speakers.csv` in the folder says (columns file, speaker), else what `otherwise`
+    makes of the file's path below it, by default `speaker_by_name`. Where that makes a speaker of
+    every file, and all lie in several folders, some of them together, it is the file's folder.
+
+    Raises:
+        DataError: `speakers.csv` cannot be used.
+    """
+    path = folder / "speakers.csv"
+    table: dict[str, str] = {}
+    for _, row in read_rows(path, ("file", "speaker")) if os.path.lexists(path) else ():
+        if (other := table.setdefault(row["file"], row["speaker"])) != row["speaker"]:
+            raise DataError(f"{path}: {row['file']} has two speakers, {other} and {row['speaker']}")
+    names = {file: file.relative_to(folder).as_posix() for file in files}
+    unnamed = [name for name in names.values() if name not in table]
+    if table and unnamed:
+        log.warning(
+            "%s does not name %d files, %s among them: their speakers are told by their names",
+            path,
+            len(unnamed),
+            unnamed[0],
+        )
+    by_name = otherwise or speaker_by_name
+    speakers = {file: table.get(name) or by_name(name) for file, name in names.items()}
+    by_folder = {file: PurePath(name).parent.as_posix() for file, name in names.items()}
+    each_its_own = not table and len(set(speakers.values())) == len(speakers)
+    folders = set(by_folder.values())
+    if each_its_own and "." not in folders and 1 < len(folders) < len(speakers):
+        log.warning(
+            "%s: the file names do not tell who speaks; each folder counts as one speaker. If "
+            "this is wrong, name the speakers in speakers.csv there (columns file, speaker)",
+            folder,
+        )
+        return by_folder
+    return speakers
+
+
+def speaker_by_name(file: str) -> str:
+    """Return the stem before the first "-" or "_", qualified by the folder that the file lies in.
+
+    Where one of the folders above has that name, as in LibriSpeech's SPEAKER/CHAPTER/, it is that
+    folder. Where the stem is a mere number, it is the folder, too. The numbers of VCTK's speakers,
+    p225 to p376, are the same person wherever they stand in a path.
+    """
+    path = PurePath(file)
+    if numbers := vctk_numbers(path.with_suffix("").as_posix()):
+        return numbers[0]
+    if path.stem.isdecimal() and path.parent.parts:
+        return path.parent.as_posix()
+    name = re.split("[-_]", path.stem, maxsplit=1)[0] or path.stem
+    folders = path.parent.parts
+    if name in folders:
+        folders = folders[: folders.index(name) + 1]
+    return f"{'/'.join(folders)}:{name}" if folders else name
+
+
+def vctk_numbers(text: str) -> list[str]:
+    """Return the numbers of VCTK's speakers in a text, the benchmark's test speakers first."""
+    found = [number.lower() for number in _VCTK.findall(text)]
+    return sorted(found, key=lambda number: number not in TEST_FILES)
+
+
+def is_test_speaker(speaker: str) -> bool:
+    """Tell whether VoiceBank-DEMAND tests on a speaker, or the name holds the number of one."""
+    return not TEST_FILES.keys().isdisjoint(re.split("[^a-z0-9]+", speaker.lower()))
+
+
+def hold_out(
+    names: Iterable[str],
+    wanted: Sequence[str],
+    share: float,
+    seed: int,
+    least: int = 1,
+    items: int = 0,
+) -> set[str]:
+    """Return which of `names` (speakers, or noise files) are kept for validation.
+
+    The `wanted` ones if they are all there, and others too; else `share` of them, at least one and
+    never all: those that come first by a hash, so that adding a name changes at most one other
+    choice. Return an empty set for a single name.
+
+    Args:
+        names: of a speaker, as often as there are files of theirs.
+        least: hold out as many, if that is not more than half.
+        items: hold out more, up to a fifth, until they have so many files; of each name those
+            beyond 1 / `least` of `items` do not count. Names with more than four times the mean
+            number of files come last.
+    """
+    counts = Counter(names)
+    preferred = set(wanted) if set(wanted) < counts.keys() else set()
+    # What is held out beyond `items` is of no use: leave those with many files to training.
+    many = _MANY * counts.total() / len(counts) if items else math.inf
+
+    def draw(name: str) -> tuple[bool, bool, bytes]:
+        digest = hashlib.sha256(f"{seed}/{name}".encode("utf-8", "surrogateescape")).digest()
+        return name not in preferred, counts[name] > many, digest
+
+    order = sorted(counts, key=draw)
+    count = len(preferred) or max(1, round(share * len(order)))
+    if least <= len(order) // 2:
+        count = max(count, least)
+    while count < len(order) // 5 and items > sum(
+        min(counts[name], items // least) for name in order[:count]
+    ):
+        count += 1
+    return set(order[: min(count, len(order) - 1)])
+
+
+def read_rows(
+    path: Path, needed: Sequence[str], optional: Sequence[str] = ()
+) -> list[tuple[int, dict[str, str]]]:
+    """Return the rows of a CSV file with a header, with their line numbers; "" for empty cells.
+
+    Raises:
+        DataError: it cannot be read, or a needed column or cell is missing.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            reader.fieldnames = [(x or "").strip().lower() for x in reader.fieldnames or ()]
+            if not set(needed) <= set(reader.fieldnames):
+                raise DataError(
+                    f"{path}: expected a first line with the columns {' and '.join(needed)}"
+                    f"{', and perhaps ' * bool(optional)}{', '.join(optional)}, separated by commas"
+                )
+            columns = (*needed, *optional)
+            rows = [
+                (reader.line_num, {x: (row.get(x) or "").strip() for x in columns})
+                for row in reader
+            ]
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror})") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} is not a table in UTF-8 ({error})") from None
+    for number, row in rows:
+        if not all(row[key] for key in needed):
+            raise DataError(f"{path}: line {number} lacks one of {', '.join(needed)}")
+    return rows

@@ -1,0 +1,199 @@
+"""Verify a corpus of pairs: is everything there, and is it what training and scoring expect?
+
+    python -m bsbimamba.data.verify ROOT [--workers N]
+
+Prints how many pairs there are, and which files are wrong and what to do about them. Status 0:
+nothing is wrong (a part of VoiceBank-DEMAND is right, too); 1: something is; 2: there are no pairs;
+130: interrupted. `evaluate.py` compares the scores of VoiceBank-DEMAND's noisy test files with the
+published ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from scipy.signal import correlate, correlation_lags
+
+from bsbimamba.data.audio import CLIPPED, FULL_SCALE, SAMPLE_RATE, Signal, described, read
+from bsbimamba.data.benchmark import NAME, TEST_FILES, TEST_PAIRS, TRAIN_PAIRS, TRAIN_SPEAKERS
+from bsbimamba.data.corpus import SPLITS, Listing, Pair, check_pairs, has_split, list_pairs
+from bsbimamba.data.speakers import is_test_speaker
+from bsbimamba.data.workers import in_threads, stop_by_signals, usable_cores
+from bsbimamba.utils import DataError, carry_out, show, some
+
+_LISTED = 5  # files, before "and N more"
+# A split with this share of a set's speakers among its files is meant to be of that set; one with
+# this share of a set's files is meant to be all of it.
+_MOST = 0.9
+_LARGEST_LAG = SAMPLE_RATE  # samples, of which one side may be late
+_ENOUGH = 20 * SAMPLE_RATE  # samples of a pair that are looked at for its lag
+# In dB: below the first there is nothing but rounding; noise never makes pauses quieter, but for
+# what it cancels by chance.
+_NOISE, _FLOOR = 45.0, 3.0
+_FRAME = SAMPLE_RATE // 50
+# What is wrong, and what to do about it.
+_FRESH = "get the corpus again (python -m bsbimamba.data.voicebank), or remove both sides"
+_UNUSABLE = "cannot be used: repair or remove them"
+_FORMAT = "not of 16 kHz and one channel: convert them once, rather than at every reading"
+_CLIPPING = "clipped: convert them again with some dB less gain, or remove both sides"
+_LENGTH = f"longer or shorter than the clean file: {_FRESH}"
+_LAG = f"late or early: shifted by a codec, or no mixture of the clean file; {_FRESH}"
+_MIXTURE = f"not the clean file and noise: exchange the folders if they are swapped, else {_FRESH}"
+_COPIES = "there more than once: keep one of each"
+_SPEAKERS = "speakers in several splits: what is tested on must not be trained on"
+_COUNT = (
+    "files are missing or too many: python -m bsbimamba.data.voicebank goes on where it stopped"
+)
+
+
+def verify(root: Path, workers: int) -> tuple[list[str], dict[str, list[str]]]:
+    """Check every file of a corpus, in `workers` threads; return facts, and files by their fault.
+
+    Raises:
+        DataError: there are no pairs.
+    """
+    listings = {split: list_pairs(root, split) for split in SPLITS if has_split(root, split)}
+    if not listings:
+        raise DataError(f"{root}: no pairs there, as in train/clean and train/noisy below it")
+    if {"train", "test"} <= listings.keys() and listings["train"].noisy == listings["test"].noisy:
+        tested = all(map(is_test_speaker, listings["train"].speakers.values()))
+        del listings["train" if tested else "test"]
+    facts, wrong, same = [], defaultdict(list), defaultdict(set)
+    for split, listing in listings.items():
+        text, right = count(split, listings)
+        facts.append(f"{split}: {text}")
+        if not right:
+            wrong[_COUNT].append(f"{split}: {text}")
+        pairs, bad = check_pairs(listing, split)
+        wrong[_UNUSABLE] += [f"{path}: {reason}" for path, reason in sorted(bad.items())]
+        for faults, digests in in_threads(look_at, pairs, f"looking at {split}", workers):
+            for what, text in faults:
+                if text not in wrong[what]:  # a clean file may belong to several noisy ones
+                    wrong[what].append(text)
+            for path, digest in digests.items():
+                same[digest].add(path)
+    wrong[_COPIES] += [" = ".join(sorted(paths)) for paths in same.values() if len(paths) > 1]
+    for one, other in combinations(listings, 2):
+        both = {*listings[one].speakers.values()} & {*listings[other].speakers.values()}
+        wrong[_SPEAKERS] += [f"{speaker} in {one} and {other}" for speaker in sorted(both)]
+    return facts, {what: files for what, files in wrong.items() if files}
+
+
+def look_at(pair: Pair) -> tuple[list[tuple[str, str]], dict[str, str]]:
+    """Return what is wrong with a pair, as (what, file and details), and digests of both files.
+
+    A digest is that of the samples in 16 bits, which a copy in another format shares.
+    """
+    faults, digests, signals = [], {}, []
+    for path in (pair.clean, pair.noisy):
+        rate, channels, _ = described(path)
+        if (rate, channels) != (SAMPLE_RATE, 1):
+            faults.append((_FORMAT, f"{path}: {rate} Hz, {channels} channels"))
+        x = read(path)
+        if (share := float(np.mean(np.abs(x) >= FULL_SCALE))) > CLIPPED:
+            faults.append((_CLIPPING, f"{path}: {share:.2%} of the samples"))
+        content = np.round(x * 32768).astype("<i4").tobytes()
+        digests[str(path)] = hashlib.sha256(content).hexdigest()
+        signals.append(x)
+    clean, noisy = signals
+    if longer := len(noisy) - len(clean):
+        faults.append((_LENGTH, f"{pair.noisy}: {longer:+d} samples"))
+    if lag := lag_of(clean[:_ENOUGH], noisy[:_ENOUGH]):
+        faults.append((_LAG, f"{pair.noisy}: {lag:+d} samples"))
+    elif fault := mixture_fault(clean, noisy):
+        faults.append((_MIXTURE, f"{pair.noisy} {fault}"))
+    return faults, digests
+
+
+def mixture_fault(clean: Signal, noisy: Signal) -> str:
+    """Return why a noisy signal, in time with a clean one, is not that and noise, or ""; (s,)."""
+    length = min(len(clean), len(noisy))
+    x, y = (np.diff(side[:length].astype(np.float64)) for side in (clean, noisy))
+    power = float(x @ x)
+    if power == 0:
+        return ""
+    gain = float(x @ y) / power
+    if gain < 0:
+        return "is turned upside down"
+    residual = y - gain * x
+    if float(residual @ residual) < 10 ** (-_NOISE / 10) * gain**2 * power:
+        return "has no noise"
+    missing = _floor(gain * clean[:length]) - _floor(noisy[:length])
+    if missing > _FLOOR:
+        return f"has {missing:.0f} dB less noise in its pauses than its clean file"
+    return ""
+
+
+def _floor(x: Signal) -> float:
+    """Return the level in dB below which a tenth of all frames of 20 ms lies, at least -100."""
+    frames = x[: len(x) // _FRAME * _FRAME].reshape(-1, _FRAME)
+    powers = np.mean(np.square(frames, dtype=np.float64), axis=1)
+    return 10 * math.log10(max(float(np.quantile(powers, 0.1)), 1e-10)) if len(frames) else -100.0
+
+
+def lag_of(clean: Signal, noisy: Signal) -> int:
+    """Return by how many samples a noisy signal is late (below 0: early), by correlation.
+
+    Differences are correlated rather than the signals (s,): rumble, which both may have much of,
+    would hide the maximum.
+    """
+    if min(len(clean), len(noisy)) < 2:
+        return 0
+    x, y = np.diff(clean), np.diff(noisy)
+    lags = correlation_lags(len(y), len(x))
+    near = np.abs(lags) <= _LARGEST_LAG
+    strength = np.abs(correlate(y, x, method="fft"))  # one turned upside down has a minimum
+    return int(lags[near][strength[near].argmax()])
+
+
+def _is_benchmark(split: str, listing: Listing) -> bool:
+    """Tell whether nearly all of a split is by the speakers of VoiceBank-DEMAND's set."""
+    speakers = TEST_FILES.keys() if split == "test" else TRAIN_SPEAKERS
+    known = sum(speaker in speakers for speaker in listing.speakers.values())
+    return known >= _MOST * len(listing.speakers)
+
+
+def count(split: str, listings: Mapping[str, Listing]) -> tuple[str, bool]:
+    """Return how many pairs a split has, and whether that is right."""
+    listing = listings[split]
+    if not _is_benchmark(split, listing):
+        return f"{len(listing.clean.keys() & listing.noisy.keys()):,} pairs", True
+    of_set = [split] if split == "test" else [x for x in ("train", "valid") if x in listings]
+    found = len({PurePosixPath(name).name for x in of_set for name in listings[x].noisy})
+    total = TEST_PAIRS if split == "test" else TRAIN_PAIRS
+    text = f"{found:,} of the {total:,} pairs of {NAME}'s set"
+    return text, found == total or found < _MOST * total
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bsbimamba.data.verify",
+        description="Verify a corpus of pairs.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("root", type=Path, metavar="ROOT")
+    parser.add_argument("--workers", type=int, metavar="N", default=usable_cores())
+    options = parser.parse_args(arguments)
+
+    def work() -> int:
+        facts, wrong = verify(options.root, options.workers)
+        lines = [*facts, "" if wrong else "nothing is wrong"]
+        for what, files in wrong.items():
+            lines += [f"{len(files)} {what}", "  " + some(files, _LISTED, "\n  ")]
+        show("\n".join(lines) + "\n")
+        return int(bool(wrong))
+
+    return carry_out("verify", work)
+
+
+if __name__ == "__main__":
+    stop_by_signals()
+    raise SystemExit(main())

@@ -1,0 +1,348 @@
+"""Export a trained network as a model folder, with an ONNX model.
+
+    python -m bsbimamba.inference.export RUN [-o DIR] [--no-onnx] [--overwrite]
+
+RUN is a run folder, a checkpoint, a model folder, or a model's name. The command writes
+model.safetensors, model.onnx and config.json into DIR, by default models/ and the run folder's
+name. It writes nothing if onnxruntime and PyTorch compute different results (docs/export.md).
+Status 0: done; 1: the disk failed; 2: the command line, RUN, DIR or the ONNX model is wrong.
+
+ONNX has no complex numbers. The exported network is what lies between STFT and iSTFT, and spectra
+(b, f, t) are their real and imaginary parts (b, f, t, 2).
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import logging
+import warnings
+from collections.abc import Sequence
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from bsbimamba.data.workers import stop_by_signals, variable
+from bsbimamba.inference.model import MODELS, WEIGHTS, find, write_model
+from bsbimamba.inference.windows import Windows, hops
+from bsbimamba.network.bands import BANDS, band_statistics
+from bsbimamba.network.decoder import TAPS, apply_filter
+from bsbimamba.network.net import RMS_FLOOR, BandSplitNet, loudness
+from bsbimamba.network.stft import BINS, COMPRESSION, HOP, compressed, stft
+from bsbimamba.scan.dispatch import VARIABLE
+from bsbimamba.scan.interface import ways
+from bsbimamba.training.checkpoint import CheckpointError
+from bsbimamba.utils import DataError, carry_out, say, show
+
+try:
+    import onnx
+    import onnx_ir as ir
+    import onnxruntime
+    from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+    from onnxscript import opset18
+
+    op: Any = opset18  # its types ask for every constant to be declared
+    MISSING = None
+except ImportError as error:  # weights can be exported without these packages
+    MISSING = error.name
+
+OPSET = 18
+INPUT, STATISTICS, OUTPUT = "spectrum", "statistics", "filtered"
+_SPECTRUM = ["batch", BINS, "frames", 2]
+SHAPES = {INPUT: _SPECTRUM, STATISTICS: ["batch", BANDS, 2], OUTPUT: _SPECTRUM}
+TOLERANCE = 1e-4  # of the spectrum's root mean square
+_FRAMES = (1, 2, 3, 31, 126)  # of the short spectra that are compared
+# Sequences that are scanned side by side: the 31 bands, so that the time path needs no padding. The
+# states of all frames of the band path, 24 KB each, would not fit into the cache together.
+_BLOCK = 31
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bsbimamba.inference.export", description="Export a trained network."
+    )
+    parser.add_argument("run", help="a run folder, a checkpoint, a model folder, or a model's name")
+    parser.add_argument("-o", "--out", type=Path, metavar="DIR", help="by default models/RUN")
+    parser.add_argument("--no-onnx", action="store_true", help="no ONNX model, only the weights")
+    parser.add_argument("--overwrite", action="store_true", help="replace the model in DIR")
+    return carry_out("export", partial(_export, parser.parse_args(arguments)))
+
+
+def _export(options: argparse.Namespace) -> int:
+    path = Path(options.run).resolve()
+    target: Path = options.out or MODELS / (path.parent if path.is_file() else path).name
+    if MISSING and not options.no_onnx:
+        raise DataError(
+            f"ONNX needs {MISSING}: pip install -r requirements-export.txt, or give --no-onnx"
+        )
+    replaced = options.overwrite and (target / WEIGHTS).exists()
+    if target.exists() and any(target.iterdir()) and not replaced:
+        raise DataError(
+            f"{target} is not empty: name another by -o; --overwrite replaces a model and no more"
+        )
+    try:
+        trained = find(options.run)
+    except CheckpointError as error:
+        raise DataError(str(error)) from None
+    if options.no_onnx:
+        write_model(target, trained)
+    else:
+        say("exporting to ONNX, which takes a minute")
+        content = onnx_model(trained.network)
+        write_model(target, trained, (content, checked(trained.network, content)))
+    show(f"{target} is written\n")
+    return 0
+
+
+def onnx_model(network: BandSplitNet) -> bytes:
+    """Return the network between STFT and iSTFT as an ONNX model, for any batch and any length.
+
+    network: on the CPU, in evaluation mode; it is not changed.
+
+    Raises:
+        torch.onnx.errors.OnnxExporterError: a part of the network cannot be exported.
+    """
+    names = inputs_of(network)
+    batch, frames = torch.export.Dim("batch"), torch.export.Dim("frames")
+    dynamic = [{0: batch, 2: frames}, {0: batch}][: len(names)]
+    # Of any sizes but 1, which would be fixed.
+    example = (torch.ones(2, BINS, 40, 2), torch.ones(2, BANDS, 2))[: len(names)]
+    own = torch.ops.bsbimamba
+    table: dict[Any, Any] = {own.scan_chunked.default: _scan, own.conv_silu.default: _conv}
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns that torchvision is missing
+    # "chunked" runs on every machine; it is the backend that `table` translates.
+    with warnings.catch_warnings(), variable(VARIABLE, "chunked"), torch.no_grad():
+        warnings.simplefilter("ignore")  # PyTorch warns of its own code
+        program = torch.onnx.export(
+            RealNetwork(network).eval(), example, input_names=names, output_names=[OUTPUT],
+            dynamic_shapes=dynamic, custom_translation_table=table, opset_version=OPSET,
+            dynamo=True, verbose=False,
+        )  # fmt: skip
+    assert program is not None
+    ClearMetadataAndDocStringPass()(program.model)  # stack traces with paths of this machine
+    for domain in set(program.model.opset_imports) - {""}:
+        del program.model.opset_imports[domain]  # `checked` raises if one is needed
+    return program.model_proto.SerializeToString(deterministic=True)
+
+
+def inputs_of(network: BandSplitNet) -> list[str]:
+    """Return the names of the inputs of its ONNX model; their shapes are in `SHAPES`."""
+    return [INPUT, STATISTICS] if network.split.split_norm else [INPUT]
+
+
+def checked(network: BandSplitNet, content: bytes) -> dict[str, Any]:
+    """Check the network's ONNX model; return its entries for `config.json`.
+
+    onnxruntime and PyTorch (CPU, float32) get spectra of noise, silence, and noise that swells by
+    80 dB: short ones together, then a whole window of the last. The largest difference of a real
+    or imaginary part is divided by the root mean square of PyTorch's result (at least 1e-5).
+
+    Raises:
+        DataError: the quotient is above `TOLERANCE`.
+        onnx.checker.ValidationError: the model is invalid, or needs others' operators.
+    """
+    onnx.checker.check_model(content, full_check=True)
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    largest, generator = 0.0, torch.Generator().manual_seed(20230604)
+    for frames in (*_FRAMES, hops(Windows().length) // HOP + 1):
+        noise = torch.randn(frames * HOP - 1, generator=generator)
+        swelling = noise * torch.logspace(-3, 1, len(noise))
+        # A whole window takes gigabytes.
+        signals = torch.stack([noise, 0 * noise, swelling] if frames in _FRAMES else [swelling])
+        spectra = stft(signals / loudness(signals))
+        found = torch.from_numpy(session.run([OUTPUT], feed(network, spectra))[0])
+        with torch.no_grad():
+            taps = network.decoder(network.layers(network.split(spectra)))
+        expected = torch.view_as_real(apply_filter(taps, spectra))
+        scale = expected.double().square().mean((1, 2, 3)).sqrt().clamp_min(RMS_FLOOR)
+        difference = float(((found - expected).abs().amax((1, 2, 3)) / scale).max())
+        if not difference <= TOLERANCE:  # true of NaN, too
+            raise DataError(
+                f"the ONNX model is wrong: over {frames} frames its results and PyTorch's "
+                f"differ by {difference:.1e} of the root mean square, {TOLERANCE:g} is allowed"
+            )
+        largest = max(largest, difference)
+    say(f"onnxruntime and PyTorch differ by at most {largest:.1e} of the root mean square")
+    return {
+        "opset": OPSET,
+        "inputs": {name: SHAPES[name] for name in inputs_of(network)},
+        "outputs": {OUTPUT: SHAPES[OUTPUT]},
+        "largest_difference": float(f"{largest:.1e}"),
+        "made_by": {x: version(x) for x in ("torch", "onnx", "onnxscript", "onnxruntime")},
+    }
+
+
+def feed(network: BandSplitNet, spectra: Tensor) -> dict[str, NDArray]:
+    """Return the inputs of its ONNX model for the spectra (b, f, t) of whole recordings."""
+    statistics = band_statistics(torch.view_as_real(compressed(spectra)))
+    given = {INPUT: torch.view_as_real(spectra).numpy(), STATISTICS: statistics.numpy()}
+    return {name: given[name] for name in inputs_of(network)}
+
+
+class RealNetwork(nn.Module):
+    """A network's modules between STFT and iSTFT, in real numbers.
+
+    forward(spectrum (b, f, t, 2), statistics (b, 31, 2)) returns the filtered spectrum. Spectrum
+    and `band_statistics` are of a recording that was divided by its loudness.
+    """
+
+    def __init__(self, network: BandSplitNet) -> None:
+        super().__init__()
+        self.network: Any = copy.deepcopy(network)
+        for module in list(self.network.modules()):
+            for name, child in module.named_children():
+                if isinstance(child, nn.LSTM):
+                    setattr(module, name, OnnxLSTM(child))
+
+    def forward(self, spectrum: Tensor, statistics: Tensor | None = None) -> Tensor:
+        network = self.network
+        # `compressed`: (|X|² + 1e-9)^e X, but with a 1 in place of the 1e-9. onnxscript's optimiser
+        # takes that for 0 and removes it, and silence would be 0 times infinity.
+        exponent = (COMPRESSION - 1) / 2
+        power = (1e9 * spectrum.square().sum(-1, keepdim=True) + 1) ** exponent
+        features = network.split.of_parts(spectrum * power * 1e9**-exponent, statistics)
+        taps = network.decoder.parts(network.layers(features))  # (b, f, t, 3, 2)
+        # `apply_filter`, where these taps lack the 1 of the centre one.
+        padded, out = F.pad(spectrum, (0, 0, 1, 1)), spectrum
+        for i in range(TAPS):
+            x, tap = padded[:, :, i : i + spectrum.shape[2]], taps[:, :, :, i]
+            real = tap[..., 0] * x[..., 0] - tap[..., 1] * x[..., 1]
+            imaginary = tap[..., 0] * x[..., 1] + tap[..., 1] * x[..., 0]
+            out = out + torch.stack([real, imaginary], -1)
+        return out
+
+
+class OnnxLSTM(nn.Module):
+    """An LSTM of one layer as ONNX's operator, which `torch.export` unrolls for one length."""
+
+    def __init__(self, lstm: nn.LSTM) -> None:
+        super().__init__()
+        self.hidden = lstm.hidden_size
+        suffixes = ("", "_reverse") if lstm.bidirectional else ("",)
+
+        def stacked(name: str) -> Tensor:
+            # Rows of input, forget, cell and output gates, as PyTorch has them, in ONNX's order.
+            values = [getattr(lstm, f"{name}_l0{suffix}").detach().chunk(4) for suffix in suffixes]
+            return torch.stack([torch.cat([i, o, f, c]) for i, f, c, o in values])
+
+        self.W = nn.Buffer(stacked("weight_ih"))
+        self.R = nn.Buffer(stacked("weight_hh"))
+        self.B = nn.Buffer(torch.cat([stacked("bias_ih"), stacked("bias_hh")], 1))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, None]:
+        """Map (l, b, c) to (l, b, ways · h); None stands for the states that `nn.LSTM` returns."""
+        shape = [x.shape[0], len(self.W), x.shape[1], self.hidden]
+        ways = "bidirectional" if len(self.W) == 2 else "forward"
+        attributes: dict[str, Any] = {"hidden_size": self.hidden, "direction": ways}
+        inputs = [x, self.W, self.R, self.B]
+        y = torch.onnx.ops.symbolic(
+            "LSTM", inputs, attributes, dtype=x.dtype, shape=shape, version=OPSET
+        )
+        return y.transpose(1, 2).flatten(2), None
+
+
+# The project's own operators in those of ONNX. Axes: r directions, b sequences, l scanned length, d
+# inner width, n state.
+def _conv(u: Any, weight: Any, bias: Any, reverse: bool, backend: str) -> Any:
+    """Translate `scan.convolution.conv_silu`: u (r, b, l, d), weight (r, d, taps), bias (r, d)."""
+    taps = weight.shape[2]
+    outs = []
+    for way, backwards in enumerate(ways(weight.shape[0], reverse)):
+        kernel = op.Unsqueeze(_of(weight, way), [1])
+        if backwards:
+            kernel = op.Slice(kernel, [-1], [-taps - 1], [2], [-1])
+        x = op.Transpose(_of(u, way), perm=[0, 2, 1])
+        pads = [0, taps - 1] if backwards else [taps - 1, 0]
+        y = op.Conv(x, kernel, _of(bias, way), group=weight.shape[1], pads=pads)
+        outs.append(op.Unsqueeze(op.Transpose(y, perm=[0, 2, 1]), [0]))
+    y = op.Concat(*outs, axis=0)
+    return op.Mul(y, op.Sigmoid(y))
+
+
+def _scan(
+    u: Any, delta: Any, A: Any, B: Any, C: Any, D: Any, z: Any, delta_bias: Any, initial_state: Any,
+    delta_softplus: bool, reverse: bool, chunk_size: int, want_last: bool,
+) -> Any:  # fmt: skip
+    """Translate the operator of `scan.operators`, as Mamba's mixer calls it."""
+    whole = initial_state is None and not want_last and delta_softplus
+    if not whole or any(x is None for x in (D, z, delta_bias)):
+        raise NotImplementedError("a scan in pieces, or without D, z, delta's bias or softplus")
+    # Step by step, as the band path has them in memory already: (r, l, b, ·).
+    u, delta, B, C, gate = (op.Transpose(x, perm=[0, 2, 1, 3]) for x in (u, delta, B, C, z))
+    delta = op.Softplus(op.Add(delta, op.Unsqueeze(delta_bias, [1, 2])))
+    driven = op.Mul(delta, u)
+    outs = []
+    for way, backwards in enumerate(ways(A.shape[0], reverse)):
+        sequences = [_of(x, way) for x in (delta, driven, B, C)]
+        A_way = op.Transpose(_of(A, way), perm=[1, 0])
+        outs.append(op.Unsqueeze(_recurrence(sequences, A_way, A.shape[1:], backwards), [0]))
+    y = op.Add(op.Concat(*outs, axis=0), op.Mul(u, op.Unsqueeze(D, [1, 2])))
+    y = op.Mul(y, op.Mul(gate, op.Sigmoid(gate)))
+    # For the last state and what a backward pass would need.
+    nothing = op.Constant(value_floats=[0.0])
+    return op.Transpose(y, perm=[0, 2, 1, 3]), nothing, nothing
+
+
+def _of(x: Any, way: int) -> Any:
+    """Return one direction of x (r, ...)."""
+    return op.Gather(x, op.Constant(value_int=way), axis=0)
+
+
+def _recurrence(sequences: Sequence[Any], A: Any, sizes: tuple[int, int], backwards: bool) -> Any:
+    """Return y (l, b, d) of one direction: a Scan over steps in a Scan over blocks of sequences.
+
+    sequences: delta and delta u (l, b, d), B and C (l, b, n). A: (n, d). sizes: d and n.
+    """
+    d, n = sizes
+    count = op.Shape(sequences[0], start=1, end=2)
+    missing = op.Mod(op.Neg(count), op.Constant(value_ints=[_BLOCK]))
+    pads = op.Concat(op.Constant(value_ints=[0] * 4), missing, op.Constant(value_ints=[0]), axis=0)
+    rows = [(1, d), (1, d), (n, 1), (1, n)]  # of delta, delta u, B and C in a step
+    blocks = [  # (l, b, ·) to (l, blocks, block, *row)
+        op.Reshape(op.Pad(x, pads), op.Constant(value_ints=[0, -1, _BLOCK, *row]))
+        for x, row in zip(sequences, rows, strict=True)
+    ]
+    start = op.ConstantOfShape(op.Constant(value_ints=[_BLOCK, n, d]))
+    # A step: h = exp(delta A) h + B delta u and y = C h, (block, n, d) and (block, 1, d).
+    h, state = _value("h", _BLOCK, n, d), _value("state", _BLOCK, n, d)
+    names, y = ("delta", "driven", "B", "C"), _value("y", _BLOCK, 1, d)
+    step = [_value(name, _BLOCK, *row) for name, row in zip(names, rows, strict=True)]
+    exponent = ir.node("Mul", [step[0], A])
+    decay = ir.node("Exp", exponent.outputs)
+    decayed = ir.node("Mul", [*decay.outputs, h])
+    brought = ir.node("Mul", [step[2], step[1]])
+    summed = ir.node("Add", [*decayed.outputs, *brought.outputs], outputs=[state])
+    # A matrix product takes half the time of a product and a sum.
+    read = ir.node("MatMul", [step[3], state], outputs=[y])
+    nodes = [exponent, decay, decayed, brought, summed, read]
+    # All steps of a block of sequences.
+    inputs = [_value(name, None, _BLOCK, *row) for name, row in zip(names, rows, strict=True)]
+    outputs = [_value("last", _BLOCK, n, d), _value("y", None, _BLOCK, 1, d)]
+    attributes: dict[str, Any] = {
+        "body": ir.Graph([h, *step], [state, y], nodes=nodes, name="step"),
+        "num_scan_inputs": 4,
+        "scan_input_directions": [int(backwards)] * 4,
+        "scan_output_directions": [int(backwards)],
+    }
+    scan = ir.node("Scan", [start, *inputs], attributes, outputs=outputs)
+    block = ir.Graph(inputs, outputs[1:], nodes=[scan], name="block")
+    axes = {"scan_input_axes": [1] * 4, "scan_output_axes": [1]}
+    out = op.Scan(*blocks, body=block, num_scan_inputs=4, **axes)
+    out = op.Reshape(out, op.Constant(value_ints=[0, -1, d]))
+    return op.Slice(out, [0], count, [1])
+
+
+def _value(name: str, *shape: int | None) -> Any:
+    return ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(ir.DataType.FLOAT))
+
+
+if __name__ == "__main__":
+    stop_by_signals()
+    raise SystemExit(main())

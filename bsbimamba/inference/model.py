@@ -1,0 +1,250 @@
+"""Trained networks as functions, and the folders they are shared in.
+
+A model folder holds data only, nothing that is pickled:
+
+    model.safetensors   the averaged weights
+    config.json         the network, its settings and training, checksums, and what other programs
+                        need to use the network: transform, windows, ONNX model (docs/export.md)
+    model.onnx          the same network for other programs, where it was exported
+
+`config.json` is written last. Weights that do not have the checksum in it are refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from numbers import Real
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import safetensors.torch
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from torch import Tensor
+
+from bsbimamba.data.audio import RATES, SAMPLE_RATE, AudioError
+from bsbimamba.inference.windows import Block, Windows, enhanced, hops, survey
+from bsbimamba.network.bands import VARIANCE_FLOOR, WIDTHS
+from bsbimamba.network.cost import count_parameters
+from bsbimamba.network.net import RMS_FLOOR
+from bsbimamba.network.stft import HOP, N_FFT
+from bsbimamba.training.checkpoint import CheckpointError, name_of, read, understood
+from bsbimamba.training.config import ConfigError, from_json, to_json
+from bsbimamba.training.precision import Precision
+from bsbimamba.training.trained import Trained, load_trained, network_with
+from bsbimamba.utils import replacing
+
+WEIGHTS, CONFIG, ONNX = "model.safetensors", "config.json", "model.onnx"
+MODELS = Path(__file__).resolve().parents[2] / "models"  # model folders that are known by name
+_FORMAT = 2
+
+Samples = TypeVar("Samples", NDArray, Tensor)
+_BLOCK = 1 << 20  # samples of a signal that are taken at once
+
+
+class Model:
+    """A speech enhancer for signals of any length, sampling rate and number of channels.
+
+    Attributes:
+        name: the name or path that it was loaded by.
+        trained: its network, and the run that this is from.
+        windows: how long signals are cut.
+    """
+
+    def __init__(self, name: str, trained: Trained, windows: Windows | None = None) -> None:
+        self.name = name
+        self.trained = trained
+        self.windows = windows or Windows()
+
+    @property
+    def device(self) -> torch.device:
+        """Return the device that the network is on."""
+        return self.trained.network.device
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the configuration, which holds what cannot be pickled, as JSON."""
+        parts = vars(self.trained) | {"config": to_json(self.trained.config)}
+        return _unpickled, (self.name, parts, self.windows)
+
+    def __call__(self, x: Samples, sample_rate: int) -> Samples:
+        """Return the enhanced signal: of the same shape, rate, kind, dtype and device.
+
+        Args:
+            x: floating-point samples (s,) or (channels, s), numpy or torch; each channel is
+                enhanced as if it were alone.
+            sample_rate: in Hz, from 4 kHz up; the result has nothing above 8 kHz.
+
+        Raises:
+            TypeError, ValueError: x or sample_rate is something else.
+        """
+        values = _array(x) if isinstance(x, Tensor) else x
+        _check(values, sample_rate)
+        source = _InMemory(np.atleast_2d(values), int(sample_rate))
+        try:
+            found = survey(source)
+            blocks = list(enhanced(self.trained.network, source, found, self.windows))
+        except AudioError as error:
+            raise ValueError(f"the signal cannot be enhanced: {error}") from None
+        y = np.concatenate(blocks, axis=1).reshape(values.shape).astype(values.dtype, copy=False)
+        return torch.from_numpy(y).to(x) if isinstance(x, Tensor) else y
+
+
+def _unpickled(name: str, parts: Mapping[str, Any], windows: Windows) -> Model:
+    return Model(name, Trained(**{**parts, "config": from_json(parts["config"])}), windows)
+
+
+class _InMemory:
+    """A signal (c, s), read in blocks as a `Source`."""
+
+    def __init__(self, x: NDArray, rate: int) -> None:
+        self.x, self.rate, self.channels = x, rate, len(x)
+
+    def blocks(self) -> Iterator[Block]:
+        for first in range(0, self.x.shape[1], _BLOCK):
+            with np.errstate(over="ignore"):  # `survey` refuses what becomes infinite
+                yield self.x[:, first : first + _BLOCK].astype(np.float32)
+
+
+def _array(x: Tensor) -> NDArray:
+    x = x.detach().cpu()
+    return (x.float() if x.dtype == torch.bfloat16 else x).numpy()  # numpy has no bfloat16
+
+
+def _check(x: object, rate: object) -> None:
+    if not isinstance(x, np.ndarray) or not np.issubdtype(x.dtype, np.floating):
+        kind = getattr(x, "dtype", type(x).__name__)
+        raise TypeError(f"expected floating-point samples, numpy or torch, not {kind}")
+    if x.ndim not in (1, 2) or not x.size:
+        raise ValueError(f"expected samples (s,) or (channels, s), at least one; not {x.shape}")
+    if x.ndim == 2 and x.shape[0] > x.shape[1]:
+        raise ValueError(
+            f"{x.shape[0]} channels of {x.shape[1]} samples: expected (channels, s); is x.T meant?"
+        )
+    if not isinstance(rate, Real):
+        raise TypeError(f"expected a sampling rate in Hz, not {rate!r}")
+    if rate not in RATES:  # nor is any fraction
+        raise ValueError(f"a sampling rate of {rate} Hz: expected whole Hz from {RATES.start} up")
+
+
+def load(model: str | Path, device: str = "auto") -> Model:
+    """Load a trained model, ready to be called: `load("runs/abl3")(x, sample_rate)`.
+
+    Args:
+        model: a name (of a folder in models/), a model folder, a run folder, or a checkpoint.
+        device: "auto" (a GPU where there is one), "cpu" or "cuda".
+
+    Raises:
+        CheckpointError: there is no such model, or it cannot be loaded, or is damaged.
+        ConfigError: there is no such device.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"the device is {device!r}, expected 'auto', 'cpu' or 'cuda'")
+    chosen = Precision(device, "off").device
+    trained = find(model)
+    trained.network.to(chosen)
+    return Model(str(model), trained)
+
+
+def find(model: str | Path) -> Trained:
+    """Load the network of a model's name, model folder, run folder or checkpoint, to the CPU.
+
+    Raises:
+        CheckpointError: there is none, or it cannot be loaded, or is damaged.
+    """
+    # A name comes first: in the repository's root, abl3 is a folder, too.
+    for folder in (MODELS / model, Path(model)):
+        if (folder / WEIGHTS).is_file():
+            return read_model(folder)
+    if not Path(model).exists():
+        names = sorted(path.parent.name for path in MODELS.glob(f"*/{WEIGHTS}"))
+        raise CheckpointError(
+            f"{model}: no such run folder, checkpoint or model. "
+            f"Models known by name: {', '.join(names) or 'none'}"
+        )
+    return load_trained(Path(model))
+
+
+def write_model(
+    folder: Path, trained: Trained, onnx: tuple[bytes, Mapping[str, Any]] | None = None
+) -> None:
+    """Write a model folder. Interrupted, it leaves one that `read_model` refuses, or the old one.
+
+    onnx: the same network as an ONNX model, and its entries in `config.json`.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    weights = {key: value.contiguous() for key, value in trained.network.state_dict().items()}
+    files = {WEIGHTS: safetensors.torch.save(weights)} | ({ONNX: onnx[0]} if onnx else {})
+    windows = Windows()
+    description = {
+        "format": _FORMAT,
+        "network": name_of(type(trained.network)),
+        "parameters": count_parameters(trained.network),
+        "sha256": {file: hashlib.sha256(content).hexdigest() for file, content in files.items()},
+        "signal": {
+            "sample_rate": SAMPLE_RATE,
+            "n_fft": N_FFT,
+            "hop": HOP,
+            "window": "hann",
+            "loudness_floor": RMS_FLOOR,
+            "band_widths": WIDTHS,
+            "variance_floor": VARIANCE_FLOOR,
+        },
+        "windows": {part: hops(getattr(windows, part)) for part in ("length", "context", "fade")},
+        "settings": json.loads(to_json(trained.config)),
+        "training": {
+            "checkpoint": trained.checkpoint,
+            "digest": trained.digest,
+            "data": trained.data,
+            "step": trained.step,
+            "epochs": trained.epochs,
+            "held_out": trained.held_out,
+        },
+    } | ({"onnx": {"file": ONNX, **onnx[1]}} if onnx else {})
+    folder.mkdir(parents=True, exist_ok=True)
+    files[CONFIG] = (json.dumps(description, indent=1) + "\n").encode()
+    for file, content in files.items():
+        with replacing(folder / file) as temporary:
+            temporary.write_bytes(content)
+    if not onnx:
+        (folder / ONNX).unlink(missing_ok=True)  # of the model that was there
+
+
+def read_model(folder: Path) -> Trained:
+    """Load the network in a model folder, to the CPU, after checking the weights' checksum.
+
+    Raises:
+        CheckpointError: a file is missing, damaged, or of another version.
+    """
+    path, weights = folder / CONFIG, read(folder / WEIGHTS)
+    digest = hashlib.sha256(weights).hexdigest()
+    try:
+        description = json.loads(read(path))
+        if description["format"] != _FORMAT:
+            raise CheckpointError(
+                f"{path}: format {description['format']}, where this version reads {_FORMAT}"
+            )
+        name, checksums, settings = (description[x] for x in ("network", "sha256", "settings"))
+        training = description["training"]
+        facts = (str(training["data"]), int(training["step"]), float(training["epochs"]))
+        held_out = list(map(str, training["held_out"]))
+        intact = checksums[WEIGHTS] == digest
+    except (LookupError, TypeError, ValueError):
+        raise CheckpointError(f"{path} does not describe a model") from None
+    if not intact:
+        raise CheckpointError(
+            f"{folder / WEIGHTS} is damaged or has been changed: its checksum is not the one in "
+            f"{CONFIG}. Get or export the model again."
+        )
+    try:
+        config = from_json(json.dumps(settings))
+        with understood(folder / WEIGHTS):
+            network = network_with(str(name), config, safetensors.torch.load(weights))
+    except (ConfigError, SafetensorError) as error:
+        raise CheckpointError(f"{folder}: {error}") from None
+    return Trained(network, config, WEIGHTS, digest, *facts, held_out)

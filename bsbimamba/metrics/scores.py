@@ -1,0 +1,115 @@
+"""Objective scores of one enhanced utterance against its clean one.
+
+All take 16-kHz signals (s,) of one length: real numbers at a full scale of 1, or signed whole
+numbers. What cannot be scored raises `MetricError` with a reason. No placeholder replaces a score.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+
+import pesq
+
+from bsbimamba.data.audio import SAMPLE_RATE
+from bsbimamba.metrics.composite import cbak, covl, csig
+from bsbimamba.metrics.intelligibility import estoi, stoi, stoi_pystoi
+from bsbimamba.metrics.segmental import llr, segsnr, si_sdr, snr, wss
+from bsbimamba.metrics.signals import MetricError, Samples, checked
+
+# `pesq` has room for 50 stretches of speech and writes past its end when there are more: the score
+# is wrong, or the process dies. It joins what is less than 0.2 s apart and leaves out what is
+# shorter than that, so that 20 s have 50 at most.
+_PESQ_SECONDS = 20
+_PESQ_REASONS = {
+    pesq.PesqError.BUFFER_TOO_SHORT: "too short for PESQ (a quarter of a second)",
+    pesq.PesqError.NO_UTTERANCES_DETECTED: "PESQ finds no speech",
+}
+
+
+def pesq_wb(clean: Samples, enhanced: Samples) -> float:
+    """Return PESQ, wideband, as MOS-LQO (about 1.04 to 4.64).
+
+    ITU-T P.862.2 without Corrigendum 2, by the package `pesq` 0.0.4, the field's reference.
+    """
+    clean, enhanced = checked(clean, enhanced)
+    if len(clean) > _PESQ_SECONDS * SAMPLE_RATE:
+        raise MetricError(f"too long for PESQ ({_PESQ_SECONDS} s)")
+    result = pesq.pesq(SAMPLE_RATE, clean, enhanced, "wb", pesq.PesqError.RETURN_VALUES)
+    # An error's number is negative; NaN comes of levels that are too far apart.
+    if not result > 0:
+        raise MetricError(_PESQ_REASONS.get(result, "PESQ fails"))
+    return float(result)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a metric is computed and shown, and which way is better.
+
+    measure: of a clean and an enhanced signal or, where there are parts, of these scores.
+    tie: a difference up to this is none that anybody hears or a table shows.
+    """
+
+    heading: str
+    digits: int
+    tie: float
+    measure: Callable[..., float]
+    parts: tuple[str, ...] = ()
+    unit: str = ""
+    higher_is_better: bool = True
+
+    @property
+    def column(self) -> str:
+        """The heading of its column; an arrow says where lower is better."""
+        unit, sign = f" ({self.unit})" * bool(self.unit), "" if self.higher_is_better else " ↓"
+        return f"{self.heading}{unit}{sign}"
+
+    def show(self, value: float) -> str:
+        """Return a value as tables show it."""
+        return f"{value:.{self.digits}f}"
+
+
+METRICS: dict[str, Metric] = {
+    "pesq_wb": Metric("PESQ-WB", 3, 0.01, pesq_wb),
+    "stoi": Metric("STOI", 4, 0.001, stoi),
+    "estoi": Metric("ESTOI", 4, 0.001, estoi),
+    "csig": Metric("CSIG", 3, 0.01, csig, ("pesq_wb", "llr", "wss")),
+    "cbak": Metric("CBAK", 3, 0.01, cbak, ("pesq_wb", "wss", "segsnr")),
+    "covl": Metric("COVL", 3, 0.01, covl, ("pesq_wb", "llr", "wss")),
+    "segsnr": Metric("SegSNR", 2, 0.05, segsnr, unit="dB"),
+    "si_sdr": Metric("SI-SDR", 2, 0.05, si_sdr, unit="dB"),
+    "csig_float": Metric("CSIG, float scale", 3, 0.01, csig, ("pesq_wb", "llr", "wss_float")),
+    "cbak_float": Metric("CBAK, float scale", 3, 0.01, cbak, ("pesq_wb", "wss_float", "segsnr")),
+    "covl_float": Metric("COVL, float scale", 3, 0.01, covl, ("pesq_wb", "llr", "wss_float")),
+    "llr": Metric("LLR", 3, 0.005, llr, higher_is_better=False),
+    "wss": Metric("WSS", 2, 0.1, wss, higher_is_better=False),
+    # Float samples, in Loizou's program (see `wss`).
+    "wss_float": Metric(
+        "WSS, float scale", 2, 0.1, partial(wss, full_scale=1 / 32768), higher_is_better=False
+    ),
+    "stoi_pystoi": Metric("STOI by pystoi", 4, 0.001, stoi_pystoi),
+    "snr": Metric("SNR", 2, 0.05, snr, unit="dB"),
+}
+
+
+def score(
+    clean: Samples, enhanced: Samples, names: tuple[str, ...] = tuple(METRICS)
+) -> dict[str, float | str]:
+    """Return the named scores of one utterance; where one does not exist, the reason instead."""
+
+    @cache  # PESQ, LLR and WSS are parts of several scores
+    def value(name: str) -> float | str:
+        metric = METRICS[name]
+        parts = [value(part) for part in metric.parts]
+        for part in parts:
+            if isinstance(part, str):
+                return part
+        try:
+            found = metric.measure(*(parts or (clean, enhanced)))
+        except MetricError as error:
+            return str(error)
+        return found if math.isfinite(found) else f"{name} is no number"
+
+    return {name: value(name) for name in names}

@@ -1,0 +1,86 @@
+"""What all metrics share: the check of their signals, short frames of them, spectrograms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from bsbimamba.data.audio import SAMPLE_RATE, SILENCE
+
+# 30 ms every 7.5 ms at 16 kHz: the frames of Loizou's segmental measures.
+FRAME, HOP = 480, 120
+LONGEST = 300  # s; frames take some 3 MB of memory a second, in every process that scores
+FLOOR_DB = -80.0  # of spectrograms, below the loudest bin of all that are compared
+
+Signal = NDArray[np.float64]
+Samples = NDArray[Any]
+
+
+class MetricError(Exception):
+    """A score does not exist for this utterance; the message says why."""
+
+
+def checked(clean: Samples, enhanced: Samples) -> tuple[Signal, Signal]:
+    """Return both signals (s,) in float64 at a full scale of 1. Whole numbers are scaled to it.
+
+    Raises:
+        MetricError: no metric means anything on them.
+    """
+    if clean.ndim != 1 or clean.shape != enhanced.shape:
+        raise MetricError(f"lengths differ: clean {clean.shape}, enhanced {enhanced.shape}")
+    if not clean.size:
+        raise MetricError("there are no samples")
+    signals = _at_full_scale(clean), _at_full_scale(enhanced)
+    for name, x in zip(("clean", "enhanced"), signals, strict=True):
+        if not np.isfinite(x).all():
+            raise MetricError(f"the {name} signal has NaN or infinite samples")
+        if x.std() < 10 ** (SILENCE / 20):
+            raise MetricError(f"the {name} signal is silent or constant")
+    return signals
+
+
+def windowed(x: Signal) -> Signal:
+    """Return frames (t, 480) of a signal (s,) under Loizou's Hann window, which has no zero ends.
+
+    There is one frame fewer than there is room for, as in his programs (see `segmental`).
+
+    Raises:
+        MetricError: the signal is shorter than a frame, or longer than `LONGEST`.
+    """
+    count = (len(x) - FRAME) // HOP
+    if count < 1:
+        milliseconds = 1000 * (FRAME + HOP) / SAMPLE_RATE
+        raise MetricError(f"too short for frames ({milliseconds:.1f} ms)")
+    if len(x) > LONGEST * SAMPLE_RATE:
+        raise MetricError(f"too long for frames ({LONGEST} s)")
+    return sliding_window_view(x, FRAME)[::HOP][:count] * np.hanning(FRAME + 2)[1:-1]
+
+
+def levels(signals: Mapping[str, Samples]) -> dict[str, Signal]:
+    """Return spectrograms (257, t) of signals (s,) by name, for pictures.
+
+    They are in dB below the loudest bin of all signals, not below `FLOOR_DB`. Bins are 31.25 Hz
+    apart, frames 8 ms; the first frame is centred at the signal's start.
+    """
+    powers = {
+        name: np.abs(
+            np.fft.rfft(sliding_window_view(np.pad(x, 256), 512)[::128] * np.hanning(513)[:-1])
+        ).T
+        ** 2
+        for name, x in signals.items()
+    }
+    loudest = max((power.max() for power in powers.values()), default=0.0)
+    floor = 10 ** (FLOOR_DB / 10)
+    return {
+        name: 10 * np.log10(np.maximum(power / max(loudest, 1e-12), floor))
+        for name, power in powers.items()
+    }
+
+
+def _at_full_scale(x: Samples) -> Signal:
+    scale = -float(np.iinfo(x.dtype).min) if np.issubdtype(x.dtype, np.signedinteger) else 1.0
+    return x.astype(np.float64) / scale

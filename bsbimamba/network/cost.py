@@ -1,0 +1,147 @@
+"""What a network costs: its size, its multiply-accumulates, and the time and memory of its use."""
+
+from __future__ import annotations
+
+import copy
+import ctypes
+import gc
+import statistics
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from bsbimamba.data.audio import SAMPLE_RATE
+from bsbimamba.data.workers import variable
+from bsbimamba.network.net import BandSplitNet
+
+# Linux: this process's memory, and where its high-water mark is reset.
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What enhancing one recording costs on one device."""
+
+    parameters: int
+    macs_per_second: float
+    real_time_factor: float  # seconds of processing for a second of audio
+    peak_memory: int | None  # bytes above those in use before; None where it cannot be measured
+    device: str  # the card's name, or how many threads of a CPU
+    seconds: float  # of the recording that time and memory are those of
+
+
+def count_parameters(net: nn.Module) -> int:
+    """Numbers in a network that are learnt."""
+    return sum(p.numel() for p in net.parameters())
+
+
+def count_macs(net: BandSplitNet, seconds: int = 2) -> float:
+    """Multiply-accumulates for one second of one recording, counted on one forward pass.
+
+    Counted are matrix products, convolutions, LSTMs, and three in each state update of a scan (the
+    decay, the input, the output); not counted are elementwise functions, norms and transforms.
+    """
+
+    def lstm(x: Any, w_in: Any, w_out: Any, *args: Any, **kwargs: Any) -> int:
+        return 2 * x[0] * x[1] * (w_in[0] * w_in[1] + w_out[0] * w_out[1])
+
+    # The counter knows products and convolutions; the scan's operators have told it their own cost.
+    formulas = {torch.ops.aten.mkldnn_rnn_layer: lstm}
+    probe = copy.deepcopy(net).cpu().eval()
+    with (
+        # This one may name a backend that no CPU can run, or that does not say what it costs.
+        variable("BSBIMAMBA_SCAN", None),
+        torch.no_grad(),
+        FlopCounterMode(display=False, custom_mapping=formulas) as counter,
+    ):
+        probe(torch.zeros(1, seconds * SAMPLE_RATE))
+    return counter.get_total_flops() / 2 / seconds
+
+
+def measure_cost(
+    net: BandSplitNet, device: torch.device | str, seconds: float = 4.0, repeats: int = 3
+) -> Cost:
+    """Measure the use of a network on one recording of noise, whole, with `net.enhance`.
+
+    Memory is that of the first pass over it, time the median of `repeats` more. A copy is measured:
+    the network stays on its device and in its mode, and no random state changes. Whatever else the
+    process allocates meanwhile counts too.
+    """
+    device = torch.device(device)
+    samples = round(seconds * SAMPLE_RATE)
+    probe = copy.deepcopy(net).to(device).eval()
+    # Noise: of silence a processor may compute faster, or far slower.
+    noisy = 0.1 * torch.randn(1, samples, generator=torch.Generator().manual_seed(0)).to(device)
+
+    # What is loaded and compiled once does not count, and what the warm-up took is given back.
+    probe.enhance(noisy[:, : SAMPLE_RATE // 4])
+    peak_memory = _peak_memory(probe, noisy)
+    times = [_time(probe, noisy) for _ in range(repeats)]
+    return Cost(
+        parameters=count_parameters(net),
+        macs_per_second=count_macs(net),
+        real_time_factor=statistics.median(times) * SAMPLE_RATE / samples,
+        peak_memory=peak_memory,
+        device=_name(device),
+        seconds=samples / SAMPLE_RATE,
+    )
+
+
+def _time(net: BandSplitNet, noisy: torch.Tensor) -> float:
+    """Seconds that one pass takes."""
+    cuda = noisy.device.type == "cuda"
+    if cuda:
+        torch.cuda.synchronize(noisy.device)
+    start = perf_counter()
+    net.enhance(noisy)
+    if cuda:
+        torch.cuda.synchronize(noisy.device)
+    return perf_counter() - start
+
+
+def _peak_memory(net: BandSplitNet, noisy: torch.Tensor) -> int | None:
+    """Bytes that one pass takes at its peak; None where that cannot be measured."""
+    gc.collect()
+    if noisy.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(noisy.device)
+        before = torch.cuda.memory_allocated(noisy.device)
+        net.enhance(noisy)
+        return torch.cuda.max_memory_allocated(noisy.device) - before
+    give_back_memory()  # or what is kept of freed memory would be used again without being seen
+    try:
+        # 5: the high-water mark becomes what is resident now (proc_pid_clear_refs(5)).
+        _CLEAR.write_text("5")
+        before = _bytes("VmRSS")
+    except (OSError, KeyError):
+        return None
+    net.enhance(noisy)
+    return max(0, _bytes("VmHWM") - before)
+
+
+def give_back_memory() -> None:
+    """Return to the system what the C library keeps of freed memory, where it is glibc."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _bytes(field: str) -> int:
+    """This process' memory: VmRSS now, VmHWM at most since the mark was reset.
+
+    Raises:
+        OSError, KeyError: this system does not tell.
+    """
+    fields = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines())
+    return int(fields[field].removesuffix("kB")) * 1024
+
+
+def _name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"{threads} thread{'s' * (threads > 1)} of a {device.type.upper()}"

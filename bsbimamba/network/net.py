@@ -1,0 +1,75 @@
+"""The signal path that all networks of this project share: split, layers, decode, filter."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from bsbimamba.network.bands import BandSplit
+from bsbimamba.network.decoder import MaskDecoder, apply_filter
+from bsbimamba.network.stft import istft, stft
+
+# Below this root mean square (-100 dB of full scale) a recording counts as silent.
+RMS_FLOOR = 1e-5
+
+
+def loudness(x: Tensor) -> Tensor:
+    """Root mean square (b, 1) of waveforms (b, s), at least RMS_FLOOR."""
+    # The floor is under the root: at silence the root's own gradient is infinite.
+    return x.float().square().mean(-1, keepdim=True).clamp_min(RMS_FLOOR**2).sqrt()
+
+
+class BandSplitNet(nn.Module):
+    """A speech enhancer: waveform at 16 kHz in, waveform out.
+
+    Args:
+        channels: features c of each band.
+        layers: (k, b, t, c) to the same, where the networks differ.
+        decoder: (k, b, t, c) to the filter (b, f, t, 3).
+        split_norm: standardise each band of the split (`network.bands.BandSplit`).
+    """
+
+    def __init__(
+        self, channels: int, layers: nn.Module, decoder: MaskDecoder, split_norm: bool = True
+    ) -> None:
+        super().__init__()
+        self.split = BandSplit(channels, split_norm)
+        self.layers = layers
+        self.decoder = decoder
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(self.parameters()).device
+
+    def forward(
+        self, noisy: Tensor, scale: Tensor | None = None, statistics: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Noisy waveforms (b, s), s >= 1, to enhanced ones (b, s) and their spectrum (b, f, t).
+
+        Each item is divided by its loudness first and multiplied by it in the end. Of a piece of a
+        recording, give the recording's loudness as `scale` (b, 1), and the `band_statistics` of all
+        its frames, divided by that loudness, as `statistics` (b, 31, 2). By default both are those
+        of `noisy`.
+        """
+        scale = loudness(noisy) if scale is None else scale
+        spectrum = stft(noisy / scale)
+        taps = self.decoder(self.layers(self.split(spectrum, statistics)))
+        enhanced = apply_filter(taps, spectrum)
+        waveform = istft(enhanced, noisy.shape[-1])
+        return waveform * scale, enhanced * scale[..., None]
+
+    @torch.no_grad()
+    def enhance(
+        self, noisy: Tensor, scale: Tensor | None = None, statistics: Tensor | None = None
+    ) -> Tensor:
+        """Noisy waveforms (b, s), s >= 1, to enhanced ones (b, s), without gradients.
+
+        scale, statistics: as in `forward`.
+        """
+        if noisy.dim() != 2 or noisy.shape[-1] < 1:
+            raise ValueError(
+                f"expected waveforms (batch, samples), at least one sample long; "
+                f"the shape is {tuple(noisy.shape)}"
+            )
+        return self(noisy, scale, statistics)[0]

@@ -1,0 +1,89 @@
+"""Paths: how a sequence model is applied along time or along bands of features (k, b, t, c)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from bsbimamba.network.bands import DEFAULT_NORM, Norm
+from bsbimamba.recompute.rows import Checkpointing, check_checkpointing, compute_dtype
+from bsbimamba.recompute.swiglu import Weights, swiglu
+
+Along = Callable[[Callable[[Tensor], Tensor], Tensor], Tensor]
+
+
+def along_time(model: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Apply `model`, (sequences, length, c) to the same, to the frames of each band of x."""
+    return model(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+
+def along_bands(model: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Apply `model`, (sequences, length, c) to the same, to the bands of each frame of x.
+
+    What it is given is a view, the steps of a sequence far apart; what it gives may be one, too.
+    """
+    y = model(x.flatten(1, 2).transpose(0, 1))
+    return y.transpose(0, 1).unflatten(1, x.shape[1:3])
+
+
+class SwiGLU(nn.Module):
+    """The weights of a gated feed-forward (`recompute.swiglu`)."""
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.gate_and_value = nn.Linear(channels, 2 * hidden, bias=False)
+        self.output = nn.Linear(hidden, channels, bias=False)
+        self.gate_and_value.weight.matrices = 2  # type: ignore[attr-defined]
+        self.output.weight.matrices = 1  # type: ignore[attr-defined]
+
+    def forward(self, x: Tensor, norm: Norm | None, use_checkpoint: Checkpointing) -> Tensor:
+        """Of norm(x) where there is one (over channels), (..., c) to the same."""
+        weight, bias, eps = (
+            (None, None, 0.0) if norm is None else (norm.weight, norm.bias, norm.eps)
+        )
+        weights = Weights(weight, bias, self.gate_and_value.weight, self.output.weight)
+        return swiglu(x, weights, use_checkpoint, eps)
+
+
+class PathBlock(nn.Module):
+    """A sequence model and a feed-forward, each behind a norm and beside a residual.
+
+    (k, b, t, c) to the same.
+
+    Args:
+        channels: c.
+        mixer: a module from (sequences, length, c) and a norm to be applied to that first, to
+            (sequences, length, c).
+        along: `along_time` or `along_bands`.
+        use_checkpoint: what the feed-forward keeps for its backward pass (`recompute.rows`).
+        norm: the kind of `Norm`. Mixer and feed-forward take a few rows at a time, with norms over
+            channels on the way; other norms are taken before, and what they give is kept.
+
+    Raises:
+        ValueError: use_checkpoint is neither False, True nor "full", or there is no such norm.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        mixer: nn.Module,
+        along: Along,
+        use_checkpoint: Checkpointing = False,
+        norm: str = DEFAULT_NORM,
+    ) -> None:
+        super().__init__()
+        self.mixer_norm = Norm(channels, norm)
+        self.mixer = mixer
+        self.feed_forward_norm = Norm(channels, norm)
+        self.feed_forward = SwiGLU(channels, 2 * channels)
+        self.along, self.use_checkpoint = along, check_checkpointing(use_checkpoint)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.mixer_norm.dims != (3,):
+            dtype = compute_dtype(x)  # of the products, which take nothing else from the norms
+            x = x + self.along(self.mixer, self.mixer_norm(x).to(dtype))
+            normed = self.feed_forward_norm(x).to(dtype)
+            return x + self.feed_forward(normed, None, self.use_checkpoint)
+        x = x + self.along(lambda sequences: self.mixer(sequences, self.mixer_norm), x)
+        return x + self.feed_forward(x, self.feed_forward_norm, self.use_checkpoint)

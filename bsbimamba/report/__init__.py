@@ -1,0 +1,1 @@
+"""Comparisons of systems: scoring, tables, figures, and a page to listen to."""

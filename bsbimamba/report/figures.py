@@ -1,0 +1,260 @@
+"""The plots of scores and of trainings, for the page and as a picture."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, LogLocator
+
+from bsbimamba.metrics.scores import METRICS
+from bsbimamba.metrics.statistics import Interval
+from bsbimamba.report.analysis import NOISY, Analysis, Model, System
+from bsbimamba.report.conditions import SNR, Breakdown
+from bsbimamba.report.published import PUBLISHED, TRAINING
+from bsbimamba.utils import replacing
+
+CURVE = "curve.png"
+_PESQ = METRICS["pesq_wb"].heading
+# Of the noisy recordings and of what matters less, then those of the other models.
+_MUTED = "#5d636d"
+_SERIES = ("#0b62a8", "#b4470f", "#0f7b5f", "#8a3ba0", "#8a6d00", "#b3265f", "#3b7a1f")
+_MARKERS = "sD^vPX*"
+_STYLE: Any = {
+    **dict.fromkeys(("axes.grid", "axes.axisbelow"), True),
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
+    **dict.fromkeys(("axes.edgecolor", "grid.color"), "#d8dbe0"),
+    "grid.linewidth": 0.6,
+    "legend.fontsize": 9,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "plots",  # the same plot has the same identifiers in every run
+    "text.parse_math": False,  # names are text, whatever signs they are made of
+}
+_SIZE = (
+    "Crosses are figures from papers, measured on VoiceBank-DEMAND's test set after training on "
+    "its training set: they compare with points here only where those were."
+)
+_COMPUTATION = (
+    "Counted by one rule for all systems here. Papers count by others, or not at all: none of "
+    "theirs are shown."
+)
+_CROPS = (
+    "Validation, on held-out utterances of each run's own training data. Thin: single seeds. "
+    "Dotted: public curves, scored on the test set (p232, p257) of the data that they were trained "
+    "on (BSRNN: on crops of it), so that only how fast they rise compares. Sources: "
+    + "; ".join(dict.fromkeys(source for _, source, _ in TRAINING))
+)
+
+
+@mpl.rc_context(_STYLE)
+def plots(analysis: Analysis) -> list[tuple[str, str, str]]:
+    """Return the page's plots that show something: titles, captions and SVG images."""
+    found = []
+    for title, caption, draw, height in (
+        (
+            "Differences",
+            "Mean over the files of each one's difference, with its file interval.",
+            _differences,
+            1.1 + 0.36 * len(analysis.comparisons),
+        ),
+        *(
+            (f"PESQ by {x.axis}", "", partial(_by_group, breakdown=x, means=means), 3.8)
+            for x, means in analysis.breakdowns
+        ),
+        ("PESQ and size", _SIZE, _against_size, 4.4),
+        ("PESQ and computation", _COMPUTATION, _against_computation, 3.2),
+        ("PESQ against crops seen", _CROPS, _against_crops, 4.6),
+        ("Training loss", "As logged while training.", _training_loss, 3.3),
+    ):
+        if figure := _drawn(analysis, draw, (7, height)):
+            image = io.StringIO()
+            figure.savefig(image, format="svg", metadata={"Date": None})
+            found.append((title, caption, image.getvalue()))
+    return found
+
+
+@mpl.rc_context(_STYLE)
+def write_curve(analysis: Analysis, folder: Path) -> None:
+    """Write PESQ over crops seen as curve.png, unless there is nothing to draw.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    if figure := _drawn(analysis, _against_crops, (8, 4.8)):
+        with replacing(folder / CURVE) as temporary:
+            figure.savefig(temporary, format="png", dpi=150)
+
+
+def colour_of(analysis: Analysis, model: Model) -> str:
+    """Return a model's colour; a grey is that of the noisy recordings alone."""
+    if model.name == NOISY:
+        return _MUTED
+    return _SERIES[analysis.enhancing.index(model) % len(_SERIES)]
+
+
+def _drawn(analysis: Analysis, draw: Any, size: tuple[float, float]) -> Figure | None:
+    """Return a figure with its legend below; None where nothing was drawn."""
+    figure = Figure(size, layout="constrained")
+    axis = figure.subplots()
+    draw(analysis, axis)
+    if not axis.has_data():
+        return None
+    if labels := axis.get_legend_handles_labels()[1]:
+        columns = max(1, 90 // (8 + max(map(len, labels))))
+        figure.legend(loc="outside lower center", ncols=columns)
+    return figure
+
+
+def _style_of(analysis: Analysis, model: Model) -> dict[str, Any]:
+    colour = colour_of(analysis, model)
+    marker = "o" if model.name == NOISY else _MARKERS[_SERIES.index(colour)]
+    return {"color": colour, "marker": marker, "markersize": 5, "label": model.name}
+
+
+def _error(means: Sequence[Interval]) -> list[list[float]]:
+    """Return the lengths of error bars, down and up; none where an interval says nothing."""
+    sides = [(x.mean - x.low, x.high - x.mean) if x.is_sound else (0.0, 0.0) for x in means]
+    return [list(side) for side in zip(*sides, strict=True)]
+
+
+def _differences(analysis: Analysis, axis: Axes) -> None:
+    """Draw each system's difference to the baseline with its interval, below one another."""
+    found = [
+        (pair.other, comparison.difference)
+        for pair in reversed(analysis.comparisons)
+        if (comparison := pair.comparisons["pesq_wb"])
+    ]
+    if not found:
+        return
+    for place, (model, mean) in enumerate(found):
+        style = _style_of(analysis, model) | {"label": None}
+        axis.errorbar([mean.mean], [place], xerr=_error([mean]), capsize=3, **style)
+    axis.axvline(0, color="black", linewidth=1)
+    axis.set_yticks(range(len(found)), [model.name for model, _ in found])
+    axis.set_ylim(-0.6, len(found) - 0.4)
+    axis.set_xlabel(f"difference of {_PESQ} to {analysis.baseline.name}, 95 % file interval")
+
+
+def _by_group(
+    analysis: Analysis,
+    axis: Axes,
+    breakdown: Breakdown,
+    means: Mapping[str, Mapping[str, Interval | None]],
+) -> None:
+    """Draw PESQ by the groups of a breakdown: lines over SNR, points over words."""
+    labels = list(breakdown.groups)
+    count = len(analysis.models)
+    for place, model in enumerate(analysis.models):
+        points = [(x, mean) for x, y in enumerate(labels) if (mean := means[model.name][y])]
+        if points:
+            shift = (place - (count - 1) / 2) * 0.5 / count
+            axis.errorbar(
+                [x + shift for x, _ in points],
+                [mean.mean for _, mean in points],
+                yerr=_error([mean for _, mean in points]),
+                linestyle="-" if breakdown.axis == SNR else "none",
+                capsize=2,
+                **_style_of(analysis, model),
+            )
+    axis.set_xticks(range(len(labels)), labels, rotation=30 if len(labels) > 8 else 0)
+    axis.set_xlabel(breakdown.axis)
+    axis.set_ylabel(_PESQ)
+
+
+def _against_size(analysis: Analysis, axis: Axes) -> None:
+    """Draw PESQ against millions of parameters, with systems of papers."""
+    sizes = _against_fact(analysis, axis, "parameters", 1e6)
+    axis.set_xlabel("parameters (millions)")
+    if not sizes:
+        return
+    known = PUBLISHED.sort_values("PESQ-WB", ascending=False)
+    label = "published, on VoiceBank-DEMAND"
+    axis.plot("parameters (M)", "PESQ-WB", "x", data=known, color=_MUTED, label=label)
+    line = {"arrowstyle": "-", "color": mpl.rcParams["grid.color"], "linewidth": 0.7}
+    names = zip(known["system"], known["parameters (M)"], known["PESQ-WB"], strict=True)
+    for place, (name, size, pesq) in enumerate(names):
+        axis.annotate(
+            f"{name} {pesq:.2f}", (size, pesq), (1.03, 0.97 - 0.075 * place),
+            textcoords="axes fraction", fontsize=8, color=_MUTED, va="center", arrowprops=line,
+        )  # fmt: skip
+    axis.set_xscale("log")
+    axis.set_xlim(min(0.5, 0.7 * min(sizes)), max(16, 1.4 * max(sizes)))
+    axis.set_xticks([0.5, 1, 2, 4, 8, 16], ["0.5", "1", "2", "4", "8", "16"])
+    axis.minorticks_off()
+
+
+def _against_computation(analysis: Analysis, axis: Axes) -> None:
+    _against_fact(analysis, axis, "macs_per_second", 1e9)
+    axis.set_xlabel("multiply-accumulates a second of audio (GMAC)")
+
+
+def _against_fact(analysis: Analysis, axis: Axes, fact: str, unit: float) -> list[float]:
+    """Draw PESQ against a fact of each network, and return its values in this unit."""
+    values = []
+    for model in analysis.enhancing:
+        if fact in model.facts and (mean := model.means["pesq_wb"]):
+            values.append(model.facts[fact] / unit)
+            style = _style_of(analysis, model)
+            axis.errorbar(values[-1:], [mean.mean], yerr=_error([mean]), **style)
+    axis.set_ylabel(_PESQ)
+    return values
+
+
+def _against_crops(analysis: Analysis, axis: Axes) -> None:
+    """Draw PESQ in validation over the crops that a run has seen, beside public curves.
+
+    Of several seeds, the thin lines are each one's and the thick one is their mean, where all of
+    them were validated.
+    """
+    for model in analysis.models:
+        logs = [
+            (x.facts, pesq) for x in model.systems if len(pesq := _logged(x, "valid", "pesq_wb"))
+        ]
+        runs = [pesq.set_axis(pesq.index * facts["crops_per_step"]) for facts, pesq in logs]
+        style = _style_of(analysis, model)
+        for run in runs if len(runs) > 1 else ():
+            axis.plot(run, color=style["color"], linewidth=0.6)
+        if runs:
+            axis.plot(pd.concat(runs, axis=1).dropna().mean(axis=1), linewidth=1.8, **style)
+    if not axis.has_data():
+        return
+    for name, _, points in TRAINING:
+        low, high, ys = map(np.array, zip(*points, strict=True))
+        xs, widths = 500 * (low + high), 500 * (high - low)
+        axis.errorbar(xs, ys, xerr=widths, color=_MUTED, linestyle=":", linewidth=1, marker=".")
+        axis.annotate(
+            name, (xs[-1], ys[-1]), (6, -3), textcoords="offset points", fontsize=8, color=_MUTED
+        )
+    axis.set_xscale("log")
+    axis.set_xlim(right=3 * axis.get_xlim()[1])  # room for the names
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+    axis.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axis.minorticks_off()
+    axis.set_xlabel("two-second crops seen in training")
+    axis.set_ylabel(f"{_PESQ}, validation")
+    title = "Dotted: public curves of in-domain training, on VoiceBank-DEMAND's test set"
+    axis.set_title(title, fontsize=8, loc="left", color=_MUTED)
+
+
+def _training_loss(analysis: Analysis, axis: Axes) -> None:
+    for model in analysis.models:
+        style = _style_of(analysis, model) | {"marker": ""}
+        for system in model.systems:
+            if len(loss := _logged(system, "train", "loss")):
+                axis.plot(loss, **style)
+                style["label"] = None  # one entry of the legend is enough
+    axis.set_xlabel("step")
+
+
+def _logged(system: System, group: str, name: str) -> pd.Series:
+    """Return a value of a training log by step, wherever it has one."""
+    values = {line["step"]: line.get(group, {}).get(name) for line in system.log}
+    return pd.Series(values, dtype=float).dropna()

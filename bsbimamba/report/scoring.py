@@ -1,0 +1,103 @@
+"""Score files in worker processes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from pebble import ProcessExpired, ProcessPool
+from tqdm import tqdm
+
+from bsbimamba.data.audio import CLIPPED, FULL_SCALE, SAMPLE_RATE, AudioError, described, read
+from bsbimamba.data.workers import begin_worker, process_context
+from bsbimamba.metrics.scores import METRICS, score
+
+_LIMIT = 600.0  # s that the scoring of one file may take; it takes about one
+Scored = tuple[dict[str, float], str]  # scores and a note
+
+
+@dataclass(frozen=True)
+class Task:
+    """One enhanced file to be scored against its clean one; None where that is missing.
+
+    system: whose file it is. enhanced: where there is no file, the reason if it is known.
+    """
+
+    system: str
+    utterance: str
+    clean: Path | None
+    enhanced: Path | str | None
+
+
+def score_files(tasks: Sequence[Task], workers: int) -> pd.DataFrame:
+    """Return a row for each task, in their order.
+
+    Columns: system, utterance, the metrics (NaN where there is no score), note (what is missing and
+    why, or was done to the file).
+    """
+    rows: dict[int, Scored] = {}
+    with (
+        ProcessPool(workers, initializer=begin_worker, context=process_context()) as pool,
+        tqdm(total=len(tasks), desc="scoring", unit="file", disable=None) as progress,
+    ):
+        try:
+            futures: dict[Future, int] = {
+                pool.schedule(score_file, args=[task], timeout=_LIMIT): number
+                for number, task in enumerate(tasks)
+            }
+            for future in as_completed(futures):
+                try:
+                    row = future.result()
+                except TimeoutError:
+                    row = {}, f"its scoring took more than {_LIMIT:.0f} s"
+                except ProcessExpired:
+                    row = {}, "its scoring process died"
+                rows[futures[future]] = row
+                progress.update()
+        finally:
+            pool.stop()
+    lines = [
+        {"system": task.system, "utterance": task.utterance, **rows[n][0], "note": rows[n][1]}
+        for n, task in enumerate(tasks)
+    ]
+    frame = pd.DataFrame(lines, columns=["system", "utterance", *METRICS, "note"])
+    return frame.astype(dict.fromkeys(METRICS, float))
+
+
+def score_file(task: Task) -> Scored:
+    """Return the scores of one file, and a note on what was done to it or is missing.
+
+    Of two lengths the common part is scored. Scores have six decimals.
+    """
+    if task.clean is None:
+        return {}, "there is no clean file of that name"
+    if not isinstance(task.enhanced, Path):
+        return {}, task.enhanced or "there is no file of that name"
+    notes: list[str] = []
+    signals = []
+    for path, side in ((task.clean, "clean: "), (task.enhanced, "")):
+        try:
+            rate, channels, _ = described(path)
+            signals.append(read(path))
+        except AudioError as error:
+            return {}, "; ".join([*notes, f"{path}: {error}"])
+        if rate != SAMPLE_RATE:
+            notes.append(f"{side}resampled from {rate} Hz")
+        if channels != 1:
+            notes.append(f"{side}the mean of {channels} channels")
+        share = np.mean(np.abs(signals[-1]) >= FULL_SCALE) if signals[-1].size else 0.0
+        if share >= CLIPPED:
+            notes.append(f"{side}clipped, {100 * share:.2f} % of its samples at full scale")
+    clean, enhanced = signals
+    if len(clean) != len(enhanced):
+        notes.append(f"{len(enhanced) - len(clean):+d} samples: the common part is scored")
+        common = min(len(clean), len(enhanced))
+        clean, enhanced = clean[:common], enhanced[:common]
+    found = score(clean, enhanced)
+    notes += [value for value in found.values() if isinstance(value, str)]
+    scores = {name: round(value, 6) for name, value in found.items() if isinstance(value, float)}
+    return scores, "; ".join(dict.fromkeys(notes))

@@ -1,0 +1,170 @@
+"""`selective_scan`, both directions at once, and the two passes one by one for `recompute`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from bsbimamba.scan import reference
+from bsbimamba.scan.dispatch import choose
+from bsbimamba.scan.interface import Inputs, Options, check_arguments, refuse_forward_mode
+from bsbimamba.scan.operators import NAMESPACE, OPERATORS
+
+_AXES = {
+    "u": "bld",
+    "delta": "bld",
+    "A": "dn",
+    "B": "bln",
+    "C": "bln",
+    "D": "d",
+    "z": "bld",
+    "delta_bias": "d",
+    "initial_state": "bdn",
+}
+
+
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+    reverse: bool = False,
+    initial_state: Tensor | None = None,
+    return_last_state: bool = False,
+    chunk_size: int = 64,
+    backend: str = "auto",
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Scan a sequence with a selective state-space model (Gu and Dao, "Mamba", 2023, section 3.2).
+
+        h_t = exp(Δ_t A) h_{t-1} + Δ_t B_t u_t,    y_t = C_t h_t + D u_t,    out_t = y_t silu(z_t)
+
+    with Δ = delta + delta_bias, through softplus if `delta_softplus`.
+
+    Args:
+        u, delta: input and step sizes (b, l, d).
+        A: (d, n), negative for a decaying state. B, C: (b, l, n).
+        D: skip weights (d). z: gate (b, l, d). delta_bias: (d).
+        reverse: scan from right to left; no flipped copy of the sequence is made.
+        initial_state: state (b, d, n) before the first step scanned; zero where absent.
+        return_last_state: also return the state (b, d, n) after the last step scanned, with which
+            a next piece of the sequence continues.
+        chunk_size: the backward pass keeps one state in `chunk_size` steps and recomputes the rest.
+        backend: one of `scan.BACKENDS`, or "auto" for the fastest that can scan these tensors
+            (`scan.dispatch`), which the environment variable BSBIMAMBA_SCAN can name instead.
+
+    Returns:
+        The output (b, l, d) in u's dtype, and the state in float32. Where u is float64 all is
+        computed in float64 ("reference" and "chunked" can), otherwise in float32, also under
+        autocast. Gradients have the dtypes of the arguments; they cannot be differentiated again
+        (but for "reference").
+
+    Raises:
+        ValueError: an argument's shape, dtype or device does not fit, or the backend cannot run.
+    """
+    inputs = Inputs(u, delta, A, B, C, D, z, delta_bias, initial_state)
+    options = Options(delta_softplus, reverse, chunk_size, return_last_state)
+    _check(inputs, options, directions=False)
+    stacked = Inputs(*(None if x is None else x[None] for x in inputs))  # type: ignore[arg-type]
+    out, last = _scan(stacked, options, backend)
+    return (out[0], last[0]) if return_last_state else out[0]
+
+
+def scan_directions(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+    reverse: bool = False,
+    chunk_size: int = 64,
+    backend: str = "auto",
+) -> Tensor:
+    """One scan, or two at once that run in opposite directions: on a GPU in a single launch.
+
+    The arguments of `selective_scan` with a dimension of r = 1 or 2 in front: u, delta, z
+    (r, b, l, d); A (r, d, n); B, C (r, b, l, n); D, delta_bias (r, d). `reverse` is the direction
+    of the first; the second has values of its own and runs the other way. Returns (r, b, l, d) and
+    raises the same.
+    """
+    inputs = Inputs(u, delta, A, B, C, D, z, delta_bias, None)
+    options = Options(delta_softplus, reverse, chunk_size, want_last=False)
+    _check(inputs, options, directions=True)
+    return _scan(inputs, options, backend)[0]
+
+
+def scan_forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor]:
+    """The output (r, b, l, d), in the order of memory of u, and what `scan_backward` needs.
+
+    For backward passes that are written by hand: nothing is checked, and autograd sees nothing.
+    """
+    name, inputs, options = _prepared(inputs, options, "auto")
+    if name == "reference":
+        return reference.forward(inputs, options)
+    out, _, kept = _operator(f"scan_{name}")(*inputs, *options)
+    return out, kept
+
+
+def scan_backward(
+    grad_out: Tensor, inputs: Inputs, kept: Tensor, options: Options, want_out: bool
+) -> tuple[Inputs, Tensor]:
+    """The gradient of each input, of size 0 for an absent one, and the output again if wanted."""
+    name, inputs, options = _prepared(inputs, options, "auto")
+    if name == "reference":
+        *gradients, out = reference.backward(grad_out, inputs, options)
+    else:
+        operator = _operator(f"scan_{name}_backward")
+        *gradients, out = operator(grad_out, None, *inputs, kept, *options, want_out)
+    return Inputs(*gradients), out
+
+
+def _operator(name: str) -> Callable:
+    return getattr(getattr(torch.ops, NAMESPACE), name)
+
+
+def _scan(inputs: Inputs, options: Options, backend: str) -> tuple[Tensor, Tensor]:
+    """The outputs and last states of all directions."""
+    u = inputs.u
+    name, inputs, options = _prepared(inputs, options, backend)
+    A, initial = inputs.A, inputs.initial_state
+    if u.numel() == 0:
+        last = A.new_zeros(*u.shape[:2], *A.shape[1:], dtype=inputs.compute_dtype)
+        return u.clone(), last if initial is None else last + initial
+    if name == "reference":
+        with torch.autocast(u.device.type, enabled=False):
+            out, last = reference.scan_reference(inputs, options)
+    else:
+        refuse_forward_mode()
+        out, last, _ = OPERATORS[name](*inputs, *options)
+    return out.to(u.dtype), last
+
+
+def _prepared(inputs: Inputs, options: Options, backend: str) -> tuple[str, Inputs, Options]:
+    """The backend for these inputs, and they as it takes them; see `choose` for the errors."""
+    name = choose(backend, inputs, options.want_last)
+    options = options._replace(chunk_size=min(options.chunk_size, max(inputs.u.shape[2], 1)))
+    if any(x is not None and x.dtype == torch.float64 for x in inputs):
+        inputs = inputs.computing()
+    return name, inputs, options
+
+
+def _check(inputs: Inputs, options: Options, directions: bool) -> None:
+    optional = ("D", "z", "delta_bias", "initial_state")
+    given = {k: x for k, x in inputs._asdict().items() if x is not None or k not in optional}
+    check_arguments(given, _AXES, directions)
+    if inputs.A.shape[-1] < 1:
+        raise ValueError(f"A has shape {tuple(inputs.A.shape)}, expected at least one state")
+    if not isinstance(options.chunk_size, int) or options.chunk_size < 1:
+        raise ValueError(
+            f"chunk_size is {options.chunk_size!r}, expected a whole number of at least 1"
+        )

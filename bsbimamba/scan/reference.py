@@ -1,0 +1,71 @@
+"""The selective scan written as its definition: the oracle that every backend is compared with.
+
+One Python iteration per time step and autograd for the gradients, in the dtype of its inputs
+(float64 in the tests). Slow, and never chosen by `backend="auto"`.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bsbimamba.scan.interface import Inputs, Options, absent_as_empty, each_direction
+from bsbimamba.scan.layout import laid_out_as, scanning_order
+
+
+def selective_scan_reference(inputs: Inputs, delta_softplus: bool) -> tuple[Tensor, Tensor]:
+    """Gu and Dao, "Mamba", 2023, equations 2a, 2b and 4 (A by zero-order hold, B by Euler's rule).
+
+    Takes one direction in scanning order. Returns the output (b, l, d) and the last state
+    (b, d, n).
+    """
+    u, delta, A, B, C, D, z, delta_bias, initial_state = inputs
+    if delta_bias is not None:
+        delta = delta + delta_bias
+    if delta_softplus:
+        # F.softplus goes over to the identity at 20; this is exact on both sides of it.
+        delta = torch.logaddexp(delta, torch.zeros_like(delta))
+    if initial_state is None:
+        state = u.new_zeros(u.shape[0], u.shape[2], A.shape[1])
+    else:
+        state = initial_state
+    outputs = []
+    for t in range(u.shape[1]):
+        decay = torch.exp(delta[:, t, :, None] * A)
+        state = decay * state + (delta[:, t] * u[:, t])[..., None] * B[:, t, None, :]
+        outputs.append((state * C[:, t, None, :]).sum(-1))
+    y = torch.stack(outputs, dim=1)
+    if D is not None:
+        y = y + D * u
+    if z is not None:
+        y = y * F.silu(z)
+    return y, state
+
+
+def scan_reference(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor]:
+    """`selective_scan_reference` in all directions, in the computing dtype."""
+    results = [
+        selective_scan_reference(one, options.delta_softplus)
+        for one in each_direction(inputs.computing(), options)
+    ]
+    out, last = (torch.stack(parts) for parts in zip(*results, strict=True))
+    return scanning_order(out, options.reverse), last
+
+
+def forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor]:
+    """See `scan.api.scan_forward`; keeps nothing."""
+    out, _ = scan_reference(inputs, options)
+    return laid_out_as(inputs.u, out), out.new_empty(0)
+
+
+def backward(grad_out: Tensor, inputs: Inputs, options: Options) -> list[Tensor]:
+    """See `scan.interface.Backend`; by autograd, through all of it again."""
+    with torch.enable_grad():
+        leaves = Inputs(*(x if x is None else x.detach().requires_grad_() for x in inputs))  # type: ignore[arg-type]
+        out, _ = scan_reference(leaves, options)
+        given = [x for x in leaves if x is not None]
+        found = iter(torch.autograd.grad(out, given, grad_out.to(out.dtype)))
+    return absent_as_empty(
+        [None if x is None else next(found) for x in leaves], inputs, out.detach()
+    )

@@ -1,0 +1,216 @@
+"""The metric discriminator: a network that learns to predict PESQ, and gives it a gradient.
+
+Sources: MetricGAN+ (Fu et al., Interspeech 2021) for the idea; CMGAN (Abdulatif, Cao and Yang,
+IEEE TASLP 2024, figure 3 and equation 9) and MP-SENet for the network, its dropout and the losses;
+sungwon23/BSRNN for the third pair, the noisy recording judged with the enhanced one as reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from bsbimamba.network.stft import compressed_magnitude, stft
+from bsbimamba.training.config import Config
+from bsbimamba.training.distributed import World
+from bsbimamba.training.optimizer import GradientClip, make_optimizer
+from bsbimamba.training.pesq import PesqPool
+from bsbimamba.training.precision import Precision
+
+_WIDTH = 16
+
+
+class Discriminator(nn.Module):
+    """Map compressed magnitudes of two recordings, (b, f, t) each, to the second's score (b,).
+
+    The score, in (0, 1), is PESQ scaled from [1, 4.5], of the second with the first as reference.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        width = 2
+        for factor in (1, 2, 4, 8):
+            convolution = nn.Conv2d(width, factor * _WIDTH, 4, stride=2, padding=1, bias=False)
+            width = factor * _WIDTH
+            norm = nn.InstanceNorm2d(width, affine=True)
+            layers += [spectral_norm(convolution), norm, nn.PReLU(width)]
+        self.features = nn.Sequential(*layers)
+        self.head = nn.Sequential(
+            spectral_norm(nn.Linear(width, width // 2)),
+            nn.Dropout(0.3),
+            nn.PReLU(width // 2),
+            spectral_norm(nn.Linear(width // 2, 1)),
+        )
+        self.slope = nn.Parameter(torch.ones(1))  # of the sigmoid, learnt
+
+    def forward(self, reference: Tensor, judged: Tensor) -> Tensor:
+        x = self.features(torch.stack([reference, judged], dim=1))
+        return torch.sigmoid(self.slope * self.head(x.amax(dim=(2, 3)))[:, 0].float())
+
+
+def no_callback(phase: str) -> None:
+    """Do nothing when a phase of a step ends."""
+
+
+class Pending(NamedTuple):
+    """Pairs to learn from, of which the labels may still be computed."""
+
+    waveforms: Tensor  # (p + 1, b, s): clean, enhanced, (noisy), each judged against the one before
+    labels: Callable[[], NDArray]  # waits for the PESQ (p, b), scaled to [0, 1]; NaN: there is none
+
+
+class MetricDiscriminator:
+    """The discriminator, its optimizer, its scaler and the batch it learns from next.
+
+    In each step of training, in this order: `term` judges the generator, with the discriminator
+    frozen; `backward` computes the gradients of the discriminator's loss on the batch of the step
+    before, waiting for its labels; `step` follows them, or `skip` forgets them; `remember` has the
+    present batch labelled while the next step is computed.
+    """
+
+    def __init__(self, world: World, config: Config, precision: Precision, pool: PesqPool) -> None:
+        self.world, self.pool, self.autocast = world, pool, precision.autocast
+        self.third_pair = config.loss.third_pair
+        self.network = Discriminator().to(precision.device)
+        self._parallel = world.parallel(self.network)
+        # AdamW, whatever the generator's optimizer: the rate and the optimizer of its sources.
+        optim = replace(
+            config.optim, algorithm="adamw", learning_rate=config.optim.discriminator_rate
+        )
+        self.optimizer = make_optimizer(self.network, optim)
+        self.scaler = precision.make_scaler()
+        self.clip = GradientClip(config.optim.clip_ratio, precision.device)
+        self.pending: Pending | None = None
+
+    def term(self, enhanced: Tensor, clean: Tensor) -> Tensor:
+        """Compute the generator's metric loss, the squared distance of its scores to 1.
+
+        enhanced, clean: compressed magnitudes (b, f, t).
+        """
+        with self._frozen(), self.autocast():
+            judged = self.network(clean, enhanced)
+        return F.mse_loss(judged, torch.ones_like(judged))
+
+    def backward(self, mark: Callable[[str], None] = no_callback) -> dict[str, Tensor]:
+        """Compute the gradients of the loss on the remembered batch; return what to log of it.
+
+        A clean recording with itself as reference has the label 1, the remembered pairs have their
+        PESQ. The loss is the mean over the labelled crops of all processes, kind by kind, and the
+        sum over the kinds of pairs. With nothing remembered there are no gradients, and nothing is
+        returned.
+
+        mark: told when the wait for the labels begins ("discriminator" has ended) and ends
+            ("labels").
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.pending is None:
+            return {}
+        magnitudes = [compressed_magnitude(stft(x)) for x in self.pending.waveforms]
+        mark("discriminator")
+        labels = torch.from_numpy(self.pending.labels()).to(magnitudes[0].device)
+        mark("labels")
+        self.pending = None
+        valid = ~labels.isnan()
+        known = labels.nan_to_num()
+        sums = self.world.all_reduce_sum(torch.cat([valid.sum(1).float(), known[0].sum()[None]]))
+        counts, total = sums[:-1], sums[-1]
+        with self.autocast():
+            # All in one pass: no layer looks from one item to another.
+            references = torch.cat([magnitudes[0], *magnitudes[:-1]])
+            judged = self._parallel(references, torch.cat(magnitudes))
+        perfect, scores = judged.view(-1, labels.shape[1]).split([1, len(labels)])
+        errors = (scores - known).square()
+        errors = torch.cat([errors, (perfect - 1).square()])
+        valid, shares = torch.cat([valid, valid[:1]]), torch.cat([counts, counts[:1]]).clamp_min(1)
+        loss = (torch.where(valid, errors, 0.0).sum(1) / shares).sum()
+        # Gradients become means over the processes; this loss is one process' part of a sum.
+        self.scaler.scale(self.world.size * loss).backward()
+        loss = self.world.all_reduce_sum(loss.detach())
+        self.scaler.unscale_(self.optimizer)
+        norm = self.clip(self.network.parameters())
+        return {
+            "discriminator": loss,
+            "discriminator_grad_norm": norm,
+            "pesq": total / counts[0] * 3.5 + 1,  # NaN where there is no label at all
+            "labelled": counts[0],
+        }
+
+    def step(self) -> None:
+        """Follow the gradients that `backward` has made, if it has made any."""
+        if self._has_gradients():
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            self.clip.accept()
+
+    def skip(self) -> None:
+        """Forget the gradients that `backward` has made, if it has made any."""
+        if self._has_gradients():
+            self.optimizer.zero_grad(set_to_none=True)
+            self.scaler.forget_unscaled()
+
+    def _has_gradients(self) -> bool:
+        return any(p.grad is not None for p in self.network.parameters())
+
+    def remember(self, enhanced: Tensor, clean: Tensor, noisy: Tensor) -> None:
+        """Take waveforms (b, s) to learn from in the next step, and have them labelled."""
+        waveforms = torch.stack([clean, enhanced, *([noisy] if self.third_pair else [])]).detach()
+        rows = waveforms.cpu().numpy()
+        waits = [self.pool.label(*pair) for pair in pairwise(rows)]
+        self.pending = Pending(waveforms, lambda: np.stack([wait() for wait in waits]))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the whole state, with the remembered batch and, once they are there, its labels.
+
+        All processes must call it, and get the same.
+        """
+        pending = None
+        if self.pending is not None:
+            mine = {
+                "waveforms": self.pending.waveforms.cpu(),
+                "labels": torch.from_numpy(self.pending.labels()),
+            }
+            parts = self.world.all_gather(mine)
+            pending = {name: torch.cat([part[name] for part in parts], 1) for name in mine}
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "clip": self.clip.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "pending": pending,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.clip.load_state_dict(state["clip"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.pending = None
+        if state["pending"] is not None:
+            device = next(self.network.parameters()).device
+            waveforms, labels = (state["pending"][name] for name in ("waveforms", "labels"))
+            mine = self.world.shard(labels.shape[1])
+            known = labels[:, mine].numpy()
+            self.pending = Pending(waveforms[:, mine].to(device), lambda: known)
+
+    @contextmanager
+    def _frozen(self) -> Iterator[None]:
+        """Let gradients pass through the discriminator and stop at its weights.
+
+        In evaluation mode its spectral norms keep their power iteration for its own steps.
+        """
+        self.network.eval().requires_grad_(False)
+        try:
+            yield
+        finally:
+            self.network.train().requires_grad_(True)

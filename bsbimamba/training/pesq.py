@@ -1,0 +1,88 @@
+"""PESQ of training examples from worker processes, so that the accelerator does not wait for it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pebble import ProcessExpired, ProcessPool
+
+from bsbimamba.data.audio import SAMPLE_RATE
+from bsbimamba.data.workers import begin_worker, process_context
+from bsbimamba.metrics.scores import MetricError, pesq_wb, score
+
+log = logging.getLogger("training")
+
+_LOWEST, _HIGHEST = 1.0, 4.5
+_LIMIT = 30.0  # s that a recording may take, or as long as it lasts; it takes 0.1 s on a free core
+_GIVEN_UP = 600.0  # s after which a result does not come, time in the queue included
+
+
+def normalised_pesq(clean: NDArray, enhanced: NDArray) -> float:
+    """Return (PESQ - 1) / 3.5, as MetricGAN+ and CMGAN label; NaN where PESQ fails."""
+    try:
+        return (pesq_wb(clean, enhanced) - _LOWEST) / (_HIGHEST - _LOWEST)
+    except MetricError:
+        return float("nan")
+
+
+class PesqPool:
+    """Score recordings in worker processes, which start with the first request.
+
+    A worker that dies or takes too long is replaced. Its recording has no score.
+
+    Args:
+        workers: how many, at least 1.
+        limit: seconds that one recording may take, or as long as it lasts, if that is more.
+    """
+
+    def __init__(self, workers: int, limit: float = _LIMIT) -> None:
+        self._workers, self._limit = workers, limit
+        self._pool: ProcessPool | None = None
+
+    def label(self, clean: NDArray, enhanced: NDArray) -> Callable[[], NDArray]:
+        """Start labelling a batch (b, s) by `normalised_pesq`.
+
+        Returns:
+            A function that waits for the labels (b,), float32, NaN where there is none.
+        """
+        waits = [self._start(normalised_pesq, *pair) for pair in zip(clean, enhanced, strict=True)]
+        return lambda: np.array([wait() for wait in waits], np.float32)  # None becomes NaN
+
+    def validate(
+        self, clean: NDArray, enhanced: NDArray, names: tuple[str, ...]
+    ) -> Callable[[], dict[str, float | str]]:
+        """Start scoring one utterance (s,) by `evaluation.metrics.score`.
+
+        Returns:
+            A function that waits for the scores by name.
+        """
+        wait = self._start(score, clean, enhanced, names)
+        return lambda: wait() or dict.fromkeys(names, "its worker failed")
+
+    def close(self) -> None:
+        """End the workers."""
+        if self._pool is not None:
+            self._pool.stop()
+            self._pool.join()
+
+    def _start(self, function: Callable, clean: NDArray, *arguments: Any) -> Callable[[], Any]:
+        """Start a call; return a function that waits for its result, None where it failed."""
+        if self._pool is None:
+            self._pool = ProcessPool(
+                self._workers, initializer=begin_worker, context=process_context()
+            )
+        limit = max(self._limit, clean.shape[-1] / SAMPLE_RATE)
+        future = self._pool.schedule(function, (clean, *arguments), timeout=limit)
+
+        def result() -> Any:
+            try:
+                return future.result(_GIVEN_UP)
+            except (ProcessExpired, TimeoutError) as error:
+                log.warning(f"an utterance is left without a score: its worker failed ({error!r})")
+                return None
+
+        return result

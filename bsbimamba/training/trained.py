@@ -1,0 +1,99 @@
+"""Trained networks, loaded from run folders for evaluation and use."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from bsbimamba.network.net import BandSplitNet
+from bsbimamba.training.checkpoint import BEST, LAST, config_of, read, understood, unpack
+from bsbimamba.training.config import Config, ConfigError, check_model, network_defaults
+from bsbimamba.utils import some
+
+_NETWORKS = re.compile(r"(baseline|abl[a-z0-9]+)\.[a-z_0-9]+")  # their modules
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network with a run's averaged weights, in evaluation mode on the CPU, and its origin."""
+
+    network: BandSplitNet
+    config: Config
+    checkpoint: str  # the file's name
+    digest: str  # SHA-256 of the file
+    data: str  # the fingerprint of what it was trained on
+    step: int
+    epochs: float
+    held_out: list[str]  # the speakers whose PESQ chose the best checkpoint
+
+
+def load_trained(run: Path) -> Trained:
+    """Load the last checkpoint of a run folder (its best one, where it has no last), or a file.
+
+    Raises CheckpointError where there is none, or it cannot be loaded.
+    """
+    path = run
+    if run.is_dir():
+        best_alone = (run / BEST).is_file() and not (run / LAST).is_file()
+        path = run / (BEST if best_alone else LAST)
+    content = read(path)
+    state = unpack(content, path)
+    config = config_of(state, path)
+    with understood(path):
+        net = network_with(state["network"], config, state["ema"]["model"])
+        values = state["values"]
+        return Trained(
+            net,
+            config,
+            checkpoint=path.name,
+            digest=hashlib.sha256(content).hexdigest(),
+            data=str(state["data"]),
+            step=int(values["step"]),
+            epochs=float(values["epochs"]),
+            held_out=list(map(str, values["held_out"])),
+        )
+
+
+def network_with(name: str, config: Config, weights: Mapping[str, Tensor]) -> BandSplitNet:
+    """Build a network with the given weights, in evaluation mode on the CPU.
+
+    name: of its class, as `training.checkpoint.name_of` gives it.
+
+    Raises:
+        ConfigError: there is no such network here, or it has no such settings.
+        RuntimeError: the weights are not those of such a network.
+    """
+    network = _network_class(name)
+    check_model(config, network_defaults(network))
+    net = network(**config.model)
+    try:
+        net.load_state_dict(weights)
+    except RuntimeError as error:  # which names every tensor
+        reasons = [f"{line.strip():.200}" for line in str(error).splitlines()[1:]]
+        raise RuntimeError(f"the weights are another network's: {some(reasons, 2)}") from None
+    if not all(torch.isfinite(value).all() for value in weights.values()):
+        raise RuntimeError("some of the weights are NaN or infinite")
+    return net.eval().requires_grad_(False)
+
+
+def _network_class(name: str) -> type[BandSplitNet]:
+    """Return the class that `name_of` names, if it is a network of this repository.
+
+    Importing runs code: only the networks' own folders are looked into. Models, which may come from
+    anywhere, lie below the repository too.
+    """
+    module, _, qualified = name.partition(":")
+    path = _ROOT / f"{module.replace('.', '/')}.py"
+    if _NETWORKS.fullmatch(module) and path.is_file():
+        found = getattr(importlib.import_module(module), qualified, None)
+        if isinstance(found, type) and issubclass(found, BandSplitNet):
+            return found
+    raise ConfigError(f"there is no network {name}")

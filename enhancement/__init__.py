@@ -1,3 +1,0 @@
-"""Use a trained network: recordings of any length, rate and channel count; exported models."""
-
-import data.openmp  # noqa: F401  (before torch)

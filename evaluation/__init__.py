@@ -1,1 +1,0 @@
-"""Scores of enhanced speech, and what they allow to be said."""

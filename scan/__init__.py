@@ -1,7 +1,0 @@
-"""The recurrence of Mamba and the convolution before it, each with several backends."""
-
-from scan.api import scan_directions, selective_scan
-from scan.convolution import causal_conv_silu
-from scan.dispatch import BACKENDS
-
-__all__ = ["BACKENDS", "causal_conv_silu", "scan_directions", "selective_scan"]
