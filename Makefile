@@ -94,6 +94,6 @@ clean:
 		CC="$$zig cc" $(BIN)/pip install -r requirements.txt; fi
 	touch $@
 
-.venv/development: requirements-dev.txt requirements-demo.txt requirements-export.txt .venv/runtime
-	$(BIN)/pip install -r requirements-dev.txt
+.venv/development: pyproject.toml .venv/runtime
+	$(BIN)/pip install -e ".[dev]"
 	touch $@

@@ -4,7 +4,7 @@
 
 MODEL is a run folder, a checkpoint, a model folder or a model's name; by default, all that are in
 models/ and runs/. Only this machine can reach the page, unless --host says otherwise. It needs
-Gradio: pip install -r requirements-demo.txt. Status 0: it was ended; 2: something is wrong with the
+Gradio: pip install -e '.[page]'. Status 0: it was ended; 2: something is wrong with the
 command line or a model, as a message on stderr says.
 """
 
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def serve(options: argparse.Namespace) -> int:
     """Serve the page until interrupted. Raise DataError if it cannot be served."""
     if importlib.util.find_spec("gradio") is None:
-        raise DataError("the page needs Gradio: pip install -r requirements-demo.txt")
+        raise DataError("the page needs Gradio: pip install -e '.[page]'")
     models = load_models(options.models)
     # Gradio's own folder in /tmp is shared by all users of a machine.
     with tempfile.TemporaryDirectory(prefix="bs-bimamba-page-") as folder:

@@ -37,7 +37,7 @@ class Served:
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """`python app.py` with two small models. SIGTERM ends it with status 0, and its files go."""
-    pytest.importorskip("gradio", reason="gradio (requirements-demo.txt) is not installed")
+    pytest.importorskip("gradio", reason="gradio is not installed")
     folder = tmp_path_factory.mktemp("served")
     models = [save_run(folder / name, seed) for seed, name in enumerate(("one", "other"))]
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -119,7 +119,7 @@ def test_load_models_finds_those_of_the_repository(
 
 
 def test_command_refuses_a_port_that_is_taken(run: Path) -> None:
-    pytest.importorskip("gradio", reason="gradio (requirements-demo.txt) is not installed")
+    pytest.importorskip("gradio", reason="gradio is not installed")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         command = [sys.executable, ROOT / "app.py", run, "--port", port]

@@ -189,7 +189,7 @@ def test_export_refuses_wrong_input_and_writes_nothing(
     monkeypatch.setattr(export, "TOLERANCE", 1e-9)
     assert "differ by" in refused(capsys, run)
     monkeypatch.setattr(export, "MISSING", "onnxscript")
-    assert "pip install -r requirements-export.txt, or give --no-onnx" in refused(capsys, run)
+    assert "pip install -e '.[export]', or give --no-onnx" in refused(capsys, run)
     assert not models.exists()
 
 

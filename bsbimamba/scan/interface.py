@@ -59,8 +59,8 @@ class Backend(Protocol):
     """A module with these functions. No output may alias an input or another output."""
 
     def forward(self, inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:
-        """The output (r, b, l, d) in u's dtype and laid out as `empty_as(u)` of `scan.layout`, the last
-        state (r, b, d, n) in the computing one, and what the backward pass needs.
+        """Return the output (r, b, l, d) in u's dtype, laid out as `empty_as(u)` of `scan.layout`,
+        the last state (r, b, d, n) in the computing dtype, and what the backward pass needs.
 
         That is the state with which each chunk but the first begins, in scanning order:
         (r, b, ceil(l / chunk) - 1, n, d).
