@@ -55,7 +55,7 @@ def test_runs_are_scored_and_compared(
     tmp_path: Path, samples: Signal, capsys: pytest.CaptureFixture[str]
 ):
     run = save_run(tmp_path / "first", seed=0, step=3)
-    (run / "config.json").write_text("{}")
+    (run / "config.json").write_text('{"config": {}}')
     line = {"step": 3, "epoch": 0, "valid": {"pesq_wb": 2.0}}
     (run / "metrics.jsonl").write_text(json.dumps(line) + "\n")
     second = save_run(tmp_path / "second", seed=1, step=12_000, name="last.pt")

@@ -36,17 +36,24 @@ def process_context() -> BaseContext:
     if _METHOD == "forkserver":
         # Workers import the main script. Where that needs torch, the server loads it once for all.
         context.set_forkserver_preload(["torch"] if "torch" in sys.modules else [])
-        with patch.dict(os.environ, _ONE_THREAD):  # the server and so its children inherit it
-            forkserver.ensure_running()
+        # The server and so its children inherit both. A terminal or a scheduler signals the whole
+        # group, and it is the parent that decides what to do.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        try:
+            with patch.dict(os.environ, _ONE_THREAD):
+                forkserver.ensure_running()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return context
 
 
 def begin_worker(worker: int = 0) -> None:
-    """Make this worker process end with its parent, and leave Ctrl-C to that.
+    """Make this worker process end with its parent, and leave signals to stop to that.
 
     For a pool's `initializer`, or the `worker_init_fn` of a torch loader, which gives a number.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for each in STOP_SIGNALS:
+        signal.signal(each, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
