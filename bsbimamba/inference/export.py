@@ -79,9 +79,7 @@ def _export(options: argparse.Namespace) -> int:
     path = Path(options.run).resolve()
     target: Path = options.out or MODELS / (path.parent if path.is_file() else path).name
     if MISSING and not options.no_onnx:
-        raise DataError(
-            f"ONNX needs {MISSING}: pip install -e '.[export]', or give --no-onnx"
-        )
+        raise DataError(f"ONNX needs {MISSING}: pip install -e '.[export]', or give --no-onnx")
     replaced = options.overwrite and (target / WEIGHTS).exists()
     if target.exists() and any(target.iterdir()) and not replaced:
         raise DataError(
