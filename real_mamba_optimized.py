@@ -138,7 +138,7 @@ class MambaBlock(nn.Module):
     """One direction of Mamba, checkpointed.
 
     use_checkpoint: False keeps all activations for the backward pass; True keeps the matrix
-    matrix products, and the scan's states at chunk borders; "full" keeps only the
+    products, and the scan's states at chunk borders; "full" keeps only the
     block's input. The rest is computed again (`recompute.mixer`); outputs and gradients are the
     same. Other arguments as in `SelectiveSSM`.
     """

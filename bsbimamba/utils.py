@@ -14,6 +14,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+ROOT = Path(__file__).resolve().parents[1]  # of the repository
+
 
 class DataError(Exception):
     """Data are missing or unusable. The text says what, where, and what to do."""

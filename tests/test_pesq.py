@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -70,3 +71,13 @@ def test_recording_that_ends_or_holds_its_worker_has_no_score(
     assert waits[0]() is None
     assert "an utterance is left without a score" in caplog.text
     assert np.isfinite(waits[1]()).all()  # the worker is replaced
+
+
+def test_worker_that_dies_while_idle_is_replaced(pool: PesqPool) -> None:
+    clean, noisy = pairs(3)
+    assert np.isfinite(pool.label(clean, noisy)()).all()
+    for worker in multiprocessing.active_children():
+        worker.kill()
+        worker.join()
+    time.sleep(2)  # until the pool has noticed
+    assert np.isfinite(pool.label(clean, noisy)()).all()

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from bsbimamba.data.sound import FRAME, SAMPLE_RATE, active_frames, active_level
 from bsbimamba.data.workers import in_threads
-from bsbimamba.utils import DataError, replacing, write_text
+from bsbimamba.utils import ROOT, DataError, replacing, write_text
 
 log = logging.getLogger("data")
 
@@ -44,7 +44,7 @@ FULL_SCALE, CLIPPED = 32767 / 32768, 1e-4
 RATES = range(4_000, 1_000_000)
 _WRITTEN_BLOCK = 1 << 18
 # Where `look_over` keeps what it knows of good files. Its version goes up when results change.
-INDEX = Path(__file__).resolve().parents[2] / ".cache" / "audio-index.json"
+INDEX = ROOT / ".cache" / "audio-index.json"
 _VERSION = 2
 _UNKNOWN_LENGTH = 1 << 48  # libsndfile's number where the header gives none is far above
 

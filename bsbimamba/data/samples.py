@@ -50,7 +50,8 @@ class Samples:
                 copies[path] = CACHE / f"{name}.npy"
         new = [path for path, copy in copies.items() if not copy.is_file()]
         try:
-            CACHE.mkdir(parents=True, exist_ok=True)
+            if new:
+                CACHE.mkdir(parents=True, exist_ok=True)
             in_threads(lambda path: _decode(path, copies[path]), new, "decoding")
         except OSError as error:
             raise DataError(

@@ -30,14 +30,22 @@ import soxr
 from tqdm import tqdm
 
 from bsbimamba.data.audio import SAMPLE_RATE, encode
-from bsbimamba.data.benchmark import TEST_PAIRS, TRAIN_PAIRS
+from bsbimamba.data.benchmark import TEST_LOG, TEST_PAIRS, TRAIN_PAIRS
 from bsbimamba.data.corpus import load_pairs
 from bsbimamba.data.workers import in_threads, stop_by_signals, usable_cores
-from bsbimamba.utils import DataError, FailedError, carry_out, hold, remove_partials, replacing
+from bsbimamba.utils import (
+    ROOT,
+    DataError,
+    FailedError,
+    carry_out,
+    hold,
+    remove_partials,
+    replacing,
+)
 
 log = logging.getLogger("data")
 
-FOLDER = Path(__file__).resolve().parent / "voicebank_demand"
+FOLDER = ROOT / "data" / "voicebank_demand"
 DOWNLOADS = ".download"
 _SITE = "https://datashare.ed.ac.uk"
 TRIES, PAUSE = 6, 1.0  # without progress; s before the second try, twice as many before the next
@@ -99,8 +107,8 @@ def prepare(root: Path, elsewhere: Path | None, workers: int, remove_archives: b
     with hold(downloads, "name another folder with --root"):
         for archive in PUBLISHED:
             folder = root / archive.name.removesuffix(".zip")
-            made = len([*folder.glob("*.wav"), *folder.glob("*.txt")])
-            if made and made >= archive.files:
+            made = len(list(folder.glob("*.wav")))
+            if made >= archive.files and (archive.files or (folder / TEST_LOG).is_file()):
                 continue
             try:
                 path = _obtain(archive, elsewhere, downloads)

@@ -27,7 +27,7 @@ from bsbimamba.data.audio import (
 from bsbimamba.inference.model import Model
 from bsbimamba.inference.windows import Block, enhanced, survey
 from bsbimamba.network.net import BandSplitNet
-from bsbimamba.utils import DataError, digest_of, is_within, replacing
+from bsbimamba.utils import ROOT, DataError, digest_of, is_within, replacing
 
 # The extensions that a folder is searched for. A file that is named itself may have any.
 EXTENSIONS = frozenset((
@@ -41,7 +41,6 @@ _UNLIMITED = ("FLOAT", "DOUBLE", "VORBIS", "OPUS")  # encodings that hold more t
 _SAMPLES = 1 << 17  # a block; libsndfile crashes if it is given minutes of Vorbis at once
 _SYSTEM = 2  # libsndfile's code of an error of the operating system
 _LONG = 60.0  # seconds from which on a recording gets a progress bar of its own
-_ROOT = Path(__file__).resolve().parents[2]
 
 
 class FileSource:
@@ -281,7 +280,7 @@ def _comment(path: Path) -> str:
 @cache
 def _code() -> str:
     """Return a checksum of the networks' code: after a change, the same weights may do other."""
-    paths = [_ROOT / "real_mamba_optimized.py", _ROOT / "bsbimamba" / "data" / "audio.py"]
+    paths = [ROOT / "real_mamba_optimized.py", ROOT / "bsbimamba" / "data" / "audio.py"]
     for folder in (
         "abl*",
         "baseline",
@@ -289,5 +288,5 @@ def _code() -> str:
         "bsbimamba/recompute",
         "bsbimamba/scan",
     ):
-        paths += sorted(_ROOT.glob(f"{folder}/**/*.py"))
+        paths += sorted(ROOT.glob(f"{folder}/**/*.py"))
     return digest_of(paths)

@@ -36,10 +36,10 @@ from bsbimamba.training.checkpoint import CheckpointError, name_of, read, unders
 from bsbimamba.training.config import ConfigError, from_json, to_json
 from bsbimamba.training.precision import Precision
 from bsbimamba.training.trained import Trained, load_trained, network_with
-from bsbimamba.utils import replacing
+from bsbimamba.utils import ROOT, replacing
 
 WEIGHTS, CONFIG, ONNX = "model.safetensors", "config.json", "model.onnx"
-MODELS = Path(__file__).resolve().parents[2] / "models"  # model folders that are known by name
+MODELS = ROOT / "models"  # model folders that are known by name
 _FORMAT = 2
 
 Samples = TypeVar("Samples", NDArray, Tensor)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import Future, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tqdm import tqdm
 from bsbimamba.data.audio import CLIPPED, FULL_SCALE, SAMPLE_RATE, AudioError, described, read
 from bsbimamba.data.workers import begin_worker, process_context
 from bsbimamba.metrics.scores import METRICS, score
+from bsbimamba.utils import FailedError
 
 _LIMIT = 600.0  # s that the scoring of one file may take; it takes about one
 Scored = tuple[dict[str, float], str]  # scores and a note
@@ -49,15 +51,20 @@ def score_files(tasks: Sequence[Task], workers: int) -> pd.DataFrame:
                 pool.schedule(score_file, args=[task], timeout=_LIMIT): number
                 for number, task in enumerate(tasks)
             }
-            for future in as_completed(futures):
-                try:
-                    row = future.result()
-                except TimeoutError:
-                    row = {}, f"its scoring took more than {_LIMIT:.0f} s"
-                except ProcessExpired:
-                    row = {}, "its scoring process died"
-                rows[futures[future]] = row
-                progress.update()
+            pending = set(futures)
+            while pending:
+                done, pending = wait(pending, timeout=5, return_when=FIRST_COMPLETED)
+                if not done and not pool.active:  # pebble forgets the others when a pool breaks
+                    raise FailedError("the scoring processes died; is there enough memory?")
+                for future in done:
+                    try:
+                        row = future.result()
+                    except TimeoutError:
+                        row = {}, f"its scoring took more than {_LIMIT:.0f} s"
+                    except (ProcessExpired, BrokenProcessPool):
+                        row = {}, "its scoring process died"
+                    rows[futures[future]] = row
+                    progress.update()
         finally:
             pool.stop()
     lines = [

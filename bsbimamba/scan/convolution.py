@@ -152,7 +152,9 @@ def _why_not(name: str, u: Tensor, weight: Tensor) -> str | None:
     """Say why a backend cannot convolve u, to go behind its name; None where it can."""
     if name == "torch":
         return None
-    reason = cannot_run(u, name, () if name == "cpu" else (name,))
+    # The package's Python half can be there without the compiled one.
+    packages = {"triton": ("triton",), "causal_conv1d": ("causal_conv1d", "causal_conv1d_cuda")}
+    reason = cannot_run(u, name, packages.get(name, ()))
     d, taps = weight.shape[-2:]
     if reason is None and name == "causal_conv1d" and not (2 <= taps <= 4 and d % 8 == 0):
         return f"takes 2 to 4 taps and a width in whole eights, not {taps} and {d}"

@@ -22,7 +22,13 @@ _FASTEST = {"cpu": ("cpu", "chunked"), "cuda": ("triton", "mamba_ssm", "chunked"
 # Looked up once, and before torch.compile could trace it. The packages are not imported.
 INSTALLED = {
     name: find_spec(name) is not None
-    for name in ("triton", "mamba_ssm", "selective_scan_cuda", "causal_conv1d")
+    for name in (
+        "triton",
+        "mamba_ssm",
+        "selective_scan_cuda",
+        "causal_conv1d",
+        "causal_conv1d_cuda",
+    )
 }
 _logged: set[tuple[str, str]] = set()
 

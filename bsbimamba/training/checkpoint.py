@@ -202,8 +202,11 @@ class Checkpoints:
 
     def make_last(self, content: bytes, aside: str) -> None:
         """Make a checkpoint that the run goes on from `last.pt`. Keep what was there as `aside`."""
-        if self.last.exists():
+        if self.last.exists() and (aside == DAMAGED or not self.last.with_name(aside).exists()):
             os.replace(self.last, self.last.with_name(aside))
+        if aside != DAMAGED:  # the others may be of the shorter run's fall
+            write(self.good, content)
+            write(self.previous, content)
         write(self.last, content)
 
     def check(self, state: dict[str, Any], path: Path) -> None:

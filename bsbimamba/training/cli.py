@@ -20,6 +20,7 @@ import tyro
 from tqdm.contrib.logging import logging_redirect_tqdm
 from tyro.conf import FlagCreatePairsOff, arg
 
+from bsbimamba.data.voicebank import FOLDER
 from bsbimamba.data.workers import end_children
 from bsbimamba.network.net import BandSplitNet
 from bsbimamba.training.checkpoint import BEST, CheckpointError
@@ -34,13 +35,13 @@ from bsbimamba.training.config import (
     suggestion,
 )
 from bsbimamba.training.distributed import World, join
+from bsbimamba.training.interruptions import stop_at_once
 from bsbimamba.training.loop import Trainer, TrainingError
 from bsbimamba.training.sources import make_datasets
-from bsbimamba.utils import DataError
+from bsbimamba.utils import ROOT, DataError
 
 log = logging.getLogger("training")
 
-ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / "data" / "sample"
 STOPPED = 75  # "try again later", of sysexits.h: a scheduler can put back a job that ends with it
 Preset = tuple[type[BandSplitNet], Config]
@@ -99,7 +100,7 @@ def main(
     words = sys.argv[1:] if arguments is None else list(arguments)
     try:
         network, options = parse(network, config, presets or {}, words)
-        with join() as world, logging_redirect_tqdm():
+        with stop_at_once(STOPPED), join() as world, logging_redirect_tqdm():
             if not world.is_main:
                 log.setLevel(logging.WARNING)
             stopped = _train(network, options, world, started + 60 * options.minutes)
@@ -174,7 +175,7 @@ def _places(options: Options) -> dict[str, str]:
     if mix:
         clean, noise = map(os.path.abspath, mix)
         return {"data.source": "mix", "data.clean": clean, "data.noise": noise}
-    root = os.path.abspath(options.root or ROOT / "data/voicebank_demand")
+    root = os.path.abspath(options.root or FOLDER)
     return {"data.source": "pairs", "data.root": root}
 
 
@@ -183,8 +184,9 @@ def _train(network: type[BandSplitNet], options: Options, world: World, deadline
     config, folder = options.config, options.folder or ROOT / "runs" / options.config.name
     with world.local_main_first():  # the others read from its index
         train, valid = make_datasets(config, options.skip_bad)
-    # A job that Slurm has put back goes on, whatever its command says.
-    fresh = options.fresh and os.environ.get("SLURM_RESTART_COUNT", "0") == "0"
+    # A job that Slurm or torchrun has started again goes on, whatever its command says.
+    counts = ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT")
+    fresh = options.fresh and all(os.environ.get(name, "0") == "0" for name in counts)
     trainer = Trainer(network, config, train, valid, folder, fresh, world)
     try:
         trainer.describe()

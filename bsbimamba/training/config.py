@@ -156,7 +156,7 @@ class Run:
     compile: Literal["off", "on", "graphs"] = "off"  # the network; graphs: as CUDA graphs
     accumulate: Annotated[int, arg(aliases=["--accumulate"])] = 1  # pieces of a batch, save memory
     workers: Annotated[int, arg(aliases=["--workers"])] = 2  # of each process' loader
-    packed: bool = True  # read from packs, where the data have some
+    packed: bool = True  # read recordings that are slow to decode from 16-bit copies
     pesq_workers: int = 0  # of each process; 0: one for each core but one, shared among processes
     log_every: int = 10  # steps
     save_minutes: float = 10.0  # between checkpoints; each validation writes one more

@@ -6,7 +6,7 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -76,6 +76,29 @@ class Health:
 
 
 @contextmanager
+def stop_at_once(status: int) -> Iterator[None]:
+    """End the process with a status on SIGTERM, SIGUSR1 or SIGHUP: there is nothing to save yet."""
+
+    def stop(number: int, frame: Any) -> None:
+        raise SystemExit(status)
+
+    with _handled(stop, [n for n in STOP_SIGNALS if n != signal.SIGINT]):
+        yield
+
+
+@contextmanager
+def _handled(handler: Callable[[int, Any], None], numbers: Sequence[int]) -> Iterator[None]:
+    """Handle signals so, but for those that are ignored (as SIGHUP under nohup)."""
+    heeded = [n for n in numbers if signal.getsignal(n) != signal.SIG_IGN]
+    before = {number: signal.signal(number, handler) for number in heeded}
+    try:
+        yield
+    finally:
+        for number, former in before.items():
+            signal.signal(number, former)
+
+
+@contextmanager
 def stop_on_signal(deadline: float = math.inf) -> Iterator[Callable[[], bool]]:
     """Yield a function that is true after SIGINT, SIGTERM, SIGUSR1 or SIGHUP, or the deadline.
 
@@ -94,10 +117,5 @@ def stop_on_signal(deadline: float = math.inf) -> Iterator[Callable[[], bool]]:
         elif number == signal.SIGINT and time.monotonic() - first[0] > _SAME:
             raise KeyboardInterrupt
 
-    heeded = [n for n in STOP_SIGNALS if signal.getsignal(n) != signal.SIG_IGN]
-    before = {number: signal.signal(number, note) for number in heeded}
-    try:
+    with _handled(note, STOP_SIGNALS):
         yield lambda: bool(first) or time.monotonic() >= deadline
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

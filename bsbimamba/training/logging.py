@@ -31,12 +31,11 @@ from bsbimamba.network.cost import count_macs, count_parameters
 from bsbimamba.network.net import BandSplitNet
 from bsbimamba.training.checkpoint import BEFORE_FALL, BEST, DAMAGED, GOOD, LAST, PREVIOUS, name_of
 from bsbimamba.training.config import BASE, Config, ConfigError, diff, flatten
-from bsbimamba.utils import replacing
+from bsbimamba.utils import ROOT, replacing
 
 log = logging.getLogger("training")
 
 METRICS, CONFIG, SAMPLES = "metrics.jsonl", "config.json", "samples"
-_ROOT = Path(__file__).resolve().parents[2]
 _PACKAGES = ("torch", "numpy", "numba", "scipy", "soundfile", "soxr", "pesq", "pystoi")
 # What `--fresh` removes; `config.json` last, as it says that the rest is a run's.
 _OWN = (LAST, PREVIOUS, GOOD, BEST, BEFORE_FALL, DAMAGED, "last-*.pt", METRICS,
@@ -169,9 +168,11 @@ def clear(folder: Path) -> None:
     Raises ConfigError where such files are there without a `config.json` of a run.
     """
     there = [path for pattern in _OWN for path in folder.glob(pattern) if path.is_file()]
-    if there and not {"network", "config", "facts"} <= read_config(folder).keys():
+    # A run that ended while it began has events alone.
+    others = [path for path in there if not path.name.startswith("events.out.tfevents")]
+    if others and not {"network", "config", "facts"} <= read_config(folder).keys():
         raise ConfigError(
-            f"{folder}: {there[0].name} is there, but no {CONFIG} of a run: it may be somebody "
+            f"{folder}: {others[0].name} is there, but no {CONFIG} of a run: it may be somebody "
             "else's. Clear the folder by hand, or name another with --run."
         )
     for path in there:
@@ -294,7 +295,7 @@ def _source() -> dict[str, Any]:
     """Return the commit that the code is at, and whether files differ from it; {} without git."""
 
     def git(*arguments: str) -> str:
-        command = ["git", "-C", str(_ROOT), *arguments]
+        command = ["git", "-C", str(ROOT), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:

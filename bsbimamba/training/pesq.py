@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from concurrent.futures import wait
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,6 @@ log = logging.getLogger("training")
 
 _LOWEST, _HIGHEST = 1.0, 4.5
 _LIMIT = 30.0  # s that a recording may take, or as long as it lasts; it takes 0.1 s on a free core
-_GIVEN_UP = 600.0  # s after which a result does not come, time in the queue included
 
 
 def normalised_pesq(clean: NDArray, enhanced: NDArray) -> float:
@@ -49,19 +50,21 @@ class PesqPool:
         Returns:
             A function that waits for the labels (b,), float32, NaN where there is none.
         """
-        waits = [self._start(normalised_pesq, *pair) for pair in zip(clean, enhanced, strict=True)]
-        return lambda: np.array([wait() for wait in waits], np.float32)  # None becomes NaN
+        started = [
+            self._start(normalised_pesq, *pair) for pair in zip(clean, enhanced, strict=True)
+        ]
+        return lambda: np.array([result() for result in started], np.float32)  # None becomes NaN
 
     def validate(
         self, clean: NDArray, enhanced: NDArray, names: tuple[str, ...]
     ) -> Callable[[], dict[str, float | str]]:
-        """Start scoring one utterance (s,) by `evaluation.metrics.score`.
+        """Start scoring one utterance (s,) by `metrics.scores.score`.
 
         Returns:
             A function that waits for the scores by name.
         """
-        wait = self._start(score, clean, enhanced, names)
-        return lambda: wait() or dict.fromkeys(names, "its worker failed")
+        result = self._start(score, clean, enhanced, names)
+        return lambda: result() or dict.fromkeys(names, "its worker failed")
 
     def close(self) -> None:
         """End the workers."""
@@ -71,18 +74,30 @@ class PesqPool:
 
     def _start(self, function: Callable, clean: NDArray, *arguments: Any) -> Callable[[], Any]:
         """Start a call; return a function that waits for its result, None where it failed."""
-        if self._pool is None:
-            self._pool = ProcessPool(
-                self._workers, initializer=begin_worker, context=process_context()
-            )
+        pool = self._working_pool()
         limit = max(self._limit, clean.shape[-1] / SAMPLE_RATE)
-        future = self._pool.schedule(function, (clean, *arguments), timeout=limit)
+        future = pool.schedule(function, (clean, *arguments), timeout=limit)
 
         def result() -> Any:
             try:
-                return future.result(_GIVEN_UP)
-            except (ProcessExpired, TimeoutError) as error:
+                # pebble forgets what waits for a worker when the pool breaks.
+                while not wait([future], timeout=1).done:
+                    if not pool.active:
+                        raise BrokenProcessPool("a worker died while it had nothing to do")
+                return future.result()
+            except (BrokenProcessPool, ProcessExpired, TimeoutError) as error:
                 log.warning(f"an utterance is left without a score: its worker failed ({error!r})")
                 return None
 
         return result
+
+    def _working_pool(self) -> ProcessPool:
+        """Return the pool, or a new one: a worker that dies with nothing to do breaks it."""
+        if self._pool is not None and not self._pool.active:
+            self.close()
+            self._pool = None
+        if self._pool is None:
+            self._pool = ProcessPool(
+                self._workers, initializer=begin_worker, context=process_context()
+            )
+        return self._pool

@@ -15,10 +15,9 @@ from torch import Tensor
 from bsbimamba.network.net import BandSplitNet
 from bsbimamba.training.checkpoint import BEST, LAST, config_of, read, understood, unpack
 from bsbimamba.training.config import Config, ConfigError, check_model, network_defaults
-from bsbimamba.utils import some
+from bsbimamba.utils import ROOT, some
 
 _NETWORKS = re.compile(r"(baseline|abl[a-z0-9]+)\.[a-z_0-9]+")  # their modules
-_ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ def _network_class(name: str) -> type[BandSplitNet]:
     anywhere, lie below the repository too.
     """
     module, _, qualified = name.partition(":")
-    path = _ROOT / f"{module.replace('.', '/')}.py"
+    path = ROOT / f"{module.replace('.', '/')}.py"
     if _NETWORKS.fullmatch(module) and path.is_file():
         found = getattr(importlib.import_module(module), qualified, None)
         if isinstance(found, type) and issubclass(found, BandSplitNet):
