@@ -260,7 +260,7 @@ def test_nothing_but_networks_is_imported(
     folder = tmp_path / place
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "payload.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
-    monkeypatch.setattr(trained, "_ROOT", tmp_path)
+    monkeypatch.setattr(trained, "ROOT", tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     name = ".".join([*Path(place).parts, "payload"])
     with pytest.raises(ConfigError, match="there is no network"):
