@@ -149,6 +149,7 @@ def test_switching_while_playing_goes_on_at_the_same_place(page: Any):
     until(page, "players[1].heard.paused && !players[0].heard.paused")  # only one player plays
 
 
+@pytest.mark.slow  # on a busy machine playback falls behind
 def test_voices_come_into_step(page: Any):
     page.evaluate("players[0].heard.play()")
     until(page, "players[0].heard.currentTime > 0.3")
