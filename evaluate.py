@@ -128,7 +128,8 @@ def _of_runs(options: argparse.Namespace) -> tuple[Mapping[str, Path], list[Syst
         config, lines = read_history(run if run.is_dir() else run.parent)
         facts = circumstances(config) | _facts(trained, lines)
         systems.append(System(name, {}, facts, lines))
-    choose_baseline(models_of(systems), options.baseline)  # an unknown one is told now
+    # An unknown name is refused before hours are spent.
+    choose_baseline(models_of(systems), options.baseline)
     for number, trained in enumerate(loaded, 1):
         network, system = trained.network.to(device), systems[number]
         cost = measure_cost(network, device)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import platform
 import statistics
-import subprocess
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from importlib.metadata import distributions
@@ -14,9 +13,8 @@ from typing import Any
 
 import torch
 
-from bsbimamba.utils import write_text
+from bsbimamba.utils import source, write_text
 
-ROOT = Path(__file__).resolve().parents[1]
 MIB = 2**20
 _CPU_INFO = Path("/proc/cpuinfo")  # Linux
 _PACKAGES = ("numpy", "numba", "triton", "mambapy", "mamba_ssm", "mamba-ssm", "pesq")
@@ -24,10 +22,11 @@ _PACKAGES = ("numpy", "numba", "triton", "mambapy", "mamba_ssm", "mamba-ssm", "p
 
 def described(benchmark: str, device: torch.device, **settings: Any) -> dict[str, Any]:
     """Return the head of a result: benchmark, date, commit, versions, machine, settings."""
+    code = source()
     return {
         "benchmark": benchmark,
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "commit": _commit(),
+        "commit": code.get("commit", "unknown")[:10] + "+" * code.get("dirty", False),
         "versions": {"python": platform.python_version(), "torch": str(torch.__version__)}
         | {each.name: each.version for each in distributions() if each.name in _PACKAGES},
         "device": _machine(device),
@@ -75,16 +74,3 @@ def _machine(device: torch.device) -> str:
         return next(x.partition(":")[2].strip() for x in lines if x.startswith("model name"))
     except (OSError, StopIteration):
         return platform.machine()
-
-
-def _commit() -> str:
-    """Return the commit, with a "+" where files differ from it; "unknown" without git."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(ROOT), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        return git("rev-parse", "--short=10", "HEAD") + "+" * bool(git("status", "--porcelain"))
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"

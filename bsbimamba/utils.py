@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -50,16 +51,11 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
 
 
-def remove_partials(folder: Path, older_than: float = 0.0) -> None:
-    """Remove files that `replacing` and checkpoints have left half-written in a folder.
-
-    older_than: their least age in s. Give one if another process may be writing there.
-    """
-    own = f".{'[0-9a-f]' * 32}.partial"  # files that others call partial are left alone
-    for path in [*folder.glob(own), *folder.glob(".*.pt.partial")]:
+def remove_partials(folder: Path) -> None:
+    """Remove files that `replacing` has left half-written in a folder."""
+    for path in folder.glob(f".{'[0-9a-f]' * 32}.partial"):  # not what others call partial
         with suppress(OSError):
-            if time.time() - path.stat().st_mtime >= older_than:
-                path.unlink()
+            path.unlink()
 
 
 def hold(folder: Path, otherwise: str) -> FileLock:
@@ -102,6 +98,19 @@ def digest_of(paths: Iterable[Path]) -> str:
 def is_within(path: Path, folder: Path) -> bool:
     """Tell whether a path is a folder or lies below it, links followed."""
     return path.resolve().is_relative_to(folder.resolve())
+
+
+def source() -> dict[str, Any]:
+    """Return the commit that the code is at, and whether files differ from it; {} without git."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(ROOT), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.CalledProcessError):
+        return {}
 
 
 def some(items: Sequence[str], most: int, separator: str = ", ") -> str:

@@ -176,6 +176,8 @@ def test_lengthened_run_equals_the_longer_one(
     longer = make("run", **lengths(12))
     assert longer.step == load(short.folder / "before_fall.pt")["values"]["step"] == 5
     assert "what the run of 8 steps came to is kept as last-8.pt" in caplog.text
+    for name in ("good.pt", "previous.pt"):  # neither is of the shorter run's fall
+        assert load(longer.folder / name)["values"]["step"] == 5
     assert not longer.fit()
     assert_same(whole.folder, longer.folder)
     for name in ("before_fall.pt", "good.pt"):

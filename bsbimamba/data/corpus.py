@@ -281,10 +281,10 @@ def _in_table(path: Path, split: str) -> Listing:
     `speakers_of` finds it), noise and snr_db. Pairs without a split are in "train" and "test".
     """
     rows = read_rows(path, ("clean", "noisy"), ("split", "name", "speaker", "noise", "snr_db"))
-    # The speakers of all splits are told at once, so that each has one name in all of them.
+    # Speakers are found for all splits at once, so that each has one name in all of them.
     files = [Path(os.path.abspath(path.parent / row["clean"])) for _, row in rows]
     above = Path(os.path.commonpath([file.parent for file in files] or [path.parent]))
-    told = speakers_of(above, files)
+    found = speakers_of(above, files)
     splits = SPLITS if any(row["split"] for _, row in rows) else ("",)
     clean: dict[str, Path] = {}
     noisy: dict[str, Path] = {}
@@ -307,5 +307,5 @@ def _in_table(path: Path, split: str) -> Listing:
         except ValueError:
             raise DataError(f"{where}: snr_db {row['snr_db']!a} is not a number") from None
         clean[name], noisy[name] = path.parent / row["clean"], path.parent / row["noisy"]
-        speakers[name] = row["speaker"] or told[file]
+        speakers[name] = row["speaker"] or found[file]
     return Listing((path.parent, path.parent), clean, noisy, speakers, noises)

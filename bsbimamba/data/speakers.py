@@ -42,7 +42,7 @@ def speakers_of(
     unnamed = [name for name in names.values() if name not in table]
     if table and unnamed:
         log.warning(
-            "%s does not name %d files, %s among them: their speakers are told by their names",
+            "%s does not name %d files, %s among them: their speakers are taken from their names",
             path,
             len(unnamed),
             unnamed[0],

@@ -51,7 +51,7 @@ def count_macs(net: BandSplitNet, seconds: int = 2) -> float:
     def lstm(x: Any, w_in: Any, w_out: Any, *args: Any, **kwargs: Any) -> int:
         return 2 * x[0] * x[1] * (w_in[0] * w_in[1] + w_out[0] * w_out[1])
 
-    # The counter knows products and convolutions; the scan's operators have told it their own cost.
+    # The counter knows matrix products and convolutions; the scan has registered its operators.
     formulas = {torch.ops.aten.mkldnn_rnn_layer: lstm}
     probe = copy.deepcopy(net).cpu().eval()
     with (

@@ -202,12 +202,19 @@ class Checkpoints:
 
     def make_last(self, content: bytes, aside: str) -> None:
         """Make a checkpoint that the run goes on from `last.pt`. Keep what was there as `aside`."""
-        if self.last.exists() and (aside == DAMAGED or not self.last.with_name(aside).exists()):
+        if self.last.exists():
             os.replace(self.last, self.last.with_name(aside))
-        if aside != DAMAGED:  # the others may be of the shorter run's fall
-            write(self.good, content)
-            write(self.previous, content)
         write(self.last, content)
+
+    def rewind(self, content: bytes, aside: str) -> None:
+        """Make a checkpoint from before the fall the only one that the run can go on from.
+
+        What the run of another length came to is kept as `aside`, once.
+        """
+        if self.last.exists() and not self.last.with_name(aside).exists():
+            os.replace(self.last, self.last.with_name(aside))
+        for path in (self.good, self.previous, self.last):
+            write(path, content)
 
     def check(self, state: dict[str, Any], path: Path) -> None:
         """Raise CheckpointError unless this run can go on from a state.

@@ -110,7 +110,7 @@ class MetricDiscriminator:
         sum over the kinds of pairs. With nothing remembered there are no gradients, and nothing is
         returned.
 
-        mark: told when the wait for the labels begins ("discriminator" has ended) and ends
+        mark: called when the wait for the labels begins ("discriminator" has ended) and ends
             ("labels").
         """
         self.optimizer.zero_grad(set_to_none=True)

@@ -7,7 +7,6 @@ import logging
 import math
 import platform
 import re
-import subprocess
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -31,7 +30,7 @@ from bsbimamba.network.cost import count_macs, count_parameters
 from bsbimamba.network.net import BandSplitNet
 from bsbimamba.training.checkpoint import BEFORE_FALL, BEST, DAMAGED, GOOD, LAST, PREVIOUS, name_of
 from bsbimamba.training.config import BASE, Config, ConfigError, diff, flatten
-from bsbimamba.utils import ROOT, replacing
+from bsbimamba.utils import replacing, source
 
 log = logging.getLogger("training")
 
@@ -85,7 +84,7 @@ class RunLog:
             f" by {processes} processes, on {hardware}, mixed precision {amp}"
         )
         versions = {"python": platform.python_version()} | {n: version(n) for n in _PACKAGES}
-        about = {"started": _now(), "host": platform.node(), "source": _source()}
+        about = {"started": _now(), "host": platform.node(), "source": source()}
         session = {**about, "versions": versions, **facts}
         self._content = {
             "network": name_of(type(model)),
@@ -289,16 +288,3 @@ class Progress:
 
 def _now() -> str:
     return datetime.now().astimezone().isoformat(timespec="seconds")
-
-
-def _source() -> dict[str, Any]:
-    """Return the commit that the code is at, and whether files differ from it; {} without git."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(ROOT), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
-    except (OSError, subprocess.CalledProcessError):
-        return {}

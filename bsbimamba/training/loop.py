@@ -334,11 +334,12 @@ class Trainer:
         if self.world.is_main and path not in (kept.last, kept.good):
             if path == kept.previous:
                 log.warning(f"{kept.last} is damaged: going on from the checkpoint before it")
+                kept.make_last(content, aside)
             else:
                 log.info(
                     f"{self.folder}: a run of another length: it goes on from before the learning "
                     f"rate fell; what the run of {earlier.total} steps came to is kept as {aside}"
                 )
-            kept.make_last(content, aside)
+                kept.rewind(content, aside)
         self._saved = (self.step, self.validated)
         return logged

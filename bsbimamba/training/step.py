@@ -46,11 +46,11 @@ class Learner:
     Raises ConfigError where CUDA graphs are asked for without a CUDA device.
 
     Attributes:
-        mark: told the name of each phase of a step as it ends: "data"; "forward" and "backward" for
-            each piece of the batch; "backward" (sums and clipping); "discriminator", "labels" (the
-            wait for them, from the second step on) and "discriminator"; "optimizer" (both
-            networks', and the average); "labels" (the request for new ones). Does nothing unless
-            replaced.
+        mark: called with the name of each phase of a step as it ends: "data"; "forward" and
+            "backward" for each piece of the batch; "backward" (sums and clipping); "discriminator",
+            "labels" (the wait for them, from the second step on) and "discriminator"; "optimizer"
+            (both networks', and the average); "labels" (the request for new ones). Does nothing
+            unless replaced.
     """
 
     def __init__(
