@@ -5,21 +5,29 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import platform
 import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
+
+if TYPE_CHECKING:
+    import torch
 
 ROOT = Path(__file__).resolve().parents[1]  # of the repository
 
 
-class DataError(Exception):
-    """Data are missing or unusable. The text says what, where, and what to do."""
+class UserError(Exception):
+    """What the user has given is wrong or missing. The text says what, where, and what to do."""
+
+
+class DataError(UserError):
+    """Data are missing or unusable."""
 
     def __str__(self) -> str:
         # torch's loader puts the traceback of a worker process before the text.
@@ -113,6 +121,20 @@ def source() -> dict[str, Any]:
         return {}
 
 
+def hardware(device: str | torch.device = "cpu") -> str:
+    """Return the GPU's name, or the CPU's model and PyTorch's number of threads."""
+    import torch  # here, because modules that need no torch import this one
+
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    model = platform.machine()
+    with suppress(OSError, StopIteration):  # the file is Linux's
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        model = next(x.partition(":")[2].strip() for x in lines if x.startswith("model name"))
+    return f"{model}, threads: {torch.get_num_threads()}"
+
+
 def some(items: Sequence[str], most: int, separator: str = ", ") -> str:
     """Return the first `most` items, joined, and how many more there are."""
     more = [f"and {len(items) - most} more"] if len(items) > most else []
@@ -133,7 +155,7 @@ def carry_out(name: str, work: Callable[[], int], again: str = "") -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     try:
         return work()
-    except DataError as error:
+    except UserError as error:
         message, status = str(error), 2
     except FailedError as error:
         message, status = str(error), 1

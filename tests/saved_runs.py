@@ -15,6 +15,7 @@ from abl3.mbs_net import MBSNet
 from bsbimamba.network.net import BandSplitNet
 from bsbimamba.training import checkpoint
 from bsbimamba.training.config import Config, to_json
+from bsbimamba.training.loop import Trainer
 from bsbimamba.training.optimizer import EMA
 
 
@@ -32,7 +33,7 @@ def save_run(folder: Path, seed: int = 0, step: int = 3, name: str = checkpoint.
         **{key: part.state_dict() for key, part in parts.items()},
         "values": {"step": step, "epochs": 1.5, "best": 1.0, "held_out": ["p226", "p287"]},
     }
-    checkpoint.write(folder / name, checkpoint.pack(state))
+    checkpoint.write(folder / name, state)
     return folder
 
 
@@ -40,6 +41,11 @@ def save_run(folder: Path, seed: int = 0, step: int = 3, name: str = checkpoint.
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder with a small, untrained network."""
     return save_run(tmp_path_factory.mktemp("model") / "run")
+
+
+def fit_to(trainer: Trainer, step: int) -> None:
+    """Train until so many steps are done. A validation that is due then is left to the next run."""
+    trainer.fit(lambda: trainer.step >= step)
 
 
 def lively(network: BandSplitNet) -> BandSplitNet:
@@ -58,13 +64,12 @@ def lively(network: BandSplitNet) -> BandSplitNet:
 
 def load(path: Path) -> dict[str, Any]:
     """The state in a checkpoint, its checksum checked."""
-    return checkpoint.unpack(checkpoint.read(path), path)
+    return checkpoint.read(path)[0]
 
 
 def change(path: Path, **values: Any) -> None:
-    """Replace entries of a checkpoint, checksum included; None removes one."""
-    state = {key: value for key, value in (load(path) | values).items() if value is not None}
-    checkpoint.write(path, checkpoint.pack(state))
+    """Replace entries of a checkpoint."""
+    checkpoint.write(path, load(path) | values)
 
 
 def leaves(state: Any, name: str = "") -> dict[str, Any]:

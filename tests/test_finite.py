@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from fake_pool import batch_of
-from saved_runs import metrics
+from saved_runs import fit_to, metrics
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -95,7 +95,7 @@ def test_skipped_step_is_counted_and_logged_with_its_files(
 ) -> None:
     trainer = make(run=RUN, optim=OPTIM)
     poison(trainer, lambda step: step in (2, 5))
-    assert not trainer.fit(max_steps=7)
+    fit_to(trainer, 7)
     assert (trainer.health.skipped, trainer.health.in_a_row) == (2, 0)
     found = logged(trainer.folder, "skipped")
     assert [line["step"] for line in found] == [2, 5]
@@ -116,7 +116,7 @@ def test_run_rolls_back_after_some_skips_in_a_row_at_a_smaller_rate(
     # From step 5 on all is broken, until the rate is a quarter. The last state to go back to is
     # that of the validation at step 3.
     seen = poison(trainer, lambda step: step >= 5 and trainer.health.rollbacks < 2)
-    trainer.fit(max_steps=9)
+    fit_to(trainer, 9)
     steps = [step for step, _ in seen]
     assert steps == [1, 2, 3, *(4, 5, 6, 7) * 2, *range(4, 10)]
     rates = [rate for step, rate in seen if step == 4]
@@ -141,11 +141,11 @@ def test_rollback_resumes_bit_for_bit(bad: range, make: Callable[..., Trainer]) 
 
     whole = make("whole", run=RUN, optim=optim)
     poison(whole, broken(whole))
-    whole.fit(max_steps=10)
+    fit_to(whole, 10)
     for stop in (4, 5, 6, 7, 8, 10):
         part = make("part", run=run, optim=optim)
         poison(part, broken(part))
-        part.fit(max_steps=stop)
+        fit_to(part, stop)
     assert part.health.state_dict() == whole.health.state_dict()
     assert part.health.rollbacks == 1
     for run_ in (whole, part):
@@ -158,7 +158,7 @@ def test_rollback_keeps_the_best_score(make: Callable[..., Trainer]) -> None:
     trainer = make(run=RUN, optim=replace(OPTIM, skips_in_a_row=3))
     trainer.pool.pesq = [2.0, 2.0, 2.5, 2.5, 2.2, 2.2, 2.1, 2.1]
     poison(trainer, lambda step: step in (5, 6, 7) and trainer.health.rollbacks == 0)
-    trainer.fit(max_steps=9)
+    fit_to(trainer, 10)
     # The run went back behind the validation that came to 2.5; best.pt is of it all the same.
     assert trainer.health.rollbacks == 1
     assert trainer.best == pytest.approx(2.5)
@@ -238,6 +238,6 @@ def test_training_step_makes_no_complex_halves(
         for _ in range(2):  # the second one teaches the discriminator too
             trainer.train_step(batch_of(trainer))
         assert watching.halves > 100
-        trainer.fit(max_steps=STEPS)  # with validation
+        fit_to(trainer, STEPS + 1)  # with validation
         with pytest.raises(AssertionError, match="complex halves"):
             torch.zeros(3, dtype=torch.complex64).to(torch.complex32)

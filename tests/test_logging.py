@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from saved_runs import fit_to
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from bsbimamba.training.config import Optim, Run
@@ -22,7 +23,7 @@ def run(make: Callable[..., Trainer]) -> Path:
     trainer = make(optim=Optim(epochs=4), run=run)
     trainer.describe()
     trainer.pool.pesq = [2.0, 2.2, 1.8, 1.9]  # type: ignore[attr-defined]
-    trainer.fit(max_steps=7)
+    fit_to(trainer, 7)
     assert trainer.runlog
     trainer.runlog.record(8, 2, train={"pesq": math.nan, "loss": 0.5})
     trainer.close()
@@ -70,25 +71,26 @@ def test_spectrograms_show_a_tone_where_it_is() -> None:
 
 
 def test_circumstances_are_summed_up_over_sessions() -> None:
-    def session(started: str, end: dict[str, str], device: str, commit: str, dirty: bool) -> dict:
-        return {
-            "started": f"2026-11-26T{started}:00+00:00",
-            **{name: f"2026-11-26T{time}:00+00:00" for name, time in end.items()},
-            "versions": {"torch": "2.11"},
-            "device": device,
-            "source": {"commit": commit * 40, "dirty": dirty},
-        }
-
     sessions = [
-        session("10:00", {"ended": "10:30", "saved": "10:20"}, "cpu", "a", False),  # older
-        session("11:00", {"saved": "11:45"}, "cpu", "a", False),
-        session("13:00", {"ended": "13:15"}, "cuda", "b", True),
+        {
+            "started": f"2026-11-26T{started}:00+00:00",
+            "saved": f"2026-11-26T{saved}:00+00:00",
+            "versions": {"torch": "2.11"},
+            "hardware": hardware,
+            "source": source,
+        }
+        for started, saved, hardware, source in (
+            ("10:00", "10:30", "cpu", {"commit": "a" * 40, "dirty": False}),
+            ("11:00", "11:45", "cpu", {"commit": "a" * 40, "dirty": False}),
+            ("13:00", "13:15", "cuda", {"commit": "b" * 40, "dirty": True}),
+            ("14:00", "14:30", "cuda", {}),
+        )
     ]
     assert circumstances({"sessions": sessions}) == {
-        "hours": 1.5,
-        "sessions": 3,
+        "hours": 2.0,
+        "sessions": 4,
         "devices": ["cpu", "cuda"],
         "torch": ["2.11"],
-        "commits": ["a" * 10, "b" * 10 + "+"],
+        "commits": ["a" * 10, "b" * 10 + "+", "unknown"],
     }
     assert circumstances({}) == {}

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch.nn.functional as F
-from saved_runs import assert_same_state, load, metrics
+from saved_runs import assert_same_state, fit_to, load, metrics
 from torch import Tensor
 
 from abl1.mbs_net import MBSNet
@@ -51,10 +49,10 @@ def test_resume_continues_bit_for_bit(
 ) -> None:
     runs = [Run(**{**vars(RUN), "workers": count}) for count in workers]
     whole = make("whole", network, run=runs[0], optim=OPTIM)
-    whole.fit(max_steps=7)
+    fit_to(whole, 7)
     for stop in (1, 2, 4, 7) if sum(workers) else range(1, 8):
         part = make("part", network, run=runs[1], optim=OPTIM)
-        part.fit(max_steps=stop)
+        fit_to(part, stop)
     assert_same(whole.folder, part.folder)
     assert_same(whole.folder, part.folder, "best.pt")
     dropped = [line["train"]["loss"] for line in metrics(whole.folder) if "train" in line]
@@ -72,36 +70,34 @@ def test_resume_is_exact_across_the_first_use_of_the_metric_and_the_fall(
     }
     whole = make("whole", **settings)
     whole.fit()
-    for stop in range(1, 8):
+    for stop in range(1, 9):
         part = make("part", **settings)
-        part.fit(max_steps=stop)
+        fit_to(part, stop)
     assert_same(whole.folder, part.folder)
     assert_same_state(whole.folder, part.folder, "before_fall.pt")
     assert load(whole.folder / "before_fall.pt")["values"]["step"] == 5
 
 
-@pytest.mark.parametrize("utterance", [0, 1, 2, 3])
-def test_signal_in_a_validation_leaves_it_for_the_next_time(
-    utterance: int, make: Callable[..., Trainer]
+@pytest.mark.parametrize("scored", [1, 2, 3, 4])  # noisy and enhanced of two
+def test_validation_that_is_stopped_is_left_for_the_next_time(
+    scored: int, make: Callable[..., Trainer]
 ) -> None:
     whole = make("whole", run=RUN, optim=OPTIM)
-    whole.fit(max_steps=5)
+    fit_to(whole, 5)
     part = make("part", run=RUN, optim=OPTIM)
     validate, asked = part.pool.validate, []
 
-    def interrupted(*arguments: Any) -> Any:
-        if len(asked) == utterance:  # noisy and enhanced of two
-            os.kill(os.getpid(), signal.SIGTERM)
+    def counted(*arguments: Any) -> Any:
         asked.append(arguments)
         return validate(*arguments)
 
-    part.pool.validate = interrupted  # type: ignore[method-assign]
-    assert part.fit()
+    part.pool.validate = counted  # type: ignore[method-assign]
+    assert part.fit(lambda: len(asked) >= scored)
     values = load(part.folder / "last.pt")["values"]
     assert (values["step"], values["validated"]) == (STEPS, 0)
     assert not (part.folder / "best.pt").exists()
     part = make("part", run=RUN, optim=OPTIM)
-    assert not part.fit(max_steps=5)
+    fit_to(part, 5)
     assert_same(whole.folder, part.folder)
 
 
@@ -119,7 +115,7 @@ def test_resume_after_a_crash_at_any_save(
     """Before or after each of the files that two validations and saves between them write."""
     run = Run(**{**vars(RUN), "save_minutes": 0})
     whole = make("whole", run=run, optim=OPTIM)
-    whole.fit(max_steps=7)
+    fit_to(whole, 7)
     for moment in ("before", "after"):
         part = make(moment, run=run, optim=OPTIM)
         save, count = part.checkpoints.save, []
@@ -134,16 +130,16 @@ def test_resume_after_a_crash_at_any_save(
 
         monkeypatch.setattr(part.checkpoints, "save", failing)
         with pytest.raises(CrashError):
-            part.fit(max_steps=7)
+            fit_to(part, 7)
         part = make(moment, run=run, optim=OPTIM)
-        part.fit(max_steps=7)
+        fit_to(part, 7)
         assert_same(whole.folder, part.folder)
         assert_same(whole.folder, part.folder, "best.pt")
 
 
 def test_log_is_cut_where_the_checkpoint_was_written(make: Callable[..., Trainer]) -> None:
     trainer = make("run", run=RUN, optim=OPTIM)
-    trainer.fit(max_steps=2)
+    fit_to(trainer, 2)
     log = trainer.folder / "metrics.jsonl"
     before = log.read_text()
     with log.open("a") as file:
@@ -169,7 +165,7 @@ def test_lengthened_run_equals_the_longer_one(
     whole = make("whole", **lengths(12))
     whole.fit()
     short = make("run", **lengths(8))
-    short.fit(max_steps=stop)
+    fit_to(short, stop)
     short.close()
     if stop == 8:  # a damaged checkpoint is no obstacle
         (short.folder / "last.pt").write_bytes(b"torn")
@@ -192,9 +188,9 @@ def test_run_that_has_not_begun_to_fall_takes_any_length(
     caplog.set_level(logging.INFO, "training")
     whole = make("whole", **lengths(6))
     whole.fit()
-    for steps, stop in ((12, 2), (100, 4), (6, 6)):
+    for steps, stop in ((12, 2), (100, 4), (6, 7)):
         part = make("part", **lengths(steps))
-        part.fit(max_steps=stop)
+        fit_to(part, stop)
     assert_same(whole.folder, part.folder)
     assert "is kept as" not in caplog.text
 

@@ -217,8 +217,8 @@ def test_good_checkpoint_is_that_of_the_last_validation(
 def test_validation_scores_what_the_average_makes_of_the_noisy(
     make: Callable[..., Trainer],
 ) -> None:
-    trainer = make()
-    trainer.fit(max_steps=STEPS)
+    trainer = make(optim=Optim(epochs=1))
+    trainer.fit()
     assert len(trainer.pool.validated) == len(trainer.valid_set) == 2
     for index, scored in enumerate(trainer.pool.validated):
         noisy = trainer.valid_set[0, index]["noisy"]

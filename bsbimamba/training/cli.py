@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import errno
 import logging
 import math
 import os
+import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 import torch
 import tyro
@@ -21,13 +22,12 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from tyro.conf import FlagCreatePairsOff, arg
 
 from bsbimamba.data.voicebank import FOLDER
-from bsbimamba.data.workers import end_children
+from bsbimamba.data.workers import STOP_SIGNALS, end_children
 from bsbimamba.network.net import BandSplitNet
-from bsbimamba.training.checkpoint import BEST, CheckpointError
+from bsbimamba.training.checkpoint import BEST
 from bsbimamba.training.config import (
     RECIPES,
     Config,
-    ConfigError,
     check_model,
     network_defaults,
     override,
@@ -35,10 +35,9 @@ from bsbimamba.training.config import (
     suggestion,
 )
 from bsbimamba.training.distributed import World, join
-from bsbimamba.training.interruptions import stop_at_once
 from bsbimamba.training.loop import Trainer, TrainingError
 from bsbimamba.training.sources import make_datasets
-from bsbimamba.utils import ROOT, DataError
+from bsbimamba.utils import ROOT, carry_out
 
 log = logging.getLogger("training")
 
@@ -46,14 +45,12 @@ SAMPLE = ROOT / "data" / "sample"
 STOPPED = 75  # "try again later", of sysexits.h: a scheduler can put back a job that ends with it
 Preset = tuple[type[BandSplitNet], Config]
 
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
-_LESS_MEMORY = "--batch-size, --crop or --model.use-checkpoint full"
 _SOURCE = tyro.conf.create_mutex_group(required=False)
 
 
 @dataclass(frozen=True)
 class Options:
-    """The flags beside the settings. The same command goes on where a run stopped."""
+    """The flags beside the settings. The same command continues where a run stopped."""
 
     config: Annotated[Config, arg(name="")]
     root: Annotated[Path | None, arg(name="data", metavar="ROOT"), _SOURCE] = None
@@ -70,7 +67,7 @@ class Options:
     skip_bad: FlagCreatePairsOff[bool] = False
     """leave out files that are unusable"""
     minutes: float = math.inf
-    """save and stop after the step that ends then; the same command goes on"""
+    """save and stop after the step that ends then; the same command continues"""
     preset: str | None = None
     """a control network"""
     recipe: str | None = None
@@ -86,9 +83,9 @@ def main(
     """Train `network` as `config` and the command line say; end the process with its status.
 
     Status 0: trained, as far as was asked for. 75: stopped by SIGINT, SIGTERM, SIGUSR1, SIGHUP or
-    --minutes, and saved; the same command goes on. 130: stopped by a second Ctrl-C, without saving.
-    1: training failed. 2: something is wrong with the command line, the data or the run folder. A
-    message on stderr says what.
+    --minutes, and saved; the same command continues. 130: stopped by a second Ctrl-C, without
+    saving. 1: training failed. 2: something is wrong with the command line, the data or the run
+    folder. A message on stderr says what.
 
     Args:
         network, config: of this `train.py`.
@@ -98,25 +95,23 @@ def main(
     started = time.monotonic()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     words = sys.argv[1:] if arguments is None else list(arguments)
-    try:
-        network, options = parse(network, config, presets or {}, words)
-        with stop_at_once(STOPPED), join() as world, logging_redirect_tqdm():
+
+    def work() -> int:
+        chosen, options = parse(network, config, presets or {}, words)
+        with (
+            logging_redirect_tqdm(),
+            stop_on_signal(started + 60 * options.minutes) as stopped,
+            join() as world,
+        ):
             if not world.is_main:
                 log.setLevel(logging.WARNING)
-            stopped = _train(network, options, world, started + 60 * options.minutes)
-    except (ConfigError, DataError, CheckpointError) as error:
-        _fail(2, error)
-    except TrainingError as error:
-        _fail(1, error)
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        what = str(error) or type(error).__name__
-        _fail(1, f"out of memory; less is needed with another {_LESS_MEMORY} ({what})")
-    except KeyboardInterrupt:
-        _fail(130, "interrupted; what is saved is from before")
-    finally:
-        end_children()
-    if stopped:
-        raise SystemExit(STOPPED)
+            return STOPPED if _train(chosen, options, world, stopped) else 0
+
+    rank = os.environ.get("RANK", "0")
+    status = carry_out("train.py" if rank == "0" else f"train.py (rank {rank})", work)
+    end_children()
+    if status:
+        raise SystemExit(status)
 
 
 def parse(
@@ -153,8 +148,9 @@ def parse(
         kind,
         prog="train.py",
         description=f"Train {config.name}. Presets: {', '.join(presets) or 'none'}; recipes: "
-        f"{', '.join(RECIPES)}. Run again with the same arguments to go on where it stopped. Exit "
-        "status: 0 done, 75 stopped by a signal or --minutes and saved, 1 failed, 2 wrong input.",
+        f"{', '.join(RECIPES)}. Run again with the same arguments to continue where it stopped. "
+        "Exit status: 0 done, 75 stopped by a signal or --minutes and saved, 1 failed, 2 wrong "
+        "input.",
         args=words,
         default=kind(config),
     )
@@ -164,51 +160,72 @@ def parse(
         for name, value in vars(options.model).items()
         if name in config.model or value != defaults[name]
     }
-    config = override(options.config, changes | _places(options))
+    mix = (SAMPLE / "clean", SAMPLE / "noise") if options.sample else options.mix
+    if mix:
+        clean, noise = map(os.path.abspath, mix)
+        changes |= {"data.source": "mix", "data.clean": clean, "data.noise": noise}
+    else:
+        root = os.path.abspath(options.root or FOLDER)
+        changes |= {"data.source": "pairs", "data.root": root}
+    config = override(options.config, changes)
     check_model(config, defaults)
     return network, dataclasses.replace(options, config=config)
 
 
-def _places(options: Options) -> dict[str, str]:
-    """Return the settings that say where the data lie."""
-    mix = (SAMPLE / "clean", SAMPLE / "noise") if options.sample else options.mix
-    if mix:
-        clean, noise = map(os.path.abspath, mix)
-        return {"data.source": "mix", "data.clean": clean, "data.noise": noise}
-    root = os.path.abspath(options.root or FOLDER)
-    return {"data.source": "pairs", "data.root": root}
+@contextmanager
+def stop_on_signal(deadline: float = math.inf) -> Iterator[Callable[[], bool]]:
+    """Yield a function that is true after SIGINT, SIGTERM, SIGUSR1 or SIGHUP, or the deadline.
+
+    A second Ctrl-C raises KeyboardInterrupt, if it comes a second later or more: the terminal and
+    torchrun may both send the first. A signal that is ignored (as SIGHUP under nohup) stays so.
+
+    deadline: by `time.monotonic()`.
+    """
+    first: list[float] = []
+
+    def note(number: int, frame: Any) -> None:
+        if not first:
+            first.append(time.monotonic())
+            log.warning("stopping after this step; Ctrl-C (again) to stop at once, without saving")
+        elif number == signal.SIGINT and time.monotonic() - first[0] > 1:
+            raise KeyboardInterrupt
+
+    heeded = [n for n in STOP_SIGNALS if signal.getsignal(n) != signal.SIG_IGN]
+    before = {number: signal.signal(number, note) for number in heeded}
+    try:
+        yield lambda: bool(first) or time.monotonic() >= deadline
+    finally:
+        for number, former in before.items():
+            signal.signal(number, former)
 
 
-def _train(network: type[BandSplitNet], options: Options, world: World, deadline: float) -> bool:
-    """Train; return whether that was stopped by a signal, or by the deadline."""
+def _train(
+    network: type[BandSplitNet], options: Options, world: World, stopped: Callable[[], bool]
+) -> bool:
+    """Train; return whether that was stopped."""
     config, folder = options.config, options.folder or ROOT / "runs" / options.config.name
-    with world.local_main_first():  # the others read from its index
+    with world.local_main_first():  # the others read its index
         train, valid = make_datasets(config, options.skip_bad)
-    # A job that Slurm or torchrun has started again goes on, whatever its command says.
+    # A job that Slurm or torchrun has started again continues, whatever its command says.
     counts = ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT")
     fresh = options.fresh and all(os.environ.get(name, "0") == "0" for name in counts)
-    trainer = Trainer(network, config, train, valid, folder, fresh, world)
+    trainer = None
     try:
+        trainer = Trainer(network, config, train, valid, folder, fresh, world)
         trainer.describe()
-        stopped = trainer.fit(deadline=deadline)
-    except CheckpointError as error:
-        raise TrainingError(f"{error}. What was saved before is untouched.") from None
-    except OSError as error:
-        if error.errno not in _DISK:
-            raise
-        raise TrainingError(f"{error.filename or folder}: {error.strerror}") from None
+        ended = "stopped" if trainer.fit(stopped) else "ended"
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise TrainingError(
+            "out of memory; less is needed with another --batch-size, --crop or "
+            f"--model.use-checkpoint full ({error or type(error).__name__})"
+        ) from None
     finally:
-        trainer.close()
+        if trainer:
+            trainer.close()
     log.info(
-        f"{folder}: {'stopped' if stopped else 'ended'} after {trainer.step:,} of "
-        f"{trainer.schedule.total:,} steps; {trainer.health.skipped} skipped"
+        f"{folder}: {ended} after {trainer.step:,} of {trainer.schedule.total:,} steps; "
+        f"{trainer.health.skipped} skipped"
         + (f"; best held-out PESQ {trainer.best:.3f}, in {BEST}" if trainer.validated else "")
-        + ("; the same command goes on (without --fresh)" if stopped else "")
+        + ("; the same command continues (without --fresh)" if ended == "stopped" else "")
     )
-    return stopped
-
-
-def _fail(status: int, message: object) -> NoReturn:
-    rank = os.environ.get("RANK", "0")
-    print(f"train.py{f' (rank {rank})' if rank != '0' else ''}: {message}", file=sys.stderr)
-    raise SystemExit(status)
+    return ended == "stopped"

@@ -21,6 +21,7 @@ from tyro.conf import Suppress, arg
 
 from bsbimamba.data.augment import Augment
 from bsbimamba.data.benchmark import HELD_OUT
+from bsbimamba.utils import UserError
 
 # Where data lie: the same run on another machine may have them elsewhere.
 PLACES = ("data.root", "data.clean", "data.noise")
@@ -29,7 +30,7 @@ _COUNT = (1, 1e9)
 _LARGEST_SIZE = 2**16  # of anything in a network
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError):
     """A setting is wrong. The text says which one, and what is expected."""
 
 
@@ -316,5 +317,5 @@ def from_json(text: str) -> Config:
         flat = json.loads(text)
         settings = {k: tuple(v) if isinstance(v, list) else v for k, v in flat.items()}
         return override(Config(), settings)
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, ConfigError) as error:
         raise ConfigError(f"not a configuration of this version: {error}") from None

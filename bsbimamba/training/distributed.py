@@ -7,7 +7,7 @@ They are started by `torchrun`, on one machine or several. Gradients are average
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -86,17 +86,6 @@ class World:
         if self.size > 1:
             dist.broadcast_object_list(box, src=0)
         return box[0]
-
-    def check_same(self, settings: Mapping[str, Any]) -> None:
-        """Raise ConfigError, in all processes, unless all have the same settings."""
-        everyone = self.all_gather(dict(settings))
-        for rank, theirs in enumerate(everyone):
-            names = [name for name in theirs if theirs[name] != everyone[0][name]]
-            if names:
-                raise ConfigError(
-                    f"rank {rank} differs from rank 0 in {', '.join(names)}. All processes need "
-                    "the same code, command line and data."
-                )
 
     def spare_cores(self) -> int:
         """Return the number of cores for each process' PESQ workers: one is left to compute."""

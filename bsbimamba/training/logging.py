@@ -30,7 +30,8 @@ from bsbimamba.network.cost import count_macs, count_parameters
 from bsbimamba.network.net import BandSplitNet
 from bsbimamba.training.checkpoint import BEFORE_FALL, BEST, DAMAGED, GOOD, LAST, PREVIOUS, name_of
 from bsbimamba.training.config import BASE, Config, ConfigError, diff, flatten
-from bsbimamba.utils import replacing, source
+from bsbimamba.training.precision import Precision
+from bsbimamba.utils import hardware, replacing, source
 
 log = logging.getLogger("training")
 
@@ -65,14 +66,11 @@ class RunLog:
         `sessions` has an entry for every start of the run, so that a run that was continued by
         other code, or on another machine, says so.
         """
-        hardware = f"CPU, threads: {torch.get_num_threads()}"
-        if model.device.type == "cuda":
-            hardware = torch.cuda.get_device_name(model.device)
         facts: dict[str, Any] = {
             "parameters": count_parameters(model),
             "macs_per_second": count_macs(model),
             "device": str(model.device),
-            "hardware": hardware,
+            "hardware": hardware(model.device),
             "amp": amp,
             "processes": processes,
             "first_step": step,
@@ -81,17 +79,19 @@ class RunLog:
             f"{config.name}: {facts['parameters']:,} parameters, "
             f"{facts['macs_per_second'] / 1e9:.2f} GMAC per second of audio, recipe "
             f"{config.recipe}, batches of {config.data.batch_size} x {config.data.crop_seconds:g} s"
-            f" by {processes} processes, on {hardware}, mixed precision {amp}"
+            f" by {processes} processes, on {facts['hardware']}, mixed precision {amp}"
         )
         versions = {"python": platform.python_version()} | {n: version(n) for n in _PACKAGES}
         about = {"started": _now(), "host": platform.node(), "source": source()}
-        session = {**about, "versions": versions, **facts}
         self._content = {
             "network": name_of(type(model)),
             "config": flatten(config),
             "difference_from_base": diff(BASE, config),
             "facts": facts,
-            "sessions": [*read_config(self.folder).get("sessions", []), session],
+            "sessions": [
+                *read_config(self.folder).get("sessions", []),
+                {**about, "versions": versions, **facts},
+            ],
         }
         self.saved(step)
 
@@ -164,14 +164,12 @@ class RunLog:
 def clear(folder: Path) -> None:
     """Remove what a run has written to its folder, and nothing else (`--fresh`).
 
-    Raises ConfigError where such files are there without a `config.json` of a run.
+    Raises ConfigError where there are such files without the `config.json` of a run.
     """
-    there = [path for pattern in _OWN for path in folder.glob(pattern) if path.is_file()]
-    # A run that ended while it began has events alone.
-    others = [path for path in there if not path.name.startswith("events.out.tfevents")]
-    if others and not {"network", "config", "facts"} <= read_config(folder).keys():
+    there = [path for pattern in _OWN for path in folder.glob(pattern)]
+    if there and not {"network", "config", "facts"} <= read_config(folder).keys():
         raise ConfigError(
-            f"{folder}: {others[0].name} is there, but no {CONFIG} of a run: it may be somebody "
+            f"{folder}: {there[0].name} is there, but no {CONFIG} of a run: it may be somebody "
             "else's. Clear the folder by hand, or name another with --run."
         )
     for path in there:
@@ -201,35 +199,30 @@ def read_history(run: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
 
 def circumstances(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the sessions of a run's `config.json` say of its making.
+    """Return what the sessions of a run's `config.json` say of its making; {} without sessions.
 
     Returns:
         `sessions`: how many. `hours`: all together, each until it last saved. `devices`, `torch`,
         `commits`: each once, in the order of the sessions, a commit with "+" where files differed
-        from it. Nothing where there are no sessions.
+        from it.
     """
     sessions = config.get("sessions", [])
     if not sessions:
         return {}
-    # Sessions of earlier versions name their end, too.
     spans = [
-        datetime.fromisoformat(each.get("ended") or each["saved"])
-        - datetime.fromisoformat(each["started"])
+        datetime.fromisoformat(each["saved"]) - datetime.fromisoformat(each["started"])
         for each in sessions
     ]
-    texts = {
-        "devices": [each.get("hardware", each["device"]) for each in sessions],
-        "torch": [each["versions"].get("torch") for each in sessions],
-        "commits": [
-            str(each["source"].get("commit", "unknown"))[:10]
-            + ("+" if each["source"].get("dirty") else "")
-            for each in sessions
-        ],
-    }
+    commits = [
+        each["source"].get("commit", "unknown")[:10] + "+" * each["source"].get("dirty", False)
+        for each in sessions
+    ]
     return {
         "sessions": len(sessions),
         "hours": sum(span.total_seconds() for span in spans) / 3600,
-        **{name: list(dict.fromkeys(map(str, each))) for name, each in texts.items()},
+        "devices": list(dict.fromkeys(each["hardware"] for each in sessions)),
+        "torch": list(dict.fromkeys(each["versions"]["torch"] for each in sessions)),
+        "commits": list(dict.fromkeys(commits)),
     }
 
 
@@ -255,9 +248,9 @@ def spectrograms(recordings: Mapping[str, NDArray]) -> NDArray[np.uint8]:
 class Progress:
     """A bar over the steps of a run, and their speed. batch: crops of a step."""
 
-    def __init__(self, shown: bool, steps: int, batch: int, device: torch.device) -> None:
-        self._batch, self._device = batch, device
-        self._bar = tqdm(desc="training", total=steps, disable=not shown, unit="step")
+    def __init__(self, shown: bool, steps: int, batch: int, precision: Precision) -> None:
+        self._batch, self._device = batch, precision.device
+        self._bar = tqdm(desc="training", total=steps, unit="step", disable=None if shown else True)
         self._since = (0, time.monotonic())  # a step, and when
 
     def start(self, step: int) -> None:

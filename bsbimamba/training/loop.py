@@ -13,32 +13,72 @@ from typing import Any
 from bsbimamba.data.dataset import SpeechDataset
 from bsbimamba.data.loader import EpochSampler, Loader
 from bsbimamba.network.net import BandSplitNet
-from bsbimamba.training.checkpoint import (
-    DAMAGED,
-    CheckpointError,
-    Checkpoints,
-    config_of,
-    name_of,
-    read,
-    understood,
-    unpack,
-)
-from bsbimamba.training.config import PLACES, Config, ConfigError, flatten
+from bsbimamba.training.checkpoint import Checkpoints, copy, understood
+from bsbimamba.training.config import Config, Optim, require
 from bsbimamba.training.distributed import World
-from bsbimamba.training.interruptions import Health, stop_on_signal
 from bsbimamba.training.logging import Progress, RunLog, clear
 from bsbimamba.training.optimizer import Schedule
 from bsbimamba.training.pesq import PesqPool
 from bsbimamba.training.precision import Precision
 from bsbimamba.training.step import Learner, Result, Stateful
 from bsbimamba.training.validation import Validator
-from bsbimamba.utils import hold
+from bsbimamba.utils import FailedError, hold
 
 log = logging.getLogger("training")
 
 
-class TrainingError(Exception):
+class TrainingError(FailedError):
     """Training cannot go on; the text says why."""
+
+
+class Health:
+    """Count steps that were skipped because a number was not finite. A part of the run's state.
+
+    Attributes:
+        skipped: in all. in_a_row: since the last step that was taken.
+        rollbacks: how often the run has gone back to its last good state.
+    """
+
+    def __init__(self, optim: Optim) -> None:
+        self._optim = optim
+        self.skipped = self.in_a_row = self.rollbacks = 0
+
+    @property
+    def rate_factor(self) -> float:
+        """What the learning rate is multiplied by, after so many rollbacks."""
+        return self._optim.rollback_decay**self.rollbacks
+
+    @property
+    def diverged(self) -> bool:
+        """Whether so many steps were skipped in a row that the weights are to blame."""
+        return self.in_a_row >= self._optim.skips_in_a_row
+
+    def skip(self) -> None:
+        """Count a step that was skipped."""
+        self.skipped += 1
+        self.in_a_row += 1
+
+    def roll_back(self) -> None:
+        """Count a rollback. Raise TrainingError where there were as many as are allowed."""
+        if self.rollbacks >= self._optim.rollbacks:
+            raise TrainingError(
+                f"{self.skipped} steps were skipped for a loss or gradient that is not finite, the "
+                f"last {self.in_a_row} in a row; the run went back {self.rollbacks} times, to a "
+                f"learning rate {self.rate_factor:g} times that of the settings. metrics.jsonl "
+                "names the files of each skipped step. If the same files come back, look at them. "
+                "If not, training diverges: try a smaller --optim.learning-rate or "
+                "--optim.clip-ratio, or --amp bf16 or off."
+            )
+        self.in_a_row = 0
+        self.rollbacks += 1
+
+    def state_dict(self) -> dict[str, int]:
+        return {name: getattr(self, name) for name in ("skipped", "in_a_row", "rollbacks")}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.skipped, self.in_a_row, self.rollbacks = (
+            int(state[name]) for name in ("skipped", "in_a_row", "rollbacks")
+        )
 
 
 class Trainer:
@@ -52,7 +92,7 @@ class Trainer:
 
     Raises:
         ConfigError: the data do not fill one batch, or it cannot be shared, or the device is not
-            there, or `fresh` would clear a folder of something else, or the processes differ.
+            there, or `fresh` would clear a folder of something else.
         CheckpointError: the folder's checkpoint is of another network or configuration.
         DataError: another process is training in the folder.
     """
@@ -72,14 +112,12 @@ class Trainer:
         self.world = world = world or World()
         self.precision = Precision(config.run.device, config.run.amp)
         batch = config.data.batch_size
-        if len(train) < batch:
-            raise ConfigError(
-                f"{len(train)} training files do not fill one batch of {batch}; "
-                "use a smaller --batch-size or more data."
-            )
+        require(
+            len(train) >= batch,
+            f"{len(train)} training files do not fill one batch of {batch}; use a smaller "
+            "--batch-size or more data.",
+        )
         data = f"{train.fingerprint()}-{valid.fingerprint()}"
-        settings = {k: v for k, v in flatten(config).items() if k not in PLACES}
-        world.check_same({"network": name_of(network), **settings, "the data files": data})
         self.sampler = EpochSampler(len(train), batch, config.seed, world.shard(batch))
         self.schedule = Schedule(config, len(self.sampler))
         self.step, self.validated, self.best = 0, 0, -math.inf
@@ -87,28 +125,22 @@ class Trainer:
         self.health = Health(config.optim)
         with ExitStack() as closing:
             if world.is_main:
-                try:
-                    folder.mkdir(parents=True, exist_ok=True)
-                except OSError as error:
-                    raise ConfigError(f"{folder}: {error.strerror}") from None
+                folder.mkdir(parents=True, exist_ok=True)
                 closing.callback(hold(folder, "name another folder with --run").release)
             self.pool = PesqPool(config.run.pesq_workers or world.spare_cores())
             closing.callback(self.pool.close)
             self.learner = Learner(network, config, self.precision, world, self.pool)
             self.validator = Validator(valid, self.pool, self.precision.device, world)
-            self.checkpoints = Checkpoints(folder, network, config, data)
+            self.checkpoints = Checkpoints(folder, network, config, data, len(self.sampler))
             if fresh and world.is_main:
                 clear(folder)
             logged = self._resume()
             self.runlog = RunLog(folder, self.step, logged) if world.is_main else None
             if self.runlog:
                 closing.callback(self.runlog.close)
+            self.progress = Progress(world.is_main, self.schedule.total, batch, self.precision)
+            closing.callback(self.progress.close)
             self._closing = closing.pop_all()
-
-    @property
-    def epoch(self) -> int:
-        """Epochs completed."""
-        return self.step // len(self.sampler)
 
     @property
     def due(self) -> int:
@@ -117,42 +149,28 @@ class Trainer:
             return self.step
         return self.step - self.step % self.config.run.validate_every
 
-    def fit(self, max_steps: int | None = None, deadline: float = math.inf) -> bool:
-        """Train to the end of the schedule.
+    def fit(self, stopped: Callable[[], bool] = lambda: False) -> bool:
+        """Train to the end of the schedule, or until `stopped` is true, and save.
 
-        max_steps: stop at so many steps in all. deadline: stop then, by `time.monotonic()`.
+        `stopped` is asked after every step, and after every utterance of a validation.
 
-        Returns whether it was interrupted or ran out of time. Everything is saved in any case.
+        Returns whether training was stopped.
 
         Raises:
             TrainingError: loss or gradients are not finite, again and again.
-            CheckpointError: a checkpoint cannot be written; those before are untouched.
+            OSError: a checkpoint cannot be written; those before are untouched.
         """
-        total = self.schedule.total
-        last_step = total if max_steps is None else min(total, max_steps)
-        device = self.precision.device
-        loader = Loader(
-            self.train_set, self.sampler, self.config.run.workers, device.type == "cuda"
-        )
-        batch = self.config.data.batch_size
-        self.progress = Progress(self.world.is_main, total, batch, device)
-        self._closing.callback(self.progress.close)
-        with stop_on_signal(deadline) as stopped:
-            if self._saved is None:  # a full disk or an unfit folder is known before hours of work
-                self._save_good()
-            going = True
-            while going:
-                if self.validated < self.due:
-                    going = self._validate(stopped)
-                elif self.step < last_step:
-                    if self.step == self.schedule.fall_from:
-                        self._save()
-                        if self.world.is_main:
-                            self.checkpoints.copy_last(self.checkpoints.before_fall)
-                    going = self._train(loader, last_step, stopped)
-                else:
-                    break
-            self._save()  # still within: a signal must not hit the save itself
+        pin = self.precision.device.type == "cuda"
+        loader = Loader(self.train_set, self.sampler, self.config.run.workers, pin)
+        if self._saved is None:  # a full disk or an unfit folder is known before hours of work
+            self._save_good()
+        going = True
+        while going and (self.validated < self.due or self.step < self.schedule.total):
+            if self.validated < self.due:
+                going = self._validate(stopped)
+            else:
+                going = self._train(loader, stopped)
+        self._save()
         return not going
 
     def train_step(self, batch: dict[str, Any]) -> Result:
@@ -174,20 +192,20 @@ class Trainer:
         """End worker processes and log, and unlock the folder."""
         self._closing.close()
 
-    def _train(self, loader: Loader, last_step: int, stopped: Callable[[], bool]) -> bool:
-        """Train to the epoch's end, the next validation or the fall; False where interrupted."""
-        epoch, done = self.epoch, self.step % len(self.sampler)
-        every = self.config.run.validate_every
-        until = min(last_step, self.step - self.step % every + every)
-        if self.step < self.schedule.fall_from:
-            until = min(until, self.schedule.fall_from)
+    def _train(self, loader: Loader, stopped: Callable[[], bool]) -> bool:
+        """Train to the epoch's end, the next validation or the fall; False where stopped."""
+        epoch, done = divmod(self.step, len(self.sampler))
+        if self.step == self.schedule.fall_from:
+            self._save()
+            if self.world.is_main:
+                copy(self.checkpoints.last, self.checkpoints.before_fall)
         self.progress.start(self.step)
         saved = time.monotonic()
         for batch in loader.batches(epoch, done):
             result = self.train_step(batch)
             self.step += 1
             if result.broken:
-                self._skip(result, batch["name"])
+                self._skip(epoch, result, batch["name"])
                 if self.health.diverged:
                     self._roll_back()
                     return True
@@ -198,7 +216,7 @@ class Trainer:
             stop, save = self.world.all_reduce_any(stopped(), late and self.world.is_main)
             if stop:
                 return False
-            if self.step >= until:
+            if self.validated < self.due or self.step == self.schedule.fall_from:
                 return True
             if save:
                 self._save()
@@ -217,36 +235,34 @@ class Trainer:
             self.runlog.record(self.step, epoch, train=values, speed=speed)
         self.progress.show(self.step, values)
 
-    def _skip(self, result: Result, names: list[str]) -> None:
+    def _skip(self, epoch: int, result: Result, names: list[str]) -> None:
         """Count and log a step that was not taken, with the files of its batch."""
         self.health.skip()
         everywhere = [name for part in self.world.all_gather(names) for name in part]
         if self.runlog:
             values = ", ".join(f"{name} {value}" for name, value in result.broken.items())
-            files = ", ".join(everywhere)
-            log.warning(f"skipped step {self.step}: {values} in a batch of {files}")
+            log.warning(f"skipped step {self.step}: {values} in a batch of {', '.join(everywhere)}")
             skipped = {**result.broken, "in_a_row": self.health.in_a_row}
-            self.runlog.record(self.step, self.epoch, skipped=skipped, names=everywhere)
+            self.runlog.record(self.step, epoch, skipped=skipped, names=everywhere)
 
     def _roll_back(self) -> None:
         """Go back to the last good state, with a smaller learning rate."""
-        if self.health.rollbacks_exhausted:
-            raise TrainingError(self.health.report())
-        values: dict[str, float] = {"from": self.step}
-        self._resume(good=True)
         self.health.roll_back()
+        before = self.step
+        self._resume(good=True)
         if self.runlog:
-            values["rate_factor"] = self.health.rate_factor
+            rate_factor = self.health.rate_factor
             log.warning(
                 f"{self.config.optim.skips_in_a_row} steps in a row were skipped: back to step "
-                f"{self.step}, with {values['rate_factor']:g} times the learning rate"
+                f"{self.step}, with {rate_factor:g} times the learning rate"
             )
-            self.runlog.record(self.step, self.epoch, rollback=values)
+            rollback = {"from": before, "rate_factor": rate_factor}
+            self.runlog.record(self.step, self.step // len(self.sampler), rollback=rollback)
         self._saved = None
-        self._save()  # or after a crash it would not be known
+        self._save()  # or after a crash the rollback would be forgotten
 
     def _validate(self, stopped: Callable[[], bool]) -> bool:
-        """Score the averaged weights; False where that was interrupted."""
+        """Score the averaged weights; False where that was stopped."""
         self._save()  # validation may be long, and may be what a time limit hits
         found = self.validator.scores(self.learner.ema.model, stopped)
         if found is None:
@@ -257,7 +273,8 @@ class Trainer:
         if better:
             self.best = scores["pesq_wb"]
         if self.runlog:
-            self.runlog.validation(self.step, self.epoch, scores, samples, better)
+            epoch = self.step // len(self.sampler)
+            self.runlog.validation(self.step, epoch, scores, samples, better)
         if better:
             self._save(best=True)
         self._save_good()
@@ -287,59 +304,28 @@ class Trainer:
             self._saved = now
 
     def _save_good(self) -> None:
-        """Write a checkpoint to go back to, unless its last steps had to be skipped."""
+        """Write a checkpoint to roll back to, unless its last steps had to be skipped."""
         self._save()
         if self.world.is_main and not self.health.in_a_row:
-            self.checkpoints.copy_last(self.checkpoints.good)
+            copy(self.checkpoints.last, self.checkpoints.good)
 
     def _resume(self, good: bool = False) -> int:
         """Load the newest checkpoint, if there is one; return the size of its log.
 
-        good: load the last good one, and forget nothing of what went wrong since.
+        good: load the last good one, and keep the counts of what went wrong since.
         """
-        kept = self.checkpoints
-        found = self.world.broadcast(kept.newest(good) if self.world.is_main else None)
+        kept, found = self.checkpoints, None
+        if self.world.is_main:
+            found = kept.whole(kept.good, kept.last, kept.previous) if good else kept.newest()
+        found = self.world.broadcast(found)
         if found is None:
             return 0
-        path, content = found
-        state, aside = unpack(content, path), DAMAGED
-        kept.check(state, path)
-        earlier = Schedule(config_of(state, path), len(self.sampler))
-        # Up to this step, the run that is continued and the one that is asked for are the same.
-        common = min(earlier.settled, self.schedule.settled)
-        with understood(path):
-            best = float(state["values"]["best"])  # as `best.pt` holds it
-            beyond = int(state["values"]["step"]) > common
-        if earlier.total != self.schedule.total and beyond:
-            why = (
-                f"{path} is of a run of {earlier.total:,} steps. One of {self.schedule.total:,} "
-                f"would have been the same up to step {common:,} only"
-            )
-            path, aside = kept.before_fall, f"last-{earlier.total}.pt"
-            content = self.world.broadcast(
-                read(path) if self.world.is_main and path.is_file() else None
-            )
-            state = unpack(content, path) if content else {"values": {"step": math.inf}}
-            if state["values"]["step"] > common:
-                raise CheckpointError(
-                    f"{why}, and there is no checkpoint from before that. Name another folder with "
-                    "--run, or the same number of steps."
-                )
+        path, state = found
         with understood(path):
             for name, part in (self.learner.parts() if good else self._parts()).items():
                 part.load_state_dict(state[name])
             values = state["values"]
             self.step, self.validated = int(values["step"]), int(values["validated"])
-            self.best, logged = max(self.best, best, float(values["best"])), int(values["logged"])
-        if self.world.is_main and path not in (kept.last, kept.good):
-            if path == kept.previous:
-                log.warning(f"{kept.last} is damaged: going on from the checkpoint before it")
-                kept.make_last(content, aside)
-            else:
-                log.info(
-                    f"{self.folder}: a run of another length: it goes on from before the learning "
-                    f"rate fell; what the run of {earlier.total} steps came to is kept as {aside}"
-                )
-                kept.rewind(content, aside)
+            self.best, logged = max(self.best, float(values["best"])), int(values["logged"])
         self._saved = (self.step, self.validated)
         return logged

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from bsbimamba.training.config import ConfigError
+from bsbimamba.training.config import require
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -34,17 +34,18 @@ class Precision:
 
     def __init__(self, device: str, amp: str) -> None:
         cuda = torch.cuda.is_available()
-        if device == "cuda" and not cuda:
-            raise ConfigError("--device cuda: PyTorch sees no CUDA device here")
+        require(cuda or device != "cuda", "--device cuda: PyTorch sees no CUDA device here")
         self.device = torch.device("cuda" if cuda and device != "cpu" else "cpu")
-        if amp == "auto" and self.device.type == "cuda":
-            amp = "bf16" if torch.cuda.is_bf16_supported(False) else "fp16"
-        elif amp == "auto":
+        if self.device.type == "cuda":
+            automatic = "bf16" if torch.cuda.is_bf16_supported(False) else "fp16"
+        else:
             fast = torch.cpu.get_capabilities().get("avx512_bf16", False) and can_do("bf16")
-            amp = "bf16" if fast else "off"
-        elif amp != "off" and self.device.type == "cpu" and not can_do(amp):
-            raise ConfigError(f"--amp {amp}: this CPU has no instructions for it; use --amp off")
-        self.amp = amp
+            automatic = "bf16" if fast else "off"
+            require(
+                amp not in _DTYPES or can_do(amp),
+                f"--amp {amp}: this CPU has no instructions for it; use --amp off",
+            )
+        self.amp = automatic if amp == "auto" else amp
 
     def autocast(self) -> AbstractContextManager:
         """Return the context for forward passes."""

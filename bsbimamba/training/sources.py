@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -65,20 +65,14 @@ def _pairs(config: Config, skip_bad: bool) -> tuple[SpeechDataset, SpeechDataset
         if shared:
             raise DataError(
                 f"{root}: speakers of its valid split are in its train split too: {_some(shared)}. "
-                "Move their files to one of the two, or remove the valid folder: speakers are then "
-                "held out of train."
-            )
-        if data.validation_speakers not in (HELD_OUT, ()):
-            log.warning(
-                "%s has validation pairs of its own: data.validation_speakers is of no effect", root
+                "Move their files, or remove the valid folder: speakers are then held out of train."
             )
     else:
         held_out = _held_out_speakers(train, data, root)
         valid = [pair for pair in train if pair.speaker in held_out]
         train = [pair for pair in train if pair.speaker not in held_out]
     # Where the files really are, however they are named.
-    sides = ([x for pair in pairs for x in (pair.clean, pair.noisy)] for pairs in (train, valid))
-    both = set.intersection(*({os.path.realpath(x) for x in side} for side in sides))
+    both = set.intersection(*({os.path.realpath(x) for x in _files(s)} for s in (train, valid)))
     if both:
         raise DataError(
             f"{root}: files to train on are also to validate with: {_some(both)}. Give them one "
@@ -86,11 +80,11 @@ def _pairs(config: Config, skip_bad: bool) -> tuple[SpeechDataset, SpeechDataset
         )
     valid = _in_turn(valid, data.validation_files)
     _log_split(train, valid)
-    source = _samples_of(config, [x for p in (*train, *valid) for x in (p.clean, p.noisy)])
+    samples = _samples(config, _files([*train, *valid]))
     crop, limit = _frames(data.crop_seconds), _frames(data.validation_seconds)
     return (
-        PairDataset(train, config.seed, crop, samples=source, augment=config.augment),
-        PairDataset(valid, _SPLIT, None, limit, source),
+        PairDataset(train, config.seed, crop, samples=samples, augment=config.augment),
+        PairDataset(valid, _SPLIT, None, limit, samples),
     )
 
 
@@ -107,9 +101,8 @@ def _mixtures(config: Config, skip_bad: bool) -> tuple[SpeechDataset, SpeechData
             "never hears. Add one, or cut this one in two."
         )
     # Speakers that were named, and VoiceBank's two, are held out as they are.
-    chosen = bool(data.validation_speakers) and {r.speaker for r in clean} > set(
-        data.validation_speakers
-    )
+    named = set(data.validation_speakers)
+    chosen = named and {r.speaker for r in clean} > named
     least, utterances = (1, 0) if chosen else (_FEWEST_SPEAKERS, data.validation_files)
     held_out = _held_out_speakers(clean, data, Path(data.clean), least, utterances)
     kept_noise = _held_out_noise([r.name for r in noise], 2 * data.validation_share)
@@ -120,7 +113,7 @@ def _mixtures(config: Config, skip_bad: bool) -> tuple[SpeechDataset, SpeechData
     log.info("noise: %d files for training; held out: %s", len(train_noise), _some(kept_noise))
     shared: dict[str, Any] = {
         "snr_db": data.snr_db,
-        "samples": _samples_of(config, [r.path for r in (*train, *valid, *noise)]),
+        "samples": _samples(config, [r.path for r in (*train, *valid, *noise)]),
         "babble": data.babble,
         "speech_shaped": data.speech_shaped,
     }
@@ -134,8 +127,12 @@ def _mixtures(config: Config, skip_bad: bool) -> tuple[SpeechDataset, SpeechData
     )
 
 
-def _samples_of(config: Config, paths: Iterable[Path]) -> Samples:
-    """Return where recordings are read from, once those that are slow to decode are decoded."""
+def _files(pairs: Sequence[Pair]) -> list[Path]:
+    return [path for pair in pairs for path in (pair.clean, pair.noisy)]
+
+
+def _samples(config: Config, paths: Sequence[Path]) -> Samples:
+    """Return the reader of recordings, once those that are slow to decode are decoded."""
     samples = Samples()
     if config.run.packed:
         samples.keep_decoded(paths)
@@ -156,16 +153,14 @@ def _held_out_speakers(
     table = any((folder / "speakers.csv").is_file() for folder in first.parents)
     if len(set(speakers)) == len(speakers) and not table:
         log.warning(
-            "%s: each file counts as a speaker of its own, by its name. If one person speaks in "
-            "several, that person may be both trained and validated on: name the speakers in "
-            "speakers.csv in the clean folder (columns file, speaker)",
-            where,
+            f"{where}: each file counts as a speaker of its own, by its name. If one person speaks "
+            "in several, that person may be both trained and validated on: name the speakers in "
+            "speakers.csv in the clean folder (columns file, speaker)"
         )
     wanted = data.validation_speakers
     held_out = hold_out(speakers, wanted, data.validation_share, _SPLIT, least, utterances)
     if not held_out.issuperset(wanted):
-        names = ", ".join(wanted)
-        log.info("%s: data.validation_speakers (%s) are not all there: drawn instead", where, names)
+        log.info(f"{where}: {', '.join(wanted)} are not all there: other speakers are held out")
     return held_out
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bsbimamba.network.net import BandSplitNet
 from bsbimamba.network.stft import compressed_magnitude, stft
-from bsbimamba.training.config import Config, ConfigError, Loss
+from bsbimamba.training.config import Config, Loss, require
 from bsbimamba.training.discriminator import MetricDiscriminator, no_callback
 from bsbimamba.training.distributed import World
 from bsbimamba.training.losses import Active, Recordings, loss_terms
@@ -65,8 +65,10 @@ class Learner:
         torch.manual_seed(config.seed)
         self.model = network(**config.model).to(precision.device)
         self.ema = EMA(self.model, config.optim.ema_decay)
-        if config.run.compile == "graphs" and precision.device.type != "cuda":
-            raise ConfigError("run.compile=graphs: CUDA graphs need a CUDA device")
+        require(
+            config.run.compile != "graphs" or precision.device.type == "cuda",
+            "run.compile=graphs: CUDA graphs need a CUDA device",
+        )
         if config.run.compile != "off":  # at its first use; the average was copied before
             mode = "reduce-overhead" if config.run.compile == "graphs" else None
             self.model.compile(mode=mode, dynamic=False)

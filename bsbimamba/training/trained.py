@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import re
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from bsbimamba.network.net import BandSplitNet
-from bsbimamba.training.checkpoint import BEST, LAST, config_of, read, understood, unpack
+from bsbimamba.training.checkpoint import BEST, LAST, config_of, read, understood
 from bsbimamba.training.config import Config, ConfigError, check_model, network_defaults
 from bsbimamba.utils import ROOT, some
 
@@ -43,8 +42,7 @@ def load_trained(run: Path) -> Trained:
     if run.is_dir():
         best_alone = (run / BEST).is_file() and not (run / LAST).is_file()
         path = run / (BEST if best_alone else LAST)
-    content = read(path)
-    state = unpack(content, path)
+    state, digest = read(path)
     config = config_of(state, path)
     with understood(path):
         net = network_with(state["network"], config, state["ema"]["model"])
@@ -53,7 +51,7 @@ def load_trained(run: Path) -> Trained:
             net,
             config,
             checkpoint=path.name,
-            digest=hashlib.sha256(content).hexdigest(),
+            digest=digest,
             data=str(state["data"]),
             step=int(values["step"]),
             epochs=float(values["epochs"]),

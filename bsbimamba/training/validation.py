@@ -50,7 +50,8 @@ class Validator:
         samples: Samples = {}
         count = len(self.dataset)
         mine = range(self.world.rank, count, self.world.size)
-        for index in tqdm(mine, desc="validating", leave=False, disable=not self.world.is_main):
+        quiet = None if self.world.is_main else True  # None: where there is no terminal
+        for index in tqdm(mine, desc="validating", leave=False, disable=quiet):
             if stopped():
                 break
             item = self.dataset[0, index]
