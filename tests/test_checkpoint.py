@@ -194,7 +194,7 @@ def test_file_of_something_else_is_refused(best: Path, content: Any) -> None:
         load_trained(best)
 
 
-FIT = "does not fit this version's network"
+FIT = "does not fit this version"
 
 
 @pytest.mark.parametrize(

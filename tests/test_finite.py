@@ -175,7 +175,7 @@ def test_run_stops_with_a_report_after_some_rollbacks(make: Callable[..., Traine
     assert [step for step, _ in seen] == [1, 2, 3] * 3
     report = str(raised.value)
     assert "6 steps were skipped" in report
-    assert "the run went back 2 times, to a learning rate 0.25 times" in report
+    assert "the run went back 2 times" in report
     assert "--optim.learning-rate" in report
     again = make(run=RUN, optim=replace(OPTIM, skips_in_a_row=2, rollbacks=2))
     assert all(p.isfinite().all() for p in again.learner.model.parameters())

@@ -23,7 +23,6 @@ import torch
 from bsbimamba.training.config import (
     PLACES,
     Config,
-    ConfigError,
     diff,
     from_json,
     network_defaults,
@@ -104,23 +103,12 @@ def understood(path: Path) -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except (AttributeError, LookupError, RuntimeError, TypeError, ValueError, UserError) as error:
-        raise CheckpointError(f"{path} does not fit this version's network: {error}") from None
+        raise CheckpointError(f"{path} does not fit this version: {error}") from None
 
 
 def name_of(network: type) -> str:
     """Return the class of a network as a checkpoint names it, "package.module:Class"."""
     return f"{network.__module__}:{network.__qualname__}"
-
-
-def config_of(state: State, path: Path) -> Config:
-    """Return the configuration that a checkpoint was made with. path: for messages.
-
-    Raises CheckpointError where there is none in it that this version understands.
-    """
-    try:
-        return from_json(state["config"])
-    except ConfigError as error:
-        raise CheckpointError(f"{path}: {error}") from None
 
 
 class Checkpoints:
@@ -165,8 +153,7 @@ class Checkpoints:
         if found is None:
             return None
         path, state = found
-        self._check(state, path)
-        earlier = Schedule(config_of(state, path), self._epoch)
+        earlier = Schedule(self._checked(state, path), self._epoch)
         schedule = Schedule(self._config, self._epoch)
         # Up to this step, a run of the other length would have been the same.
         common = min(earlier.settled, schedule.settled)
@@ -216,18 +203,26 @@ class Checkpoints:
             with suppress(FileNotFoundError):
                 self.last.rename(path)
 
-    def _check(self, state: State, path: Path) -> None:
-        """Raise CheckpointError where network or data are others, or fixed settings differ."""
+    def _checked(self, state: State, path: Path) -> Config:
+        """Return the configuration of a state.
+
+        Raises CheckpointError where network or data are others, or fixed settings differ.
+        """
+        with understood(path):
+            config = from_json(state["config"])
         if state["network"] != self._name:
             what = f"is of the network {state['network']}, not {self._name}."
             raise CheckpointError(f"{path} {what}{_WAY_OUT}")
         changed = [
             f"  {key}: {old!r} there, {new!r} now"
-            for key, (old, new) in diff(config_of(state, path), self._config).items()
+            for key, (old, new) in diff(config, self._config).items()
             if not key.startswith(_FREE)
         ]
         if changed:
             lines = [f"{path} was made with other settings:", *changed]
             raise CheckpointError("\n".join(lines) + _WAY_OUT)
         if state["data"] != self._data:
-            raise CheckpointError(f"{path} was trained on other files than are named now.{_WAY_OUT}")
+            raise CheckpointError(
+                f"{path} was trained on other files than are named now.{_WAY_OUT}"
+            )
+        return config

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from bsbimamba.data.dataset import SpeechDataset
 from bsbimamba.data.loader import EpochSampler, Loader
 from bsbimamba.network.net import BandSplitNet
 from bsbimamba.training.checkpoint import Checkpoints, copy, understood
-from bsbimamba.training.config import Config, Optim, require
+from bsbimamba.training.config import Config, require
 from bsbimamba.training.distributed import World
 from bsbimamba.training.logging import Progress, RunLog, clear
 from bsbimamba.training.optimizer import Schedule
@@ -31,54 +32,35 @@ class TrainingError(FailedError):
     """Training cannot go on; the text says why."""
 
 
+@dataclass
 class Health:
-    """Count steps that were skipped because a number was not finite. A part of the run's state.
+    """Counts of steps that were skipped because a number was not finite. A part of the state.
 
     Attributes:
         skipped: in all. in_a_row: since the last step that was taken.
         rollbacks: how often the run has gone back to its last good state.
     """
 
-    def __init__(self, optim: Optim) -> None:
-        self._optim = optim
-        self.skipped = self.in_a_row = self.rollbacks = 0
+    skipped: int = 0
+    in_a_row: int = 0
+    rollbacks: int = 0
 
-    @property
-    def rate_factor(self) -> float:
-        """What the learning rate is multiplied by, after so many rollbacks."""
-        return self._optim.rollback_decay**self.rollbacks
-
-    @property
-    def diverged(self) -> bool:
-        """Whether so many steps were skipped in a row that the weights are to blame."""
-        return self.in_a_row >= self._optim.skips_in_a_row
-
-    def skip(self) -> None:
-        """Count a step that was skipped."""
-        self.skipped += 1
-        self.in_a_row += 1
-
-    def roll_back(self) -> None:
-        """Count a rollback. Raise TrainingError where there were as many as are allowed."""
-        if self.rollbacks >= self._optim.rollbacks:
-            raise TrainingError(
-                f"{self.skipped} steps were skipped for a loss or gradient that is not finite, the "
-                f"last {self.in_a_row} in a row; the run went back {self.rollbacks} times, to a "
-                f"learning rate {self.rate_factor:g} times that of the settings. metrics.jsonl "
-                "names the files of each skipped step. If the same files come back, look at them. "
-                "If not, training diverges: try a smaller --optim.learning-rate or "
-                "--optim.clip-ratio, or --amp bf16 or off."
-            )
-        self.in_a_row = 0
-        self.rollbacks += 1
+    def report(self) -> str:
+        """Return what is known of the skipped steps, and what to try."""
+        return (
+            f"{self.skipped} steps were skipped for a loss or gradient that is not finite, the "
+            f"last {self.in_a_row} in a row; the run went back {self.rollbacks} times, each time "
+            "to a smaller learning rate. metrics.jsonl names the files of each skipped step. If "
+            "the same files come back, look at them. If not, training diverges: try a smaller "
+            "--optim.learning-rate or --optim.clip-ratio, or --amp bf16 or off."
+        )
 
     def state_dict(self) -> dict[str, int]:
-        return {name: getattr(self, name) for name in ("skipped", "in_a_row", "rollbacks")}
+        return dict(vars(self))
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        self.skipped, self.in_a_row, self.rollbacks = (
-            int(state[name]) for name in ("skipped", "in_a_row", "rollbacks")
-        )
+        for name in vars(self):
+            setattr(self, name, int(state[name]))
 
 
 class Trainer:
@@ -122,7 +104,7 @@ class Trainer:
         self.schedule = Schedule(config, len(self.sampler))
         self.step, self.validated, self.best = 0, 0, -math.inf
         self._saved: tuple[int, int] | None = None  # step and validated of what is saved
-        self.health = Health(config.optim)
+        self.health = Health()
         with ExitStack() as closing:
             if world.is_main:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -148,6 +130,11 @@ class Trainer:
         if self.step >= self.schedule.total:
             return self.step
         return self.step - self.step % self.config.run.validate_every
+
+    @property
+    def rate_factor(self) -> float:
+        """What the rollbacks so far multiply the learning rate by."""
+        return self.config.optim.rollback_decay**self.health.rollbacks
 
     def fit(self, stopped: Callable[[], bool] = lambda: False) -> bool:
         """Train to the end of the schedule, or until `stopped` is true, and save.
@@ -175,7 +162,7 @@ class Trainer:
 
     def train_step(self, batch: dict[str, Any]) -> Result:
         """Take one step on this process' part of a batch, {"name", "clean", "noisy"}."""
-        rate = self.health.rate_factor * self.schedule.factor(self.step)
+        rate = self.rate_factor * self.schedule.factor(self.step)
         return self.learner.step(batch, self.step, rate, self.step >= self.schedule.metric_from)
 
     def describe(self) -> None:
@@ -206,8 +193,8 @@ class Trainer:
             self.step += 1
             if result.broken:
                 self._skip(epoch, result, batch["name"])
-                if self.health.diverged:
-                    self._roll_back()
+                if self.health.in_a_row >= self.config.optim.skips_in_a_row:
+                    self._roll_back()  # the weights are to blame
                     return True
             else:
                 self.health.in_a_row = 0
@@ -237,7 +224,8 @@ class Trainer:
 
     def _skip(self, epoch: int, result: Result, names: list[str]) -> None:
         """Count and log a step that was not taken, with the files of its batch."""
-        self.health.skip()
+        self.health.skipped += 1
+        self.health.in_a_row += 1
         everywhere = [name for part in self.world.all_gather(names) for name in part]
         if self.runlog:
             values = ", ".join(f"{name} {value}" for name, value in result.broken.items())
@@ -247,16 +235,18 @@ class Trainer:
 
     def _roll_back(self) -> None:
         """Go back to the last good state, with a smaller learning rate."""
-        self.health.roll_back()
-        before = self.step
+        if self.health.rollbacks >= self.config.optim.rollbacks:
+            raise TrainingError(self.health.report())
+        before, skipped = self.step, self.health.in_a_row
         self._resume(good=True)
+        self.health.in_a_row = 0
+        self.health.rollbacks += 1
         if self.runlog:
-            rate_factor = self.health.rate_factor
             log.warning(
-                f"{self.config.optim.skips_in_a_row} steps in a row were skipped: back to step "
-                f"{self.step}, with {rate_factor:g} times the learning rate"
+                f"{skipped} steps in a row were skipped: back to step {self.step}, with "
+                f"{self.rate_factor:g} times the learning rate"
             )
-            rollback = {"from": before, "rate_factor": rate_factor}
+            rollback = {"from": before, "rate_factor": self.rate_factor}
             self.runlog.record(self.step, self.step // len(self.sampler), rollback=rollback)
         self._saved = None
         self._save()  # or after a crash the rollback would be forgotten

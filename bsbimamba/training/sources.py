@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bsbimamba.data.audio import SAMPLE_RATE
-from bsbimamba.data.benchmark import HELD_OUT
 from bsbimamba.data.corpus import Pair, Recording, has_split, load_pairs, load_recordings
 from bsbimamba.data.dataset import MixDataset, PairDataset, SpeechDataset
 from bsbimamba.data.samples import Samples

@@ -12,8 +12,14 @@ import torch
 from torch import Tensor
 
 from bsbimamba.network.net import BandSplitNet
-from bsbimamba.training.checkpoint import BEST, LAST, config_of, read, understood
-from bsbimamba.training.config import Config, ConfigError, check_model, network_defaults
+from bsbimamba.training.checkpoint import BEST, LAST, read, understood
+from bsbimamba.training.config import (
+    Config,
+    ConfigError,
+    check_model,
+    from_json,
+    network_defaults,
+)
 from bsbimamba.utils import ROOT, some
 
 _NETWORKS = re.compile(r"(baseline|abl[a-z0-9]+)\.[a-z_0-9]+")  # their modules
@@ -43,8 +49,8 @@ def load_trained(run: Path) -> Trained:
         best_alone = (run / BEST).is_file() and not (run / LAST).is_file()
         path = run / (BEST if best_alone else LAST)
     state, digest = read(path)
-    config = config_of(state, path)
     with understood(path):
+        config = from_json(state["config"])
         net = network_with(state["network"], config, state["ema"]["model"])
         values = state["values"]
         return Trained(
