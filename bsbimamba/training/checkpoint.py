@@ -66,15 +66,22 @@ def write(path: Path, state: State, previous: Path | None = None) -> None:
             os.replace(path, previous)
 
 
+def read_bytes(path: Path) -> bytes:
+    """Return the content of a file. Raise CheckpointError if it cannot be read."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such checkpoint") from None
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
+
+
 def read(path: Path) -> tuple[State, str]:
     """Return the state in a checkpoint, on the CPU, and the SHA-256 of the file.
 
     Raises CheckpointError: there is none, or it is damaged, or it is not a checkpoint.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
+    content = read_bytes(path)
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             if archive.testzip():  # torch does not compare the checksums
