@@ -83,7 +83,7 @@ def measure(
     for context in contexts:
         windows = Windows(step + 2 * context + fade, context, fade)
         name = f"{context:g} s"
-        ways[name] = partial(Model(name, trained, windows), sample_rate=SAMPLE_RATE)
+        ways[name] = partial(Model(trained, windows), sample_rate=SAMPLE_RATE)
         extra[name] = windows.overlap / windows.step
     ways[HARD], extra[HARD] = partial(_cut_hard, trained.network, seconds=step), 0.0
     residuals: dict[str, list[float]] = defaultdict(list)

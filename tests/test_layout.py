@@ -24,7 +24,7 @@ ALLOWED = {
     "utils": set(),
     "openmp": set(),
     "data": COMMON,
-    "network": {"data", "recompute"},
+    "network": {"data", "recompute", "utils"},
     "metrics": {"data", "utils"},
     "report": {"data", "metrics", "utils"},
     "training": {"data", "metrics", "network", *COMMON},
