@@ -21,7 +21,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 PHASES = ("data", "forward", "backward", "discriminator", "labels", "optimizer")
 _CPU = torch.device("cpu")
-_LAUNCH = re.compile(r"cu(da)?(Graph)?Launch\w*")
+_LAUNCH = re.compile(
+    r"cu(da)?(Graph)?Launch\w*"
+)  # cudaLaunchKernel, cuLaunchKernelEx, cudaGraphLaunch
 
 
 def saved_bytes(forward: Callable[[], Any], resident: Iterable[Tensor] = ()) -> int:
@@ -123,12 +125,8 @@ def launches(run: Callable[[], Any]) -> int:
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
         run()
         torch.cuda.synchronize()
-    return count_launches(event.name() for event in profiler.profiler.kineto_results.events())
-
-
-def count_launches(names: Iterable[str]) -> int:
-    """Return how many of a profile's events are launches, by their names."""
-    return sum(_LAUNCH.fullmatch(name) is not None for name in names)
+    events = profiler.profiler.kineto_results.events()
+    return sum(_LAUNCH.fullmatch(event.name()) is not None for event in events)
 
 
 class Clock:

@@ -137,7 +137,7 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_export_writes_a_model_that_other_programs_can_use(
     run: Path, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """By the example in docs/export.md, which uses numpy and onnxruntime alone."""
+    """The example in docs/export.md, which uses only numpy and onnxruntime, enhances as we do."""
     assert export.main([str(run)]) == 0
     folder = models / "mine"
     files = {"model.safetensors", "model.onnx", "config.json"}
