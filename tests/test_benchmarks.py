@@ -154,15 +154,15 @@ def test_largest_batch_is_predicted_and_tried(limit: int, batch: int) -> None:
     assert 90 <= largest(Limited(CPU, 10_000), lambda size: size**2, 6) <= 100
 
 
-@pytest.mark.parametrize("limit", [40 * MIB, 1000])
-def test_memory_measures_training_validation_and_the_largest_batch(limit: int) -> None:
+def test_memory_measures_training_validation_and_the_largest_batch() -> None:
     chosen = {"abl1": networks()["abl1"]}
-    result = memory.measure(Card(CPU, limit), chosen, 1, 0.25, 1.0, **NARROW)
-    (row,) = result["rows"]
-    fits = limit > 1000
-    assert [bool(row[x] and row[x] < limit) for x in ("train", "validate")] == [fits, fits]
-    assert (row["largest"]["checkpointed"] >= row["largest"]["not"] >= 1) == fits
-    assert memory.table(result).count("does not fit") == 2 * (not fits)
+    for limit in (40 * MIB, 1000):
+        result = memory.measure(Card(CPU, limit), chosen, 1, 0.25, 1.0, **NARROW)
+        (row,) = result["rows"]
+        fits = limit > 1000
+        assert [bool(row[x] and row[x] < limit) for x in ("train", "validate")] == [fits, fits]
+        assert (row["largest"]["checkpointed"] >= row["largest"]["not"] >= 1) == fits
+        assert memory.table(result).count("does not fit") == 2 * (not fits)
 
 
 @pytest.mark.usefixtures("own_index")

@@ -24,18 +24,15 @@ FILES = [*(f"file {n}" for n in range(10)), '"><img src=x onerror=evil()>', "ü 
 
 @pytest.fixture(scope="module")
 def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A page of three systems on twelve files, the audio of some of which lies beside it."""
+    """Return a page of three systems on twelve files, not all of which fit into the page."""
     folder = tmp_path_factory.mktemp("page")
-    rng = np.random.default_rng(0)
     tone = 0.1 * np.sin(2 * np.pi * 440 * np.arange(round(SECONDS * SAMPLE_RATE)) / SAMPLE_RATE)
-    files: dict[str, dict[str, Path]] = {}
-    for place, name in enumerate(("clean", *NAMES)):
-        files[name] = {}
+    files: dict[str, dict[str, Path]] = {name: {} for name in ("clean", *NAMES)}
+    for place, paths in enumerate(files.values()):
         for number, utterance in enumerate(FILES):
-            path = folder / "audio" / str(place) / f"{number} #?%.wav"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write(path, (tone + 0.02 * rng.standard_normal(len(tone))).astype(np.float32))
-            files[name][utterance] = path
+            paths[utterance] = folder / "audio" / str(place) / f"{number} #?%.wav"
+            paths[utterance].parent.mkdir(parents=True, exist_ok=True)
+            write(paths[utterance], tone + 0.02 * np.random.default_rng(place).random(len(tone)))
     log = [{"step": s, "train": {"loss": 1 / s}, "valid": {"pesq_wb": 2 + s / 9}} for s in (1, 2)]
     systems = []
     for place, name in enumerate(NAMES):

@@ -65,51 +65,45 @@ def test_commands_and_their_flags_exist(page: Path) -> None:
                 assert flag in help_of(file), call
 
 
-def program(name: str) -> Any:
-    """Return a function that docs/equations.md defines."""
-    space: dict[str, Any] = {"np": np}
+@pytest.fixture(scope="module")
+def equations() -> dict[str, Any]:
+    """Return the functions that docs/equations.md defines."""
+    found: dict[str, Any] = {"np": np}
     page = (ROOT / "docs/equations.md").read_text("utf-8")
-    blocks = re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S)
-    exec(next(block for block in blocks if block.startswith(f"def {name}(")), space)
-    return space[name]
+    for block in re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S):
+        exec(block, found)
+    return found
 
 
-@pytest.fixture
-def sequence() -> dict[str, NDArray]:
-    """Return the arguments of a scan: one sequence of 9 steps, 3 channels and 4 states."""
+def sequence(*names: str) -> tuple[dict[str, NDArray], dict[str, torch.Tensor]]:
+    """Return arguments of a scan of 9 steps, and the same as a batch of one with gradients."""
     rng = np.random.default_rng(0)
-    found = {name: rng.standard_normal((9, 3)) for name in ("u", "delta", "z")}
-    found |= {name: rng.standard_normal((9, 4)) for name in ("B", "C")}
-    found |= {name: rng.standard_normal(3) for name in ("D", "delta_bias")}
-    return found | {"A": -np.exp(rng.standard_normal((3, 4)))}
-
-
-def as_arguments(sequence: dict[str, NDArray]) -> dict[str, torch.Tensor]:
-    """Return the same for `selective_scan`: a batch of one, with gradients."""
-    batched = {k: v[None] if k in ("u", "delta", "z", "B", "C") else v for k, v in sequence.items()}
-    return {name: torch.tensor(value, requires_grad=True) for name, value in batched.items()}
+    shapes = dict.fromkeys(("u", "delta", "z"), (9, 3)) | dict.fromkeys(("B", "C"), (9, 4))
+    shapes |= {"A": (3, 4), "D": (3,), "delta_bias": (3,)}
+    plain = {name: rng.standard_normal(shapes[name]) for name in names}
+    plain |= {"A": -np.exp(plain["A"]), "delta": np.abs(plain["delta"])}
+    batched = {name: x[None] if len(x) == 9 else x for name, x in plain.items()}
+    return plain, {k: torch.tensor(x, requires_grad=True) for k, x in batched.items()}
 
 
 @pytest.mark.parametrize("reverse", [False, True])
 def test_the_recurrence_of_the_equations_is_the_scan(
-    reverse: bool, sequence: dict[str, NDArray]
+    reverse: bool, equations: dict[str, Any]
 ) -> None:
-    options: dict[str, Any] = {"reverse": reverse, "backend": "reference"}
-    out = selective_scan(**as_arguments(sequence), delta_softplus=True, **options)
-    expected = program("scan")(**sequence, reverse=reverse)
+    plain, given = sequence("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
+    out = selective_scan(**given, delta_softplus=True, reverse=reverse, backend="reference")
+    expected = equations["scan"](**plain, reverse=reverse)
     np.testing.assert_allclose(out[0].detach().numpy(), expected, rtol=1e-12, atol=1e-12)
 
 
 def test_the_backward_recurrence_of_the_equations_gives_the_gradients(
-    sequence: dict[str, NDArray],
+    equations: dict[str, Any],
 ) -> None:
-    sequence = {name: sequence[name] for name in ("u", "delta", "A", "B", "C")}
-    sequence["delta"] = np.abs(sequence["delta"])
-    given = as_arguments(sequence)
+    plain, given = sequence("u", "delta", "A", "B", "C")
     out = selective_scan(**given, backend="reference")
     grad = np.random.default_rng(1).standard_normal(out.shape[1:])
     out.backward(torch.tensor(grad)[None])
-    found = program("scan_backward")(grad, sequence.pop("delta"), **sequence)
+    found = equations["scan_backward"](grad, plain.pop("delta"), **plain)
     for name, value in zip(("delta", "u", "A", "B", "C"), found, strict=True):
         expected = given[name].grad.reshape(value.shape).numpy()
         np.testing.assert_allclose(value, expected, rtol=1e-10, atol=1e-12, err_msg=name)

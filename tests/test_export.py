@@ -111,25 +111,21 @@ def test_checked_refuses_a_small_difference_and_nan(change: float):
         checked(network, model.SerializeToString())
 
 
-# The command
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder of a small network that does something."""
+    """Return a run folder of a small network that changes its input."""
     folder = save_run(tmp_path_factory.mktemp("runs") / "mine")
-    network = lively(load_trained(folder).network)
-    averages = saved(folder / "best.pt")["ema"] | {"model": network.state_dict()}
-    change(folder / "best.pt", ema=averages)
+    state = {"model": lively(load_trained(folder).network).state_dict()}
+    change(folder / "best.pt", ema=saved(folder / "best.pt")["ema"] | state)
     return folder
 
 
 @pytest.fixture
 def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of models, for this test alone."""
+    """Return a folder of models for this test alone."""
     for module in ("model", "export"):
         monkeypatch.setattr(f"bsbimamba.inference.{module}.MODELS", tmp_path / "models")
-    # The run's network is that one, and making the model takes a while.
+    # Exporting takes long, and the run's network is this one.
     monkeypatch.setattr(export, "onnx_model", lambda network: exported("abl3")[1])
     return tmp_path / "models"
 

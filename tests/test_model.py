@@ -67,9 +67,9 @@ def test_model_enhances_each_channel_as_if_it_were_alone(model: Model):
     assert model(x[:, ::-1], 16_000).shape == x.shape  # a view
 
 
-@pytest.mark.parametrize("rate", [4_000, 11_025, 16_000, 192_000])
-def test_model_returns_every_length(model: Model, rate: int):
-    for samples in (1, 13, 1_001):
+@pytest.mark.parametrize("samples", [1, 13, 1_001])
+def test_model_returns_every_length(model: Model, samples: int):
+    for rate in (4_000, 11_025, 16_000, 192_000):
         assert model(np.full(samples, 0.1), rate).shape == (samples,)
 
 
@@ -103,7 +103,7 @@ def test_model_is_picklable_and_works_in_threads(model: Model):
         (np.zeros((4, 2)), 16_000, ValueError, "x.T"),
         (np.zeros(9), 44_100.5, ValueError, "44100.5"),
         (np.zeros(9), "16000", TypeError, "sampling rate"),
-        (np.full(9, 1e300), 16_000, ValueError, "infinite"),  # in float32
+        (np.full(9, np.nan), 16_000, ValueError, "infinite"),
     ],
 )
 def test_model_refuses_other_things(model: Model, x: Any, rate: Any, error: type, reason: str):
