@@ -80,7 +80,7 @@ class Model:
         Raises:
             TypeError, ValueError: x or sample_rate is something else.
         """
-        values = x
+        values: Any = x
         if isinstance(x, Tensor):  # numpy has no bfloat16
             values = (x.float() if x.dtype == torch.bfloat16 else x).detach().cpu().numpy()
         _check(values, sample_rate)
