@@ -82,18 +82,12 @@ def test_page_enhances_by_the_chosen_model_and_reports_errors(
     assert result.stderr.splitlines()[-1].startswith("app.py: --host 127.0.0.1")
 
 
-@pytest.mark.parametrize(
-    ("shape", "rate", "reason"),
-    [
-        ((4000 * 601, 1), 4000, "10.0 minutes, channels: 1; at most 10"),
-        ((16000, 3), 16000, "channels: 3; at most 10 minutes"),
-    ],
-)
+@pytest.mark.parametrize(("samples", "channels"), [(16_000 * 601, 1), (16_000, 3)])
 def test_separate_refuses_recordings_beyond_the_limits(
-    run: Path, tmp_path: Path, shape: tuple[int, int], rate: int, reason: str
+    run: Path, tmp_path: Path, samples: int, channels: int
 ) -> None:
-    sf.write(tmp_path / "a.wav", np.zeros(shape), rate)
-    with pytest.raises(AudioError, match=reason):
+    sf.write(tmp_path / "a.wav", np.zeros((samples, channels), np.int16), 16_000)
+    with pytest.raises(AudioError, match="at most 10 minutes in mono or stereo"):
         app.separate(tmp_path / "a.wav", load(run, "cpu"), lambda share, desc: None)
 
 

@@ -92,8 +92,8 @@ def test_overlapped_drops_context_and_fades_the_rest():
     total = 5 * SHORT.step
     count = iter(range(99))
     silence = [np.zeros((1, total), np.float32)]
-    found = overlapped(silence, lambda x: np.full_like(x, next(count)), total, SHORT)
-    y = np.concatenate(list(found), axis=1)[0]
+    blocks = overlapped(silence, lambda x: np.full_like(x, next(count)), total, SHORT)
+    y = np.concatenate(list(blocks), axis=1)[0]
     context, fade = hops(SHORT.context), hops(SHORT.fade)
     for number, (begin, _) in enumerate(SHORT.spans(total)[1:], 1):
         slope = y[begin + context : begin + context + fade] - (number - 1)
