@@ -1,6 +1,6 @@
 """Count the bytes, operators and launches of a computation; time the phases of a step.
 
-Bytes and operators are counted, not sampled, so that they are the same in every run.
+Bytes and operators are counted, not sampled, so they are equal in every run.
 """
 
 from __future__ import annotations
@@ -21,17 +21,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 PHASES = ("data", "forward", "backward", "discriminator", "labels", "optimizer")
 _CPU = torch.device("cpu")
-_LAUNCH = re.compile(r"cu(da)?(Graph)?Launch\w*")
+_LAUNCH = re.compile(
+    r"cu(da)?(Graph)?Launch\w*"
+)  # cudaLaunchKernel, cuLaunchKernelEx, cudaGraphLaunch
 
 
 def saved_bytes(forward: Callable[[], Any], resident: Iterable[Tensor] = ()) -> int:
     """Return the bytes that a forward pass saves for its backward pass.
 
-    A storage that several nodes save counts once and in full. Parameters and their views do not
-    count, nor does what shares its storage with a `resident` tensor, such as the batch.
+    A storage that several nodes save counts once and in full. Parameters, `resident` tensors such
+    as the batch, and views of either do not count.
     """
     known = {tensor.untyped_storage().data_ptr() for tensor in resident}
-    storages: dict[int, Tensor] = {}  # holding them keeps an address from being given out twice
+    storages: dict[int, Tensor] = {}  # holding them prevents that an address is reused
 
     def pack(tensor: Tensor) -> Tensor:
         address = tensor.untyped_storage().data_ptr()
@@ -44,16 +46,16 @@ def saved_bytes(forward: Callable[[], Any], resident: Iterable[Tensor] = ()) -> 
         result = forward()
     total = sum(tensor.untyped_storage().nbytes() for tensor in storages.values())
     del result
-    storages.clear()  # the graph holds `pack`, which would keep them alive for ever
+    storages.clear()  # the graph holds `pack`, which would keep them alive
     return total
 
 
 def peak_bytes(run: Callable[[], Any], device: torch.device = _CPU) -> int:
     """Return the bytes that a computation takes at its peak, above those in use before.
 
-    A GPU's allocator keeps count. On a CPU the events of PyTorch's allocator are added up, without
-    the memory of numpy, oneDNN and FFTs. One thread is used, since the profiler does not see what
-    another thread frees.
+    On a GPU, PyTorch's allocator counts them. On a CPU, the events of the allocator are added up;
+    memory of numpy, oneDNN and FFTs is missing. One thread is used, because the profiler does not
+    see what another thread frees.
     """
     gc.collect()
     if device.type == "cuda":
@@ -82,8 +84,8 @@ def peak_bytes(run: Callable[[], Any], device: torch.device = _CPU) -> int:
 def _sizes(roots: list[Any]) -> Iterator[int]:
     """Yield the size of each block when it is allocated, and minus its size when it is freed.
 
-    Blocks are known by their addresses: for one that is older than the profile, the profiler may
-    report the size of another that was at its address.
+    Sizes are remembered by address: for a block that is older than the profile, the profiler may
+    report the size of another block that was at its address.
     """
     events, waiting = [], roots[::-1]
     while waiting:  # in the order of the calls, which decides where two have the same time
@@ -123,18 +125,14 @@ def launches(run: Callable[[], Any]) -> int:
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
         run()
         torch.cuda.synchronize()
-    return count_launches(event.name() for event in profiler.profiler.kineto_results.events())
-
-
-def count_launches(names: Iterable[str]) -> int:
-    """Return how many of a profile's events are launches, by their names."""
-    return sum(_LAUNCH.fullmatch(name) is not None for name in names)
+    events = profiler.profiler.kineto_results.events()
+    return sum(_LAUNCH.fullmatch(event.name()) is not None for event in events)
 
 
 class Clock:
     """Time the phases of a step, as `training.step.Learner.mark`.
 
-    On a GPU it records events and does not wait: a phase is then the time in which the card worked
+    On a GPU it records events and does not wait. A phase is then the time in which the GPU worked
     on it, or waited for its launches.
     """
 

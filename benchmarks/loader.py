@@ -1,11 +1,12 @@
-"""Measure how many training crops a second the loader gives: from wav, flac, opus, decoded opus.
+"""Measure the loader in training crops a second, from wav, flac, opus and decoded opus.
 
     python -m benchmarks.loader [--data ROOT] [--workers N] [--rounds N] [--crop SECONDS]
                                 [--json FILE]
 
-The training pairs of a corpus, by default pairs of noise made for it, are written in each format,
-and opus decoded once; then batches of six crops are taken from each in turn, round by round. Two
-seconds of clean and of noisy speech are one crop. Files are in memory by then, if there is room.
+The training pairs of a corpus (by default pairs of generated noise) are written in each format, and
+the opus files are decoded once. Then batches of six crops are loaded from each in turn, round by
+round. A crop is two seconds of clean and of noisy speech. The system's cache holds the files by
+then, if there is room.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ def _rates(loaders: dict[str, Loader], rounds: int, seconds: float) -> dict[str,
     rates: dict[str, list[float]] = {name: [] for name in loaders}
     for number in range(rounds + 1):
         for name, batches in endless.items():
-            # What workers made while others were measured does not count.
+            # Batches that workers made while others were measured do not count.
             for _ in islice(batches, 20):
                 pass
             start, crops = time.perf_counter(), 0

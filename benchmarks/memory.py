@@ -2,15 +2,14 @@
 
     python -m benchmarks.memory [--gib 12] [--only NAME ...] [--json FILE]
 
-Needs a CUDA card of any size: PyTorch is held to what it has of a card of `--gib`. One of 12 GiB
-shows 12,288 MiB. CUDA's context, its loaded kernels and a desktop take some hundreds of them, which
-PyTorch's allocator does not count, so that 1 GiB is set aside.
+This needs a CUDA GPU of any size. PyTorch's memory is limited to that of a GPU of `--gib`, less 1
+GiB for CUDA's context, its kernels and a desktop, which PyTorch's allocator does not count.
 
-Each network takes four steps on 6 x 2 s of noise, by its own configuration with constant labels;
-from the third on all optimizer states are there. Then its averaged weights enhance 15 s at once, as
-validation does with the longest utterances of VoiceBank-DEMAND. Memory grows linearly with the
-batch: the largest is predicted from two batches, tried, and made smaller until it fits. Ends with
-status 1 where 6 x 2 s or the validation do not fit, with 2 where there is no CUDA card.
+Each network takes four steps on 6 x 2 s of noise, with its own configuration and constant labels;
+all optimizer states exist from the third step on. Then its averaged weights enhance 15 s at once,
+as validation does with the longest utterances of VoiceBank-DEMAND. Memory grows linearly with the
+batch: the largest batch is predicted from two, tried, and reduced until it fits. The exit status is
+1 if 6 x 2 s or the validation do not fit, and 2 if there is no CUDA GPU.
 """
 
 from __future__ import annotations
@@ -30,18 +29,15 @@ from benchmarks.results import MIB, described, markdown, report
 from benchmarks.step import BATCH, CROP, FOUR, Candidate, Network, networks, noise
 from bsbimamba.training.step import Learner
 
-CARD, ASIDE = 12.0, 1.0  # GiB: of the card that all must fit, and what PyTorch does not get of it
+CARD, ASIDE = 12.0, 1.0  # GiB: the GPU that all must fit, and what PyTorch does not get of it
 VALIDATED = 15.0  # seconds
 _STEPS = 4
 
 
 class Card:
-    """A device that is held to a limit of memory.
+    """A device whose memory is limited to `limit` bytes, at most those of the GPU.
 
-    PyTorch cannot limit a CPU's memory: there, the bytes of a run are counted and compared.
-
-    Attributes:
-        limit: bytes, at most those of the card.
+    PyTorch cannot limit a CPU's memory. There, the bytes of a run are counted and compared.
     """
 
     def __init__(self, device: torch.device, limit: int) -> None:
@@ -52,8 +48,7 @@ class Card:
             torch.cuda.set_per_process_memory_fraction(self.limit / total, device)
 
     def peak(self, run: Callable[[], object]) -> int | None:
-        """Return the most bytes reserved in a run, with those reserved before; None if the limit
-        is not enough."""
+        """Return the peak of the reserved bytes in a run; None if it exceeds the limit."""
         if self.device.type != "cuda":
             taken = peak_bytes(run)
             return taken if taken <= self.limit else None
@@ -76,7 +71,7 @@ def measure(
     validated: float = VALIDATED,
     **changes: Any,
 ) -> dict[str, Any]:
-    """Measure these networks. changes: arguments of the networks."""
+    """Measure the chosen networks. changes: arguments of the networks."""
     noisy = noise(1, validated)["noisy"]
 
     def train(name: str, mode: bool | str | None, size: int) -> Learner:
@@ -110,9 +105,8 @@ def measure(
 def largest(card: Card, run: Callable[[int], object], batch: int) -> int:
     """Return a batch that fits, near the largest; 0 if not even one crop fits.
 
-    run: called with a number of crops; its memory grows linearly with it.
+    run: is called with a number of crops, with which its memory grows linearly.
     """
-
     few, many = (card.peak(partial(run, size)) for size in (batch, 2 * batch))
     if few is None:
         return largest(card, run, batch // 2) if batch > 1 else 0

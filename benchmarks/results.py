@@ -13,10 +13,9 @@ from typing import Any
 
 import torch
 
-from bsbimamba.utils import source, write_text
+from bsbimamba.utils import hardware, source, write_text
 
 MIB = 2**20
-_CPU_INFO = Path("/proc/cpuinfo")  # Linux
 _PACKAGES = ("numpy", "numba", "triton", "mambapy", "mamba_ssm", "mamba-ssm", "pesq")
 
 
@@ -29,8 +28,7 @@ def described(benchmark: str, device: torch.device, **settings: Any) -> dict[str
         "commit": code.get("commit", "unknown")[:10] + "+" * code.get("dirty", False),
         "versions": {"python": platform.python_version(), "torch": str(torch.__version__)}
         | {each.name: each.version for each in distributions() if each.name in _PACKAGES},
-        "device": _machine(device),
-        "threads": torch.get_num_threads(),
+        "device": hardware(device),
         **settings,
     }
 
@@ -42,7 +40,7 @@ def report(result: Mapping[str, Any], text: str, path: Path | None) -> None:
     """
     versions = ", ".join(f"{name} {found}" for name, found in result["versions"].items())
     when = f"{result['date'][:10]}, commit {result['commit']}"
-    print(f"{text}\n{result['device']}, {when}; {versions}; {result['threads']} thread(s)")
+    print(f"{text}\n{result['device']}; {when}; {versions}")
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps(result, indent=1) + "\n")
@@ -64,13 +62,3 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         for row in (head, *rows)
     ]
     return "".join(f"| {' | '.join(line)} |\n" for line in (lines[0], rule, *lines[1:]))
-
-
-def _machine(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    try:
-        lines = _CPU_INFO.read_text(encoding="utf-8").splitlines()
-        return next(x.partition(":")[2].strip() for x in lines if x.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.machine()

@@ -3,12 +3,12 @@
     python -m benchmarks.scan [--device cpu|cuda] [--rounds N] [--loop] [--shape B L D N]
                               [--json FILE]
 
-The references are mambapy's parallel scan in plain PyTorch and, on a GPU, mamba-ssm's kernel, each
-where its package is installed; `--loop` adds the sequential loop that defines the scan. First every
-candidate is compared with that loop in float64 on a small case, output and gradients; a wrong one
-is not timed. Then all are timed in turn, round by round, so that a drift of the machine meets all
-of them, and the medians are printed with their ratios to ours. The peak is that of the forward and
-backward pass above the arguments, as PyTorch's allocator counts it.
+The references are mambapy's parallel scan in plain PyTorch and, on a GPU, mamba-ssm's kernel, if
+their packages are installed; `--loop` adds the sequential loop that defines the scan. First, output
+and gradients of every candidate are compared with that loop in float64 on a small case; a wrong one
+is not timed. Then all are timed in turn, round by round, so that a change of the machine's speed
+affects all of them. The medians are printed with their ratios to ours. The peak is that of the
+forward and backward pass above the arguments, as PyTorch's allocator counts it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Shape = tuple[int, int, int, int]
 
 
 class Case(NamedTuple):
-    """Arguments of `scan.scan_directions`, as the networks have them: (r, ...) for r directions."""
+    """Arguments of `scan.scan_directions`, as in the networks: (r, ...) for r directions."""
 
     u: Tensor
     delta: Tensor
@@ -56,7 +56,7 @@ class Case(NamedTuple):
 
 
 def make_case(shape: Shape, directions: int, device: str, dtype: torch.dtype) -> Case:
-    """Return u, delta, B, C and z of `dtype`, the rest in float32; as at the start of training."""
+    """Return a case as at the start of training: A, D and bias in float32, the rest in `dtype`."""
     b, length, d, n = shape
     r = directions
     torch.manual_seed(0)
@@ -72,17 +72,17 @@ Scan = Callable[[list[Case]], list[Tensor]]
 
 
 def ours(backend: str) -> Scan:
-    """Return one of our backends, which takes all directions in one case."""
+    """Return one of our backends, which scans all directions of a case at once."""
     return lambda cases: [
         scan_directions(**cases[0]._asdict(), delta_softplus=True, backend=backend)
     ]
 
 
 def each_direction(scan: Callable[[Case], Tensor]) -> Scan:
-    """Return a scan of a case for each direction, of one that only scans from left to right.
+    """Return a scan of several directions, by one that only scans from left to right.
 
-    The second direction is flipped. The outputs (b, l, d) are returned one by one: stacking them
-    would not be the scan's own cost.
+    The second direction is flipped. The outputs (b, l, d) are not stacked, because that would not
+    be the scan's own cost.
     """
 
     def run(cases: list[Case]) -> list[Tensor]:
@@ -105,7 +105,7 @@ def _pscan(case: Case) -> Tensor:
 
 
 def _mamba(case: Case) -> Tensor:
-    """Run mamba-ssm's kernel on (b, d, l): without copies where memory has that order."""
+    """Run mamba-ssm's kernel on (b, d, l), without copies if memory has that order."""
     from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
 
     u, delta, A, B, C, D, z, bias = (x.mT.contiguous() if x.dim() == 3 else x for x in case)
@@ -125,9 +125,9 @@ def candidates(device: str) -> dict[str, Scan]:
 
 
 def arguments(name: str, case: Case) -> list[Case]:
-    """Return the arguments of a candidate: all directions in one case, or a case for each.
+    """Return the arguments of a candidate: all directions in one case, or one case for each.
 
-    mamba-ssm's sequences have their steps side by side in memory, as its own block makes them.
+    In mamba-ssm's sequences, time steps are adjacent in memory, as its own block makes them.
     """
     if name not in (_PSCAN, _MAMBA):
         return [case]
@@ -175,8 +175,7 @@ def timed(runs: dict[str, Callable], rounds: int, device: str) -> dict[str, floa
 
 
 def _once_on_cpu(run: Callable) -> float:
-    # Threads of OpenMP may spin for some milliseconds after a loop: those of one candidate must not
-    # take the processors of the next.
+    # Threads of OpenMP may spin for some milliseconds after a loop. They must not slow others.
     time.sleep(0.02)
     start = time.perf_counter()
     run()
@@ -184,9 +183,9 @@ def _once_on_cpu(run: Callable) -> float:
 
 
 def _once_on_gpu(run: Callable, repeats: int = 5) -> float:
-    """Return the mean of a few runs in a row, by the card's own clock.
+    """Return the mean of a few runs in a row, by the GPU's clock.
 
-    One run before them fills the queue: as in training, launches overlap with computing.
+    One run before them fills the queue, so that launches overlap with computation, as in training.
     """
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     run()

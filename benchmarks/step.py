@@ -4,13 +4,13 @@
                               [--only NAME ...] [--labels] [--compile] [--json FILE]
 
 A step is `training.step.Learner.step` of the recipe `metric`: generator and discriminator learn.
-Each network is measured with checkpointing and without, in fp32 and bf16, in turn, round by round.
-A turn is one step that is not timed and two that are. Batches are noise, so "data" is the way to
-the device and the scaling, without a loader. Labels are constant, unless `--labels` adds a row
-whose labels come from PESQ workers.
+Each network is measured with and without checkpointing, in fp32 and bf16, in turn, round by round.
+A turn is one step that is not timed and two that are. Batches are noise without a loader, so "data"
+is the copy to the device and the scaling. Labels are constant; `--labels` adds a row with labels of
+PESQ workers.
 
-"saved" is what forward pass and losses save for the backward pass, "peak" the most that a step
-takes beside weights, averages and optimizer states. Operators are those dispatched, views aside.
+"saved" is what forward pass and losses save for the backward pass. "peak" is the peak memory of a
+step without weights, averages and optimizer states. Operators are dispatched ones without views.
 "time" and "memory" compare step and peak with the first row of the same network.
 """
 
@@ -119,7 +119,7 @@ def candidates(
 
 
 def noise(batch: int, crop: float) -> dict[str, Tensor]:
-    """Return a batch of noise in noise, the same every time: {"clean", "noisy"}, each (b, s)."""
+    """Return a batch of noise, always the same: "clean" and "noisy", each (b, s)."""
     rng = torch.Generator().manual_seed(0)
     size = (2, batch, round(SAMPLE_RATE * crop))
     clean, added = 0.1 * torch.randn(size, generator=rng)
@@ -185,7 +185,7 @@ class Measured:
 
     def time(self) -> None:
         """Take a turn: one step that is not timed, then those that are."""
-        give_back_memory()  # between so many networks it would be fragmented
+        give_back_memory()  # many networks would fragment it
         self.step()
         self.learner.mark = self._clock
         for _ in range(_TIMED):
@@ -196,7 +196,7 @@ class Measured:
         self._finish_labels()
 
     def _finish_labels(self) -> None:
-        """Wait for the labels asked for, lest workers make them while others are timed."""
+        """Wait for pending labels, so that workers do not slow the next candidate."""
         self.learner.discriminator.backward()
         self.learner.discriminator.skip()
 

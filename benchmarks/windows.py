@@ -1,11 +1,11 @@
-"""Compare enhancing by windows with the whole recording at once, by context and fading.
+"""Compare enhancement in windows with enhancement of the whole recording, by context.
 
     python -m benchmarks.windows RUN... [--contexts SECONDS ...] [--json FILE]
 
-The recordings are utterances of the run's own validation set (speakers and noise files that its
-training did not hear), one after the other. The table has the residual, windows minus whole, in dB
-of the whole, the change of each utterance's PESQ-WB, and how much more there is to compute. The
-last row is for comparison: pieces cut hard, each with a loudness and statistics of its own.
+The recordings are concatenated utterances of the run's own validation set, whose speakers and noise
+files are not in its training set. The table has the residual (windows minus whole, in dB of the
+whole), the change of each utterance's PESQ-WB, and the extra computation. For comparison, the last
+row is cut hard into pieces, each with a loudness and statistics of its own.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ class Long:
 
 
 def long_recordings(trained: Trained, seconds: float, count: int) -> list[Long]:
-    """Join utterances of a run's validation set to recordings, each in another order.
+    """Concatenate utterances of a run's validation set, in another order for each recording.
 
-    Noises and their places are drawn anew for each recording.
+    The noise is drawn again for each recording.
     """
     data = replace(trained.config.data, validation_files=_ALL)
     valid = make_datasets(replace(trained.config, data=data), skip_bad=False)[1]
@@ -77,13 +77,13 @@ def long_recordings(trained: Trained, seconds: float, count: int) -> list[Long]:
 def measure(
     trained: Trained, recordings: list[Long], contexts: list[float], step: float, fade: float
 ) -> list[dict[str, Any]]:
-    """Measure each way to cut; return a row for each. contexts, step, fade: in seconds."""
+    """Measure each context; return a row for each. contexts, step, fade: in seconds."""
     ways: dict[str, Callable[[Signal], Signal]] = {}
     extra = {}
     for context in contexts:
         windows = Windows(step + 2 * context + fade, context, fade)
         name = f"{context:g} s"
-        ways[name] = partial(Model(name, trained, windows), sample_rate=SAMPLE_RATE)
+        ways[name] = partial(Model(trained, windows), sample_rate=SAMPLE_RATE)
         extra[name] = windows.overlap / windows.step
     ways[HARD], extra[HARD] = partial(_cut_hard, trained.network, seconds=step), 0.0
     residuals: dict[str, list[float]] = defaultdict(list)

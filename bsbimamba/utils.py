@@ -1,4 +1,4 @@
-"""Errors for people, atomic writes, checksums, locks, and how commands report and end."""
+"""Errors for users, atomic writes, checksums, locks, what a result was made with, commands."""
 
 from __future__ import annotations
 
@@ -54,14 +54,14 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text in UTF-8; file names in it that are no valid text are escaped."""
+    """Write a text in UTF-8; invalid characters, as of file names, are escaped."""
     with replacing(path) as temporary:
         temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
 
 
 def remove_partials(folder: Path) -> None:
-    """Remove files that `replacing` has left half-written in a folder."""
-    for path in folder.glob(f".{'[0-9a-f]' * 32}.partial"):  # not what others call partial
+    """Remove files that an interrupted `replacing` has left half-written in a folder."""
+    for path in folder.glob(f".{'[0-9a-f]' * 32}.partial"):  # no other program's
         with suppress(OSError):
             path.unlink()
 
@@ -69,10 +69,10 @@ def remove_partials(folder: Path) -> None:
 def hold(folder: Path, otherwise: str) -> FileLock:
     """Return a lock on a folder, and remove half-written files from it.
 
-    The system releases the lock when its process ends, however that happens.
+    The system releases the lock when the process ends, in whatever way.
 
     Args:
-        folder: what to lock, by the file `.lock` in it.
+        folder: it is locked by the file `.lock` in it.
         otherwise: how to choose another folder, for the message.
 
     Raises:
@@ -109,7 +109,7 @@ def is_within(path: Path, folder: Path) -> bool:
 
 
 def source() -> dict[str, Any]:
-    """Return the commit that the code is at, and whether files differ from it; {} without git."""
+    """Return the code's commit, and whether files differ from it; an empty dict without git."""
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(ROOT), *arguments]
@@ -142,15 +142,15 @@ def some(items: Sequence[str], most: int, separator: str = ", ") -> str:
 
 
 def carry_out(name: str, work: Callable[[], int], again: str = "") -> int:
-    """Return the status that `work` returns, or print on stderr why it failed.
+    """Call `work` and return its exit status. If it fails, print why on stderr.
 
-    The status is then 1 if the network, the disk or a process failed, 2 for wrong input, and 130 if
-    it was interrupted.
+    The status is then 1 if the network, the disk or a process failed, 2 if the input is wrong, and
+    130 if it was interrupted.
 
     Args:
         name: of the command, for the message.
-        work: what to do.
-        again: added to the message, of a command that keeps what it has done.
+        work: does the command's work.
+        again: is added to the message if the same command can go on later.
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     try:
@@ -173,7 +173,7 @@ def say(message: str) -> None:
 
 
 def show(text: str) -> None:
-    """Print a text on stdout; file names in it that are no valid text are escaped."""
+    """Print a text on stdout; what stdout cannot encode is escaped."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     print(text, end="", flush=True)

@@ -1,4 +1,4 @@
-"""Shared by all tests: where the repository is, speech, small corpora and trainers."""
+"""Fixtures of all tests: speech, small corpora and trainers."""
 
 from __future__ import annotations
 
@@ -16,12 +16,10 @@ ROOT = Path(__file__).resolve().parents[1]
 SIDES = ("clean", "noisy")
 sys.path.insert(0, str(ROOT))
 
-# Fixtures of the browser's tests.
 from pages import browser  # noqa: E402, F401
 from saved_runs import run  # noqa: E402, F401
 
-# The same examples each time, lest a change be blamed for what chance found. `make test-slow` looks
-# for others, with a profile of its own.
+# The same examples each time. `make test-slow` searches for others, with its own profile.
 settings.register_profile("same", derandomize=True)
 settings.register_profile("search", print_blob=True)
 settings.load_profile("same")
@@ -35,14 +33,14 @@ def _seeded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def own_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is known of files is remembered for this test alone."""
+    """Give this test caches of its own."""
     monkeypatch.setattr("bsbimamba.data.audio.INDEX", tmp_path / ".cache" / "index.json")
     monkeypatch.setattr("bsbimamba.data.samples.CACHE", tmp_path / ".cache" / "decoded")
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Recordings for development; they are not part of the repository."""
+    """Return the folder of recordings for development, which the repository does not have."""
     folder = ROOT.parent / "shared" / "data"
     if not folder.is_dir():
         pytest.skip("the development recordings (shared/data beside the repository) are not here")
@@ -51,7 +49,7 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A corpus at a size for tests: 6 training, 2 validation and 4 test pairs."""
+    """Return a corpus of 6 training, 2 validation and 4 test pairs."""
     from recordings import put_corpus
 
     return put_corpus(tmp_path_factory.mktemp("data") / "tiny")
@@ -61,7 +59,7 @@ def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make(
     tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., Any]]:
-    """A function that makes a trainer of a narrow network, its PESQ pool a fake one."""
+    """Return a function that makes a trainer of a narrow network with a fake PESQ pool."""
     from fake_pool import FakePool
 
     from abl1.mbs_net import MBSNet
@@ -105,7 +103,7 @@ def make(
 
 @pytest.fixture(scope="session")
 def speech() -> tuple[Any, Any]:
-    """A clean and a noisy utterance (s,), as 16-bit samples scaled to [-1, 1]."""
+    """Return a clean and a noisy utterance (s,) within [-1, 1]."""
     import soundfile
     from recordings import SAMPLE
 

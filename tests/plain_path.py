@@ -1,7 +1,4 @@
-"""A path of the networks written with PyTorch's own functions alone, and autograd for gradients.
-
-What `recompute` computes in pieces, with a backward pass by hand, computed in the plainest way.
-"""
+"""A path of the networks in plain PyTorch with autograd: the reference of `recompute`."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ from real_mamba_optimized import BidirectionalMambaBlock, SelectiveSSM
 
 
 def plain_mixer(ssm: SelectiveSSM, x: Tensor) -> Tensor:
-    """Gu and Dao, "Mamba", figure 3, with the scan's oracle. (b, l, c) to the same."""
+    """Compute Mamba's mixer (Gu and Dao, figure 3) by the reference scan, (b, l, c) kept."""
     u, z = F.linear(x, ssm.in_proj.weight).chunk(2, dim=-1)
     u = u.flip(1) if ssm.reverse else u
     taps = ssm.conv1d.kernel_size[0]
@@ -33,14 +30,14 @@ def plain_mixer(ssm: SelectiveSSM, x: Tensor) -> Tensor:
 
 
 def plain_pair(block: BidirectionalMambaBlock, x: Tensor, norm: Norm | None) -> Tensor:
-    """Both directions and the Linear behind them, of norm(x). (b, l, c) to the same."""
+    """Apply both directions and the Linear behind them to norm(x), (b, l, c) to the same."""
     x = x if norm is None else F.layer_norm(x, x.shape[-1:], norm.weight, norm.bias)
     both = [plain_mixer(one.ssm, x) for one in (block.forward_mamba, block.backward_mamba)]
     return F.linear(torch.cat(both, -1), block.merge.weight, block.merge.bias)
 
 
 def plain_swiglu(module: SwiGLU, x: Tensor, norm: Norm | None) -> Tensor:
-    """Of norm(x). (..., c) to the same."""
+    """Apply the feed-forward to norm(x), (..., c) to the same."""
     x = x if norm is None else F.layer_norm(x, x.shape[-1:], norm.weight, norm.bias)
     gate, value = F.linear(x, module.gate_and_value.weight).chunk(2, dim=-1)
     return F.linear(F.silu(gate) * value, module.output.weight)

@@ -1,4 +1,4 @@
-"""Training by several processes, in tests: their commands, their corpus, how far they differ."""
+"""Training by several processes in tests: commands, corpus, comparison."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from torch import Tensor
 
 from bsbimamba.data.audio import read, write
 
-# Four files to a batch: three processes take 1, 1 and 2 of them. Eight training files, so that the
-# epoch's end and a validation come after two steps. Without a warm-up, what starts at zero moves
-# far enough to be compared.
+# Eight training files: the epoch ends, and a validation comes, after two steps. Without a warm-up,
+# weights that start at zero move far enough to be compared.
 OPTIONS = [
     *("--batch-size", "4", "--crop", "0.5", "--workers", "0", "--seed", "3", "--amp", "off"),
     *("--model.channels=16", "--run.log_every=1", "--run.validate_every=2"),
@@ -25,9 +24,9 @@ OPTIONS = [
 
 
 def put_corpus(root: Path) -> Path:
-    """Pairs of four training speakers and two that are held out.
+    """Write pairs of four training and two validation speakers; return the folder.
 
-    Of three training files most crops are silent, and so have no label.
+    Most crops of three training files are silent, so they have no label.
     """
     names = [f"s{speaker}_{i}.wav" for speaker in range(4) for i in (1, 2)]
     put_pairs(root / "train", names, 1.0)
@@ -41,7 +40,7 @@ def put_corpus(root: Path) -> Path:
 
 
 def command(corpus: Path, run: Path, processes: int, *options: str) -> list[str]:
-    """Of a narrow abl1, started by torchrun if there is more than one process."""
+    """Return the command of a narrow abl1, by torchrun if there is more than one process."""
     launcher = [sys.executable]
     if processes > 1:
         launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
@@ -58,7 +57,7 @@ def train(corpus: Path, run: Path, processes: int, *options: str) -> str:
 
 
 def relative_difference(one: Path, other: Path, part: str) -> float:
-    """The largest difference of a part's tensors, each relative to its own norm."""
+    """Return the largest difference of a part's tensors, each relative to its own norm."""
     a, b = (
         {k: v for k, v in leaves(load(run / "last.pt")[part]).items() if isinstance(v, Tensor)}
         for run in (one, other)
@@ -73,7 +72,7 @@ def relative_difference(one: Path, other: Path, part: str) -> float:
 
 
 def start_rank(launched: list[str], rank: int, size: int, port: int) -> subprocess.Popen[str]:
-    """One of several processes, started without torchrun, whose agent would help where it is."""
+    """Start one of several processes without torchrun, so that no agent supervises it."""
     here = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
     there = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     # As torchrun does; another number of threads rounds in another way.

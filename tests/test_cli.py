@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from commands import NARROW, QUICK, refused
 from recordings import put, put_pairs
 from saved_runs import assert_same_state, change, load
 
@@ -18,6 +17,10 @@ from abl3.mbs_net import MBSNet
 from abl3.train import CONFIG, PRESETS
 from bsbimamba.training import cli, precision
 from bsbimamba.training.config import diff, flatten
+
+QUICK = ["--steps", "1", "--workers", "0", "--batch-size", "2", "--crop", "0.5"]
+# Without a fall of the rate at its end, a run goes on with more steps from its last one.
+NARROW = ["--optim.fall=0", "--model.channels=16"]
 
 CUDA = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
 
@@ -33,6 +36,16 @@ def corpus(tmp_path: Path) -> Path:
 def options(corpus: Path) -> list[str]:
     """Of one step of a narrow network."""
     return ["--data", str(corpus), "--run", str(corpus / "run"), *QUICK, *NARROW]
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object, status: int = 2) -> str:
+    """Return the message with which `train.py` ends with that status."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main(MBSNet, CONFIG, PRESETS, [str(argument) for argument in arguments])
+    assert ended.value.code == status
+    errors = capsys.readouterr().err
+    assert "Traceback" not in errors
+    return " ".join(errors.replace("│", " ").split())  # tyro puts its messages into a box
 
 
 def train(*options: str) -> None:

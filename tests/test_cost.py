@@ -96,7 +96,7 @@ def test_measure_cost_fills_every_field_and_changes_nothing(name: str) -> None:
     assert found.real_time_factor > 0
     assert found.seconds == 1
     threads = torch.get_num_threads()
-    assert found.device == ("1 thread of a CPU" if threads == 1 else f"{threads} threads of a CPU")
+    assert found.device.endswith(f", threads: {threads}")
     assert torch.equal(torch.get_rng_state(), state)
     assert all(module.training for module in net.modules())
     assert all(torch.equal(x, weights[name]) for name, x in net.state_dict().items())

@@ -1,13 +1,11 @@
-"""The pages: links resolve, commands exist, programs compute what the code does."""
+"""README and docs: links resolve, commands and flags exist, programs compute what the code does."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,39 +18,15 @@ from numpy.typing import NDArray
 
 from bsbimamba.scan import selective_scan
 
-DOCS = ROOT / "docs"
-RESULTS = ROOT / "results"
-# Pages whose commands are of today's code; EXPERIMENTS.md quotes those of old commits.
-PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *sorted(RESULTS.glob("*/reproduce.sh"))]
-LINKED = [*PAGES, *(ROOT / name for name in ("EXPERIMENTS.md", "CHANGELOG.md", "data/README.md")),
-          *sorted(RESULTS.rglob("README.md"))]  # fmt: skip
-# Flags of other programs.
-FOREIGN = {
-    "--check", "--index-url", "--logdir", "--master_addr", "--nnodes", "--node_rank",
-    "--nproc_per_node", "--open-mode", "--requeue", "--signal", "--signals-to-handle",
-}  # fmt: skip
-TRAIN = "abl3/train.py"  # all train.py have the same flags
-COMMAND = re.compile(r"python (?:-m ([\w.]+)|([\w/]+\.py))")
-# Prints, as JSON, what each of the given files answers to `--help`.
-ASK = """
-import contextlib, io, json, runpy, sys
-found = {}
-for path in sys.argv[1:]:
-    sys.argv = [path, "--help"]
-    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.suppress(SystemExit):
-        runpy.run_path(path, run_name="__main__")
-    found[path] = out.getvalue()
-print(json.dumps(found))
-"""
-
-
-def text_of(page: Path) -> str:
-    return page.read_text(encoding="utf-8")
+# EXPERIMENTS.md quotes commands of old commits: only its links are checked.
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *ROOT.glob("results/*/reproduce.sh")]
+LINKED = [*PAGES, *ROOT.glob("*.md"), ROOT / "data/README.md", *ROOT.glob("results/**/README.md")]
+COMMAND = re.compile(r"python (?:-m ([\w.]+)|([\w/]+\.py))(.*)")
 
 
 def prose(page: Path) -> str:
     """Return a page without its fenced blocks."""
-    return re.sub(r"^```.*?^```", "", text_of(page), flags=re.M | re.S)
+    return re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.M | re.S)
 
 
 def anchors(page: Path) -> set[str]:
@@ -61,29 +35,12 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
 
 
-def commands(text: str) -> list[tuple[str, set[str]]]:
-    """Return each Python command of a text: the file that it runs, and its flags."""
-    found = []
-    for call in re.split(r"(?=python )|[;)`|\n]| #", text.replace("\\\n", " ")):
-        if match := COMMAND.match(call):
-            module, file = match.groups()
-            path = f"{module.replace('.', '/')}.py" if module else file.replace("train.py", TRAIN)
-            if module != "pytest":
-                found.append((path, set(re.findall(r"(?<![\w-])--[a-z][\w.-]*", call))))
-    return found
-
-
 @cache
-def known_flags() -> dict[str, set[str]]:
-    """Return the flags of every command that a page names, from its `--help`."""
-    named = {path for page in PAGES for path, _ in commands(text_of(page))}
-    files = [path for path in sorted(named) if (ROOT / path).is_file()]
-    result = subprocess.run(
-        [sys.executable, "-c", ASK, *files], cwd=ROOT, capture_output=True, text=True, check=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"},
-    )  # fmt: skip
-    helps = json.loads(result.stdout)
-    return {path: set(re.findall(r"--[a-z][\w.-]*", text)) for path, text in helps.items()}
+def help_of(file: str) -> str:
+    """Return what a command prints for `--help`."""
+    variables = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+    command = [sys.executable, file, "--help"]
+    return subprocess.check_output(command, cwd=ROOT, env=variables, text=True)
 
 
 @pytest.mark.parametrize("page", LINKED, ids=lambda page: page.relative_to(ROOT).as_posix())
@@ -98,58 +55,55 @@ def test_links_resolve(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_commands_and_their_flags_exist(page: Path) -> None:
-    for path, flags in commands(text_of(page)):
-        assert path in known_flags(), f"no file {path}"
-        unknown = flags - known_flags()[path] - FOREIGN
-        assert not unknown, f"{path} has no {unknown}"
-    everywhere = set().union(*known_flags().values()) | FOREIGN
-    assert set(re.findall(r"`(--[a-z][\w.-]*)", prose(page))) <= everywhere
+    text = page.read_text("utf-8").replace("\\\n", " ")
+    for call in re.split(r"(?=python )|[;)`|\n]| #", text):
+        match = COMMAND.match(call)
+        if match and match[1] != "pytest":
+            file = f"{match[1].replace('.', '/')}.py" if match[1] else match[2]
+            file = "abl3/train.py" if file == "train.py" else file  # all train.py have the same
+            for flag in re.findall(r"(?<![\w-])--[a-z][\w.-]*", match[3]) or [""]:
+                assert flag in help_of(file), call
 
 
-def program(name: str) -> Callable[..., Any]:
-    """Return a function that docs/equations.md defines."""
-    space: dict[str, Any] = {"np": np}
-    blocks = re.findall(r"^```python\n(.*?)^```$", text_of(DOCS / "equations.md"), re.M | re.S)
-    exec(next(block for block in blocks if block.startswith(f"def {name}(")), space)
-    return space[name]
+@pytest.fixture(scope="module")
+def equations() -> dict[str, Any]:
+    """Return the functions that docs/equations.md defines."""
+    found: dict[str, Any] = {"np": np}
+    page = (ROOT / "docs/equations.md").read_text("utf-8")
+    for block in re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S):
+        exec(block, found)
+    return found
 
 
-@pytest.fixture
-def sequence() -> dict[str, NDArray]:
-    """Return the arguments of a scan: one sequence of 9 steps, 3 channels and 4 states."""
+def sequence(*names: str) -> tuple[dict[str, NDArray], dict[str, torch.Tensor]]:
+    """Return arguments of a scan of 9 steps, and the same as a batch of one with gradients."""
     rng = np.random.default_rng(0)
-    found = {name: rng.standard_normal((9, 3)) for name in ("u", "delta", "z")}
-    found |= {name: rng.standard_normal((9, 4)) for name in ("B", "C")}
-    found |= {name: rng.standard_normal(3) for name in ("D", "delta_bias")}
-    return found | {"A": -np.exp(rng.standard_normal((3, 4)))}
-
-
-def as_arguments(sequence: dict[str, NDArray]) -> dict[str, torch.Tensor]:
-    """Return the same for `selective_scan`: a batch of one, with gradients."""
-    batched = {k: v[None] if k in ("u", "delta", "z", "B", "C") else v for k, v in sequence.items()}
-    return {name: torch.tensor(value, requires_grad=True) for name, value in batched.items()}
+    shapes = dict.fromkeys(("u", "delta", "z"), (9, 3)) | dict.fromkeys(("B", "C"), (9, 4))
+    shapes |= {"A": (3, 4), "D": (3,), "delta_bias": (3,)}
+    plain = {name: rng.standard_normal(shapes[name]) for name in names}
+    plain |= {"A": -np.exp(plain["A"]), "delta": np.abs(plain["delta"])}
+    batched = {name: x[None] if len(x) == 9 else x for name, x in plain.items()}
+    return plain, {k: torch.tensor(x, requires_grad=True) for k, x in batched.items()}
 
 
 @pytest.mark.parametrize("reverse", [False, True])
 def test_the_recurrence_of_the_equations_is_the_scan(
-    reverse: bool, sequence: dict[str, NDArray]
+    reverse: bool, equations: dict[str, Any]
 ) -> None:
-    options: dict[str, Any] = {"reverse": reverse, "backend": "reference"}
-    out = selective_scan(**as_arguments(sequence), delta_softplus=True, **options)
-    expected = program("scan")(**sequence, reverse=reverse)
+    plain, given = sequence("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
+    out = selective_scan(**given, delta_softplus=True, reverse=reverse, backend="reference")
+    expected = equations["scan"](**plain, reverse=reverse)
     np.testing.assert_allclose(out[0].detach().numpy(), expected, rtol=1e-12, atol=1e-12)
 
 
 def test_the_backward_recurrence_of_the_equations_gives_the_gradients(
-    sequence: dict[str, NDArray],
+    equations: dict[str, Any],
 ) -> None:
-    sequence = {name: sequence[name] for name in ("u", "delta", "A", "B", "C")}
-    sequence["delta"] = np.abs(sequence["delta"])
-    given = as_arguments(sequence)
+    plain, given = sequence("u", "delta", "A", "B", "C")
     out = selective_scan(**given, backend="reference")
     grad = np.random.default_rng(1).standard_normal(out.shape[1:])
     out.backward(torch.tensor(grad)[None])
-    found = program("scan_backward")(grad, sequence.pop("delta"), **sequence)
+    found = equations["scan_backward"](grad, plain.pop("delta"), **plain)
     for name, value in zip(("delta", "u", "A", "B", "C"), found, strict=True):
         expected = given[name].grad.reshape(value.shape).numpy()
         np.testing.assert_allclose(value, expected, rtol=1e-10, atol=1e-12, err_msg=name)

@@ -25,27 +25,23 @@ from enhance import load
 
 RATE = 16_000
 KINDS = [
-    ("a.wav", 16_000, 1, "PCM_16"),
-    ("b.wav", 44_100, 2, "PCM_24"),
-    ("c.wav", 192_000, 8, "FLOAT"),
-    ("d.wav", 4_000, 1, "PCM_U8"),
-    ("f.flac", 22_050, 2, "PCM_16"),
-    ("g.ogg", 48_000, 2, "VORBIS"),
-    ("h.opus", 24_000, 1, "OPUS"),
-    ("i.mp3", 32_000, 1, "MPEG_LAYER_III"),
+    ("a.wav", 44_100, 2, "PCM_24"),
+    ("b.wav", 192_000, 8, "FLOAT"),
+    ("c.wav", 4_000, 1, "PCM_U8"),
+    ("d.flac", 22_050, 2, "PCM_16"),
+    ("e.ogg", 48_000, 2, "VORBIS"),
+    ("f.opus", 24_000, 1, "OPUS"),
+    ("g.mp3", 32_000, 1, "MPEG_LAYER_III"),
 ]
 
 
 def put(name: str, *, rate: int = RATE, channels: int = 1, subtype: str | None = None) -> Path:
-    """Write 0.8 s whose channels differ; at 192 kHz they are read and written in two blocks."""
+    """Write 0.8 s whose channels differ; at 192 kHz that is more than one block."""
     path = Path(name)
     path.parent.mkdir(parents=True, exist_ok=True)
     x = np.stack([sound(0.8, rate, seed=channel) for channel in range(channels)], 1)
     kind = {"opus": "OGG"}.get(path.suffix[1:], path.suffix[1:].upper())
-    with sf.SoundFile(path, "w", rate, channels, subtype, format=kind) as file:
-        if kind == "FLAC":
-            file.title, file.comment = "Ein Gespräch", "made by another program"
-        file.write(x)
+    sf.write(path, x, rate, subtype, format=kind)
     return path
 
 
@@ -61,9 +57,7 @@ def command(
 
     def called(*words: str, out: str = "out", model: str | Path = run) -> tuple[int, list[str]]:
         status = enhance.main([*words, "-o", out, "--checkpoint", str(model)])
-        printed, message = capsys.readouterr()
-        assert printed == ""
-        return status, message.splitlines()
+        return status, capsys.readouterr().err.splitlines()
 
     return called
 
@@ -74,7 +68,7 @@ def files_in(name: str) -> list[str]:
     return sorted(path.relative_to(name).as_posix() for path in paths)
 
 
-def test_enhance_keeps_format_rate_channels_length_and_title(command: Command, run: Path):
+def test_enhance_keeps_format_rate_channels_and_length(command: Command, run: Path):
     for name, rate, channels, subtype in KINDS:
         put(f"in/{name}", rate=rate, channels=channels, subtype=subtype)
     expected = f"{len(KINDS)} of {len(KINDS)} files enhanced into out"
@@ -84,30 +78,27 @@ def test_enhance_keeps_format_rate_channels_length_and_title(command: Command, r
         before, after = (sf.info(f"{side}/{name}") for side in ("in", "out"))
         for part in ("samplerate", "channels", "frames", "format", "subtype", "endian"):
             assert getattr(after, part) == getattr(before, part), (name, part)
-        # The samples are those of the Python interface, as exact as the encoding is.
+        # The samples equal those of the Python interface, within the precision of the encoding.
         x, y = (sf.read(f"{side}/{name}", dtype="float32", always_2d=True)[0].T
                 for side in ("in", "out"))  # fmt: skip
         alike = np.corrcoef(y.ravel(), model(x, rate).ravel())[0, 1]
         lossy = subtype in ("VORBIS", "OPUS", "MPEG_LAYER_III", "PCM_U8")
         assert alike > (0.6 if lossy else 1 - 1e-6), (name, alike)
-    with sf.SoundFile("out/f.flac") as file:
-        assert (file.title, file.comment) == ("Ein Gespräch", "")
 
 
 def test_enhance_keeps_the_structure_of_folders(command: Command):
     for name in ("one/a.wav", "one/deep/er/b ü.FLAC", "two/a.wav", "c.wav"):
         put(name)
-    for name in ("one/notes.txt", "one/.hidden.wav"):
-        Path(name).write_text("no audio")
+    Path("one/notes.txt").write_text("no audio")
     Path("one/loop").symlink_to(Path("one").resolve())
-    assert command("one", "c.wav", "c.wav", out="single")[0] == 0
+    command("one", "c.wav", "c.wav", out="single")
     assert files_in("single") == ["a.wav", "c.wav", "deep/er/b ü.FLAC"]
-    # Of several folders, each has one of its name.
-    assert command("one", "two", out="both")[0] == 0
+    # Each of several folders keeps its name.
+    command("one", "two", out="both")
     assert files_in("both") == ["one/a.wav", "one/deep/er/b ü.FLAC", "two/a.wav"]
-    # The files of an output folder within the input are not enhanced again.
+    # Files of an output folder within the input are not enhanced again.
     for _ in range(2):
-        assert command("one", out="one/out")[0] == 0
+        command("one", out="one/out")
     assert files_in("one/out") == ["a.wav", "deep/er/b ü.FLAC"]
 
 
@@ -118,9 +109,8 @@ def test_enhance_keeps_the_structure_of_folders(command: Command):
         (["in/a.wav", "--overwrite"], {"out": "in/new/.."}, "is a recording that is to be"),
         (["in/a.wav", "in/sub/a.wav"], {}, "would both become"),
         (["other.wav"], {}, "no such file or folder"),
-        (["empty"], {}, "no audio in it"),
         (["in"], {"model": "nothing"}, "no such run folder, checkpoint or model"),
-        (["in"], {"model": "text"}, "text"),
+        (["in"], {"model": "in/a.wav"}, "a.wav"),
     ],
 )
 def test_enhance_refuses_wrong_commands_before_it_writes(
@@ -128,31 +118,26 @@ def test_enhance_refuses_wrong_commands_before_it_writes(
 ):
     put("in/a.wav")
     put("in/sub/a.wav")
-    Path("empty").mkdir()
-    Path("text").write_text("no checkpoint")
     before = {name: Path(name).read_bytes() for name in files_in(".")}
     status, (line,) = command(*words, **options)
     assert status == 2
-    assert line.startswith("enhance.py: ")
     assert reason in line
     assert before == {name: Path(name).read_bytes() for name in files_in(".")}
 
 
 def test_enhance_skips_files_that_exist_unless_overwriting(command: Command):
     put("in/a.wav")
-    put("in/b.wav")
     theirs = put("out/a.wav", rate=8_000).read_bytes()
     status, (line,) = command("in")
     assert status == 0
-    assert "1 of 2 files enhanced" in line
-    assert "1 were there already (--overwrite replaces them)" in line
+    assert "0 of 1 files enhanced into out; 1 were there already" in line
     assert Path("out/a.wav").read_bytes() == theirs
     assert command("in", "--overwrite")[0] == 0
     assert sf.info("out/a.wav").samplerate == RATE
 
 
-def test_enhance_names_files_that_fail_and_does_the_others(command: Command):
-    for name in ("a.wav", "b.wav", "sub/c.wav", "zz/z.wav"):
+def test_enhance_reports_bad_files_and_does_the_others(command: Command):
+    for name in ("a.wav", "b.wav", "sub/c.wav"):
         put(f"in/{name}")
     Path("out/b.wav").mkdir(parents=True)
     Path("out/sub").touch()
@@ -161,7 +146,6 @@ def test_enhance_names_files_that_fail_and_does_the_others(command: Command):
         Path(name).write_bytes(content[: len(content) // 2])
     Path("in/empty.wav").touch()
     sf.write("in/nan.wav", np.r_[sound(0.1), np.nan], RATE, "FLOAT")
-    Path("in/gone.wav").symlink_to("nowhere")
     reasons = {
         "b.wav": "Is a directory",
         "sub/c.wav": "File exists",
@@ -169,48 +153,39 @@ def test_enhance_names_files_that_fail_and_does_the_others(command: Command):
         "cut.flac": "cannot be decoded",
         "empty.wav": "empty: no bytes",
         "nan.wav": "NaN or infinite",
-        "gone.wav": "cannot be opened (No such file",
     }
     status, (*lines, last) = command("in", "--overwrite")
-    assert status == 1
-    assert last == "2 of 9 files enhanced into out; 7 failed"
+    assert (status, last) == (1, "1 of 7 files enhanced into out; 6 failed")
     assert len(lines) == len(reasons)
     for name, reason in reasons.items():
         (line,) = (line for line in lines if line.startswith(f"in/{name}: "))
         assert reason in line
-    assert files_in("out") == ["a.wav", "sub", "zz/z.wav"]
+    assert files_in("out") == ["a.wav", "sub"]
 
 
 def test_enhance_notes_silence_and_clipping(command: Command):
     clipped = (30 * sound(0.3)).clip(-1, 1)
     sf.write("a.wav", clipped, RATE, "PCM_16")
-    sf.write("b.wav", clipped, RATE, "FLOAT")
-    sf.write("c.wav", np.zeros((500, 2)), RATE)
-    sf.write("d.wav", np.stack([0 * clipped, sound(0.3)], 1), RATE)
-    status, lines = command("a.wav", "b.wav", "c.wav", "d.wav")
+    sf.write("b.wav", np.zeros((500, 2)), RATE)
+    sf.write("c.wav", np.stack([0 * clipped, sound(0.3)], 1), RATE)
+    status, lines = command("a.wav", "b.wav", "c.wav")
     assert status == 0
     assert lines[0].startswith("a.wav: clipped: ")
     assert "samples of the result were beyond full scale and are clipped" in lines[0]
-    assert "beyond full scale" not in lines[1]
-    assert lines[2:4] == ["c.wav: silent", "d.wav: 1 of 2 channels are silent"]
-    one, other, silent = (sf.read(f"out/{name}.wav")[0] for name in "abc")
-    np.testing.assert_allclose(one, other.clip(-1, 1), atol=1e-4)
-    assert not silent.any()
+    assert lines[1:3] == ["b.wav: silent", "c.wav: 1 of 2 channels are silent"]
+    assert not sf.read("out/b.wav")[0].any()
 
 
 def test_enhance_leaves_nothing_half_written_on_a_full_disk(command: Command):
-    """Here, a limit on the size of a file."""
+    """A limit on the size of a file stands for the full disk."""
     put("in/large.wav", rate=48_000)
-    put("in/small.wav", rate=4_000)
     before, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
     try:
-        status, lines = command("in")
+        assert command("in")[0] == 1
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (before, hard))
-    assert (status, len(lines)) == (1, 2)
-    assert lines[0].startswith("in/large.wav: ")
-    assert files_in("out") == ["small.wav"]
+    assert files_in("out") == []
 
 
 def test_enhance_keeps_whole_files_when_interrupted(
@@ -218,10 +193,10 @@ def test_enhance_keeps_whole_files_when_interrupted(
 ):
     put("in/a.wav")
     put("in/b.wav")
-    whole, calls = MBSNet.enhance, iter(range(9))
+    whole, calls = MBSNet.enhance, iter([0, 1])
 
     def interrupted(self: MBSNet, *arguments: Tensor) -> Tensor:
-        if next(calls) == 1:
+        if next(calls):
             raise KeyboardInterrupt
         return whole(self, *arguments)
 
@@ -233,7 +208,7 @@ def test_enhance_keeps_whole_files_when_interrupted(
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_length(run: Path, tmp_path: Path):
-    """An hour takes no more than three minutes do, but for what the allocator leaves lying."""
+    """The allowance is for what the allocator keeps."""
     code = (
         "import resource, sys, enhance\n"
         "assert enhance.main(sys.argv[1:]) == 0\n"
@@ -249,11 +224,8 @@ def test_memory_does_not_grow_with_length(run: Path, tmp_path: Path):
     assert peaks[1] < peaks[0] + 50  # MiB; the recording alone would be 220
 
 
-# A test set, for `evaluate.py`
-
-
 class Counted(MBSNet):
-    """A network that counts what it enhances, and has no memory for more than a second."""
+    """A network that counts its calls and has no memory for more than a second."""
 
     count = 0
 
@@ -264,36 +236,25 @@ class Counted(MBSNet):
         return super().enhance(noisy, *arguments)
 
 
-def test_enhance_files_enhances_whole_files_and_only_what_has_changed(tmp_path: Path):
-    network = Counted(channels=8).eval()
-    noisy = {x: put_at_16_khz(tmp_path / f"noisy/{x}.flac", seed=3) for x in ("a", "sub/b", "c")}
-    out = tmp_path / "out"
+def test_enhance_files_enhances_what_has_changed_and_reports_failures(tmp_path: Path):
+    network, out = Counted(channels=8).eval(), tmp_path / "out"
+    good = {x: put_at_16_khz(tmp_path / f"noisy/{x}.flac", seed=3) for x in ("a", "sub/b", "c")}
+    bad = {x: tmp_path / f"{x}.wav" for x in ("empty", "none", "long")}
+    put_at_16_khz(bad["empty"], seconds=0)
+    put_at_16_khz(bad["long"], seconds=1.1)
 
-    def again(made_by: str = "weights") -> int:
+    def calls(made_by: str = "weights") -> int:
         before = network.count
-        made = enhance_files(network, noisy, out, made_by, "network")
-        assert made == {name: out / f"{name}.wav" for name in noisy}
+        made = enhance_files(network, good | bad, out, made_by, "network")
+        reasons = ("empty: no samples", "cannot be opened (No such file", "too long for the memory")
+        for (name, path), reason in zip(bad.items(), reasons, strict=True):
+            assert str(made.pop(name)).startswith(f"{path}: {reason}")
+        assert made == {name: out / f"{name}.wav" for name in good}
         return network.count - before
 
-    assert [again(), again()] == [3, 0]
-    expected = network.enhance(torch.from_numpy(read(noisy["sub/b"]))[None])[0]
+    assert [calls(), calls()] == [3, 0]
+    expected = network.enhance(torch.from_numpy(read(good["sub/b"]))[None])[0]
     assert read(out / "sub" / "b.wav") == pytest.approx(expected.numpy(), abs=1e-6)
-    put_at_16_khz(noisy["a"], seed=9)
-    (out / "sub" / "b.wav").unlink()
+    put_at_16_khz(good["a"], seed=9)
     (out / "c.wav").write_bytes((out / "c.wav").read_bytes()[:60])
-    assert [again(), again()] == [3, 0]
-    assert [again("other weights"), again("other weights")] == [3, 0]
-
-
-def test_enhance_files_gives_reasons_for_files_that_fail(tmp_path: Path):
-    noisy = {name: tmp_path / f"{name}.wav" for name in ("empty", "none", "long")}
-    put_at_16_khz(noisy["empty"], seconds=0)
-    put_at_16_khz(noisy["long"], seconds=1.1)
-    network = Counted(channels=8).eval()
-    made = enhance_files(network, noisy, tmp_path / "out", "weights", "network")
-    assert made == {
-        "empty": f"{noisy['empty']}: empty: no samples",
-        "none": f"{noisy['none']}: cannot be opened (No such file or directory)",
-        "long": f"{noisy['long']}: too long for the memory of cpu",
-    }
-    assert not (tmp_path / "out").exists()
+    assert [calls(), calls(), calls("other weights")] == [2, 0, 3]

@@ -1,11 +1,9 @@
-"""Trained networks as functions: signals of every kind, and the folders that models lie in."""
+"""Trained networks as functions, for signals of every kind; model folders."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import pickle
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,11 +12,9 @@ import numpy as np
 import pytest
 import torch
 from recordings import sound
-from safetensors.torch import save
 from saved_runs import lively, save_run
 from torch import Tensor
 
-from abl3.mbs_net import MBSNet
 from bsbimamba.inference.model import read_model, write_model
 from bsbimamba.inference.windows import Windows
 from bsbimamba.training.checkpoint import CheckpointError
@@ -47,7 +43,7 @@ def test_model_at_16_khz_is_the_network(model: Model):
     torch.testing.assert_close(model(x, 16_000), expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("rate", [8_000, 16_000, 44_100])
+@pytest.mark.parametrize("rate", [8_000, 16_000])
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "bfloat16"])
 def test_model_returns_the_kind_of_array_it_is_given(model: Model, rate: int, dtype: str):
     x = torch.from_numpy(sound(0.3, rate)).to(getattr(torch, dtype))
@@ -68,10 +64,10 @@ def test_model_enhances_each_channel_as_if_it_were_alone(model: Model):
     assert model(x[:, ::-1], 16_000).shape == x.shape  # a view
 
 
-def test_model_returns_every_length(model: Model):
+@pytest.mark.parametrize("samples", [1, 13, 1_001])
+def test_model_returns_every_length(model: Model, samples: int):
     for rate in (4_000, 11_025, 16_000, 192_000):
-        for samples in (1, 13, 1_001):
-            assert model(np.full(samples, 0.1), rate).shape == (samples,)
+        assert model(np.full(samples, 0.1), rate).shape == (samples,)
 
 
 def test_model_by_windows_is_nearly_the_whole(model: Model):
@@ -79,21 +75,19 @@ def test_model_by_windows_is_nearly_the_whole(model: Model):
     whole = model(x, 12_000)
 
     def residual(*windows: float) -> float:
-        y = Model("", model.trained, Windows(*windows))(x, 12_000)
+        y = Model(model.trained, Windows(*windows))(x, 12_000)
         return float(np.abs(y - whole).max() / np.abs(whole).max())
 
     assert residual(3.0, 0.8, 0.1) < 0.01
-    # Frames at a window's ends lack what lies beyond: without context this is heard.
+    # Without context, the frames at a window's ends differ audibly.
     assert residual(3.0, 0, 0) > 5 * residual(3.0, 0.8, 0.1)
 
 
 def test_model_is_picklable_and_works_in_threads(model: Model):
-    other = pickle.loads(pickle.dumps(model))
-    signals = [sound(0.3, seed=seed) for seed in range(4)]
+    other, x = pickle.loads(pickle.dumps(model)), sound(0.3)
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda x: other(x, 16_000), signals))
-    for x, y in zip(signals, found, strict=True):
-        np.testing.assert_allclose(y, model(x, 16_000), atol=1e-6)
+        for y in pool.map(lambda _: other(x, 16_000), range(4)):
+            np.testing.assert_allclose(y, model(x, 16_000), atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -101,14 +95,12 @@ def test_model_is_picklable_and_works_in_threads(model: Model):
     [
         (np.zeros(9, np.int16), 16_000, TypeError, "floating-point samples.*int16"),
         ([0.1, 0.2], 16_000, TypeError, "not list"),
-        (np.zeros(9, np.complex64), 16_000, TypeError, "complex64"),
         (np.zeros(0), 16_000, ValueError, "at least one"),
         (np.zeros((1, 2, 3)), 16_000, ValueError, r"\(1, 2, 3\)"),
         (np.zeros((4, 2)), 16_000, ValueError, "x.T"),
         (np.zeros(9), 44_100.5, ValueError, "44100.5"),
-        (np.zeros(9), float("nan"), ValueError, "nan"),
         (np.zeros(9), "16000", TypeError, "sampling rate"),
-        (np.full(9, 1e300), 16_000, ValueError, "infinite"),  # in float32
+        (np.full(9, np.nan), 16_000, ValueError, "infinite"),
     ],
 )
 def test_model_refuses_other_things(model: Model, x: Any, rate: Any, error: type, reason: str):
@@ -118,9 +110,12 @@ def test_model_refuses_other_things(model: Model, x: Any, rate: Any, error: type
 
 def test_load_takes_runs_checkpoints_and_model_folders(folder: Path, tmp_path: Path):
     x, run = sound(0.2), tmp_path / "run"
-    expected = load(run)(x, 16_000)
+    expected = load(run)
     for source in (str(run / "best.pt"), folder):
-        np.testing.assert_array_equal(load(source)(x, 16_000), expected)
+        found = load(source)
+        np.testing.assert_array_equal(found(x, 16_000), expected(x, 16_000))
+        for name in ("config", "step", "epochs", "data", "held_out"):
+            assert getattr(found.trained, name) == getattr(expected.trained, name)
     with pytest.raises(CheckpointError, match="no such checkpoint"):
         load(tmp_path)
     with pytest.raises(ConfigError, match="'gpu'"):
@@ -137,55 +132,27 @@ def test_load_takes_a_name_before_a_path(folder: Path, monkeypatch: pytest.Monke
         load("other")
 
 
-def test_read_model_returns_what_was_written(folder: Path):
-    found, expected = read_model(folder), load_trained(folder.parent / "run")
-    assert (found.config, found.step, found.epochs, found.data, found.held_out) == (
-        expected.config, expected.step, expected.epochs, expected.data, expected.held_out,
-    )  # fmt: skip
-    for one, other in zip(found.network.parameters(), expected.network.parameters(), strict=True):
-        assert torch.equal(one, other)
-
-
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
-def test_read_model_refuses_folders_that_are_damaged(folder: Path, name: str):
+def test_read_model_refuses_damaged_folders(folder: Path, name: str):
     content = (folder / name).read_bytes()
     for damaged in (b"", b"\xff" + content[1:], content[:-1] + b"\xff"):
         (folder / name).write_bytes(damaged)
         with pytest.raises(CheckpointError, match=f"{name}.* (is damaged|does not describe)"):
             read_model(folder)
-    (folder / name).unlink()
-    with pytest.raises(CheckpointError, match=name):
-        read_model(folder)
-
-
-def with_weights(content: bytes) -> Callable[[dict, Path], object]:
-    """Return a change of a model folder: other weights, with their checksum."""
-
-    def change(described: dict, folder: Path) -> None:
-        (folder / "model.safetensors").write_bytes(content)
-        described["sha256"]["model.safetensors"] = hashlib.sha256(content).hexdigest()
-
-    return change
 
 
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (with_weights(save(MBSNet(channels=24).state_dict())), "size mismatch"),
-        (with_weights(save({"weight": torch.zeros(3)})), "Missing key"),
-        (with_weights(pickle.dumps([1])), "model"),
-        (lambda x, _: x.update(format=1), "format 1, where this version reads 2"),
-        (lambda x, _: x.update(network="os:system"), "there is no network os:system"),
-        (lambda x, _: x.pop("settings"), "does not describe a model"),
-        (lambda x, _: x["training"].update(step="three"), "does not describe a model"),
-        (lambda x, _: x["settings"].update(sed=1), "unknown setting 'sed'; did you mean seed"),
+        ({"format": 1}, "format 1, where this version reads 2"),
+        ({"network": "os:system"}, "there is no network os:system"),
+        ({"training": {}}, "does not describe a model"),
+        ({"settings": {"sed": 1}}, "unknown setting 'sed'; did you mean seed"),
+        ({"settings": {}}, "another network's"),
     ],
 )
-def test_read_model_refuses_other_models(
-    folder: Path, change: Callable[[dict, Path], object], reason: str
-):
+def test_read_model_refuses_other_descriptions(folder: Path, change: dict[str, Any], reason: str):
     described = json.loads((folder / "config.json").read_text())
-    change(described, folder)
-    (folder / "config.json").write_text(json.dumps(described))
-    with pytest.raises(CheckpointError, match=f"(?s){reason}"):
+    (folder / "config.json").write_text(json.dumps(described | change))
+    with pytest.raises(CheckpointError, match=reason):
         read_model(folder)

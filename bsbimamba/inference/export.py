@@ -65,36 +65,34 @@ _BLOCK = 31
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bsbimamba.inference.export", description="Export a trained network."
-    )
+    name = "python -m bsbimamba.inference.export"
+    parser = argparse.ArgumentParser(name, description="Export a trained network.")
     parser.add_argument("run", help="a run folder, a checkpoint, a model folder, or a model's name")
     parser.add_argument("-o", "--out", type=Path, metavar="DIR", help="by default models/RUN")
     parser.add_argument("--no-onnx", action="store_true", help="no ONNX model, only the weights")
     parser.add_argument("--overwrite", action="store_true", help="replace the model in DIR")
-    return carry_out("export", partial(_export, parser.parse_args(arguments)))
+    return carry_out("export", partial(export, parser.parse_args(arguments)))
 
 
-def _export(options: argparse.Namespace) -> int:
+def export(options: argparse.Namespace) -> int:
+    """Write the model folder. Raise DataError for a wrong RUN, DIR or ONNX model."""
     path = Path(options.run).resolve()
     target: Path = options.out or MODELS / (path.parent if path.is_file() else path).name
     if MISSING and not options.no_onnx:
         raise DataError(f"ONNX needs {MISSING}: pip install -e '.[export]', or give --no-onnx")
     replaced = options.overwrite and (target / WEIGHTS).exists()
     if target.exists() and any(target.iterdir()) and not replaced:
-        raise DataError(
-            f"{target} is not empty: name another by -o; --overwrite replaces a model and no more"
-        )
+        raise DataError(f"{target} is not empty: use another -o; --overwrite replaces models only")
     try:
         trained = find(options.run)
     except CheckpointError as error:
         raise DataError(str(error)) from None
-    if options.no_onnx:
-        write_model(target, trained)
-    else:
+    translated = None
+    if not options.no_onnx:
         say("exporting to ONNX, which takes a minute")
         content = onnx_model(trained.network)
-        write_model(target, trained, (content, checked(trained.network, content)))
+        translated = content, checked(trained.network, content)
+    write_model(target, trained, translated)
     show(f"{target} is written\n")
     return 0
 
@@ -110,7 +108,7 @@ def onnx_model(network: BandSplitNet) -> bytes:
     names = inputs_of(network)
     batch, frames = torch.export.Dim("batch"), torch.export.Dim("frames")
     dynamic = [{0: batch, 2: frames}, {0: batch}][: len(names)]
-    # Of any sizes but 1, which would be fixed.
+    # No size is 1: the exporter would fix such an axis.
     example = (torch.ones(2, BINS, 40, 2), torch.ones(2, BANDS, 2))[: len(names)]
     own = torch.ops.bsbimamba
     table: dict[Any, Any] = {own.scan_chunked.default: _scan, own.conv_silu.default: _conv}
@@ -268,7 +266,7 @@ def _scan(
     u: Any, delta: Any, A: Any, B: Any, C: Any, D: Any, z: Any, delta_bias: Any, initial_state: Any,
     delta_softplus: bool, reverse: bool, chunk_size: int, want_last: bool,
 ) -> Any:  # fmt: skip
-    """Translate the operator of `scan.operators`, as Mamba's mixer calls it."""
+    """Translate the scan's operator (`scan.operators`) as Mamba's mixer calls it."""
     whole = initial_state is None and not want_last and delta_softplus
     if not whole or any(x is None for x in (D, z, delta_bias)):
         raise NotImplementedError("a scan in pieces, or without D, z, delta's bias or softplus")

@@ -4,26 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 import soundfile as sf
 import torch
 from tqdm import tqdm
 
-from bsbimamba.data.audio import (
-    SAMPLE_RATE,
-    AudioError,
-    described,
-    is_cut_short,
-    opened,
-    read,
-    walk,
-    write,
-)
+from bsbimamba.data import audio
+from bsbimamba.data.audio import SAMPLE_RATE, AudioError, opened
 from bsbimamba.inference.model import Model
 from bsbimamba.inference.windows import Block, enhanced, survey
 from bsbimamba.network.net import BandSplitNet
@@ -35,8 +26,6 @@ EXTENSIONS = frozenset((
     ".snd", ".sph", ".w64", ".wav", ".wave",
 ))  # fmt: skip
 KINDS = "wav, flac, ogg, opus, mp3, aiff, au, caf, w64 and others of libsndfile"
-# The tags that are kept: those about the recording, not about the program that wrote it.
-_TAGS = ("title", "artist", "album", "date", "genre", "tracknumber", "copyright", "license")
 _UNLIMITED = ("FLOAT", "DOUBLE", "VORBIS", "OPUS")  # encodings that hold more than full scale
 _SAMPLES = 1 << 17  # a block; libsndfile crashes if it is given minutes of Vorbis at once
 _SYSTEM = 2  # libsndfile's code of an error of the operating system
@@ -49,8 +38,7 @@ class FileSource:
     Attributes:
         rate, channels: as stored.
         frames: samples a channel, by the header.
-        encoding: format, subtype and byte order, by soundfile's names.
-        tags: title, artist and other tags about the recording.
+        encoding: subtype, byte order and format, by soundfile's names.
 
     Raises:
         AudioError: it is no audio file, or shorter than it says.
@@ -60,9 +48,8 @@ class FileSource:
         self.path = path
         with opened(path) as file:
             self.rate, self.channels, self.frames = file.samplerate, file.channels, file.frames
-            self.encoding = (file.format, file.subtype, file.endian)
-            self.tags = {k: text for k, text in file.copy_metadata().items() if k in _TAGS}
-        if is_cut_short(path):
+            self.encoding = (file.subtype, file.endian, file.format)
+        if audio.is_cut_short(path):
             raise AudioError("cut short: its header announces more than there is")
 
     def blocks(self) -> Iterator[Block]:
@@ -78,77 +65,6 @@ class FileSource:
                 yield block.T
         if left > 0:
             raise AudioError(f"cut short or damaged: {left} of {self.frames} samples are missing")
-
-
-class Writer:
-    """A file that is written in blocks, within a `with`.
-
-    Args:
-        encoding: format, subtype and byte order, by soundfile's names.
-        tags: by soundfile's names; not every format keeps them.
-
-    Attributes:
-        frames: samples a channel written so far.
-        beyond: samples that were beyond full scale and are clipped.
-
-    Raises:
-        AudioError: libsndfile cannot write such a file, or the disk is full.
-        OSError: there cannot be a file of that name.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        rate: int,
-        channels: int,
-        encoding: tuple[str, str, str],
-        tags: Mapping[str, str] | None = None,
-    ) -> None:
-        kind, subtype, endian = encoding
-        self._path, self._limited = path, subtype not in _UNLIMITED
-        self._what = f"{kind} {subtype}"
-        self.frames = self.beyond = 0
-        path.touch()  # raises the system's own error, which libsndfile hides
-        with self._named_errors():
-            self._file = sf.SoundFile(path, "w", rate, channels, subtype, endian, kind)
-        for key, text in (tags or {}).items():
-            with suppress(sf.LibsndfileError, RuntimeError):
-                setattr(self._file, key, text)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def write(self, block: Block) -> None:
-        """Write the next samples (c, n)."""
-        if self._limited:
-            self.beyond += int(np.count_nonzero(np.abs(block) > 1))
-        for first in range(0, block.shape[1], _SAMPLES):
-            piece = np.ascontiguousarray(block[:, first : first + _SAMPLES].T)
-            with self._named_errors():
-                self._file.write(piece)
-        self.frames += block.shape[1]
-
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        with self._named_errors():
-            self._file.close()
-        if kind is None:
-            # libsndfile reports no error if the disk was full when it closed the file.
-            with opened(self._path) as file:
-                if file.frames < self.frames:
-                    raise AudioError(
-                        f"written, it has {file.frames} of {self.frames} samples: is the disk full?"
-                    )
-
-    @contextmanager
-    def _named_errors(self) -> Iterator[None]:
-        """Turn libsndfile's errors into `AudioError`, with the format and the reason."""
-        try:
-            yield
-        except sf.LibsndfileError as error:
-            reason = error.error_string.strip().rstrip(".")
-            if error.code == _SYSTEM:
-                reason += "; is the disk full?"
-            raise AudioError(f"cannot be written as {self._what} ({reason})") from None
 
 
 def jobs_of(inputs: Sequence[Path], out: Path) -> dict[Path, Path]:
@@ -189,7 +105,7 @@ def _found(path: Path, out: Path, named: bool) -> Iterator[tuple[Path, Path]]:
         return
     if is_within(path, out):
         raise DataError(f"{path} lies in the output folder {out}: -o has to name another one")
-    files = sorted(each for each in walk(path, EXTENSIONS) if not is_within(each, out))
+    files = sorted(each for each in audio.walk(path, EXTENSIONS) if not is_within(each, out))
     if not files:
         raise DataError(f"{path}: no audio in it ({KINDS})")
     top = Path(path.resolve().name) if named else Path()
@@ -215,17 +131,37 @@ def enhance_file(model: Model, path: Path, target: Path) -> list[str]:
     with (
         tqdm(total=seconds, desc=path.name, unit="s", leave=False, disable=hidden) as bar,
         replacing(target) as temporary,
-        Writer(temporary, source.rate, source.channels, source.encoding, source.tags) as file,
     ):
         try:
-            for block in enhanced(model.trained.network, source, found, model.windows, bar.update):
-                file.write(block)
+            blocks = enhanced(model.trained.network, source, found, model.windows, bar.update)
+            clipped = _write(temporary, source, blocks)
         except (MemoryError, torch.OutOfMemoryError):
             raise AudioError(f"there is not enough memory for it ({model.device})") from None
+        # libsndfile reports no error if the disk was full when it closed the file.
+        with opened(temporary) as file:
+            if file.frames < found.frames:
+                raise AudioError(f"{file.frames} of {found.frames} samples fit on the disk")
     notes = found.notes(source.channels)
-    if file.beyond:
-        notes.append(f"{file.beyond} samples of the result were beyond full scale and are clipped")
+    if clipped:
+        notes.append(f"{clipped} samples of the result were beyond full scale and are clipped")
     return notes
+
+
+def _write(path: Path, source: FileSource, blocks: Iterator[Block]) -> int:
+    """Write samples (c, n) as the source is encoded; return how many are clipped by that."""
+    clipped, limited = 0, source.encoding[0] not in _UNLIMITED
+    path.touch()  # raises the system's own error, which libsndfile hides
+    try:
+        with sf.SoundFile(path, "w", source.rate, source.channels, *source.encoding) as file:
+            for block in blocks:
+                clipped += limited and int(np.count_nonzero(np.abs(block) > 1))
+                for first in range(0, block.shape[1], _SAMPLES):
+                    file.write(np.ascontiguousarray(block[:, first : first + _SAMPLES].T))
+    except sf.LibsndfileError as error:
+        subtype, _, kind = source.encoding
+        reason = error.error_string.strip() + " Is the disk full?" * (error.code == _SYSTEM)
+        raise AudioError(f"cannot be written as {kind} {subtype}: {reason}") from None
+    return clipped
 
 
 def enhance_files(
@@ -250,18 +186,19 @@ def enhance_files(
     made: dict[str, Path | str] = {}
     bar = tqdm(noisy.items(), desc=f"enhancing by {title}", unit="file", disable=None)
     for name, source in bar:
-        target = folder / f"{name}.wav"
+        made[name] = target = folder / f"{name}.wav"
         try:
-            signal = torch.from_numpy(read(source))
+            signal = torch.from_numpy(audio.read(source))
             if not len(signal):
                 raise AudioError("empty: no samples")
             parts = (made_by, digest_of([source]), network.device.type, _code())
             origin = f"made from {hashlib.sha256(' '.join(parts).encode()).hexdigest()}"
-            if _comment(target) != origin:
-                clean = network.enhance(signal[None].to(network.device))[0].cpu().numpy()
-                target.parent.mkdir(parents=True, exist_ok=True)
-                write(target, clean, "FLOAT", origin)
-            made[name] = target
+            with suppress(AudioError):  # there is no whole file yet
+                if audio.described(target)[2] == origin:
+                    continue
+            clean = network.enhance(signal[None].to(network.device))[0].cpu().numpy()
+            target.parent.mkdir(parents=True, exist_ok=True)
+            audio.write(target, clean, "FLOAT", origin)
         except AudioError as error:
             made[name] = f"{source}: {error}"
         except (MemoryError, torch.OutOfMemoryError):
@@ -269,24 +206,13 @@ def enhance_files(
     return made
 
 
-def _comment(path: Path) -> str:
-    """Return the comment in an audio file; an empty text if there is no such file."""
-    try:
-        return described(path)[2]
-    except AudioError:
-        return ""
-
-
 @cache
 def _code() -> str:
     """Return a checksum of the networks' code: after a change, the same weights may do other."""
-    paths = [ROOT / "real_mamba_optimized.py", ROOT / "bsbimamba" / "data" / "audio.py"]
-    for folder in (
-        "abl*",
-        "baseline",
-        "bsbimamba/network",
-        "bsbimamba/recompute",
-        "bsbimamba/scan",
-    ):
-        paths += sorted(ROOT.glob(f"{folder}/**/*.py"))
-    return digest_of(paths)
+    folders = ("abl*", "baseline", *(f"bsbimamba/{x}" for x in ("network", "recompute", "scan")))
+    places = (
+        "real_mamba_optimized.py",
+        "bsbimamba/data/audio.py",
+        *(f"{x}/**/*.py" for x in folders),
+    )
+    return digest_of(sorted(path for place in places for path in ROOT.glob(place)))

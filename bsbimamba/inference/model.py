@@ -1,13 +1,13 @@
-"""Trained networks as functions, and the folders they are shared in.
+"""Load trained networks as functions; read and write the folders that they are shared in.
 
 A model folder holds data only, nothing that is pickled:
 
     model.safetensors   the averaged weights
-    config.json         the network, its settings and training, checksums, and what other programs
-                        need to use the network: transform, windows, ONNX model (docs/export.md)
-    model.onnx          the same network for other programs, where it was exported
+    config.json         the network, its settings and training, checksums, and for other programs
+                        the transform, the windows and the ONNX model (docs/export.md)
+    model.onnx          the same network for other programs, if it was exported
 
-`config.json` is written last. Weights that do not have the checksum in it are refused.
+`config.json` is written last. Weights that do not match its checksum are refused.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from numbers import Real
 from pathlib import Path
 from typing import Any, TypeVar
@@ -46,19 +47,17 @@ Samples = TypeVar("Samples", NDArray, Tensor)
 _BLOCK = 1 << 20  # samples of a signal that are taken at once
 
 
+@dataclass(frozen=True)
 class Model:
     """A speech enhancer for signals of any length, sampling rate and number of channels.
 
     Attributes:
-        name: the name or path that it was loaded by.
-        trained: its network, and the run that this is from.
+        trained: the network, and facts about the run that trained it.
         windows: how long signals are cut.
     """
 
-    def __init__(self, name: str, trained: Trained, windows: Windows | None = None) -> None:
-        self.name = name
-        self.trained = trained
-        self.windows = windows or Windows()
+    trained: Trained
+    windows: Windows = field(default_factory=Windows)
 
     @property
     def device(self) -> torch.device:
@@ -68,7 +67,7 @@ class Model:
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the configuration, which holds what cannot be pickled, as JSON."""
         parts = vars(self.trained) | {"config": to_json(self.trained.config)}
-        return _unpickled, (self.name, parts, self.windows)
+        return _unpickled, (parts, self.windows)
 
     def __call__(self, x: Samples, sample_rate: int) -> Samples:
         """Return the enhanced signal: of the same shape, rate, kind, dtype and device.
@@ -81,7 +80,9 @@ class Model:
         Raises:
             TypeError, ValueError: x or sample_rate is something else.
         """
-        values = _array(x) if isinstance(x, Tensor) else x
+        values: Any = x
+        if isinstance(x, Tensor):  # numpy has no bfloat16
+            values = (x.float() if x.dtype == torch.bfloat16 else x).detach().cpu().numpy()
         _check(values, sample_rate)
         source = _InMemory(np.atleast_2d(values), int(sample_rate))
         try:
@@ -93,8 +94,8 @@ class Model:
         return torch.from_numpy(y).to(x) if isinstance(x, Tensor) else y
 
 
-def _unpickled(name: str, parts: Mapping[str, Any], windows: Windows) -> Model:
-    return Model(name, Trained(**{**parts, "config": from_json(parts["config"])}), windows)
+def _unpickled(parts: Mapping[str, Any], windows: Windows) -> Model:
+    return Model(Trained(**{**parts, "config": from_json(parts["config"])}), windows)
 
 
 class _InMemory:
@@ -105,13 +106,7 @@ class _InMemory:
 
     def blocks(self) -> Iterator[Block]:
         for first in range(0, self.x.shape[1], _BLOCK):
-            with np.errstate(over="ignore"):  # `survey` refuses what becomes infinite
-                yield self.x[:, first : first + _BLOCK].astype(np.float32)
-
-
-def _array(x: Tensor) -> NDArray:
-    x = x.detach().cpu()
-    return (x.float() if x.dtype == torch.bfloat16 else x).numpy()  # numpy has no bfloat16
+            yield self.x[:, first : first + _BLOCK].astype(np.float32)
 
 
 def _check(x: object, rate: object) -> None:
@@ -146,7 +141,7 @@ def load(model: str | Path, device: str = "auto") -> Model:
     chosen = Precision(device, "off").device
     trained = find(model)
     trained.network.to(chosen)
-    return Model(str(model), trained)
+    return Model(trained)
 
 
 def find(model: str | Path) -> Trained:
@@ -197,14 +192,7 @@ def write_model(
         },
         "windows": {part: hops(getattr(windows, part)) for part in ("length", "context", "fade")},
         "settings": json.loads(to_json(trained.config)),
-        "training": {
-            "checkpoint": trained.checkpoint,
-            "digest": trained.digest,
-            "data": trained.data,
-            "step": trained.step,
-            "epochs": trained.epochs,
-            "held_out": trained.held_out,
-        },
+        "training": {k: v for k, v in vars(trained).items() if k not in ("network", "config")},
     } | ({"onnx": {"file": ONNX, **onnx[1]}} if onnx else {})
     folder.mkdir(parents=True, exist_ok=True)
     files[CONFIG] = (json.dumps(description, indent=1) + "\n").encode()
@@ -230,16 +218,14 @@ def read_model(folder: Path) -> Trained:
                 f"{path}: format {description['format']}, where this version reads {_FORMAT}"
             )
         name, checksums, settings = (description[x] for x in ("network", "sha256", "settings"))
-        training = description["training"]
-        facts = (str(training["data"]), int(training["step"]), float(training["epochs"]))
-        held_out = list(map(str, training["held_out"]))
+        facts = {x: description["training"][x] for x in ("data", "step", "epochs", "held_out")}
         intact = checksums[WEIGHTS] == digest
     except (LookupError, TypeError, ValueError):
         raise CheckpointError(f"{path} does not describe a model") from None
     if not intact:
         raise CheckpointError(
-            f"{folder / WEIGHTS} is damaged or has been changed: its checksum is not the one in "
-            f"{CONFIG}. Get or export the model again."
+            f"{folder / WEIGHTS} is damaged: its checksum is not the one in {CONFIG}. "
+            "Get or export the model again."
         )
     try:
         config = from_json(json.dumps(settings))
@@ -247,4 +233,4 @@ def read_model(folder: Path) -> Trained:
             network = network_with(str(name), config, safetensors.torch.load(weights))
     except (ConfigError, SafetensorError) as error:
         raise CheckpointError(f"{folder}: {error}") from None
-    return Trained(network, config, WEIGHTS, digest, *facts, held_out)
+    return Trained(network, config, checkpoint=WEIGHTS, digest=digest, **facts)

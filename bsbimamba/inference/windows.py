@@ -2,10 +2,10 @@
 
 Three passes over the recording, all at 16 kHz (soxr, very high quality): the first finds each
 channel's loudness, the second the statistics of its bands at that loudness, the third enhances.
-Every window is given the loudness and statistics of the whole recording. The outermost `context` of
-an enhanced window is dropped, since the network does not hear there what lies beyond. Where two
-windows then still overlap, for `fade`, the earlier one is faded into the later one. Windows begin
-at whole hops of the transform, so that their frames are those of the whole recording.
+Every window uses the loudness and statistics of the whole recording. The outermost `context` of an
+enhanced window is dropped, because the network cannot hear there what lies beyond the window. The
+remaining overlap of two windows lasts `fade`; the earlier one is faded into the later one. Windows
+begin at whole hops of the transform, so that their frames are those of the whole recording.
 docs/windows.md measures how much windows differ from the whole.
 """
 
@@ -28,7 +28,6 @@ from bsbimamba.network.net import RMS_FLOOR, BandSplitNet
 from bsbimamba.network.stft import HOP, N_FFT, compressed, stft
 
 Block = NDArray[np.float32]  # samples (channels, n)
-_SAMPLES = 1 << 17  # resampled at once, at most
 
 
 class Source(Protocol):
@@ -51,9 +50,9 @@ class Windows:
     """How a long signal is cut, in seconds; lengths are rounded to hops of the transform (8 ms).
 
     Attributes:
-        length: of a window.
-        context: dropped at either end of a window.
-        fade: over which one window is faded into the next.
+        length: length of a window.
+        context: what is dropped at either end of a window.
+        fade: duration of the fade from one window into the next.
     """
 
     length: float = 30.0
@@ -99,10 +98,10 @@ class Survey:
     Attributes:
         frames: samples a channel at the source's rate.
         total: samples a channel at 16 kHz.
-        loudness: of each channel at 16 kHz, (c, 1).
+        loudness: root mean square of each channel at 16 kHz, (c, 1).
         statistics: `band_statistics` (c, 31, 2) of each channel divided by its loudness.
         silent: how many channels are silent.
-        clipped: the share of samples at full scale.
+        clipped: fraction of the samples that are at full scale.
     """
 
     frames: int
@@ -113,15 +112,15 @@ class Survey:
     clipped: float
 
     def notes(self, channels: int) -> list[str]:
-        """Return notes for the listener of a recording with so many channels."""
+        """Return notes for the listener. channels: how many the recording has."""
         notes = []
         if self.silent:
             whole = self.silent == channels
             notes.append("silent" if whole else f"{self.silent} of {channels} channels are silent")
         if self.clipped >= CLIPPED:
             notes.append(
-                f"clipped: {100 * self.clipped:.3g} % of its samples are at full scale, and what "
-                "they lack is not brought back"
+                f"clipped: {100 * self.clipped:.3g} % of its samples are at full scale; the peaks "
+                "that were cut off are not restored"
             )
         return notes
 
@@ -217,7 +216,7 @@ def enhanced(
     for block in resampled(clean(), SAMPLE_RATE, source.rate):
         yield block[:, :left]
         left -= min(left, block.shape[1])
-    if left:  # a handful, of rounding
+    if left:  # a few samples, by rounding
         yield np.zeros((source.channels, left), np.float32)
 
 
@@ -227,13 +226,13 @@ def overlapped(
     """Yield a signal (c, n), given in blocks of any length, enhanced window by window.
 
     Args:
-        enhance: a window (c, n) to the same, enhanced.
-        total: samples that the blocks have together.
+        enhance: maps a window (c, n) to the enhanced one (c, n).
+        total: samples of all blocks together.
     """
     blocks, context, fade = iter(blocks), hops(windows.context), hops(windows.fade)
-    # Taken at the samples' midpoints, the rising slope and its mirror image add up to 1.
-    rise = np.sin((np.arange(fade) + 0.5) * (np.pi / 2 / max(1, fade))) ** 2
-    rise = rise.astype(np.float32)
+    # Sampled at midpoints, so that the rising slope and its mirror image add up to 1.
+    slope = np.sin((np.arange(fade) + 0.5) * (np.pi / 2 / max(1, fade))) ** 2
+    rise = slope.astype(np.float32)
     held: Block | None = None  # the signal from the beginning of the last window on
     fading: Block | None = None  # the end of the last window, to be faded into the next
     for begin, end in windows.spans(total):
@@ -258,7 +257,10 @@ def overlapped(
 
 
 def resampled(blocks: Iterable[Block], rate: int, to: int) -> Iterator[Block]:
-    """Yield a signal (c, n), given in blocks, at another rate; to the bit as if in one block."""
+    """Yield a signal (c, n), given in blocks, at another rate.
+
+    The result does not depend on where the signal is cut into blocks, to the bit.
+    """
     if rate == to:
         yield from blocks
         return
@@ -266,9 +268,8 @@ def resampled(blocks: Iterable[Block], rate: int, to: int) -> Iterator[Block]:
     for block in blocks:
         if stream is None:
             stream = soxr.ResampleStream(rate, to, len(block), dtype="float32", quality="VHQ")
-        for first in range(0, block.shape[1], _SAMPLES):
-            piece = np.ascontiguousarray(block[:, first : first + _SAMPLES].T)
-            yield stream.resample_chunk(piece).reshape(-1, len(block)).T
+        piece = np.ascontiguousarray(block.T)
+        yield stream.resample_chunk(piece).reshape(-1, len(block)).T
     if stream is not None:
         nothing = np.zeros((0, len(block)), np.float32)
         yield stream.resample_chunk(nothing, last=True).reshape(-1, len(block)).T

@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from bsbimamba.data.audio import SAMPLE_RATE
 from bsbimamba.data.workers import variable
 from bsbimamba.network.net import BandSplitNet
+from bsbimamba.utils import hardware
 
 # Linux: this process's memory, and where its high-water mark is reset.
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -32,7 +33,7 @@ class Cost:
     macs_per_second: float
     real_time_factor: float  # seconds of processing for a second of audio
     peak_memory: int | None  # bytes above those in use before; None where it cannot be measured
-    device: str  # the card's name, or how many threads of a CPU
+    device: str  # the GPU's name, or the CPU's and its number of threads
     seconds: float  # of the recording that time and memory are those of
 
 
@@ -88,7 +89,7 @@ def measure_cost(
         macs_per_second=count_macs(net),
         real_time_factor=statistics.median(times) * SAMPLE_RATE / samples,
         peak_memory=peak_memory,
-        device=_name(device),
+        device=hardware(device),
         seconds=samples / SAMPLE_RATE,
     )
 
@@ -138,10 +139,3 @@ def _bytes(field: str) -> int:
     """
     fields = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines())
     return int(fields[field].removesuffix("kB")) * 1024
-
-
-def _name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    threads = torch.get_num_threads()
-    return f"{threads} thread{'s' * (threads > 1)} of a {device.type.upper()}"
