@@ -30,10 +30,8 @@ from bsbimamba.data.workers import stop_by_signals
 from bsbimamba.inference.files import KINDS, FileSource
 from bsbimamba.inference.model import MODELS, WEIGHTS, Model, load
 from bsbimamba.inference.windows import enhanced, survey
-from bsbimamba.training.checkpoint import CheckpointError
-from bsbimamba.training.config import ConfigError
 from bsbimamba.training.logging import spectrograms
-from bsbimamba.utils import DataError, carry_out, say
+from bsbimamba.utils import DataError, UserError, carry_out, say
 
 RUNS = Path(__file__).resolve().parent / "runs"
 MINUTES, MEGABYTES = 10, 200  # of a recording, at most
@@ -73,16 +71,16 @@ def load_models(wanted: Sequence[str]) -> dict[str, Model]:
     """Load the models with these names, or all in models/ and runs/; return them by name.
 
     Raises:
-        DataError: one that is wanted cannot be loaded, or there is none.
+        UserError: one that is wanted cannot be loaded, or there is none.
     """
     here = [*MODELS.glob(f"*/{WEIGHTS}"), *RUNS.glob("*/best.pt"), *RUNS.glob("*/last.pt")]
     models = {}
     for name in wanted or sorted({os.path.relpath(file.parent) for file in here}):
         try:
             models[name] = load(name)
-        except (CheckpointError, ConfigError) as error:
+        except UserError as error:
             if wanted:
-                raise DataError(str(error)) from None
+                raise
             say(f"app.py: left out: {error}")
     if not models:
         raise DataError("no trained model in models/ or runs/: name one, or train one (README)")

@@ -24,9 +24,7 @@ from bsbimamba.data.audio import AudioError
 from bsbimamba.data.workers import stop_by_signals
 from bsbimamba.inference.files import enhance_file, jobs_of
 from bsbimamba.inference.model import Model, load
-from bsbimamba.training.checkpoint import CheckpointError
-from bsbimamba.training.config import ConfigError
-from bsbimamba.utils import DataError, carry_out, say
+from bsbimamba.utils import carry_out, say
 
 __all__ = ["Model", "load", "main"]
 
@@ -47,10 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     jobs = jobs_of(options.inputs, options.out)
-    try:
-        model = load(options.checkpoint, options.device)
-    except (CheckpointError, ConfigError) as error:
-        raise DataError(str(error)) from None
+    model = load(options.checkpoint, options.device)
     todo = {
         target: source
         for target, source in jobs.items()

@@ -103,18 +103,13 @@ def _of_runs(options: argparse.Namespace) -> tuple[Mapping[str, Path], list[Syst
     """Return the clean files, the noisy recordings of a corpus, and what each run makes of them."""
     from bsbimamba.inference.files import enhance_files
     from bsbimamba.network.cost import measure_cost
-    from bsbimamba.training.checkpoint import CheckpointError
-    from bsbimamba.training.config import ConfigError
     from bsbimamba.training.logging import circumstances, read_history
     from bsbimamba.training.precision import Precision
     from bsbimamba.training.trained import load_trained
 
     # All that can be wrong is found before hours may be spent on the first run.
-    try:
-        device = Precision(options.device, "off").device
-        loaded = [load_trained(run) for run in options.runs]
-    except (CheckpointError, ConfigError) as error:
-        raise DataError(str(error)) from None
+    device = Precision(options.device, "off").device
+    loaded = [load_trained(run) for run in options.runs]
     listing = list_pairs(options.data, "test")
     clean, noisy = listing.clean, listing.noisy
     paired = {name: path for name, path in noisy.items() if name in clean}

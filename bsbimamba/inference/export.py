@@ -37,7 +37,6 @@ from bsbimamba.network.net import RMS_FLOOR, BandSplitNet, loudness
 from bsbimamba.network.stft import BINS, COMPRESSION, HOP, compressed, stft
 from bsbimamba.scan.dispatch import VARIABLE
 from bsbimamba.scan.interface import ways
-from bsbimamba.training.checkpoint import CheckpointError
 from bsbimamba.utils import DataError, carry_out, say, show
 
 try:
@@ -83,10 +82,7 @@ def export(options: argparse.Namespace) -> int:
     replaced = options.overwrite and (target / WEIGHTS).exists()
     if target.exists() and any(target.iterdir()) and not replaced:
         raise DataError(f"{target} is not empty: use another -o; --overwrite replaces models only")
-    try:
-        trained = find(options.run)
-    except CheckpointError as error:
-        raise DataError(str(error)) from None
+    trained = find(options.run)
     translated = None
     if not options.no_onnx:
         say("exporting to ONNX, which takes a minute")

@@ -33,7 +33,7 @@ from bsbimamba.network.bands import VARIANCE_FLOOR, WIDTHS
 from bsbimamba.network.cost import count_parameters
 from bsbimamba.network.net import RMS_FLOOR
 from bsbimamba.network.stft import HOP, N_FFT
-from bsbimamba.training.checkpoint import CheckpointError, name_of, read, understood
+from bsbimamba.training.checkpoint import CheckpointError, name_of, read_bytes, understood
 from bsbimamba.training.config import ConfigError, from_json, to_json
 from bsbimamba.training.precision import Precision
 from bsbimamba.training.trained import Trained, load_trained, network_with
@@ -209,10 +209,10 @@ def read_model(folder: Path) -> Trained:
     Raises:
         CheckpointError: a file is missing, damaged, or of another version.
     """
-    path, weights = folder / CONFIG, read(folder / WEIGHTS)
+    path, weights = folder / CONFIG, read_bytes(folder / WEIGHTS)
     digest = hashlib.sha256(weights).hexdigest()
     try:
-        description = json.loads(read(path))
+        description = json.loads(read_bytes(path))
         if description["format"] != _FORMAT:
             raise CheckpointError(
                 f"{path}: format {description['format']}, where this version reads {_FORMAT}"
@@ -228,9 +228,9 @@ def read_model(folder: Path) -> Trained:
             "Get or export the model again."
         )
     try:
-        config = from_json(json.dumps(settings))
-        with understood(folder / WEIGHTS):
+        with understood(folder):
+            config = from_json(json.dumps(settings))
             network = network_with(str(name), config, safetensors.torch.load(weights))
-    except (ConfigError, SafetensorError) as error:
+    except SafetensorError as error:
         raise CheckpointError(f"{folder}: {error}") from None
     return Trained(network, config, checkpoint=WEIGHTS, digest=digest, **facts)
