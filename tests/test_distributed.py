@@ -49,7 +49,7 @@ def test_several_processes_learn_what_one_learns(
         counts = [line.get("train", {}).get("labelled") for line in (one, several)]
         assert counts[0] == counts[1]
         labelled.add(counts[0])
-        assert one.get("valid") == pytest.approx(several.get("valid"), rel=1e-4)
+        assert one.get("valid", {}) == pytest.approx(several.get("valid", {}), rel=1e-4)
     assert len(labelled - {None, 4}) > 1
 
 

@@ -10,9 +10,8 @@ from abl1.mbs_net import MBSNet as MBSNet1
 from abl2.mbs_net import MBSNet as MBSNet2
 from abl3.mbs_net import MBSNet as MBSNet3
 from abl3.train import PRESETS as PRESETS3
-from baseline.bsrnn import BSRNN, LSTM, LSTMDualPath
+from baseline.bsrnn import BSRNN, LSTMDualPath
 from baseline.train import PRESETS
-from bsbimamba.network.bands import BandLinear
 from bsbimamba.training.config import Optim
 from bsbimamba.training.muon import Muon, matrices, orthogonalise
 from bsbimamba.training.optimizer import make_optimizer
@@ -85,32 +84,22 @@ def test_muon_steps_stacks_together_as_each_of_their_matrices_alone() -> None:
         )
 
 
-class Mixed(nn.Module):
-    """Hidden matrices of all kinds, and parameters that are AdamW's, decayed and not."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.lstm, self.bands, self.head = LSTM(8, 6, True), BandLinear(3, 8, 8), nn.Linear(8, 4)
-        self.bands.weight.matrices = 3  # type: ignore[attr-defined]
-        self.kept = nn.Parameter(torch.ones(2, 4))
-        self.kept.no_weight_decay = True  # type: ignore[attr-defined]
-
-
 @pytest.mark.parametrize("algorithm", ["adamw", "muon"])
 def test_optimizer_steps_what_is_not_muons_as_adamw_does(algorithm: str) -> None:
-    """Parameters marked so are not decayed."""
+    """Mamba's A_log and D are not decayed."""
     optim = Optim(algorithm=algorithm, weight_decay=0.5)  # type: ignore[arg-type]
-    module, other = Mixed(), Mixed()
-    free = {"params": [other.kept], "weight_decay": 0.0}
-    decayed = {"params": [p for p in other.parameters() if p is not other.kept]}
+    module, other = MBSNet3(channels=16), MBSNet3(channels=16)
+    other.load_state_dict(module.state_dict())
+    free = [p for name, p in other.named_parameters() if name.endswith((".A_log", ".D"))]
+    decayed = [p for p in other.parameters() if all(p is not x for x in free)]
     usual = torch.optim.AdamW(
-        [decayed, free], betas=(optim.beta1, optim.beta2), weight_decay=optim.weight_decay
+        [{"params": decayed, "weight_decay": 0.5}, {"params": free, "weight_decay": 0.0}],
+        betas=(optim.beta1, optim.beta2),
     )
-    for each, optimizer in ((module, make_optimizer(module, optim)), (other, usual)):
+    for network, optimizer in ((module, make_optimizer(module, optim)), (other, usual)):
         for rate in (0.01, 0.02, 0.01):
-            for p in each.parameters():
-                p.grad = torch.sin(9 * p.detach())
+            for p in network.parameters():
+                p.grad = torch.cos(9 * p.detach())
             for group in optimizer.param_groups:
                 group["lr"] = rate
             optimizer.step()

@@ -53,13 +53,9 @@ def command(corpus: Path, run: Path, *options: str) -> list[str]:
 
 def train(folder: str, corpus: Path, run: Path, *options: str, status: int = 0) -> str:
     """Call train.py as a user does, in that folder; return what it says."""
+    words = command(corpus, run, *options)
     result = subprocess.run(
-        command(corpus, run, *options),
-        cwd=ROOT / folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
+        words, cwd=ROOT / folder, capture_output=True, text=True, check=False, timeout=600
     )
     assert result.returncode == status, result.stderr
     assert "Traceback" not in result.stderr
@@ -74,14 +70,10 @@ def step_of(run: Path) -> int:
 def background(corpus: Path, run: Path) -> Iterator[subprocess.Popen[str]]:
     """A narrow abl1 in a process group of its own, once it has taken and saved two steps."""
     until, deadline = step_of(run) + 2, time.monotonic() + 240
-    log = run.with_name(f"{run.name}.log")
+    log, words = run.with_name(f"{run.name}.log"), command(corpus, run, *NARROW)
     with log.open("w") as file:
         process = subprocess.Popen(
-            command(corpus, run, *NARROW),
-            cwd=ROOT / "abl1",
-            stderr=file,
-            text=True,
-            start_new_session=True,
+            words, cwd=ROOT / "abl1", stderr=file, text=True, start_new_session=True
         )
     try:
         while step_of(run) < until:
