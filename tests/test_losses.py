@@ -160,5 +160,4 @@ def test_gradients_at_silence_are_finite(name: str, how: Loss, enhanced: str, cl
     value = term(name, how, Recordings(istft(spectrum, 4000), spectrum), recordings(target))
     value.backward()
     assert value.isfinite()
-    assert output.grad is not None
     assert output.grad.isfinite().all()

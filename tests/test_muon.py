@@ -21,7 +21,7 @@ def parameter(shape: tuple[int, ...], count: int = 1, seed: int = 0) -> nn.Param
     """A parameter that holds `count` matrices, with a gradient."""
     generator = torch.Generator().manual_seed(seed)
     p = nn.Parameter(torch.randn(shape, generator=generator))
-    p.matrices = count  # type: ignore[attr-defined]
+    p.matrices = count
     p.grad = torch.randn(shape, generator=generator)
     return p
 
@@ -71,12 +71,11 @@ def test_muon_steps_stacks_together_as_each_of_their_matrices_alone() -> None:
     assert torch.equal(idle, parameter((4, 6)))
     for seed, (shape, count) in enumerate(shapes):
         before = parameter(shape, count, seed)
-        assert before.grad is not None
         sides = (x.view(count, -1, shape[-1]) for x in (before.detach(), before.grad))
         expected = []
         for matrix, grad in zip(*sides, strict=True):
             part = nn.Parameter(matrix.clone())
-            part.matrices, part.grad = 1, grad  # type: ignore[attr-defined]
+            part.matrices, part.grad = 1, grad
             muon(part).step()
             expected.append(part)
         torch.testing.assert_close(
@@ -87,7 +86,7 @@ def test_muon_steps_stacks_together_as_each_of_their_matrices_alone() -> None:
 @pytest.mark.parametrize("algorithm", ["adamw", "muon"])
 def test_optimizer_steps_what_is_not_muons_as_adamw_does(algorithm: str) -> None:
     """Mamba's A_log and D are not decayed."""
-    optim = Optim(algorithm=algorithm, weight_decay=0.5)  # type: ignore[arg-type]
+    optim = Optim(algorithm=algorithm, weight_decay=0.5)
     module, other = MBSNet3(channels=16), MBSNet3(channels=16)
     other.load_state_dict(module.state_dict())
     free = [p for name, p in other.named_parameters() if name.endswith((".A_log", ".D"))]

@@ -20,7 +20,7 @@ EPOCH = 8
 
 
 def schedule(loss: Loss | None = None, **optim: float) -> Schedule:
-    return Schedule(Config(loss=loss or Loss(), optim=Optim(**optim)), EPOCH)  # type: ignore[arg-type]
+    return Schedule(Config(loss=loss or Loss(), optim=Optim(**optim)), EPOCH)
 
 
 @pytest.mark.parametrize(

@@ -182,7 +182,7 @@ def test_signal_saves_and_the_run_goes_on(number: int, tiny_corpus: Path, tmp_pa
 @pytest.mark.slow
 def test_killed_run_loses_no_checkpoint(tiny_corpus: Path, tmp_path: Path) -> None:
     run, rng = tmp_path / "run", random.Random(0)
-    for _ in range(10):
+    for _ in range(5):
         with background(tiny_corpus, run):
             time.sleep(rng.uniform(0, 0.5))
         for path in (run / "last.pt", run / "previous.pt"):
