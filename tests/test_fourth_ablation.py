@@ -16,18 +16,7 @@ from saved_runs import load
 
 # What a checkout has beside its sources; a run or an environment may be of any size.
 LEFT_OUT = shutil.ignore_patterns(".*", "runs", "results", "voicebank_demand", "__pycache__")
-BLOCK = re.compile(r"as `([\w/]+\.py)`|^```(\w+)\n(.*?)^```$", re.M | re.S)
-
-
-def blocks() -> list[tuple[str, str]]:
-    """Return the page's blocks of Python and of the shell: the file to save each as, its text."""
-    found, path = [], ""
-    page = (ROOT / "docs" / "fourth_ablation.md").read_text(encoding="utf-8")
-    for file, language, text in BLOCK.findall(page):
-        path = file or path
-        if not file:
-            found.append((path if language == "python" else "", text))
-    return found
+BLOCK = re.compile(r"(?:as `([\w/]+\.py)`:\n\n)?^```(?:python|sh)\n(.*?)^```$", re.M | re.S)
 
 
 def shell(text: str, root: Path) -> str:
@@ -43,49 +32,40 @@ def shell(text: str, root: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """Return a copy with the fourth ablation in it, untrained, and what its blocks printed."""
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
+    """Return a copy with the fourth ablation, trained narrow; what it printed; the comparison."""
     root = tmp_path_factory.mktemp("copy") / "repository"
     shutil.copytree(ROOT, root, ignore=LEFT_OUT, symlinks=True)
+    page = (ROOT / "docs" / "fourth_ablation.md").read_text(encoding="utf-8")
+    *blocks, (_, last) = BLOCK.findall(page)
     printed = ""
-    for path, text in blocks()[:-1]:
+    for path, text in blocks:
         if path:
             (root / path).write_text(text, encoding="utf-8")
         else:
             printed += shell(text, root)
-    return root, printed
-
-
-@pytest.fixture(scope="module")
-def trained(repository: tuple[Path, str]) -> Path:
-    """Return the copy after the page's training, of narrow networks."""
+    training, *comparison = last.partition("python evaluate.py")
     narrow = "--sample --workers 0 --model.channels 32 --data.validation-files 2"
-    training = blocks()[-1][1].partition("python evaluate.py")[0]
-    shell(training.replace("--sample", narrow), repository[0])
-    return repository[0]
+    shell(training.replace("--sample", narrow), root)
+    return root, printed, "".join(comparison)
 
 
-def test_the_page_makes_a_folder_that_passes(repository: tuple[Path, str]) -> None:
-    root, printed = repository
+def test_the_page_makes_a_folder_that_passes_and_trains(trained: tuple[Path, str, str]) -> None:
+    root, printed, _ = trained
     assert re.search(r"^\d+ passed", printed, re.M)
-    assert (root / "README.md").read_text().count("| abl4 |") == 1
-    names = {path.name for path in (root / "abl4").glob("*.*")}
-    assert names == {"__init__.py", "mamba.py", "mbs_net.py", "train.py"}
-    assert not list(root.rglob("*.bak"))
     assert "\n>             layers.append(IntraBandBiMamba(" in printed
     assert "\n2000936\n" in printed
+    assert (root / "README.md").read_text().count("| abl4 |") == 1
+    assert not list(root.rglob("*.bak"))
+    run = root / "runs" / "abl4"
+    assert load(run / "last.pt")["values"]["step"] == 4
+    assert json.loads((run / "config.json").read_text())["network"] == "abl4.mbs_net:MBSNet"
     pytest.importorskip("ruff")
     new = "abl4 tests/test_abl4.py"
     shell(f"python -m ruff check {new} && python -m ruff format --check {new}", root)
 
 
-def test_it_trains_and_is_a_run_of_its_own_network(trained: Path) -> None:
-    run = trained / "runs" / "abl4"
-    assert load(run / "last.pt")["values"]["step"] == 4
-    assert json.loads((run / "config.json").read_text())["network"] == "abl4.mbs_net:MBSNet"
-
-
 @pytest.mark.slow
-def test_it_is_compared_with_the_ablation_it_was_made_from(trained: Path) -> None:
-    _, *comparison = blocks()[-1][1].partition("python evaluate.py")
-    assert re.search(r"^\| abl4 \|", shell("".join(comparison), trained), re.M)
+def test_it_is_compared_with_the_ablation_it_was_made_from(trained: tuple[Path, str, str]) -> None:
+    root, _, comparison = trained
+    assert re.search(r"^\| abl4 \|", shell(comparison, root), re.M)
