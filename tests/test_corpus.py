@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +18,6 @@ from bsbimamba.data.corpus import (
     list_pairs,
     load_pairs,
     load_recordings,
-    pair_folders,
     pair_up,
 )
 from bsbimamba.utils import DataError
@@ -45,16 +43,17 @@ def test_load_pairs_knows_every_layout(
     assert load_pairs(tmp_path, split) == [Pair("p1_001", clean, noisy, "p1", RATE // 2)]
 
 
-def test_pair_folders_takes_the_most_specific_layout(tmp_path: Path) -> None:
-    for folder in (tmp_path, tmp_path / "train", tmp_path / "test"):
+def test_load_pairs_takes_the_most_specific_layout(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "train"):
         put_pairs(folder, ["a.wav"])
-    for split in ("train", "test"):
-        folder = tmp_path / split
-        assert pair_folders(tmp_path, split) == (folder / "clean", folder / "noisy")
-    assert pair_folders(tmp_path, "valid") is None
+    (pair,) = load_pairs(tmp_path, "train")
+    assert pair.clean == tmp_path / "train" / "clean" / "a.wav"
+    assert not has_split(tmp_path, "valid")
+    with pytest.raises(DataError, match=f"^{tmp_path}: no valid pairs. Known folders below it: "):
+        load_pairs(tmp_path, "valid")
 
 
-def test_pair_folders_looks_into_a_folder_of_the_same_name(tmp_path: Path) -> None:
+def test_load_pairs_looks_into_a_folder_of_the_same_name(tmp_path: Path) -> None:
     for side in ("clean", "noisy"):
         folder = tmp_path / f"{side}_trainset_28spk_wav"
         put(folder / folder.name / "p226_001.wav")
@@ -62,30 +61,19 @@ def test_pair_folders_looks_into_a_folder_of_the_same_name(tmp_path: Path) -> No
     assert (pair.name, pair.speaker) == ("p226_001", "p226")
 
 
-def test_load_pairs_names_the_layouts_of_a_missing_split(tmp_path: Path) -> None:
-    (tmp_path / "clean").mkdir()
-    for root in (tmp_path, tmp_path / "missing", tmp_path / ("x" * 300)):
-        with pytest.raises(DataError, match=f"^{root}: no valid pairs. Known folders below it: "):
-            load_pairs(root, "valid")
-
-
 def test_load_pairs_matches_names_whatever_extension_rate_and_channels(tmp_path: Path) -> None:
     put_pairs(tmp_path, ["s1_1.wav", "deep/er/s2-1.flac", "s3_a b ü.wav"])
     (tmp_path / "noisy" / "s1_1.wav").unlink()
     x = sound(0.5, 44100)
     sf.write(tmp_path / "noisy" / "s1_1.flac", np.stack([x, x], axis=1), 44100)
-    for side in ("clean", "noisy"):  # a name that is no text
-        content = (tmp_path / side / "s3_a b ü.wav").read_bytes()
-        Path(os.fsdecode(os.fsencode(tmp_path / side) + b"/caf\xe9_1.wav")).write_bytes(content)
     pairs = load_pairs(tmp_path, "train")
     assert [(pair.name, pair.speaker) for pair in pairs] == [
-        ("caf\udce9_1", "caf\udce9"),
         ("deep/er/s2-1", "deep/er:s2"),
         ("s1_1", "s1"),
         ("s3_a b ü", "s3"),
     ]
     assert {pair.frames for pair in pairs} == {RATE // 2}
-    assert pairs[2].noisy.name == "s1_1.flac"
+    assert pairs[1].noisy.name == "s1_1.flac"
 
 
 def test_load_pairs_uses_the_common_part_of_two_lengths(tmp_path: Path) -> None:
@@ -95,18 +83,7 @@ def test_load_pairs_uses_the_common_part_of_two_lengths(tmp_path: Path) -> None:
     assert [pair.frames for pair in load_pairs(tmp_path, "train")] == [RATE, RATE]
 
 
-# Faults: what is done to the pair `bad`, and what is said of it.
-
-
-def _replace(side: str, make: Callable[[Path], object]) -> Callable[[Path], None]:
-    def change(root: Path) -> None:
-        path = root / side / "bad.wav"
-        path.unlink()
-        make(path)
-
-    return change
-
-
+# What is done to the pair `bad`, and what is said of it.
 FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "no clean file": (
         lambda root: (root / "clean/bad.wav").unlink(),
@@ -116,16 +93,14 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda root: (root / "noisy/bad.wav").unlink(),
         "clean/bad.wav: has no noisy file of that name",
     ),
-    "empty": (_replace("noisy", Path.touch), "noisy/bad.wav: empty: no bytes"),
+    "empty": (
+        lambda root: (root / "noisy/bad.wav").write_bytes(b""),
+        "noisy/bad.wav: empty: no bytes",
+    ),
     "another length": (
         lambda root: put(root / "noisy/bad.wav", 0.61),
         r"noisy/bad.wav: lasts 0.61 s, its clean file 0.50 s",
     ),
-    "circular link": (
-        _replace("clean", lambda path: path.symlink_to(path)),
-        "clean/bad.wav: cannot be opened .Too many",
-    ),
-    "pipe": (_replace("noisy", os.mkfifo), "noisy/bad.wav: not a file"),
     "test speaker": (
         lambda root: [put(root / side / "vctk/P257_1.wav") for side in ("clean", "noisy")],
         "clean/vctk/P257_1.wav: p257 is a test speaker of VoiceBank-DEMAND",
@@ -174,18 +149,26 @@ def test_load_recordings_refuses_test_speakers_as_speech(tmp_path: Path) -> None
     assert load_recordings(tmp_path, skip_bad=True) == [second]
 
 
+def test_find_recordings_lists_files_by_name(tmp_path: Path) -> None:
+    names = ["b.wav", "a-1.FLAC", "a/ü ö.ogg", "a/b/c.d.opus"]
+    for name in [*names, "a/._b.wav", ".hidden/c.wav", "a/notes.txt", "folder.wav/x.mp3"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "a" / "itself").symlink_to(tmp_path)  # followed once
+    found = find_recordings(tmp_path)
+    assert list(found) == ["a/b/c.d", "a/ü ö", "a-1", "b", "folder.wav/x"]
+    assert found["a-1"] == tmp_path / "a-1.FLAC"
+    (tmp_path / "b.flac").touch()
+    with pytest.raises(DataError, match=r"both .*b\.flac and .*b\.wav are there; remove one"):
+        find_recordings(tmp_path)
+
+
 def test_find_recordings_raises_where_there_are_none(tmp_path: Path) -> None:
-    (tmp_path / "file.wav").touch()
-    (tmp_path / "empty").mkdir()
-    for missing in (tmp_path / "missing", tmp_path / "file.wav", tmp_path / ("x" * 300)):
+    for missing in (tmp_path / "missing", tmp_path / ("x" * 300)):
         with pytest.raises(DataError, match=f"^{missing}: no such folder"):
             find_recordings(missing)
-    with pytest.raises(DataError, match=r"empty: no audio in it \(wav, flac, ogg or opus\)$"):
-        find_recordings(tmp_path / "empty")
-    for name in ("a.wav", "a.flac"):
-        put(tmp_path / "empty" / name)
-    with pytest.raises(DataError, match=rf"^{tmp_path / 'empty'}: both .*; remove one$"):
-        find_recordings(tmp_path / "empty")
+    with pytest.raises(DataError, match=r"no audio in it$"):
+        find_recordings(tmp_path)
 
 
 # The DNS challenge
@@ -212,13 +195,10 @@ def test_load_pairs_goes_by_numbers_in_the_dns_challenges_names(tmp_path: Path) 
 
 def test_pair_up_numbers_each_folder_for_itself_and_prefers_names() -> None:
     one, two, x = Path("1"), Path("2"), Path("x")
-    clean = {"a/clean_fileid_4": one, "b/clean_fileid_04": two}
-    assert pair_up(clean, {"a/x_fileid_4": x, "b/x_fileid_4": x}) == {
-        "a/x_fileid_4": one,
-        "b/x_fileid_4": two,
-    }
-    clean = {"clean_fileid_1": one, "a_fileid_1": two}
-    assert pair_up(clean, {"a_fileid_1": x}) == {"a_fileid_1": two, "clean_fileid_1": one}
+    clean = {"a/clean_fileid_4": one, "b/clean_fileid_04": two, "c_fileid_4": x}
+    noisy = dict.fromkeys(("a/x_fileid_4", "b/x_fileid_4", "c_fileid_4"), x)
+    paired = {"a/x_fileid_4": one, "b/x_fileid_4": two, "c_fileid_4": x}
+    assert pair_up(clean, noisy) == paired
 
 
 # Tables
@@ -269,7 +249,6 @@ def test_table_without_splits_serves_for_training_and_test(tmp_path: Path) -> No
         ("clean,noisy,split\na.wav,b.wav,dev\n", "line 2: split 'dev' is not one of"),
         ("clean,noisy\na.wav,b.wav\na.wav,c.wav\n", "line 3: a second pair is called a"),
         ("clean,noisy,split\na.wav,b.wav,train\nc.wav,d.wav,\n", "line 3: split '' is not one of"),
-        ("clean,noisy,name\na.wav,b.wav,../../c\n", "leads out of a folder"),
         ("clean,noisy,snr_db\na.wav,b.wav,loud\n", "line 2: snr_db 'loud' is not a number"),
     ],
 )

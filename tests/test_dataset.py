@@ -16,12 +16,11 @@ import torch
 from recordings import sound
 from scipy.signal import correlate
 
-from bsbimamba.data.audio import Signal, inspect, read, write
+from bsbimamba.data.audio import Signal, active_level, inspect, read, write
 from bsbimamba.data.augment import Augment
 from bsbimamba.data.corpus import Pair, Recording
 from bsbimamba.data.dataset import MixDataset, PairDataset, SpeechDataset
 from bsbimamba.data.samples import Samples
-from bsbimamba.data.sound import active_level
 from bsbimamba.utils import DataError
 
 RATE = 16000
@@ -37,7 +36,7 @@ class Watched(Samples):
         super().__init__()
         self.paths: list[Path] = []
 
-    def read(self, path: Path, start: int = 0, frames: int | None = None) -> Signal:
+    def read(self, path: Path, start: int, frames: int) -> Signal:
         self.paths.append(path)
         return super().read(path, start, frames)
 
@@ -306,15 +305,13 @@ def test_fingerprint_is_of_names_and_lengths_wherever_files_lie(
 
 
 @pytest.mark.parametrize("part", ["speech", "noise"])
-@pytest.mark.parametrize("change", ["gone", "shorter", "damaged"])
-def test_file_that_changes_is_named(tmp_path: Path, part: str, change: str) -> None:
+@pytest.mark.parametrize("change", [b"", b"RIFF", None])
+def test_file_that_changes_is_named(tmp_path: Path, part: str, change: bytes | None) -> None:
     speech, noise = recordings(tmp_path / "all", (1.0, 1.0))
     path = {"speech": speech, "noise": noise}[part].path
-    if change == "gone":
-        path.unlink()
-    elif change == "shorter":
-        sf.write(path, np.zeros(0), RATE)
+    if change is None:
+        sf.write(path, np.zeros(9), RATE)
     else:
-        path.write_bytes(b"RIFF")
+        path.write_bytes(change)
     with pytest.raises(DataError, match=rf"^{path}: .* [Pp]ut it back"):
         MixDataset([speech], [noise], 0, (0, 0), CROP)[0, 0]

@@ -194,8 +194,8 @@ class Command:
         self.archives = [
             Archive(
                 name,
-                (server.address(name),),
                 hashlib.md5(content).hexdigest(),
+                (server.address(name),),
                 len(FOLDERS.get(name.removesuffix(".zip"), ())),
             )
             for name, content in server.files.items()
@@ -269,18 +269,10 @@ def test_voicebank_makes_missing_files_again(kept: bool, command: Command) -> No
     assert command.asked() == ([] if kept else ["noisy_testset_wav.zip"])
 
 
-def test_voicebank_takes_archives_from_another_folder(command: Command, tmp_path: Path) -> None:
-    (tmp_path / "mine").mkdir()
-    for name, content in command.server.files.items():
-        (tmp_path / "mine" / name).write_bytes(content)
-    (tmp_path / "mine" / "clean_trainset_28spk_wav.zip").unlink()
-    command.ends(0, "--from", str(tmp_path / "mine"), "--remove-archives")
-    assert command.asked() == ["clean_trainset_28spk_wav.zip"]
-    assert (tmp_path / "mine" / "clean_testset_wav.zip").exists()
-    (command.root / "clean_testset_wav" / "p232_001.wav").unlink()
-    (tmp_path / "mine" / "clean_testset_wav.zip").write_bytes(b"PK")
-    said = command.ends(2, "--from", str(tmp_path / "mine"))
-    assert "clean_testset_wav.zip has another MD5 than was published: remove it" in said
+def test_voicebank_refuses_another_archive(command: Command) -> None:
+    (command.root / ".download").mkdir(parents=True)
+    (command.root / ".download" / "clean_testset_wav.zip").write_bytes(b"PK")
+    assert "clean_testset_wav.zip has another MD5 than was published" in command.ends(2)
 
 
 def test_voicebank_needs_recordings_but_no_logs(

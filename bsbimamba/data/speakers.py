@@ -41,12 +41,8 @@ def speakers_of(
     names = {file: file.relative_to(folder).as_posix() for file in files}
     unnamed = [name for name in names.values() if name not in table]
     if table and unnamed:
-        log.warning(
-            "%s does not name %d files, %s among them: their speakers are taken from their names",
-            path,
-            len(unnamed),
-            unnamed[0],
-        )
+        text = "%s does not name %d files, %s among them: their speakers are taken from their names"
+        log.warning(text, path, len(unnamed), unnamed[0])
     by_name = otherwise or speaker_by_name
     speakers = {file: table.get(name) or by_name(name) for file, name in names.items()}
     by_folder = {file: PurePath(name).parent.as_posix() for file, name in names.items()}
@@ -143,23 +139,21 @@ def read_rows(
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            reader.fieldnames = [(x or "").strip().lower() for x in reader.fieldnames or ()]
-            if not set(needed) <= set(reader.fieldnames):
-                raise DataError(
-                    f"{path}: expected a first line with the columns {' and '.join(needed)}"
-                    f"{', and perhaps ' * bool(optional)}{', '.join(optional)}, separated by commas"
-                )
-            columns = (*needed, *optional)
-            rows = [
-                (reader.line_num, {x: (row.get(x) or "").strip() for x in columns})
-                for row in reader
-            ]
+            reader = csv.DictReader(file, restval="")
+            reader.fieldnames = [x.strip().lower() for x in reader.fieldnames or ()]
+            lines = [(reader.line_num, row) for row in reader]
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror})") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} is not a table in UTF-8 ({error})") from None
+    if not set(needed) <= set(reader.fieldnames):
+        raise DataError(
+            f"{path}: expected a first line with the columns {' and '.join(needed)}"
+            f"{', and perhaps ' * bool(optional)}{', '.join(optional)}, separated by commas"
+        )
+    columns = (*needed, *optional)
+    rows = [(number, {x: row.get(x, "").strip() for x in columns}) for number, row in lines]
     for number, row in rows:
-        if not all(row[key] for key in needed):
+        if not all(row[name] for name in needed):
             raise DataError(f"{path}: line {number} lacks one of {', '.join(needed)}")
     return rows

@@ -10,27 +10,27 @@ published ones.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import combinations
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
+import tyro
 from scipy.signal import correlate, correlation_lags
+from tyro.conf import Positional
 
 from bsbimamba.data.audio import CLIPPED, FULL_SCALE, SAMPLE_RATE, Signal, described, read
-from bsbimamba.data.benchmark import NAME, TEST_FILES, TEST_PAIRS, TRAIN_PAIRS, TRAIN_SPEAKERS
+from bsbimamba.data.benchmark import NAME, TEST_PAIRS, TRAIN_PAIRS
 from bsbimamba.data.corpus import SPLITS, Listing, Pair, check_pairs, has_split, list_pairs
 from bsbimamba.data.speakers import is_test_speaker
 from bsbimamba.data.workers import in_threads, stop_by_signals, usable_cores
 from bsbimamba.utils import DataError, carry_out, show, some
 
 _LISTED = 5  # files, before "and N more"
-# A split with this share of a set's speakers among its files is meant to be of that set; one with
-# this share of a set's files is meant to be all of it.
+# Pairs in the published folders. A folder with the second share of them is meant to have them all.
+_PUBLISHED = {"clean_trainset_28spk_wav": TRAIN_PAIRS, "clean_testset_wav": TEST_PAIRS}
 _MOST = 0.9
 _LARGEST_LAG = SAMPLE_RATE  # samples, of which one side may be late
 _ENOUGH = 20 * SAMPLE_RATE  # samples of a pair that are looked at for its lag
@@ -56,8 +56,7 @@ _COUNT = (
 def verify(root: Path, workers: int) -> tuple[list[str], dict[str, list[str]]]:
     """Check every file of a corpus, in `workers` threads; return facts, and files by their fault.
 
-    Raises:
-        DataError: there are no pairs.
+    Raises DataError if there are no pairs.
     """
     listings = {split: list_pairs(root, split) for split in SPLITS if has_split(root, split)}
     if not listings:
@@ -67,11 +66,11 @@ def verify(root: Path, workers: int) -> tuple[list[str], dict[str, list[str]]]:
         del listings["train" if tested else "test"]
     facts, wrong, same = [], defaultdict(list), defaultdict(set)
     for split, listing in listings.items():
-        text, right = count(split, listings)
+        text, right = count(listing)
         facts.append(f"{split}: {text}")
         if not right:
             wrong[_COUNT].append(f"{split}: {text}")
-        pairs, bad = check_pairs(listing, split)
+        pairs, bad = check_pairs(listing, split, fresh=True)
         wrong[_UNUSABLE] += [f"{path}: {reason}" for path, reason in sorted(bad.items())]
         for faults, digests in in_threads(look_at, pairs, f"looking at {split}", workers):
             for what, text in faults:
@@ -135,7 +134,7 @@ def _floor(x: Signal) -> float:
     """Return the level in dB below which a tenth of all frames of 20 ms lies, at least -100."""
     frames = x[: len(x) // _FRAME * _FRAME].reshape(-1, _FRAME)
     powers = np.mean(np.square(frames, dtype=np.float64), axis=1)
-    return 10 * math.log10(max(float(np.quantile(powers, 0.1)), 1e-10)) if len(frames) else -100.0
+    return 10 * np.log10(max(np.quantile(powers, 0.1), 1e-10)) if len(frames) else -100.0
 
 
 def lag_of(clean: Signal, noisy: Signal) -> int:
@@ -153,45 +152,30 @@ def lag_of(clean: Signal, noisy: Signal) -> int:
     return int(lags[near][strength[near].argmax()])
 
 
-def _is_benchmark(split: str, listing: Listing) -> bool:
-    """Tell whether nearly all of a split is by the speakers of VoiceBank-DEMAND's set."""
-    speakers = TEST_FILES.keys() if split == "test" else TRAIN_SPEAKERS
-    known = sum(speaker in speakers for speaker in listing.speakers.values())
-    return known >= _MOST * len(listing.speakers)
-
-
-def count(split: str, listings: Mapping[str, Listing]) -> tuple[str, bool]:
+def count(listing: Listing) -> tuple[str, bool]:
     """Return how many pairs a split has, and whether that is right."""
-    listing = listings[split]
-    if not _is_benchmark(split, listing):
-        return f"{len(listing.clean.keys() & listing.noisy.keys()):,} pairs", True
-    of_set = [split] if split == "test" else [x for x in ("train", "valid") if x in listings]
-    found = len({PurePosixPath(name).name for x in of_set for name in listings[x].noisy})
-    total = TEST_PAIRS if split == "test" else TRAIN_PAIRS
+    found = len(listing.clean.keys() & listing.noisy.keys())
+    total = _PUBLISHED.get(listing.folders[0].name)
+    if total is None:
+        return f"{found:,} pairs", True
     text = f"{found:,} of the {total:,} pairs of {NAME}'s set"
     return text, found == total or found < _MOST * total
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bsbimamba.data.verify",
-        description="Verify a corpus of pairs.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("root", type=Path, metavar="ROOT")
-    parser.add_argument("--workers", type=int, metavar="N", default=usable_cores())
-    options = parser.parse_args(arguments)
 
-    def work() -> int:
-        facts, wrong = verify(options.root, options.workers)
+    def work(root: Positional[Path], workers: int = usable_cores()) -> int:
+        """Verify a corpus of pairs. workers: threads."""
+        facts, wrong = verify(root, workers)
         lines = [*facts, "" if wrong else "nothing is wrong"]
         for what, files in wrong.items():
             lines += [f"{len(files)} {what}", "  " + some(files, _LISTED, "\n  ")]
         show("\n".join(lines) + "\n")
         return int(bool(wrong))
 
-    return carry_out("verify", work)
+    prog = "python -m bsbimamba.data.verify"
+    return carry_out("verify", lambda: tyro.cli(work, prog=prog, args=arguments))
 
 
 if __name__ == "__main__":

@@ -29,11 +29,6 @@ from bsbimamba.inference.windows import Block, enhanced, survey
 from bsbimamba.network.net import BandSplitNet
 from bsbimamba.utils import ROOT, DataError, digest_of, is_within, replacing
 
-# The extensions that a folder is searched for. A file that is named itself may have any.
-EXTENSIONS = frozenset((
-    ".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".rf64",
-    ".snd", ".sph", ".w64", ".wav", ".wave",
-))  # fmt: skip
 KINDS = "wav, flac, ogg, opus, mp3, aiff, au, caf, w64 and others of libsndfile"
 # The tags that are kept: those about the recording, not about the program that wrote it.
 _TAGS = ("title", "artist", "album", "date", "genre", "tracknumber", "copyright", "license")
@@ -189,7 +184,7 @@ def _found(path: Path, out: Path, named: bool) -> Iterator[tuple[Path, Path]]:
         return
     if is_within(path, out):
         raise DataError(f"{path} lies in the output folder {out}: -o has to name another one")
-    files = sorted(each for each in walk(path, EXTENSIONS) if not is_within(each, out))
+    files = sorted(each for each in walk(path) if not is_within(each, out))
     if not files:
         raise DataError(f"{path}: no audio in it ({KINDS})")
     top = Path(path.resolve().name) if named else Path()
