@@ -149,7 +149,6 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "cut wav": (_cut("b.wav", 0.6), "cut short or damaged"),
     "cut flac": (_cut("b.flac", 0.6), "cannot be decoded"),
     "holey vorbis": (_cut("b.ogg", 0.5, 500), "cut short or damaged"),
-    "holey opus": (_cut("b.opus", 0.5, 500), "cut short or damaged|malformed"),
     "flac of unknown length": (_flac_of_unknown_length, "does not tell its length"),
     "NaN": (_wav(np.where(np.arange(48000) == 99, np.nan, 0.1), 48000), "NaN or infinite"),
     "not audio": (_wav(1e30 * sound(1)), "above 200 dB"),
@@ -236,14 +235,6 @@ def test_look_over_forgets_a_file_that_has_rotted_unnoticed(
         assert "cannot be decoded" in str(look_over([path], fresh)[path])
 
 
-def test_look_over_does_not_remember_faults(tmp_path: Path, inspected: list[str]) -> None:
-    """The reason may lie outside the file."""
-    path = tmp_path / "a.wav"
-    assert look_over([path]) == {path: "cannot be opened (No such file or directory)"}
-    put(path)
-    assert look_over([path]) == {path: inspect(path)}
-
-
 @pytest.mark.parametrize("content", ["{", "[]", '{"version": 3, "files": {"x": {"frames": 1}}}'])
 def test_look_over_ignores_a_damaged_index(
     tmp_path: Path, inspected: list[str], content: str
@@ -258,26 +249,18 @@ def test_look_over_ignores_a_damaged_index(
 # Writing
 
 
-@pytest.mark.parametrize(
-    ("name", "subtype", "error"),
-    [("a.wav", None, 2**-15), ("a.wav", "FLOAT", 1e-7), ("a.FLAC", None, 2**-15)],
-)
-def test_read_gives_what_was_written(
-    tmp_path: Path, name: str, subtype: str | None, error: float
-) -> None:
-    x = sound(1)
-    write(tmp_path / name, x, subtype)
-    assert np.abs(read(tmp_path / name) - x).max() <= error
-    assert os.listdir(tmp_path) == [name]
+def test_write_clips_at_full_scale(tmp_path: Path) -> None:
+    write(tmp_path / "a.flac", np.array([1.5, -1.5, 0.5]))
+    assert read(tmp_path / "a.flac") == pytest.approx([1, -1, 0.5], abs=1e-4)
+    assert os.listdir(tmp_path) == ["a.flac"]
 
 
-@pytest.mark.parametrize("place", ["missing/a.wav", "file/a.wav", "folder.wav"])
+@pytest.mark.parametrize("place", ["missing/a.wav", "folder.wav"])
 def test_write_says_where_it_cannot(tmp_path: Path, place: str) -> None:
-    (tmp_path / "file").touch()
     (tmp_path / "folder.wav").mkdir()
     with pytest.raises(DataError, match=f"{place} cannot be written"):
         write(tmp_path / place, sound(1))
-    assert sorted(os.listdir(tmp_path)) == ["file", "folder.wav"]
+    assert os.listdir(tmp_path) == ["folder.wav"]
 
 
 # Levels

@@ -35,13 +35,6 @@ EXTENSIONS = frozenset((
     ".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".rf64",
     ".snd", ".sph", ".w64", ".wav", ".wave",
 ))  # fmt: skip
-# Format and encoding of the files that are written, by extension.
-_FORMATS = {
-    ".wav": ("WAV", "PCM_16"),
-    ".flac": ("FLAC", "PCM_16"),
-    ".ogg": ("OGG", "VORBIS"),
-    ".opus": ("OGG", "OPUS"),
-}
 # In dB of full scale: a file below the first is silent, one above the second holds no audio,
 # however its samples were scaled (32-bit integers reach 187).
 SILENCE, LOUDEST = -100.0, 200.0
@@ -129,20 +122,17 @@ def look_over(paths: Sequence[Path], fresh: bool = False) -> dict[Path, Info | s
 
 def stamp(path: Path) -> str:
     """Return path, size and time of change of a file, by which it is recognised."""
-    try:
-        status = path.stat()
-    except OSError:
+    if not os.path.exists(path):
         return os.path.abspath(path)
+    status = path.stat()
     return f"{os.path.abspath(path)}|{status.st_size}|{status.st_mtime_ns}"
 
 
 def inspect(path: Path) -> Info:
     """Decode a file completely and return the facts about it.
 
-    An Ogg file that lacks its beginning or its end passes for a shorter one.
-
-    Raises:
-        AudioError: it cannot be decoded, is empty, cut short, silent, or holds no audio.
+    An Ogg file that lacks its beginning or its end passes for a shorter one. Raises AudioError if
+    the file cannot be decoded, is empty, cut short, silent, or holds no audio.
     """
     with opened(path) as file:
         rate, announced = file.samplerate, file.frames
@@ -173,8 +163,7 @@ def read(path: Path, start: int = 0, frames: int | None = None) -> Signal:
     bit; in Opus but for the decoder's memory, less than 0.01 of full scale. Files of other rates,
     Vorbis and MP3 are decoded as a whole for each piece (but see `data.samples`).
 
-    Raises:
-        AudioError: the file cannot be decoded.
+    Raises AudioError if the file cannot be decoded.
     """
     with opened(path) as file:
         rate = file.samplerate
@@ -193,9 +182,11 @@ def described(path: Path) -> tuple[int, int, str]:
 
 def encode(x: NDArray, extension: str, subtype: str | None = None, comment: str = "") -> bytes:
     """Return a file's content for a mono signal (s,) at 16 kHz. The arguments are `write`'s."""
-    kind, usual = _FORMATS[extension]
+    kind = extension.removeprefix(".").upper()
+    if kind == "OPUS":
+        kind, subtype = "OGG", kind
     encoded = io.BytesIO()
-    with sf.SoundFile(encoded, "w", SAMPLE_RATE, 1, subtype or usual, format=kind) as file:
+    with sf.SoundFile(encoded, "w", SAMPLE_RATE, 1, subtype, format=kind) as file:
         if comment:
             file.comment = comment
         file.write(x)
@@ -203,11 +194,10 @@ def encode(x: NDArray, extension: str, subtype: str | None = None, comment: str 
 
 
 def write(path: Path, x: NDArray, subtype: str | None = None, comment: str = "") -> None:
-    """Write a mono signal (s,) at 16 kHz, the whole file or nothing.
+    """Write a mono signal (s,) at 16 kHz within [-1, 1], the whole file or nothing.
 
     Args:
-        path: the file; its extension is one of _FORMATS.
-        x: samples within [-1, 1].
+        path: the file, which ends in wav, flac, ogg or opus.
         subtype: of soundfile, "PCM_16" or "FLOAT"; None for the format's usual one.
         comment: a line of text that the file carries beside its samples.
 

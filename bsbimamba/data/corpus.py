@@ -8,19 +8,12 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from bsbimamba.data.audio import SAMPLE_RATE, Info, look_over, walk
-from bsbimamba.data.speakers import (
-    is_test_speaker,
-    read_rows,
-    speaker_by_name,
-    speakers_of,
-    vctk_numbers,
-)
+from bsbimamba.data.speakers import is_test_speaker, read_rows, speakers_of
 from bsbimamba.utils import DataError, some
 
 log = logging.getLogger("data")
@@ -45,7 +38,6 @@ LAYOUTS = {
 # book_00000_..._reader_06709_..._snr15_tl-24_fileid_7, whatever comes before.
 _CLEAN_ID = re.compile(r"(?:.*/)?clean_fileid_(\d+)")
 _NOISY_ID = re.compile(r"(?:.*_)?fileid_(\d+)")
-_READER = re.compile(r"reader_\d+")
 _TEST_SPEAKER = (
     "{} is a test speaker of VoiceBank-DEMAND (if this is somebody else, say so in speakers.csv)"
 )
@@ -127,10 +119,10 @@ def check_pairs(
     for name in names:
         speaker = listing.speakers[name]
         one, other = found[clean[name]], found[noisy[name]]
-        bad |= {side[name]: x for side in (clean, noisy) if isinstance(x := found[side[name]], str)}
         if isinstance(one, str) or isinstance(other, str):
-            continue
-        if split != "test" and is_test_speaker(speaker):
+            sides = ((clean[name], one), (noisy[name], other))
+            bad |= {path: reason for path, reason in sides if isinstance(reason, str)}
+        elif split != "test" and is_test_speaker(speaker):
             bad[clean[name]] = _TEST_SPEAKER.format(speaker)
         elif abs(one.frames - other.frames) > _PAIR_TOLERANCE:
             seconds = (info.frames / SAMPLE_RATE for info in (other, one))
@@ -260,19 +252,9 @@ def _in_folders(root: Path, split: str) -> Listing | None:
         return None
     by_name, noisy = (find_recordings(folder) for folder in folders)
     clean = pair_up(by_name, noisy)
-    names = defaultdict(list)
-    for name, path in clean.items():
-        names[path.relative_to(folders[0]).as_posix()].append(name)
-
-    def speaker(file: str) -> str:
-        """Return who speaks in a clean file; in one of the DNS challenge a noisy file names it."""
-        own = PurePosixPath(file).with_suffix("").as_posix()
-        if not _CLEAN_ID.fullmatch(own):
-            return speaker_by_name(file)
-        text = " ".join(sorted(names[file]))
-        return next(iter([*vctk_numbers(text), *_READER.findall(text)]), own)
-
-    by_path = speakers_of(folders[0], by_name.values(), speaker)
+    # In the DNS challenge only the noisy file's name tells who speaks.
+    names = {path.relative_to(folders[0]).as_posix(): f"{name}.wav" for name, path in clean.items()}
+    by_path = speakers_of(folders[0], by_name.values(), names)
     return Listing(folders, clean, noisy, {name: by_path[path] for name, path in clean.items()})
 
 

@@ -4,8 +4,7 @@
 
 Prints how many pairs there are, and which files are wrong and what to do about them. Status 0:
 nothing is wrong (a part of VoiceBank-DEMAND is right, too); 1: something is; 2: there are no pairs;
-130: interrupted. `evaluate.py` compares the scores of VoiceBank-DEMAND's noisy test files with the
-published ones.
+130: interrupted. `evaluate.py` says whether the noisy test files have the published scores.
 """
 
 from __future__ import annotations
@@ -54,10 +53,7 @@ _COUNT = (
 
 
 def verify(root: Path, workers: int) -> tuple[list[str], dict[str, list[str]]]:
-    """Check every file of a corpus, in `workers` threads; return facts, and files by their fault.
-
-    Raises DataError if there are no pairs.
-    """
+    """Check every file of a corpus in threads; return facts, and files by their fault."""
     listings = {split: list_pairs(root, split) for split in SPLITS if has_split(root, split)}
     if not listings:
         raise DataError(f"{root}: no pairs there, as in train/clean and train/noisy below it")

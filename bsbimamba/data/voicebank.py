@@ -19,6 +19,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Annotated
 from zipfile import ZipFile
@@ -140,12 +141,8 @@ def prepare(
 def download(addresses: Sequence[str], target: Path, md5: str) -> None:
     """Download a file from the first of its addresses that has it, and verify it.
 
-    What has arrived lies beside it as NAME.part; the next call goes on from there. `target` is
-    written whole or not at all.
-
-    Raises:
-        FailedError: no address gives a file of this checksum.
-        OSError: the file cannot be written.
+    What has arrived lies beside it as NAME.part; the next call goes on from there. Raises
+    FailedError if no address gives a file of this checksum.
     """
     part = target.with_name(f"{target.name}.part")
     reasons = []
@@ -236,11 +233,8 @@ def resampled(content: bytes) -> bytes:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-
-    def work() -> int:
-        return tyro.cli(prepare, prog="python -m bsbimamba.data.voicebank", args=arguments)
-
-    return carry_out("voicebank", work, "; the same command goes on from here")
+    command = partial(tyro.cli, prepare, prog="python -m bsbimamba.data.voicebank", args=arguments)
+    return carry_out("voicebank", command, "; the same command goes on from here")
 
 
 if __name__ == "__main__":
