@@ -22,7 +22,7 @@ from bsbimamba.data.corpus import (
     load_recordings,
     pair_up,
 )
-from bsbimamba.data.speakers import hold_out, is_test_speaker, speaker_by_name, speakers_of
+from bsbimamba.data.speakers import hold_out, speaker_by_name, speakers_of
 from bsbimamba.utils import DataError
 
 RATE = 16000
@@ -37,23 +37,16 @@ pytestmark = pytest.mark.usefixtures("own_index")
     ("split", "folders"),
     [(split, folders) for split, known in LAYOUTS.items() for folders in known],
 )
-def test_load_pairs_knows_every_layout(
+def test_load_pairs_knows_every_layout_and_takes_the_most_specific(
     tmp_path: Path, split: str, folders: tuple[str, str]
 ) -> None:
-    for side in folders:
+    for side in (*folders, "clean", "noisy"):
         put(tmp_path / side / "p1_001.wav")
     clean, noisy = (tmp_path / side / "p1_001.wav" for side in folders)
     assert load_pairs(tmp_path, split) == [Pair("p1_001", clean, noisy, "p1", RATE // 2)]
-
-
-def test_load_pairs_takes_the_most_specific_layout(tmp_path: Path) -> None:
-    for folder in (tmp_path, tmp_path / "train"):
-        put_pairs(folder, ["a.wav"])
-    (pair,) = load_pairs(tmp_path, "train")
-    assert pair.clean == tmp_path / "train" / "clean" / "a.wav"
-    assert not has_split(tmp_path, "valid")
-    with pytest.raises(DataError, match=f"^{tmp_path}: no valid pairs. Known folders below it: "):
-        load_pairs(tmp_path, "valid")
+    if split != "valid":
+        with pytest.raises(DataError, match=f"^{tmp_path}: no valid pairs. Known folders below it"):
+            load_pairs(tmp_path, "valid")
 
 
 def test_load_pairs_looks_into_a_folder_of_the_same_name(tmp_path: Path) -> None:
@@ -281,18 +274,15 @@ def test_table_that_cannot_be_used_is_an_error(tmp_path: Path, text: str, reason
         ("a/p225_1.wav", "p225"),
         ("a/p376_1.wav", "p376"),
         ("a/p377_1.wav", "a:p377"),
+        # The DNS challenge's readers, and its files that name none.
+        ("a/book_00041_chp_0009_reader_06709_8.wav", "reader_06709"),
+        ("a/clean_fileid_7.wav", "a/clean_fileid_7"),
         # Where a folder is the speaker's, the chapters below it are not speakers of their own.
         ("clean-100/19/198/19-198-0001.flac", "clean-100/19:19"),
     ],
 )
 def test_speaker_by_name(file: str, speaker: str) -> None:
     assert speaker_by_name(file) == speaker
-
-
-@pytest.mark.parametrize("name", ["p232", "P257", "VCTK/p232:x", "a p232-b"])
-def test_is_test_speaker(name: str) -> None:
-    assert is_test_speaker(name)
-    assert not is_test_speaker(name.replace("p2", "p32").replace("P2", "P32"))
 
 
 def _files(folder: Path, *names: str) -> list[Path]:
@@ -326,10 +316,8 @@ def test_folders_are_speakers_where_names_tell_none(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"file;speaker\na_1.wav;ann\n", "expected a first line with the columns file and speaker"),
-        (b"file,speaker\na_1.wav,ann\nb_1.wav\n", "line 3 lacks one of file, speaker"),
         (b"file,speaker\na_1.wav,ann\na_1.wav,bob\n", "a_1.wav has two speakers, ann and bob"),
-        ("file,speaker\na_1.wav,zoé\n".encode("latin-1"), "is not a table in UTF-8"),
+        ("file,speaker\na_1.wav,zo\u00e9\n".encode("latin-1"), "is not a table in UTF-8"),
     ],
 )
 def test_speakers_csv_that_cannot_be_used_is_an_error(

@@ -48,16 +48,10 @@ _BOUNDS = {
 class Augment:
     """Probabilities (0 to 1) and ranges (lowest and highest) of the slots.
 
-    Attributes:
-        speed, speed_by: faster and higher by a factor; speech and noise alike.
-        room, room_decay: a room's reverberation, its decay by 60 dB in s. It is part of the target,
-            too: nothing here teaches a network to remove it.
-        babble, babble_talkers, babble_snr_db: so many other training speakers in the background.
-        remix, remix_snr_db: all the noise there is, the pair's own, at another SNR.
-        band, band_hz: a low-pass, of target and input.
-        gain, gain_db: louder or softer, target and input.
-
-    SNRs are those within the piece. Raises DataError if a value is out of bounds.
+    `speed` (a factor), `room` (its decay by 60 dB in s), `band` (a low-pass) and `gain` change
+    target and input alike, so nothing here teaches a network to remove reverberation. `babble` adds
+    other training speakers, and `remix` scales all the noise there is; their SNRs are those within
+    the piece. Raises DataError if a value is out of bounds.
     """
 
     speed: float = 0.0

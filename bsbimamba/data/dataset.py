@@ -71,15 +71,16 @@ class SpeechDataset(Dataset, ABC, Generic[Item]):
 
     def __getitem__(self, key: Key) -> dict[str, Any]:
         epoch, index = key
-        name = self.items[index].name
         if self.augment is None or self.frames is None:
-            return _example(name, *self.sides(key, self.frames))
-        rng = np.random.default_rng([self.seed, _AUGMENTATION, epoch, index])
-        drawn = Drawn(self.augment, rng, self.frames)
-        clean, noisy = self.sides(key, drawn.source_frames)
-        if drawn.nothing:
-            return _example(name, clean, noisy)
-        return _example(name, *drawn.apply(clean, noisy - clean, partial(self._talk, index)))
+            clean, noisy = self.sides(key, self.frames)
+        else:
+            rng = np.random.default_rng([self.seed, _AUGMENTATION, epoch, index])
+            drawn = Drawn(self.augment, rng, self.frames)
+            clean, noisy = self.sides(key, drawn.source_frames)
+            if not drawn.nothing:
+                clean, noisy = drawn.apply(clean, noisy - clean, partial(self._talk, index))
+        sides = {"clean": torch.from_numpy(clean), "noisy": torch.from_numpy(noisy)}
+        return {"name": self.items[index].name, **sides}
 
     def speakers(self) -> list[str]:
         """Return who speaks in it, sorted."""
@@ -102,10 +103,7 @@ class SpeechDataset(Dataset, ABC, Generic[Item]):
         return dict(grouped)
 
     def _talk(self, index: int, rng: np.random.Generator, frames: int = _TALK) -> Signal:
-        """Return up to `frames` samples of another speaker, (s,); none if there is no other.
-
-        Speakers are drawn first, then one of their recordings.
-        """
+        """Return up to `frames` samples of another speaker, (s,); none if there is no other."""
         others = list(self._by_speaker)
         others.remove(self.items[index].speaker)
         if not others:
@@ -115,10 +113,6 @@ class SpeechDataset(Dataset, ABC, Generic[Item]):
         start = int(rng.integers(max(0, item.frames - frames) + 1))
         path = item.clean if isinstance(item, Pair) else item.path
         return self.samples.piece(path, item.frames, start, min(frames, item.frames))
-
-
-def _example(name: str, clean: Signal, noisy: Signal) -> dict[str, Any]:
-    return {"name": name, "clean": torch.from_numpy(clean), "noisy": torch.from_numpy(noisy)}
 
 
 class PairDataset(SpeechDataset[Pair]):

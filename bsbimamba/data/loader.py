@@ -63,8 +63,7 @@ class EpochSampler(Sampler):
 class Loader:
     """Batches {"name": list, "clean": (b, s), "noisy": (b, s)} in a sampler's order.
 
-    Workers are replaced where one dies: the new ones make the same examples, which do not depend
-    on the process that makes them.
+    Workers are replaced where one dies: the new ones make the same examples.
 
     Args:
         dataset: of `data.dataset`.

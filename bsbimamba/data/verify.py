@@ -47,9 +47,7 @@ _LAG = f"late or early: shifted by a codec, or no mixture of the clean file; {_F
 _MIXTURE = f"not the clean file and noise: exchange the folders if they are swapped, else {_FRESH}"
 _COPIES = "there more than once: keep one of each"
 _SPEAKERS = "speakers in several splits: what is tested on must not be trained on"
-_COUNT = (
-    "files are missing or too many: python -m bsbimamba.data.voicebank goes on where it stopped"
-)
+_COUNT = "files are missing or too many: python -m bsbimamba.data.voicebank gets what is missing"
 
 
 def verify(root: Path, workers: int) -> tuple[list[str], dict[str, list[str]]]:
@@ -82,10 +80,7 @@ def verify(root: Path, workers: int) -> tuple[list[str], dict[str, list[str]]]:
 
 
 def look_at(pair: Pair) -> tuple[list[tuple[str, str]], dict[str, str]]:
-    """Return what is wrong with a pair, as (what, file and details), and digests of both files.
-
-    A digest is that of the samples in 16 bits, which a copy in another format shares.
-    """
+    """Return what is wrong with a pair, as (what, file and details), and both files' digests."""
     faults, digests, signals = [], {}, []
     for path in (pair.clean, pair.noisy):
         rate, channels, _ = described(path)
@@ -94,7 +89,7 @@ def look_at(pair: Pair) -> tuple[list[tuple[str, str]], dict[str, str]]:
         x = read(path)
         if (share := float(np.mean(np.abs(x) >= FULL_SCALE))) > CLIPPED:
             faults.append((_CLIPPING, f"{path}: {share:.2%} of the samples"))
-        content = np.round(x * 32768).astype("<i4").tobytes()
+        content = np.round(x * 32768).astype("<i4").tobytes()  # as a copy in another format has it
         digests[str(path)] = hashlib.sha256(content).hexdigest()
         signals.append(x)
     clean, noisy = signals
