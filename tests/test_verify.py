@@ -195,7 +195,7 @@ def test_count_doubts_sets_that_are_nearly_whole(folder: str, pairs: int, right:
 # A pair's samples
 
 
-@pytest.mark.parametrize("lag", [-400, 0, 1, 8000])
+@pytest.mark.parametrize("lag", [-400, 0, 8000])
 def test_lag_of_is_found_through_noise_and_rumble(lag: int) -> None:
     rng = np.random.default_rng(0)
     clean = sound(2.0, seed=3)
