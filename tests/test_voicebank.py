@@ -16,11 +16,10 @@ import numpy as np
 import pytest
 import soundfile as sf
 import soxr
-from recordings import sound
 
 from bsbimamba.data import voicebank
 from bsbimamba.data.corpus import load_pairs
-from bsbimamba.data.voicebank import TRIES, Archive, download, main, resampled
+from bsbimamba.data.voicebank import TRIES, Archive, download, main
 from bsbimamba.utils import FailedError, hold
 
 RATE = 48_000
@@ -50,12 +49,12 @@ class Server(ThreadingHTTPServer):
     """
 
     daemon_threads = True
+    ranges = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.files: dict[str, bytes] = {}
         self.faults: deque[tuple[str, int]] = deque()
-        self.ranges = True
         self.asked: list[tuple[str, str | None]] = []
 
     def address(self, name: str) -> str:
@@ -68,9 +67,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.close_connection = True
-        asked = self.headers["Range"]
-        self.server.asked.append((self.path, asked))
-        content = self.server.files.get(self.path.lstrip("/"), b"")
+        asked, name = self.headers["Range"], self.path.lstrip("/")
+        self.server.asked.append((name, asked))
+        content = self.server.files.get(name, b"")
         kind, value = self.server.faults.popleft() if content and self.server.faults else ("", 0)
         first = int(asked[6:-1]) if asked and self.server.ranges else 0
         status = 404 if not content else value if kind == "status" else 206 if first else 200
@@ -117,50 +116,41 @@ def test_download_goes_on_where_connections_break(server: Server, get: Callable[
     get()
     ranges = [asked for _, asked in server.asked]
     assert ranges == [None, "bytes=1000-", "bytes=1000-", "bytes=71000-"]
-    server.faults.extend([("break", 9000)] * 3 * TRIES)  # each brings some bytes
-    get()
-
-
-def test_download_gives_up_and_a_second_call_goes_on(
-    server: Server, get: Callable[..., None], tmp_path: Path
-) -> None:
     server.faults.extend([("break", 5000), *[("break", 0)] * TRIES])
     with pytest.raises(FailedError, match=r"ended after 5000 of 300000 bytes.*Run again later"):
         get()
-    assert os.listdir(tmp_path) == ["a.zip.part"]
     get()
-    assert server.asked[-1] == ("/a.zip", "bytes=5000-")
+    assert server.asked[-1] == ("a.zip", "bytes=5000-")
 
 
 @pytest.mark.parametrize("arrived", [5000, len(CONTENT)])
 @pytest.mark.parametrize("ranges", [True, False])
-def test_download_takes_what_has_arrived(
+def test_download_takes_what_has_arrived_or_begins_anew(
     server: Server, get: Callable[..., None], tmp_path: Path, arrived: int, ranges: bool
 ) -> None:
+    """A server without ranges sends the whole file, which replaces what has arrived."""
     server.ranges = ranges
     (tmp_path / "a.zip.part").write_bytes(CONTENT[:arrived])
     get()
+    assert len(server.asked) == 1
 
 
 def test_download_discards_what_is_not_the_published_file(
     server: Server, get: Callable[..., None], tmp_path: Path
 ) -> None:
-    (tmp_path / "a.zip.part").write_bytes(b"x" * 1000)
-    with pytest.raises(FailedError, match="is not what was published"):
-        get()
-    assert os.listdir(tmp_path) == []
     server.files["other.zip"] = b"another file"
+    with pytest.raises(FailedError, match="is not what was published"):
+        get("other.zip")
+    assert os.listdir(tmp_path) == []
     get("missing.zip", "other.zip", "a.zip")
-    with pytest.raises(FailedError, match=r"^a.zip cannot .*b: .*404.*; .*c: .*404"):
-        get("b", "c")
 
 
 # The command
 
 
-def wav(x: np.ndarray, rate: int = RATE, subtype: str = "PCM_16") -> bytes:
+def wav(x: np.ndarray) -> bytes:
     encoded = io.BytesIO()
-    sf.write(encoded, x, rate, subtype, format="WAV")
+    sf.write(encoded, x, RATE, format="WAV")
     return encoded.getvalue()
 
 
@@ -184,18 +174,16 @@ class Command:
             }
             for seed, (folder, names) in enumerate(FOLDERS.items())
         }
-        log = {"logs/log_testset.txt": b"p232_001 bus 17.5\n"}
-        server.files = {"logfiles.zip": zipped(log)} | {
-            f"{folder}.zip": zipped(  # with what macOS adds
-                {"__MACOSX/._a.wav": b"x"} | {f"{folder}/{name}": x for name, x in files.items()}
-            )
-            for folder, files in self.recordings.items()
-        }
+        server.files = {"logfiles.zip": zipped({"logs/log_testset.txt": b"p232_001 bus 17.5\n"})}
+        for folder, files in self.recordings.items():
+            members = {f"{folder}/{name}": x for name, x in files.items()}
+            # With what macOS adds.
+            server.files[f"{folder}.zip"] = zipped({"__MACOSX/._a.wav": b"x"} | members)
         self.archives = [
             Archive(
                 name,
-                (server.address(name),),
                 hashlib.md5(content).hexdigest(),
+                (server.address(name),),
                 len(FOLDERS.get(name.removesuffix(".zip"), ())),
             )
             for name, content in server.files.items()
@@ -203,14 +191,13 @@ class Command:
 
     def ends(self, status: int, *options: str) -> str:
         """Return what it says; check with which status it ends."""
-        words = ["--root", str(self.root), "--workers", "1", *options]
-        assert main(words) == status
+        assert main(["--root", str(self.root), "--workers", "1", *options]) == status
         output = self._capsys.readouterr()
         return output.err if status else output.out
 
     def asked(self) -> list[str]:
         """Return the archives that were asked for since the last time."""
-        names = [path.strip("/") for path, _ in self.server.asked]
+        names = [name for name, _ in self.server.asked]
         self.server.asked.clear()
         return names
 
@@ -247,13 +234,6 @@ def test_voicebank_makes_a_corpus_once(command: Command) -> None:
     assert command.asked() == []
 
 
-@pytest.mark.parametrize("rate", [16000, 44100])
-def test_resampled_clips(rate: int) -> None:
-    x, found_rate = sf.read(io.BytesIO(resampled(wav(3 * sound(0.5, rate), rate, "FLOAT"))))
-    assert (len(x), found_rate) == (8000, 16000)
-    assert x.max() == 32767 / 32768
-
-
 @pytest.mark.parametrize("kept", [True, False])
 def test_voicebank_makes_missing_files_again(kept: bool, command: Command) -> None:
     command.ends(0, *([] if kept else ["--remove-archives"]))
@@ -269,18 +249,10 @@ def test_voicebank_makes_missing_files_again(kept: bool, command: Command) -> No
     assert command.asked() == ([] if kept else ["noisy_testset_wav.zip"])
 
 
-def test_voicebank_takes_archives_from_another_folder(command: Command, tmp_path: Path) -> None:
-    (tmp_path / "mine").mkdir()
-    for name, content in command.server.files.items():
-        (tmp_path / "mine" / name).write_bytes(content)
-    (tmp_path / "mine" / "clean_trainset_28spk_wav.zip").unlink()
-    command.ends(0, "--from", str(tmp_path / "mine"), "--remove-archives")
-    assert command.asked() == ["clean_trainset_28spk_wav.zip"]
-    assert (tmp_path / "mine" / "clean_testset_wav.zip").exists()
-    (command.root / "clean_testset_wav" / "p232_001.wav").unlink()
-    (tmp_path / "mine" / "clean_testset_wav.zip").write_bytes(b"PK")
-    said = command.ends(2, "--from", str(tmp_path / "mine"))
-    assert "clean_testset_wav.zip has another MD5 than was published: remove it" in said
+def test_voicebank_refuses_another_archive(command: Command) -> None:
+    (command.root / ".download").mkdir(parents=True)
+    (command.root / ".download" / "clean_testset_wav.zip").write_bytes(b"PK")
+    assert "clean_testset_wav.zip has another MD5 than was published" in command.ends(2)
 
 
 def test_voicebank_needs_recordings_but_no_logs(
@@ -294,11 +266,7 @@ def test_voicebank_needs_recordings_but_no_logs(
     command.ends(0)
 
 
-def test_voicebank_refuses_a_folder_in_use_or_a_file(command: Command, tmp_path: Path) -> None:
+def test_voicebank_refuses_a_folder_in_use(command: Command) -> None:
     (command.root / ".download").mkdir(parents=True)
     with hold(command.root / ".download", ""):
         assert "Wait for it, stop it, or name another folder with --root" in command.ends(2)
-    (tmp_path / "file").touch()
-    said = command.ends(1, "--root", str(tmp_path / "file"))
-    assert f"{tmp_path / 'file'}" in said
-    assert "the same command goes on from here" in said

@@ -1,4 +1,4 @@
-"""Find, check, read and write audio files.
+"""Find, check, read and write audio files, and measure levels.
 
 Everything inside the project is 16 kHz mono float32. Other rates (soxr, very high quality) and
 channel counts (their mean) are converted on reading.
@@ -9,10 +9,9 @@ from __future__ import annotations
 import io
 import json
 import logging
-import math
 import os
 import stat
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,31 +20,36 @@ import numpy as np
 import soundfile as sf
 import soxr
 from numpy.typing import NDArray
+from scipy.ndimage import maximum_filter1d
+from scipy.signal import lfilter
 
-from bsbimamba.data.sound import FRAME, SAMPLE_RATE, active_frames, active_level
 from bsbimamba.data.workers import in_threads
-from bsbimamba.utils import ROOT, DataError, replacing, write_text
+from bsbimamba.utils import DataError, replacing, write_text
 
 log = logging.getLogger("data")
 
-# Format and encoding of the files that are written, by extension.
-_FORMATS = {
-    ".wav": ("WAV", "PCM_16"),
-    ".flac": ("FLAC", "PCM_16"),
-    ".ogg": ("OGG", "VORBIS"),
-    ".opus": ("OGG", "OPUS"),
-}
-EXTENSIONS = _FORMATS.keys()
+SAMPLE_RATE = 16_000
+FRAME = 160  # samples: 10 ms
+# The extensions that folders are searched for. A file that is named itself may have any.
+EXTENSIONS = frozenset((
+    ".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".rf64",
+    ".snd", ".sph", ".w64", ".wav", ".wave",
+))  # fmt: skip
 # In dB of full scale: a file below the first is silent, one above the second holds no audio,
 # however its samples were scaled (32-bit integers reach 187).
 SILENCE, LOUDEST = -100.0, 200.0
 # A sample from the first on is clipped; a signal with the second share of clipped samples is, too.
 FULL_SCALE, CLIPPED = 32767 / 32768, 1e-4
 RATES = range(4_000, 1_000_000)
-_WRITTEN_BLOCK = 1 << 18
-# Where `look_over` keeps what it knows of good files. Its version goes up when results change.
-INDEX = ROOT / ".cache" / "audio-index.json"
-_VERSION = 2
+# Frames further below the loudest one hold no sound: in a piece; and in a whole recording, where
+# one click must not count as all there is.
+_PIECE_DB, _RECORDING_DB = 30, 40
+# Where `look_over` keeps the facts about good files. Its version goes up when results change.
+_CACHES = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+INDEX = Path(_CACHES, "bs-bimamba", "audio-index.json")
+_VERSION = 3
+# libsndfile seeks to a wrong place near the end of Vorbis (its issue 885), and roughly in MP3.
+_NOT_SOUGHT = ("VORBIS", "MPEG_LAYER_III")
 _UNKNOWN_LENGTH = 1 << 48  # libsndfile's number where the header gives none is far above
 
 Signal = NDArray[np.float32]
@@ -61,62 +65,38 @@ class Info:
 
     Attributes:
         frames: length in samples at 16 kHz.
-        rate, channels: as stored.
-        level: of the 16-kHz mono signal in dB of full scale (root mean square).
-        active_level: that of its active parts (`data.sound.active_level`).
+        rate: as stored, in Hz.
+        active_level: of the 16-kHz mono signal in dB of full scale (function `active_level`).
         activity: which of its frames hold sound, 8 to a byte, in hexadecimal; see `active`.
     """
 
     frames: int
     rate: int
-    channels: int
-    level: float
     active_level: float
     activity: str
 
     @property
     def active(self) -> NDArray[np.bool_]:
-        """Return which frames hold sound, (ceil(frames / FRAME),) (`data.sound.active_frames`)."""
+        """Return which frames hold sound, (ceil(frames / FRAME),) (`active_frames`)."""
         packed = np.frombuffer(bytes.fromhex(self.activity), np.uint8)
         return np.unpackbits(packed, count=-(-self.frames // FRAME)).astype(bool)
 
 
-def find_audio(folder: Path) -> dict[str, Path]:
-    """Return the audio files below `folder` by relative path without extension, sorted.
+def look_over(paths: Sequence[Path], fresh: bool = False) -> dict[Path, Info | str]:
+    """Return the facts about each file (`inspect`), or why it cannot be used.
 
-    Links are followed; hidden files and folders are left out.
-
-    Raises:
-        AudioError: two files differ in their extension only.
-        OSError: a folder cannot be listed.
-    """
-    found: dict[str, Path] = {}
-    for path in sorted(walk(folder)):
-        name = path.relative_to(folder).with_suffix("").as_posix()
-        if name in found:
-            raise AudioError(f"both {found[name]} and {path} are there; remove one")
-        found[name] = path
-    return found
-
-
-def look_over(paths: Sequence[Path]) -> dict[Path, Info | str]:
-    """Return for each file its facts (`examine`), or why it cannot be used.
-
-    Facts of good files are kept in INDEX. A file is decoded again if its size or its time of change
-    is another one.
+    Facts about good files are kept in INDEX. A file is decoded again if its size or its time of
+    change differs from the index. fresh: decode every file.
     """
     try:
         index = json.loads(INDEX.read_text("utf-8"))
         files = index["files"] if index["version"] == _VERSION else {}
-        known = {stamped: Info(**info) for stamped, info in files.items()}
+        known: dict[str, Info | str] = {stamped: Info(**info) for stamped, info in files.items()}
     except (OSError, ValueError, LookupError, TypeError):  # missing, damaged or another version's
         known = {}
     # Taken before a file is read, so that a change in between is noticed the next time.
     stamps = {path: stamp(path) for path in paths}
-    result: dict[Path, Info | str] = {
-        path: known[stamped] for path, stamped in stamps.items() if stamped in known
-    }
-    new = [path for path in stamps if path not in result]
+    new = [path for path, stamped in stamps.items() if fresh or stamped not in known]
 
     def facts_or_reason(path: Path) -> Info | str:
         try:
@@ -124,43 +104,38 @@ def look_over(paths: Sequence[Path]) -> dict[Path, Info | str]:
         except AudioError as error:
             return str(error)
 
-    result |= dict(zip(new, in_threads(facts_or_reason, new, "checking audio"), strict=True))
-    good = {stamps[path]: info for path in new if isinstance(info := result[path], Info)}
-    if good:
-        there = {s: info for s, info in known.items() if os.path.exists(s.split("|")[0])}
-        files = {stamped: asdict(info) for stamped, info in (there | good).items()}
+    found = in_threads(facts_or_reason, new, "checking audio")
+    known |= {stamps[path]: facts for path, facts in zip(new, found, strict=True)}
+    if new:
+        files = {
+            stamped: asdict(info)
+            for stamped, info in known.items()
+            if isinstance(info, Info) and stamped == stamp(Path(stamped.rsplit("|", 2)[0]))
+        }
         try:
-            INDEX.parent.mkdir(exist_ok=True)
+            INDEX.parent.mkdir(parents=True, exist_ok=True)
             write_text(INDEX, json.dumps({"version": _VERSION, "files": files}))
         except OSError as error:
             log.info("the list of checked files is not kept (%s)", error)
-    return result
+    return {path: known[stamped] for path, stamped in stamps.items()}
 
 
 def stamp(path: Path) -> str:
     """Return path, size and time of change of a file, by which it is recognised."""
-    try:
-        status = path.stat()
-    except OSError:
+    if not os.path.exists(path):
         return os.path.abspath(path)
+    status = path.stat()
     return f"{os.path.abspath(path)}|{status.st_size}|{status.st_mtime_ns}"
 
 
 def inspect(path: Path) -> Info:
-    """Return the facts about a file. Raise AudioError as `examine` does."""
-    return examine(path)[0]
+    """Decode a file completely and return the facts about it.
 
-
-def examine(path: Path) -> tuple[Info, Signal]:
-    """Decode a file completely; return its facts, and its samples (s,) as `read` gives them.
-
-    An Ogg file that lacks its beginning or its end passes for a shorter one.
-
-    Raises:
-        AudioError: it cannot be decoded, is empty, cut short, silent, or holds no audio.
+    An Ogg file that lacks its beginning or its end passes for a shorter one. Raises AudioError if
+    the file cannot be decoded, is empty, cut short, silent, or holds no audio.
     """
     with opened(path) as file:
-        rate, channels, announced = file.samplerate, file.channels, file.frames
+        rate, announced = file.samplerate, file.frames
         x = _mono(file)
         if file.seekable():
             file.seek(announced // 2)  # as it will be when pieces are read
@@ -172,30 +147,27 @@ def examine(path: Path) -> tuple[Info, Signal]:
     mono = _to_16k(x, rate)
     if not len(mono):
         raise AudioError("empty: no samples")
-    power = float(np.mean(np.square(mono, dtype=np.float64)))
-    if power < 10 ** (SILENCE / 10):
+    loudness = power(mono)
+    if loudness < 10 ** (SILENCE / 10):
         raise AudioError(f"silent: below {SILENCE:.0f} dB of full scale")
-    if not power < 10 ** (LOUDEST / 10):
+    if not loudness < 10 ** (LOUDEST / 10):
         raise AudioError(f"no audio: above {LOUDEST:.0f} dB of full scale")
     activity = np.packbits(active_frames(mono)).tobytes().hex()
-    level = 10 * math.log10(power)
-    return Info(len(mono), rate, channels, level, active_level(mono), activity), mono
+    return Info(len(mono), rate, active_level(mono), activity)
 
 
 def read(path: Path, start: int = 0, frames: int | None = None) -> Signal:
     """Return samples `start` to `start + frames` (None: the end) of a file at 16 kHz, mono (s,).
 
     They are fewer where the file ends earlier. A piece equals the same piece of the whole bit for
-    bit; in Opus but for the decoder's memory, less than 0.01 of full scale. Files of other rates
-    and Vorbis are decoded as a whole for each piece (but see `data.samples`).
+    bit; in Opus but for the decoder's memory, less than 0.01 of full scale. Files of other rates,
+    Vorbis and MP3 are decoded as a whole for each piece (but see `data.samples`).
 
-    Raises:
-        AudioError: the file cannot be decoded.
+    Raises AudioError if the file cannot be decoded.
     """
     with opened(path) as file:
         rate = file.samplerate
-        # libsndfile (issue 885) misses its place when it seeks near the end of Vorbis.
-        if rate == SAMPLE_RATE and file.seekable() and file.subtype != "VORBIS":
+        if rate == SAMPLE_RATE and file.seekable() and file.subtype not in _NOT_SOUGHT:
             file.seek(min(start, file.frames))
             return _mono(file, frames)
         whole = _to_16k(_mono(file), rate)
@@ -209,29 +181,27 @@ def described(path: Path) -> tuple[int, int, str]:
 
 
 def encode(x: NDArray, extension: str, subtype: str | None = None, comment: str = "") -> bytes:
-    """Return a file's content for a mono signal (s,) at 16 kHz. Arguments: see `write`."""
-    kind, usual = _FORMATS[extension]
+    """Return a file's content for a mono signal (s,) at 16 kHz. The arguments are `write`'s."""
+    kind = extension.removeprefix(".").upper()
+    if kind == "OPUS":
+        kind, subtype = "OGG", kind
     encoded = io.BytesIO()
-    with sf.SoundFile(encoded, "w", SAMPLE_RATE, 1, subtype or usual, format=kind) as file:
+    with sf.SoundFile(encoded, "w", SAMPLE_RATE, 1, subtype, format=kind) as file:
         if comment:
             file.comment = comment
-        # libsndfile crashes where it is given minutes of Vorbis at once.
-        for first in range(0, len(x), _WRITTEN_BLOCK):
-            file.write(x[first : first + _WRITTEN_BLOCK])
+        file.write(x)
     return encoded.getvalue()
 
 
 def write(path: Path, x: NDArray, subtype: str | None = None, comment: str = "") -> None:
-    """Write a mono signal (s,) at 16 kHz, the whole file or nothing.
+    """Write a mono signal (s,) at 16 kHz within [-1, 1], the whole file or nothing.
 
     Args:
-        path: the file; its extension is one of EXTENSIONS.
-        x: samples within [-1, 1].
+        path: the file, which ends in wav, flac, ogg or opus.
         subtype: of soundfile, "PCM_16" or "FLOAT"; None for the format's usual one.
         comment: a line of text that the file carries beside its samples.
 
-    Raises:
-        DataError: it cannot be written.
+    Raises DataError if it cannot be written.
     """
     content = encode(x, path.suffix.lower(), subtype, comment)
     try:
@@ -241,10 +211,8 @@ def write(path: Path, x: NDArray, subtype: str | None = None, comment: str = "")
         raise DataError(f"{path} cannot be written ({error.strerror})") from None
 
 
-def walk(
-    folder: Path, extensions: Collection[str] = EXTENSIONS, above: tuple[str, ...] = ()
-) -> Iterator[Path]:
-    """Yield files of the extensions below `folder`, links followed, hidden names left out.
+def walk(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
+    """Yield the audio files below `folder`, links followed, hidden names left out.
 
     above: the real folders that it lies in. Raises OSError if a folder cannot be listed.
     """
@@ -255,8 +223,8 @@ def walk(
         if path.name.startswith("."):
             continue
         if os.path.isdir(path):
-            yield from walk(path, extensions, (*above, real))
-        elif path.suffix.lower() in extensions:
+            yield from walk(path, (*above, real))
+        elif path.suffix.lower() in EXTENSIONS:
             yield path
 
 
@@ -286,7 +254,7 @@ def opened(path: Path) -> Iterator[sf.SoundFile]:
 def _mono(file: sf.SoundFile, frames: int | None = None) -> Signal:
     """Return the next `frames` samples (None: all) at the file's own rate, its channels' mean."""
     frames = file.frames if frames is None else frames
-    with np.errstate(all="ignore"):  # `examine` refuses what is not finite
+    with np.errstate(all="ignore"):  # `inspect` refuses what is not finite
         return file.read(frames, dtype="float32", always_2d=True).mean(axis=1)
 
 
@@ -305,3 +273,56 @@ def is_cut_short(path: Path) -> bool:
 
 def _to_16k(x: Signal, rate: int) -> Signal:
     return x if rate == SAMPLE_RATE else soxr.resample(x, rate, SAMPLE_RATE, quality="VHQ")
+
+
+def active_level(signal: NDArray) -> float:
+    """Return the active speech level of ITU-T P.56 (method B) in dB: 0 is a mean square of 1.
+
+    The envelope is |x| smoothed twice with a time constant of 0.03 s. A sample is active if the
+    envelope reached a threshold during the last 0.2 s. The level is the energy over the active
+    samples for that threshold which lies 15.9 dB below the level itself. Thresholds are 0.5 dB
+    apart and relative to the signal (P.56: 6 dB, absolute), which makes the measure independent
+    of its gain. The envelope is sampled every millisecond.
+
+    signal: (s,), any scale, not silent.
+    """
+    signal = np.asarray(signal, np.float64)
+    total = power(signal)
+    pole = np.exp(-1 / (0.03 * SAMPLE_RATE))
+    envelope = np.abs(signal) / np.sqrt(total)
+    for _ in range(2):
+        envelope = lfilter([1 - pole], [1, -pole], envelope)
+    envelope = envelope[:: SAMPLE_RATE // 1000]
+    held = 200
+    envelope = maximum_filter1d(envelope, held, mode="constant", origin=(held - 1) // 2)
+    thresholds = np.arange(-60, 20, 0.5)
+    active = len(envelope) - np.searchsorted(np.sort(envelope), 10 ** (thresholds / 20))
+    levels = 10 * np.log10(len(envelope) / np.maximum(active, 1))
+    crossing = int(np.argmax(levels - thresholds <= 15.9))
+    return float(10 * np.log10(total) + levels[crossing])
+
+
+def active_frames(signal: NDArray) -> NDArray[np.bool_]:
+    """Return which frames of a recording (s,) are within 40 dB of the loudest, (ceil(s / FRAME),).
+
+    The last frame may be a shorter one.
+    """
+    powers = _frame_powers(signal)
+    return powers > 10 ** (-_RECORDING_DB / 10) * powers.max()
+
+
+def active_rms(signal: NDArray) -> float:
+    """Return the root mean square of a piece (s,) over its frames within 30 dB of the loudest."""
+    powers = _frame_powers(signal)
+    return float(np.sqrt(powers[powers >= 10 ** (-_PIECE_DB / 10) * powers.max()].mean()))
+
+
+def _frame_powers(signal: NDArray) -> NDArray[np.float64]:
+    starts = np.arange(0, len(signal), FRAME)
+    energies = np.add.reduceat(np.square(signal, dtype=np.float64), starts)
+    return energies / np.diff(starts, append=len(signal))
+
+
+def power(x: NDArray) -> float:
+    """Return the mean square of a signal (s,), 0 of an empty one."""
+    return float(np.mean(np.square(x, dtype=np.float64))) if len(x) else 0.0

@@ -6,23 +6,12 @@ text-to-speech", SSW 2016; doi 10.7488/ds/2117, the training set of 28 speakers.
 
 from __future__ import annotations
 
-import logging
-import math
 import os
 from pathlib import Path
 
-from bsbimamba.utils import some
-
-log = logging.getLogger("data")
-
 NAME = "VoiceBank-DEMAND"
 TRAIN_PAIRS = 11_572
-TRAIN_SPEAKERS = frozenset((
-    "p226", "p227", "p228", "p230", "p231", "p233", "p236", "p239", "p243", "p244", "p250", "p254",
-    "p256", "p258", "p259", "p267", "p268", "p269", "p270", "p273", "p274", "p276", "p277", "p278",
-    "p279", "p282", "p286", "p287",
-))  # fmt: skip
-# Of these, kept for validation, as in several papers.
+# Training speakers that are kept for validation, as in several papers.
 HELD_OUT = ("p226", "p287")
 # Test pairs by speaker. Trained or selected on, they would spoil that test.
 TEST_FILES = {"p232": 393, "p257": 431}
@@ -36,23 +25,9 @@ TRAIN_LOG, TEST_LOG = "log_trainset_28spk.txt", "log_testset.txt"
 
 
 def read_log(path: Path) -> dict[str, tuple[str, float]]:
-    """Return noise and SNR (dB) by recording, as a log has them; {} where there is no such file.
-
-    Lines other than NAME NOISE SNR are left out, with a warning.
-    """
-    table: dict[str, tuple[str, float]] = {}
+    """Return noise and SNR (dB) by recording from lines NAME NOISE SNR; {} without a file."""
     if not os.path.isfile(path):
-        return table
-    malformed = []
-    for number, line in enumerate(path.read_text("utf-8-sig", "replace").splitlines(), start=1):
-        try:
-            name, noise, snr = line.split()
-            if not math.isfinite(float(snr)):
-                raise ValueError
-        except ValueError:
-            malformed += [str(number)] if line.strip() else []
-        else:
-            table[name.removesuffix(".wav")] = noise, float(snr)
-    if malformed:
-        log.warning("%s: no NAME NOISE SNR in lines %s", path, some(malformed, 5))
-    return table
+        return {}
+    lines = (line.split() for line in path.read_text("utf-8-sig").splitlines())
+    rows = (words for words in lines if len(words) == 3)
+    return {name.removesuffix(".wav"): (noise, float(snr)) for name, noise, snr in rows}

@@ -8,19 +8,12 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from bsbimamba.data.audio import SAMPLE_RATE, AudioError, Info, find_audio, look_over
-from bsbimamba.data.speakers import (
-    is_test_speaker,
-    read_rows,
-    speaker_by_name,
-    speakers_of,
-    vctk_numbers,
-)
+from bsbimamba.data.audio import SAMPLE_RATE, Info, look_over, walk
+from bsbimamba.data.speakers import is_test_speaker, read_rows, speakers_of
 from bsbimamba.utils import DataError, some
 
 log = logging.getLogger("data")
@@ -45,7 +38,9 @@ LAYOUTS = {
 # book_00000_..._reader_06709_..._snr15_tl-24_fileid_7, whatever comes before.
 _CLEAN_ID = re.compile(r"(?:.*/)?clean_fileid_(\d+)")
 _NOISY_ID = re.compile(r"(?:.*_)?fileid_(\d+)")
-_READER = re.compile(r"reader_\d+")
+_TEST_SPEAKER = (
+    "{} is a test speaker of VoiceBank-DEMAND (if this is somebody else, say so in speakers.csv)"
+)
 _LISTED = 20  # files, before "and N more"
 _PAIR_TOLERANCE = SAMPLE_RATE // 10
 
@@ -58,6 +53,11 @@ class Recording:
     path: Path
     speaker: str
     info: Info
+
+    @property
+    def frames(self) -> int:
+        """Return the length in samples at 16 kHz."""
+        return self.info.frames
 
 
 @dataclass(frozen=True)
@@ -83,10 +83,10 @@ class Listing:
     """
 
     folders: tuple[Path, Path]
-    clean: Mapping[str, Path]
-    noisy: Mapping[str, Path]
-    speakers: Mapping[str, str]
-    noises: Mapping[str, tuple[str, float]] = field(default_factory=dict)
+    clean: dict[str, Path] = field(default_factory=dict)
+    noisy: dict[str, Path] = field(default_factory=dict)
+    speakers: dict[str, str] = field(default_factory=dict)
+    noises: dict[str, tuple[str, float]] = field(default_factory=dict)
 
 
 def load_pairs(root: Path, split: str, skip_bad: bool = False) -> list[Pair]:
@@ -95,22 +95,26 @@ def load_pairs(root: Path, split: str, skip_bad: bool = False) -> list[Pair]:
     Where two lengths differ by at most 0.1 s, the common part is used. The benchmark's test
     speakers are refused except in "test".
 
-    Raises:
-        DataError: there is no such split, nothing of it is usable, or a file is bad and `skip_bad`
-            is not set.
+    Raises DataError if there is no such split, nothing of it is usable, or a file is bad and
+    `skip_bad` is not set.
     """
     pairs, bad = check_pairs(list_pairs(root, split), split)
     _report(root, bad, len(pairs), skip_bad)
     return pairs
 
 
-def check_pairs(listing: Listing, split: str) -> tuple[list[Pair], dict[Path, str]]:
-    """Return the usable pairs of a split, sorted by name, and why files cannot be used."""
+def check_pairs(
+    listing: Listing, split: str, fresh: bool = False
+) -> tuple[list[Pair], dict[Path, str]]:
+    """Return the usable pairs of a split, sorted by name, and why files cannot be used.
+
+    fresh: decode every file, also those that were good before.
+    """
     clean, noisy = listing.clean, listing.noisy
     bad = {noisy[name]: "has no clean file of that name" for name in noisy.keys() - clean}
     bad |= {clean[name]: "has no noisy file of that name" for name in clean.keys() - noisy}
     names = sorted(clean.keys() & noisy.keys())
-    found = look_over([side[name] for name in names for side in (clean, noisy)])
+    found = look_over([side[name] for name in names for side in (clean, noisy)], fresh)
     pairs = []
     for name in names:
         speaker = listing.speakers[name]
@@ -119,7 +123,7 @@ def check_pairs(listing: Listing, split: str) -> tuple[list[Pair], dict[Path, st
             sides = ((clean[name], one), (noisy[name], other))
             bad |= {path: reason for path, reason in sides if isinstance(reason, str)}
         elif split != "test" and is_test_speaker(speaker):
-            bad[clean[name]] = _test_speaker(speaker)
+            bad[clean[name]] = _TEST_SPEAKER.format(speaker)
         elif abs(one.frames - other.frames) > _PAIR_TOLERANCE:
             seconds = (info.frames / SAMPLE_RATE for info in (other, one))
             bad[noisy[name]] = "lasts {:.2f} s, its clean file {:.2f} s".format(*seconds)
@@ -132,11 +136,7 @@ def check_pairs(listing: Listing, split: str) -> tuple[list[Pair], dict[Path, st
 def load_recordings(folder: Path, skip_bad: bool = False, speech: bool = True) -> list[Recording]:
     """Return all recordings below a folder, sorted by name; check every file.
 
-    speech: refuse the benchmark's test speakers.
-
-    Raises:
-        DataError: the folder is missing, nothing in it is usable, or a file is bad and `skip_bad`
-            is not set.
+    speech: refuse the benchmark's test speakers. Raises as `load_pairs` does.
     """
     files = find_recordings(folder)
     found = look_over(list(files.values()))
@@ -147,18 +147,11 @@ def load_recordings(folder: Path, skip_bad: bool = False, speech: bool = True) -
         if isinstance(info, str):
             bad[path] = info
         elif speech and is_test_speaker(speaker):
-            bad[path] = _test_speaker(speaker)
+            bad[path] = _TEST_SPEAKER.format(speaker)
         else:
             recordings.append(Recording(name, path, speaker, info))
     _report(folder, bad, len(recordings), skip_bad)
     return recordings
-
-
-def _test_speaker(speaker: str) -> str:
-    return (
-        f"{speaker} is a test speaker of VoiceBank-DEMAND (if this is somebody else, say so in "
-        "speakers.csv)"
-    )
 
 
 def _report(where: Path, bad: dict[Path, str], usable: int, skip_bad: bool) -> None:
@@ -177,10 +170,8 @@ def _report(where: Path, bad: dict[Path, str], usable: int, skip_bad: bool) -> N
 def list_pairs(root: Path, split: str) -> Listing:
     """Return which files of a corpus make a split ("train", "valid", "test").
 
-    Names are the same on both sides, or are those of the DNS challenge (`pair_up`).
-
-    Raises:
-        DataError: there is no such split, a table cannot be used, or a folder has no audio.
+    Names are the same on both sides, or are those of the DNS challenge (`pair_up`). Raises
+    DataError if there is no such split, a table cannot be used, or a folder has no audio.
     """
     listing = _in_table(root, split) if is_table(root) else _in_folders(root, split)
     if listing is None or not listing.clean:
@@ -218,16 +209,20 @@ def _unpacked(folder: Path) -> Path:
 
 
 def find_recordings(folder: Path) -> dict[str, Path]:
-    """Return the audio files of `find_audio`. Raise DataError if there are none."""
+    """Return the audio files below a folder by relative path without extension, sorted.
+
+    Raises DataError if there are none, or if two differ in their extension only.
+    """
     if not os.path.isdir(folder):
         raise DataError(f"{folder}: no such folder, or one that may not be looked into")
-    try:
-        files = find_audio(folder)
-    except AudioError as error:
-        raise DataError(f"{folder}: {error}") from None
-    if not files:
-        raise DataError(f"{folder}: no audio in it (wav, flac, ogg or opus)")
-    return files
+    found: dict[str, Path] = {}
+    for path in sorted(walk(folder)):
+        name = path.relative_to(folder).with_suffix("").as_posix()
+        if found.setdefault(name, path) != path:
+            raise DataError(f"both {found[name]} and {path} are there; remove one")
+    if not found:
+        raise DataError(f"{folder}: no audio in it")
+    return found
 
 
 def pair_up(clean: Mapping[str, Path], noisy: Mapping[str, Path]) -> dict[str, Path]:
@@ -257,19 +252,9 @@ def _in_folders(root: Path, split: str) -> Listing | None:
         return None
     by_name, noisy = (find_recordings(folder) for folder in folders)
     clean = pair_up(by_name, noisy)
-    names = defaultdict(list)
-    for name, path in clean.items():
-        names[path.relative_to(folders[0]).as_posix()].append(name)
-
-    def speaker(file: str) -> str:
-        """Return who speaks in a clean file; in one of the DNS challenge a noisy file names it."""
-        own = PurePosixPath(file).with_suffix("").as_posix()
-        if not _CLEAN_ID.fullmatch(own):
-            return speaker_by_name(file)
-        text = " ".join(sorted(names[file]))
-        return next(iter([*vctk_numbers(text), *_READER.findall(text)]), own)
-
-    by_path = speakers_of(folders[0], by_name.values(), speaker)
+    # In the DNS challenge only the noisy file's name tells who speaks.
+    names = {path.relative_to(folders[0]).as_posix(): f"{name}.wav" for name, path in clean.items()}
+    by_path = speakers_of(folders[0], by_name.values(), names)
     return Listing(folders, clean, noisy, {name: by_path[path] for name, path in clean.items()})
 
 
@@ -286,10 +271,7 @@ def _in_table(path: Path, split: str) -> Listing:
     above = Path(os.path.commonpath([file.parent for file in files] or [path.parent]))
     found = speakers_of(above, files)
     splits = SPLITS if any(row["split"] for _, row in rows) else ("",)
-    clean: dict[str, Path] = {}
-    noisy: dict[str, Path] = {}
-    speakers: dict[str, str] = {}
-    noises: dict[str, tuple[str, float]] = {}
+    listing = Listing((path.parent, path.parent))
     for (number, row), file in zip(rows, files, strict=True):
         where = f"{path}: line {number}"
         if row["split"] not in splits:
@@ -298,14 +280,13 @@ def _in_table(path: Path, split: str) -> Listing:
             continue
         parts = PurePosixPath(row["clean"]).with_suffix("").parts
         name = row["name"] or "/".join(part for part in parts if part not in ("/", "//", ".."))
-        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-            raise DataError(f"{where}: the name {name!a} leads out of a folder")
-        if name in clean:
+        if name in listing.clean:
             raise DataError(f"{where}: a second pair is called {name}")
         try:
-            noises[name] = row["noise"], float(row["snr_db"] or "nan")
+            listing.noises[name] = row["noise"], float(row["snr_db"] or "nan")
         except ValueError:
             raise DataError(f"{where}: snr_db {row['snr_db']!a} is not a number") from None
-        clean[name], noisy[name] = path.parent / row["clean"], path.parent / row["noisy"]
-        speakers[name] = row["speaker"] or found[file]
-    return Listing((path.parent, path.parent), clean, noisy, speakers, noises)
+        listing.clean[name] = path.parent / row["clean"]
+        listing.noisy[name] = path.parent / row["noisy"]
+        listing.speakers[name] = row["speaker"] or found[file]
+    return listing

@@ -2,7 +2,8 @@
 
 An example is drawn from generators of its own, seeded by (seed, purpose, epoch, index). So it does
 not depend on the process that makes it, the number of workers or earlier examples. Augmentation
-(`data.augment`) is drawn from another generator, and changes nothing else.
+(`data.augment`) is drawn from another generator, and changes nothing else. `training.sources` makes
+the datasets of a run, and `data.loader` makes batches of their examples.
 """
 
 from __future__ import annotations
@@ -19,11 +20,10 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from bsbimamba.data.audio import SAMPLE_RATE, SILENCE, Signal
-from bsbimamba.data.augment import Augment, Drawn
+from bsbimamba.data.audio import FRAME, SAMPLE_RATE, SILENCE, Signal, active_rms
+from bsbimamba.data.augment import Augment, Drawn, babble, shaped_like
 from bsbimamba.data.corpus import Pair, Recording
 from bsbimamba.data.samples import Samples
-from bsbimamba.data.sound import FRAME, active_rms, babble, drawn_between, shaped_like
 
 Key = tuple[int, int]  # epoch, index
 Item = TypeVar("Item", Pair, Recording)
@@ -71,15 +71,16 @@ class SpeechDataset(Dataset, ABC, Generic[Item]):
 
     def __getitem__(self, key: Key) -> dict[str, Any]:
         epoch, index = key
-        name = self.items[index].name
         if self.augment is None or self.frames is None:
-            return _example(name, *self.sides(key, self.frames))
-        rng = np.random.default_rng([self.seed, _AUGMENTATION, epoch, index])
-        drawn = Drawn(self.augment, rng, self.frames)
-        clean, noisy = self.sides(key, drawn.source_frames)
-        if drawn.nothing:
-            return _example(name, clean, noisy)
-        return _example(name, *drawn.apply(clean, noisy - clean, partial(self._talk, index)))
+            clean, noisy = self.sides(key, self.frames)
+        else:
+            rng = np.random.default_rng([self.seed, _AUGMENTATION, epoch, index])
+            drawn = Drawn(self.augment, rng, self.frames)
+            clean, noisy = self.sides(key, drawn.source_frames)
+            if not drawn.nothing:
+                clean, noisy = drawn.apply(clean, noisy - clean, partial(self._talk, index))
+        sides = {"clean": torch.from_numpy(clean), "noisy": torch.from_numpy(noisy)}
+        return {"name": self.items[index].name, **sides}
 
     def speakers(self) -> list[str]:
         """Return who speaks in it, sorted."""
@@ -87,7 +88,7 @@ class SpeechDataset(Dataset, ABC, Generic[Item]):
 
     def fingerprint(self) -> str:
         """Return a digest of the files' names and lengths in their order."""
-        files = [(item.name, _length(item)) for item in self.files()]
+        files = [(item.name, item.frames) for item in self.files()]
         return hashlib.sha256(repr(files).encode()).hexdigest()[:16]
 
     def files(self) -> Sequence[Item]:
@@ -102,27 +103,16 @@ class SpeechDataset(Dataset, ABC, Generic[Item]):
         return dict(grouped)
 
     def _talk(self, index: int, rng: np.random.Generator, frames: int = _TALK) -> Signal:
-        """Return up to `frames` samples of another speaker, (s,); none if there is no other.
-
-        Speakers are drawn first, then one of their recordings.
-        """
+        """Return up to `frames` samples of another speaker, (s,); none if there is no other."""
         others = list(self._by_speaker)
         others.remove(self.items[index].speaker)
         if not others:
             return np.zeros(0, np.float32)
         items = self._by_speaker[others[rng.integers(len(others))]]
         item = items[rng.integers(len(items))]
-        start = int(rng.integers(max(0, _length(item) - frames) + 1))
+        start = int(rng.integers(max(0, item.frames - frames) + 1))
         path = item.clean if isinstance(item, Pair) else item.path
-        return self.samples.read(path, start, frames)
-
-
-def _length(item: Pair | Recording) -> int:
-    return item.frames if isinstance(item, Pair) else item.info.frames
-
-
-def _example(name: str, clean: Signal, noisy: Signal) -> dict[str, Any]:
-    return {"name": name, "clean": torch.from_numpy(clean), "noisy": torch.from_numpy(noisy)}
+        return self.samples.piece(path, item.frames, start, min(frames, item.frames))
 
 
 class PairDataset(SpeechDataset[Pair]):
@@ -149,10 +139,10 @@ class MixDataset(SpeechDataset[Recording]):
 
     The index counts the clean recordings. The SNR is that of the clean file's active speech level
     (ITU-T P.56), as in VoiceBank-DEMAND (Valentini-Botinhao et al., SSW 2016), to the level of the
-    piece of noise that is mixed in, where it holds sound (`data.sound.active_rms`). So it holds in
+    piece of noise that is mixed in, where it holds sound (`data.audio.active_rms`). So it holds in
     every example; only noise below -100 dB of full scale is not made louder to reach it.
 
-    A noise file is drawn in proportion to its seconds of sound (`data.sound.active_frames`), and a
+    A noise file is drawn in proportion to its seconds of sound (`data.audio.active_frames`), and a
     piece among those with sound in at least a quarter of their frames, or half as many as the
     file's fullest piece has. A file shorter than the piece is repeated. Babble and speech-shaped
     noise are made of other speakers of this data set; a noise file replaces them if there are none.
@@ -199,8 +189,8 @@ class MixDataset(SpeechDataset[Recording]):
             # Multiples of the golden ratio, modulo 1, are spread evenly, however many there are.
             snr, choice = self.levels[index % len(self.levels)], (index + 1) * _GOLDEN % 1
         else:
-            snr, choice = drawn_between(rng, *self.snr_db), rng.random()
-        length = speech.info.frames
+            snr, choice = rng.uniform(*self.snr_db), rng.random()
+        length = speech.frames
         start = int(rng.integers(max(0, length - frames) + 1)) if frames else 0
         frames = frames or min(length, self.limit or length)
         clean = self.samples.piece(speech.path, length, start, frames)
@@ -222,10 +212,10 @@ class MixDataset(SpeechDataset[Recording]):
         choice = choice / made if choice < made else (choice - made) / (1 - made)
         # The end of the last one is left out, as a product may be rounded up to it.
         file = self.noise[bisect(self._ends[:-1], choice * self._ends[-1])]
-        if file.info.frames >= frames:
+        if file.frames >= frames:
             start = _start_of_sound(file, frames, rng)
-            return self.samples.piece(file.path, file.info.frames, start, frames)
-        whole = self.samples.read(file.path)
+            return self.samples.piece(file.path, file.frames, start, frames)
+        whole = self.samples.piece(file.path, file.frames, 0, file.frames)
         return np.resize(np.roll(whole, -int(rng.integers(len(whole)))), frames)
 
 
@@ -235,4 +225,4 @@ def _start_of_sound(noise: Recording, frames: int, rng: np.random.Generator) -> 
     before = np.cumsum(np.append(0, noise.info.active))
     held = before[width:] - before[:-width]
     places = np.flatnonzero(held >= min(width / 4, held.max() / 2))
-    return min(FRAME * int(rng.choice(places)), noise.info.frames - frames)
+    return min(FRAME * int(rng.choice(places)), noise.frames - frames)

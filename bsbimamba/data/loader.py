@@ -1,4 +1,8 @@
-"""Batches of examples from worker processes, in an order that follows from seed and epoch."""
+"""Batches of examples from worker processes, in an order that follows from seed and epoch.
+
+`EpochSampler` says which examples of `data.dataset` make a batch, `Loader` makes the batches, and
+`training.loop.Trainer` takes one step for each.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +34,7 @@ class EpochSampler(Sampler):
 
     Args:
         size: number of examples in the data set.
-        batch_size: number of examples in the batches of all processes together.
+        batch_size: of all processes together.
         seed: of the orders.
         share: this process' part of every batch; all of it by default.
     """
@@ -59,8 +63,7 @@ class EpochSampler(Sampler):
 class Loader:
     """Batches {"name": list, "clean": (b, s), "noisy": (b, s)} in a sampler's order.
 
-    Workers are replaced where one dies: the new ones make the same examples, which do not depend
-    on the process that makes them.
+    Workers are replaced where one dies: the new ones make the same examples.
 
     Args:
         dataset: of `data.dataset`.
@@ -76,9 +79,8 @@ class Loader:
     def batches(self, epoch: int, start: int) -> Iterator[dict[str, Any]]:
         """Yield the batches of an epoch, from number `start` on.
 
-        Raises:
-            DataError: a file has changed, shared memory is too small, or the workers die again and
-                again. Any other error of the dataset is raised as it is.
+        Raises DataError if a file has changed, shared memory is too small, or the workers die again
+        and again.
         """
         self.sampler.set_epoch(epoch, start)
         failures = 0
@@ -96,9 +98,8 @@ class Loader:
                 failures += 1
                 if failures >= _ATTEMPTS:
                     raise DataError(
-                        "the loader's worker processes die again and again "
-                        f"(exit code {code}). Too little memory is a common cause: fewer --workers "
-                        "need less."
+                        "the loader's worker processes die again and again (exit code "
+                        f"{code}). Too little memory is a common cause: fewer --workers need less."
                     ) from None
                 log.warning("a loader process died (exit code %s); others take over", code)
                 self._loader = self._start()
@@ -108,8 +109,7 @@ class Loader:
         workers = getattr(self._loader._iterator, "_workers", ())  # torch has no public name
         if workers:
             wait([worker.sentinel for worker in workers], _NOTICE)
-        codes = (worker.exitcode for worker in workers)
-        return next((code for code in codes if code is not None), None)
+        return next((x.exitcode for x in workers if x.exitcode is not None), None)
 
     def _start(self) -> DataLoader:
         return DataLoader(
@@ -125,10 +125,9 @@ class Loader:
 
 
 def _together(examples: list[dict[str, Any]]) -> tuple[list[str], Tensor]:
-    """Return names, and both sides in one tensor (2, b, s): sending one is faster than sending two.
+    """Return names, and both sides in one tensor (2, b, s): sending one is faster than two.
 
-    Raises:
-        DataError: in a worker, there is no shared memory for it.
+    Raises DataError if there is no shared memory for it in a worker.
     """
     sides = torch.stack([x[side] for side in ("clean", "noisy") for x in examples])
     if get_worker_info() is not None:

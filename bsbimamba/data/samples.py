@@ -1,29 +1,24 @@
-"""Samples of training examples, from the recordings or from decoded copies of them."""
+"""Samples of training examples, read from the recordings or from decoded copies of them."""
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
-from bsbimamba.data.audio import (
-    INDEX,
-    SAMPLE_RATE,
-    AudioError,
-    Info,
-    Signal,
-    look_over,
-    read,
-    stamp,
-)
+from bsbimamba.data import audio
+from bsbimamba.data.audio import AudioError, Info, Signal
 from bsbimamba.data.workers import in_threads
 from bsbimamba.utils import DataError, replacing
 
-CACHE = INDEX.parent / "decoded"
-_SLOW = (".ogg", ".opus")  # to decode; pieces of 16-kHz wav and flac are read as fast as needed
+log = logging.getLogger("data")
+
+CACHE = audio.INDEX.parent / "decoded"
+_SLOW = (".mp3", ".oga", ".ogg", ".opus")  # to decode; pieces of 16-kHz wav and flac are fast
 _FULL_SCALE = np.float32(32768)
 
 
@@ -34,50 +29,45 @@ class Samples:
         self._copies: dict[Path, Path] = {}
 
     def keep_decoded(self, paths: Iterable[Path]) -> None:
-        """Decode those recordings that are slow to decode into CACHE, and read them from there.
+        """Decode recordings that are slow to decode into CACHE, and read them from there.
 
-        These are Ogg files and those of other sampling rates. A copy has 16-bit integers, or 32-bit
-        floats where the recording exceeds full scale. A recording that changes is decoded anew.
-
-        Raises:
-            DataError: a copy cannot be written.
+        These are Ogg and MP3 files and those of other sampling rates. A copy has 16-bit integers,
+        or 32-bit floats where the recording exceeds full scale. It replaces the copy of an earlier
+        state of the recording. Raises DataError if a copy cannot be written.
         """
         copies = {}
-        for path, info in look_over(list(paths)).items():
-            slow_kind = path.suffix.lower() in _SLOW
-            if isinstance(info, Info) and (slow_kind or info.rate != SAMPLE_RATE):
-                name = hashlib.sha256(os.fsencode(stamp(path))).hexdigest()[:32]
-                copies[path] = CACHE / f"{name}.npy"
+        for path, info in audio.look_over(list(paths)).items():
+            slow = path.suffix.lower() in _SLOW
+            if isinstance(info, Info) and (slow or info.rate != audio.SAMPLE_RATE):
+                copies[path] = (
+                    CACHE / _hash(os.path.abspath(path)) / f"{_hash(audio.stamp(path))}.npy"
+                )
         new = [path for path, copy in copies.items() if not copy.is_file()]
+        if new:
+            log.info("decoded copies of %d recordings are kept in %s", len(copies), CACHE)
         try:
-            if new:
-                CACHE.mkdir(parents=True, exist_ok=True)
             in_threads(lambda path: _decode(path, copies[path]), new, "decoding")
         except OSError as error:
             raise DataError(
                 f"{CACHE}: decoded copies of recordings cannot be written ({error.strerror}); "
-                "--run.no-packed goes without"
+                "XDG_CACHE_HOME names another place, --run.no-packed goes without"
             ) from None
         self._copies |= copies
 
-    def read(self, path: Path, start: int = 0, frames: int | None = None) -> Signal:
-        """Return samples as `data.audio.read` does. Raise DataError if the recording has none."""
+    def read(self, path: Path, start: int, frames: int) -> Signal:
+        """Return samples as `data.audio.read` does. Raise DataError if they cannot be read."""
         if path in self._copies:
-            end = None if frames is None else start + frames
-            x = np.load(self._copies[path], mmap_mode="r")[start:end]
+            x = np.load(self._copies[path], mmap_mode="r")[start : start + frames]
             return x / _FULL_SCALE if x.dtype == np.int16 else np.array(x)
         try:
-            x = read(path, start, frames)
+            return audio.read(path, start, frames)
         except AudioError as error:
             raise DataError(f"{path}: {error}. It was usable before: put it back.") from None
-        if not len(x):
-            raise DataError(f"{path}: it is shorter than it was. Put it back, or start again.")
-        return x
 
     def piece(self, path: Path, length: int, start: int, frames: int) -> Signal:
-        """Return `frames` samples from `start` on of a recording of this length.
+        """Return `frames` samples from `start` on of a recording of this length, zeros at its end.
 
-        Zeros follow its end. Raises as `read`.
+        Raises DataError if the recording cannot be read or is shorter than this length.
         """
         x = self.read(path, start, frames)
         if len(x) < min(frames, length - start):
@@ -85,9 +75,16 @@ class Samples:
         return np.pad(x, (0, frames - len(x))) if len(x) < frames else x
 
 
+def _hash(text: str) -> str:
+    return hashlib.sha256(os.fsencode(text)).hexdigest()[:20]
+
+
 def _decode(path: Path, copy: Path) -> None:
-    x = read(path)
+    x = audio.read(path)
     scaled = np.round(x * _FULL_SCALE)
     fits = np.abs(scaled + 0.5).max() < _FULL_SCALE
+    copy.parent.mkdir(parents=True, exist_ok=True)
     with replacing(copy) as temporary, temporary.open("wb") as file:
         np.save(file, scaled.astype(np.int16) if fits else x)
+    for other in set(copy.parent.glob("*.npy")) - {copy}:  # of an earlier state of the recording
+        other.unlink(missing_ok=True)

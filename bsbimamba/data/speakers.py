@@ -9,7 +9,7 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 
 from bsbimamba.data.benchmark import TEST_FILES
@@ -18,20 +18,19 @@ from bsbimamba.utils import DataError
 log = logging.getLogger("data")
 
 _VCTK = re.compile(r"(?i)(?<![a-z0-9])p(?:22[5-9]|2[3-9]\d|3[0-6]\d|37[0-6])(?![a-z0-9])")
+_READER, _FILE_ID = re.compile(r"reader_\d+"), re.compile(r"fileid_\d+$")  # of the DNS challenge
 _MANY = 4  # times the mean number of files
 
 
 def speakers_of(
-    folder: Path, files: Iterable[Path], otherwise: Callable[[str], str] | None = None
+    folder: Path, files: Iterable[Path], noisy: Mapping[str, str] | None = None
 ) -> dict[Path, str]:
     """Return the speaker of each of the `files` below `folder`.
 
-    It is what `speakers.csv` in the folder says (columns file, speaker), else what `otherwise`
-    makes of the file's path below it, by default `speaker_by_name`. Where that makes a speaker of
-    every file, and all lie in several folders, some of them together, it is the file's folder.
-
-    Raises:
-        DataError: `speakers.csv` cannot be used.
+    It is what `speakers.csv` in the folder says (columns file, speaker), else `speaker_by_name` of
+    the file's path below it, or of the noisy file's that `noisy` has for it. Where that makes a
+    speaker of every file, and all lie in several folders, some of them together, it is the file's
+    folder. Raises DataError if `speakers.csv` cannot be used.
     """
     path = folder / "speakers.csv"
     table: dict[str, str] = {}
@@ -41,14 +40,12 @@ def speakers_of(
     names = {file: file.relative_to(folder).as_posix() for file in files}
     unnamed = [name for name in names.values() if name not in table]
     if table and unnamed:
-        log.warning(
-            "%s does not name %d files, %s among them: their speakers are taken from their names",
-            path,
-            len(unnamed),
-            unnamed[0],
-        )
-    by_name = otherwise or speaker_by_name
-    speakers = {file: table.get(name) or by_name(name) for file, name in names.items()}
+        text = "%s does not name %d files, %s among them: their speakers are taken from their names"
+        log.warning(text, path, len(unnamed), unnamed[0])
+    speakers = {
+        file: table.get(name) or speaker_by_name((noisy or {}).get(name, name))
+        for file, name in names.items()
+    }
     by_folder = {file: PurePath(name).parent.as_posix() for file, name in names.items()}
     each_its_own = not table and len(set(speakers.values())) == len(speakers)
     folders = set(by_folder.values())
@@ -67,11 +64,15 @@ def speaker_by_name(file: str) -> str:
 
     Where one of the folders above has that name, as in LibriSpeech's SPEAKER/CHAPTER/, it is that
     folder. Where the stem is a mere number, it is the folder, too. The numbers of VCTK's speakers,
-    p225 to p376, are the same person wherever they stand in a path.
+    p225 to p376, are the same person wherever they stand in a path, and so are the DNS challenge's
+    readers. Its files that name none are speakers of their own.
     """
     path = PurePath(file)
-    if numbers := vctk_numbers(path.with_suffix("").as_posix()):
-        return numbers[0]
+    text = path.with_suffix("").as_posix()
+    if named := vctk_numbers(text) or _READER.findall(text):
+        return named[0]
+    if _FILE_ID.search(text):
+        return text
     if path.stem.isdecimal() and path.parent.parts:
         return path.parent.as_posix()
     name = re.split("[-_]", path.stem, maxsplit=1)[0] or path.stem
@@ -138,28 +139,25 @@ def read_rows(
 ) -> list[tuple[int, dict[str, str]]]:
     """Return the rows of a CSV file with a header, with their line numbers; "" for empty cells.
 
-    Raises:
-        DataError: it cannot be read, or a needed column or cell is missing.
+    Raises DataError if it cannot be read, or a needed column or cell is missing.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            reader.fieldnames = [(x or "").strip().lower() for x in reader.fieldnames or ()]
-            if not set(needed) <= set(reader.fieldnames):
-                raise DataError(
-                    f"{path}: expected a first line with the columns {' and '.join(needed)}"
-                    f"{', and perhaps ' * bool(optional)}{', '.join(optional)}, separated by commas"
-                )
-            columns = (*needed, *optional)
-            rows = [
-                (reader.line_num, {x: (row.get(x) or "").strip() for x in columns})
-                for row in reader
-            ]
+            reader = csv.DictReader(file, restval="")
+            reader.fieldnames = [x.strip().lower() for x in reader.fieldnames or ()]
+            lines = [(reader.line_num, row) for row in reader]
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror})") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} is not a table in UTF-8 ({error})") from None
+    if not set(needed) <= set(reader.fieldnames):
+        raise DataError(
+            f"{path}: expected a first line with the columns {' and '.join(needed)}"
+            f"{', and perhaps ' * bool(optional)}{', '.join(optional)}, separated by commas"
+        )
+    columns = (*needed, *optional)
+    rows = [(number, {x: row.get(x, "").strip() for x in columns}) for number, row in lines]
     for number, row in rows:
-        if not all(row[key] for key in needed):
+        if not all(row[name] for name in needed):
             raise DataError(f"{path}: line {number} lacks one of {', '.join(needed)}")
     return rows

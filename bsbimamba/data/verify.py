@@ -4,33 +4,32 @@
 
 Prints how many pairs there are, and which files are wrong and what to do about them. Status 0:
 nothing is wrong (a part of VoiceBank-DEMAND is right, too); 1: something is; 2: there are no pairs;
-130: interrupted. `evaluate.py` compares the scores of VoiceBank-DEMAND's noisy test files with the
-published ones.
+130: interrupted. `evaluate.py` says whether the noisy test files have the published scores.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import combinations
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
+import tyro
 from scipy.signal import correlate, correlation_lags
+from tyro.conf import Positional
 
 from bsbimamba.data.audio import CLIPPED, FULL_SCALE, SAMPLE_RATE, Signal, described, read
-from bsbimamba.data.benchmark import NAME, TEST_FILES, TEST_PAIRS, TRAIN_PAIRS, TRAIN_SPEAKERS
+from bsbimamba.data.benchmark import NAME, TEST_PAIRS, TRAIN_PAIRS
 from bsbimamba.data.corpus import SPLITS, Listing, Pair, check_pairs, has_split, list_pairs
 from bsbimamba.data.speakers import is_test_speaker
 from bsbimamba.data.workers import in_threads, stop_by_signals, usable_cores
 from bsbimamba.utils import DataError, carry_out, show, some
 
 _LISTED = 5  # files, before "and N more"
-# A split with this share of a set's speakers among its files is meant to be of that set; one with
-# this share of a set's files is meant to be all of it.
+# Pairs in the published folders. A folder with the second share of them is meant to have them all.
+_PUBLISHED = {"clean_trainset_28spk_wav": TRAIN_PAIRS, "clean_testset_wav": TEST_PAIRS}
 _MOST = 0.9
 _LARGEST_LAG = SAMPLE_RATE  # samples, of which one side may be late
 _ENOUGH = 20 * SAMPLE_RATE  # samples of a pair that are looked at for its lag
@@ -48,17 +47,11 @@ _LAG = f"late or early: shifted by a codec, or no mixture of the clean file; {_F
 _MIXTURE = f"not the clean file and noise: exchange the folders if they are swapped, else {_FRESH}"
 _COPIES = "there more than once: keep one of each"
 _SPEAKERS = "speakers in several splits: what is tested on must not be trained on"
-_COUNT = (
-    "files are missing or too many: python -m bsbimamba.data.voicebank goes on where it stopped"
-)
+_COUNT = "files are missing or too many: python -m bsbimamba.data.voicebank gets what is missing"
 
 
 def verify(root: Path, workers: int) -> tuple[list[str], dict[str, list[str]]]:
-    """Check every file of a corpus, in `workers` threads; return facts, and files by their fault.
-
-    Raises:
-        DataError: there are no pairs.
-    """
+    """Check every file of a corpus in threads; return facts, and files by their fault."""
     listings = {split: list_pairs(root, split) for split in SPLITS if has_split(root, split)}
     if not listings:
         raise DataError(f"{root}: no pairs there, as in train/clean and train/noisy below it")
@@ -67,11 +60,11 @@ def verify(root: Path, workers: int) -> tuple[list[str], dict[str, list[str]]]:
         del listings["train" if tested else "test"]
     facts, wrong, same = [], defaultdict(list), defaultdict(set)
     for split, listing in listings.items():
-        text, right = count(split, listings)
+        text, right = count(listing)
         facts.append(f"{split}: {text}")
         if not right:
             wrong[_COUNT].append(f"{split}: {text}")
-        pairs, bad = check_pairs(listing, split)
+        pairs, bad = check_pairs(listing, split, fresh=True)
         wrong[_UNUSABLE] += [f"{path}: {reason}" for path, reason in sorted(bad.items())]
         for faults, digests in in_threads(look_at, pairs, f"looking at {split}", workers):
             for what, text in faults:
@@ -87,10 +80,7 @@ def verify(root: Path, workers: int) -> tuple[list[str], dict[str, list[str]]]:
 
 
 def look_at(pair: Pair) -> tuple[list[tuple[str, str]], dict[str, str]]:
-    """Return what is wrong with a pair, as (what, file and details), and digests of both files.
-
-    A digest is that of the samples in 16 bits, which a copy in another format shares.
-    """
+    """Return what is wrong with a pair, as (what, file and details), and both files' digests."""
     faults, digests, signals = [], {}, []
     for path in (pair.clean, pair.noisy):
         rate, channels, _ = described(path)
@@ -99,7 +89,7 @@ def look_at(pair: Pair) -> tuple[list[tuple[str, str]], dict[str, str]]:
         x = read(path)
         if (share := float(np.mean(np.abs(x) >= FULL_SCALE))) > CLIPPED:
             faults.append((_CLIPPING, f"{path}: {share:.2%} of the samples"))
-        content = np.round(x * 32768).astype("<i4").tobytes()
+        content = np.round(x * 32768).astype("<i4").tobytes()  # as a copy in another format has it
         digests[str(path)] = hashlib.sha256(content).hexdigest()
         signals.append(x)
     clean, noisy = signals
@@ -135,7 +125,7 @@ def _floor(x: Signal) -> float:
     """Return the level in dB below which a tenth of all frames of 20 ms lies, at least -100."""
     frames = x[: len(x) // _FRAME * _FRAME].reshape(-1, _FRAME)
     powers = np.mean(np.square(frames, dtype=np.float64), axis=1)
-    return 10 * math.log10(max(float(np.quantile(powers, 0.1)), 1e-10)) if len(frames) else -100.0
+    return 10 * np.log10(max(np.quantile(powers, 0.1), 1e-10)) if len(frames) else -100.0
 
 
 def lag_of(clean: Signal, noisy: Signal) -> int:
@@ -153,45 +143,30 @@ def lag_of(clean: Signal, noisy: Signal) -> int:
     return int(lags[near][strength[near].argmax()])
 
 
-def _is_benchmark(split: str, listing: Listing) -> bool:
-    """Tell whether nearly all of a split is by the speakers of VoiceBank-DEMAND's set."""
-    speakers = TEST_FILES.keys() if split == "test" else TRAIN_SPEAKERS
-    known = sum(speaker in speakers for speaker in listing.speakers.values())
-    return known >= _MOST * len(listing.speakers)
-
-
-def count(split: str, listings: Mapping[str, Listing]) -> tuple[str, bool]:
+def count(listing: Listing) -> tuple[str, bool]:
     """Return how many pairs a split has, and whether that is right."""
-    listing = listings[split]
-    if not _is_benchmark(split, listing):
-        return f"{len(listing.clean.keys() & listing.noisy.keys()):,} pairs", True
-    of_set = [split] if split == "test" else [x for x in ("train", "valid") if x in listings]
-    found = len({PurePosixPath(name).name for x in of_set for name in listings[x].noisy})
-    total = TEST_PAIRS if split == "test" else TRAIN_PAIRS
+    found = len(listing.clean.keys() & listing.noisy.keys())
+    total = _PUBLISHED.get(listing.folders[0].name)
+    if total is None:
+        return f"{found:,} pairs", True
     text = f"{found:,} of the {total:,} pairs of {NAME}'s set"
     return text, found == total or found < _MOST * total
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bsbimamba.data.verify",
-        description="Verify a corpus of pairs.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("root", type=Path, metavar="ROOT")
-    parser.add_argument("--workers", type=int, metavar="N", default=usable_cores())
-    options = parser.parse_args(arguments)
 
-    def work() -> int:
-        facts, wrong = verify(options.root, options.workers)
+    def work(root: Positional[Path], workers: int = usable_cores()) -> int:
+        """Verify a corpus of pairs. workers: threads."""
+        facts, wrong = verify(root, workers)
         lines = [*facts, "" if wrong else "nothing is wrong"]
         for what, files in wrong.items():
             lines += [f"{len(files)} {what}", "  " + some(files, _LISTED, "\n  ")]
         show("\n".join(lines) + "\n")
         return int(bool(wrong))
 
-    return carry_out("verify", work)
+    prog = "python -m bsbimamba.data.verify"
+    return carry_out("verify", lambda: tyro.cli(work, prog=prog, args=arguments))
 
 
 if __name__ == "__main__":

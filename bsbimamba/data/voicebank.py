@@ -1,6 +1,6 @@
 """Download VoiceBank-DEMAND and convert it to 16 kHz.
 
-    python -m bsbimamba.data.voicebank [--root DIR] [--from DIR] [--workers N] [--remove-archives]
+    python -m bsbimamba.data.voicebank [--root DIR] [--workers N] [--remove-archives]
 
 The archives of Edinburgh DataShare (https://doi.org/10.7488/ds/2117) come into DIR/.download, and
 their recordings as 16-bit wav files into DIR/clean_trainset_28spk_wav and so on. The same command
@@ -9,8 +9,6 @@ goes on where it was interrupted. `python -m bsbimamba.data.verify DIR` looks at
 
 from __future__ import annotations
 
-import argparse
-import hashlib
 import http.client
 import io
 import logging
@@ -21,13 +19,17 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import Annotated
 from zipfile import ZipFile
 
 import numpy as np
 import soundfile as sf
 import soxr
+import tyro
 from tqdm import tqdm
+from tyro.conf import FlagCreatePairsOff, arg
 
 from bsbimamba.data.audio import SAMPLE_RATE, encode
 from bsbimamba.data.benchmark import TEST_LOG, TEST_PAIRS, TRAIN_PAIRS
@@ -38,6 +40,7 @@ from bsbimamba.utils import (
     DataError,
     FailedError,
     carry_out,
+    checksum,
     hold,
     remove_partials,
     replacing,
@@ -46,63 +49,69 @@ from bsbimamba.utils import (
 log = logging.getLogger("data")
 
 FOLDER = ROOT / "data" / "voicebank_demand"
-DOWNLOADS = ".download"
-_SITE = "https://datashare.ed.ac.uk"
 TRIES, PAUSE = 6, 1.0  # without progress; s before the second try, twice as many before the next
 _TIMEOUT = 60.0  # s in which a server has to send something
 _NEVER = (401, 403, 404, 410)  # of these answers, another try brings the same
 _NETWORK = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError)
+# Addresses in the older and in the newer software of the site.
+_OLDER = "https://datashare.ed.ac.uk/bitstream/handle/10283/2791/"
+_NEWER = "https://datashare.ed.ac.uk/bitstreams/"
 
 
 @dataclass(frozen=True)
 class Archive:
-    """A published archive.
+    """A published archive, whose recordings go into a folder of its name without ".zip".
 
     Attributes:
-        name: of the file; its recordings go into a folder of that name without ".zip".
-        addresses: where it is, the likeliest first.
+        name: of the file.
         md5: as the publisher states it, hexadecimal.
+        addresses: where it is, the likeliest first.
         files: number of its recordings; 0 for the logs, which are not needed.
     """
 
     name: str
-    addresses: tuple[str, ...]
     md5: str
+    addresses: tuple[str, ...]
     files: int = 0
-
-
-def _published(name: str, md5: str, files: int, sequence: int, newer: str) -> Archive:
-    """Return an archive. sequence, newer: how the site's older and newer software name it."""
-    older = f"{_SITE}/bitstream/handle/10283/2791/{name}?sequence={sequence}&isAllowed=y"
-    return Archive(name, (older, f"{_SITE}/bitstreams/{newer}/download"), md5, files)
 
 
 # Small ones first: what is wrong in general shows before gigabytes have come.
 PUBLISHED = (
-    Archive("logfiles.zip", (f"{_SITE}/bitstream/handle/10283/2791/logfiles.zip",),
-            "0d16f5b6afe12d64238d1e4a0e6ff6e8"),
-    _published("clean_testset_wav.zip", "34eb1c0ba7ef667e9b966866c542fc16", TEST_PAIRS, 1,
-               "dec213d3-bf57-4777-9663-c24bdce92d5e"),
-    _published("noisy_testset_wav.zip", "fb1b86caa31e8ba5b506c0c64da9aab5", TEST_PAIRS, 5,
-               "13c1bfbf-14a6-41db-9b41-8f7310f01ad5"),
-    _published("clean_trainset_28spk_wav.zip", "d2d5a45ec32f8fcbf201bde0447e20ba", TRAIN_PAIRS, 2,
-               "245452b6-6235-44b6-a6f9-e7eb19797769"),
-    _published("noisy_trainset_28spk_wav.zip", "1fca9e8bafb8cd069f6653c6d92f9e9c", TRAIN_PAIRS, 6,
-               "ecb5a102-bb00-46d3-8af5-40c79823b837"),
+    Archive("logfiles.zip", "0d16f5b6afe12d64238d1e4a0e6ff6e8", (f"{_OLDER}logfiles.zip",)),
+    *(
+        Archive(name, md5, (f"{_OLDER}{name}?sequence={sequence}&isAllowed=y",
+                            f"{_NEWER}{newer}/download"), files)
+        for name, files, sequence, newer, md5 in (
+            ("clean_testset_wav.zip", TEST_PAIRS, 1,
+             "dec213d3-bf57-4777-9663-c24bdce92d5e", "34eb1c0ba7ef667e9b966866c542fc16"),
+            ("noisy_testset_wav.zip", TEST_PAIRS, 5,
+             "13c1bfbf-14a6-41db-9b41-8f7310f01ad5", "fb1b86caa31e8ba5b506c0c64da9aab5"),
+            ("clean_trainset_28spk_wav.zip", TRAIN_PAIRS, 2,
+             "245452b6-6235-44b6-a6f9-e7eb19797769", "d2d5a45ec32f8fcbf201bde0447e20ba"),
+            ("noisy_trainset_28spk_wav.zip", TRAIN_PAIRS, 6,
+             "ecb5a102-bb00-46d3-8af5-40c79823b837", "1fca9e8bafb8cd069f6653c6d92f9e9c"),
+        )
+    ),
 )  # fmt: skip
 
 
-def prepare(root: Path, elsewhere: Path | None, workers: int, remove_archives: bool) -> int:
-    """Make the corpus in `root`, or what is missing of it; return status 0.
+def prepare(
+    root: Annotated[Path, arg(metavar="DIR")] = FOLDER,
+    workers: int = usable_cores(),
+    remove_archives: FlagCreatePairsOff[bool] = False,
+) -> int:
+    """Download VoiceBank-DEMAND and convert it to 16 kHz.
 
-    Arguments are those of the command line.
+    Run again after an interruption, and it goes on where it stopped. Archives that lie in
+    DIR/.download are not downloaded. Exit status: 0 done, 1 the network or the disk failed, 2 wrong
+    input, 130 interrupted.
 
-    Raises:
-        DataError: an archive is not the published one, or recordings do not match.
-        FailedError: the network is at fault; what is done is kept.
-        OSError: a file cannot be read or written; the same holds.
+    Args:
+        root: folder to make.
+        workers: threads that convert.
+        remove_archives: remove downloads once they are converted.
     """
-    downloads = root / DOWNLOADS
+    downloads = root / ".download"
     downloads.mkdir(parents=True, exist_ok=True)
     with hold(downloads, "name another folder with --root"):
         for archive in PUBLISHED:
@@ -110,50 +119,30 @@ def prepare(root: Path, elsewhere: Path | None, workers: int, remove_archives: b
             made = len(list(folder.glob("*.wav")))
             if made >= archive.files and (archive.files or (folder / TEST_LOG).is_file()):
                 continue
+            path = downloads / archive.name
             try:
-                path = _obtain(archive, elsewhere, downloads)
+                if not path.is_file():
+                    download(archive.addresses, path, archive.md5)
+                elif checksum(path, "md5") != archive.md5:
+                    raise DataError(f"{path} has another MD5 than was published: remove it")
             except FailedError as error:
                 if archive.files:
                     raise
                 log.warning("%s Going on without: noises and SNRs will not be known.", error)
                 continue
             convert(path, folder, workers)
-            if remove_archives and path.parent == downloads:
+            if remove_archives:
                 path.unlink()
     counts = [f"{len(load_pairs(root, split)):,} {split} pairs" for split in ("train", "test")]
     print(f"{root}: {', '.join(counts)}")
     return 0
 
 
-def _obtain(archive: Archive, elsewhere: Path | None, downloads: Path) -> Path:
-    """Return an archive's file, verified; download it if it is in neither folder."""
-    for folder in (elsewhere, downloads):
-        if folder and (path := folder / archive.name).is_file():
-            if _md5_of(path) != archive.md5:
-                raise DataError(f"{path} has another MD5 than was published: remove it")
-            return path
-    download(archive.addresses, downloads / archive.name, archive.md5)
-    return downloads / archive.name
-
-
-def _md5_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "md5").hexdigest()
-
-
 def download(addresses: Sequence[str], target: Path, md5: str) -> None:
     """Download a file from the first of its addresses that has it, and verify it.
 
-    What has arrived lies beside it as NAME.part; the next call goes on from there.
-
-    Args:
-        addresses: of http or https.
-        target: the file, in a folder that exists. It is written whole or not at all.
-        md5: of the whole file, hexadecimal.
-
-    Raises:
-        FailedError: no address gives a file of this checksum.
-        OSError: the file cannot be written.
+    What has arrived lies beside it as NAME.part; the next call goes on from there. Raises
+    FailedError if no address gives a file of this checksum.
     """
     part = target.with_name(f"{target.name}.part")
     reasons = []
@@ -163,7 +152,7 @@ def download(addresses: Sequence[str], target: Path, md5: str) -> None:
         except _NETWORK as error:
             reasons.append(f"{address}: {error}")
             continue
-        if _md5_of(part) == md5:
+        if checksum(part, "md5") == md5:
             part.replace(target)
             return
         part.unlink()
@@ -191,34 +180,28 @@ def _fetch(address: str, part: Path) -> None:
 
 
 def _receive(address: str, part: Path, arrived: int) -> None:
-    """Append what a server sends after the bytes that have arrived."""
+    """Append what a server sends after the bytes that have arrived, or begin anew."""
     headers = {"User-Agent": "bs-bimamba"} | ({"Range": f"bytes={arrived}-"} if arrived else {})
+    request = urllib.request.Request(address, headers=headers)
     try:
-        response = urllib.request.urlopen(
-            urllib.request.Request(address, headers=headers), timeout=_TIMEOUT
-        )
+        response = urllib.request.urlopen(request, timeout=_TIMEOUT)
     except urllib.error.HTTPError as error:
         if error.code == 416:  # there is nothing after these bytes
             return
         raise
-    with response:
-        arrived = arrived if response.status == 206 else 0  # else it sends all of it
-        size = response.headers["Content-Length"]
-        total = arrived + int(size) if size else None
-        bar = tqdm.wrapattr(
-            response, "read", total, initial=arrived, desc=part.stem, miniters=1, disable=None
-        )
-        with bar as body, part.open("ab" if arrived else "wb") as file:
-            shutil.copyfileobj(body, file)
-    if total is not None and part.stat().st_size < total:
+    mode = "ab" if response.status == 206 else "wb"  # other servers send the whole file
+    with response, part.open(mode) as file:
+        total = file.tell() + int(response.headers.get("Content-Length", 0))
+        with tqdm.wrapattr(
+            file, "write", total, initial=file.tell(), desc=part.stem, miniters=1, disable=None
+        ) as body:
+            shutil.copyfileobj(response, body)
+    if part.stat().st_size < total:
         raise ConnectionError(f"the connection ended after {part.stat().st_size} of {total} bytes")
 
 
 def convert(archive: Path, folder: Path, workers: int) -> None:
-    """Make the files of an archive that `folder` lacks, wav files at 16 kHz and in 16 bits.
-
-    workers: number of threads.
-    """
+    """Make the files of an archive that `folder` lacks, in threads."""
     folder.mkdir(exist_ok=True)
     remove_partials(folder)
     with ZipFile(archive) as opened:
@@ -248,33 +231,10 @@ def resampled(content: bytes) -> bytes:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit status.
-
-    0: done. 1: the network or the disk failed. 2: wrong input. 130: interrupted.
-    """
-    parser = argparse.ArgumentParser(
-        prog="python -m bsbimamba.data.voicebank",
-        description="Download VoiceBank-DEMAND and convert it to 16 kHz. Run again after an "
-        "interruption, and it goes on where it stopped.",
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "--root", type=Path, metavar="DIR", default=FOLDER, help=f"folder to make ({FOLDER})"
-    )
-    parser.add_argument(
-        "--from", type=Path, metavar="DIR", dest="elsewhere", help="a folder that has archives"
-    )
-    parser.add_argument(
-        "--workers", type=int, metavar="N", default=usable_cores(), help="threads that convert"
-    )
-    parser.add_argument(
-        "--remove-archives", action="store_true", help="remove downloads once they are converted"
-    )
-    options = vars(parser.parse_args(arguments))
+    """Run the command line; return the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    return carry_out(
-        "voicebank", lambda: prepare(**options), "; the same command goes on from here"
-    )
+    command = partial(tyro.cli, prepare, prog="python -m bsbimamba.data.voicebank", args=arguments)
+    return carry_out("voicebank", command, "; the same command goes on from here")
 
 
 if __name__ == "__main__":

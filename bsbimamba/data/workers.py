@@ -12,14 +12,13 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
 from typing import TypeVar
 from unittest.mock import patch
 
-from tqdm import tqdm
+from tqdm.contrib.concurrent import thread_map
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -69,20 +68,14 @@ def in_threads(
 ) -> list[T]:
     """Return what a function returns for each item, in their order; show the progress.
 
-    For work that lets other threads run: decoding, resampling, reading and writing files. An
-    interruption waits for the items that are in work.
+    For work that lets other threads run: decoding, resampling, reading and writing files.
 
-    Args:
-        what: label of the progress bar.
-        threads: their number; as many as there are cores by default.
+    what: label of the progress bar. threads: their number, by default that of the cores.
     """
-    with ThreadPoolExecutor(threads or usable_cores()) as pool:
-        try:
-            done = pool.map(function, items)
-            quiet = None if items else True  # None: where there is no terminal
-            return list(tqdm(done, what, len(items), leave=False, unit="file", disable=quiet))
-        finally:
-            pool.shutdown(cancel_futures=True)
+    return thread_map(
+        function, items, max_workers=threads or usable_cores(), desc=what, unit="file",
+        leave=False, disable=None if items else True,  # None: where there is no terminal
+    )  # fmt: skip
 
 
 def usable_cores() -> int:

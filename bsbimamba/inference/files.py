@@ -20,11 +20,6 @@ from bsbimamba.inference.windows import Block, enhanced, survey
 from bsbimamba.network.net import BandSplitNet
 from bsbimamba.utils import ROOT, DataError, digest_of, is_within, replacing
 
-# The extensions that a folder is searched for. A file that is named itself may have any.
-EXTENSIONS = frozenset((
-    ".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".rf64",
-    ".snd", ".sph", ".w64", ".wav", ".wave",
-))  # fmt: skip
 KINDS = "wav, flac, ogg, opus, mp3, aiff, au, caf, w64 and others of libsndfile"
 _UNLIMITED = ("FLOAT", "DOUBLE", "VORBIS", "OPUS")  # encodings that hold more than full scale
 _SAMPLES = 1 << 17  # a block; libsndfile crashes if it is given minutes of Vorbis at once
@@ -105,7 +100,7 @@ def _found(path: Path, out: Path, named: bool) -> Iterator[tuple[Path, Path]]:
         return
     if is_within(path, out):
         raise DataError(f"{path} lies in the output folder {out}: -o has to name another one")
-    files = sorted(each for each in audio.walk(path, EXTENSIONS) if not is_within(each, out))
+    files = sorted(each for each in audio.walk(path) if not is_within(each, out))
     if not files:
         raise DataError(f"{path}: no audio in it ({KINDS})")
     top = Path(path.resolve().name) if named else Path()
