@@ -187,22 +187,21 @@ def _facts(trained: Any, lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _names_of(paths: Sequence[Path]) -> list[str]:
-    """Return a name for each system: its folder's, where needed with the folder above or its file.
+    """Return a name for each system: its folder's, where needed with what is above and below.
 
     Raises:
         DataError: two would have the same.
     """
     paths = [path.resolve() for path in paths]
     folders = [path.parent if path.is_file() else path for path in paths]
-    longer = [f"{folder.parent.name}-{folder.name}" for folder in folders]
-    longest = [
-        f"{name}-{path.stem}" if path.is_file() else name
-        for name, path in zip(longer, paths, strict=True)
+    long = [
+        "-".join([folder.parent.name, folder.name, *([path.stem] if path.is_file() else [])])
+        for path, folder in zip(paths, folders, strict=True)
     ]
-    for names in ([folder.name for folder in folders], longer, longest):
+    for names in ([folder.name for folder in folders], long):
         if len({*names, NOISY, CLEAN}) == len(names) + 2:
             return names
-    twice = next(name for name in longest if longest.count(name) > 1)
+    twice = next(name for name in long if long.count(name) > 1)
     raise DataError(f"two runs would be called {twice}: name each once, or rename a folder")
 
 
