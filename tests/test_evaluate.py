@@ -78,22 +78,15 @@ def test_runs_are_scored_and_compared(
     missing = "files without all scores: noisy (1), first (1), second (1)"
     assert captured.err.splitlines()[-1] == missing
     assert captured.out == (out / "table.md").read_text("utf-8")
-    systems = json.loads((out / "summary.json").read_text("utf-8"))["systems"]
-    assert list(systems) == ["noisy", "first", "second"]
-    assert systems["noisy"]["facts"] == {}
-    facts = systems["first"]["facts"]
-    assert facts.items() >= {"checkpoint": "best.pt", "step": 3}.items()
+    content = json.loads((out / "summary.json").read_text("utf-8"))
+    assert list(content["models"]) == ["noisy", "first", "second"]  # of unlike steps: two models
+    first, second = (content["systems"][name]["facts"] for name in ("first", "second"))
+    assert first.items() >= {"checkpoint": "best.pt", "step": 3, "seed": 0}.items()
+    assert second.items() >= {"checkpoint": "last.pt", "step": 12_000, "seed": 1}.items()
     network = load_trained(run).network
-    data = load_trained(run).config.data
-    assert facts["parameters"] == sum(p.numel() for p in network.parameters())
-    assert facts["crops_per_step"] == data.batch_size * data.crop_seconds / 2
-    assert facts["macs_per_second"] > 1e6
-    assert facts["measured_on"].endswith(" of a CPU, 4 s at once")
-    page = (out / "report.html").read_text("utf-8")
-    assert "PESQ against crops seen" in page
-    models = json.loads((out / "summary.json").read_text("utf-8"))["models"]
-    assert list(models) == ["noisy", "first", "second"]  # of different steps: not two seeds of one
-    assert systems["second"]["facts"].items() >= {"checkpoint": "last.pt", "seed": 1}.items()
+    assert first["parameters"] == sum(p.numel() for p in network.parameters())
+    assert first["macs_per_second"] > 1e6
+    assert "PESQ against crops seen" in (out / "report.html").read_text("utf-8")
 
     signals["first"] = read(out / "enhanced" / "first" / "sub" / "b.wav")
     expected = network.enhance(torch.from_numpy(signals["noisy"])[None])[0].numpy()
@@ -180,10 +173,8 @@ def test_gain_is_demanded(
     [
         ("", "name RUN... --data ROOT, or --clean DIR --enhanced DIR... [--noisy DIR]"),
         ("run --data d --clean c --enhanced e", "name RUN... --data ROOT"),
-        ("--clean c --enhanced e --data d", "name RUN... --data ROOT"),
         ("--clean c --enhanced e --require-gain", "--require-gain needs --noisy"),
         ("run --data d --workers 0", "--workers is at least 1"),
-        ("run --data d --noisy n", "name RUN... --data ROOT"),
     ],
 )
 def test_wrong_usage(words: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -201,14 +192,9 @@ def test_wrong_usage(words: str, message: str, tmp_path: Path, capsys: pytest.Ca
         ("--clean {clean} --enhanced {empty}", "{empty}: no audio in it"),
         ("--clean {clean} --enhanced {corpus}", "{corpus}: no file is named as one in {clean} is"),
         ("{none} --data {corpus}", "{none}: no such checkpoint"),
-        ("{run} {empty} --data {corpus}", "{empty}/last.pt: no such checkpoint"),
         ("{run} --data {none}", "{none}: no test pairs."),
         ("{run} {run} --data {corpus}", "two runs would be called "),
         ("{run} --data {corpus} --baseline x", "there is no x to compare with; there are: noisy, "),
-        (
-            "{run} --data {corpus} --out {corpus}/test/noisy/new",
-            "--out {corpus}/test/noisy/new would put enhanced files among those of ",
-        ),
     ],
 )
 def test_bad_input(
@@ -225,9 +211,7 @@ def test_bad_input(
     (tmp_path / "empty").mkdir()
     known = {"none": tmp_path / "none", "clean": clean, "run": run, "corpus": tiny_corpus}
     arguments = words.format(**known, empty=tmp_path / "empty").split()
-    if "--out" not in arguments:
-        arguments += ["--out", str(tmp_path / "new")]
-    assert evaluate.main(arguments) == 2
+    assert evaluate.main([*arguments, "--out", str(tmp_path / "new")]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     expected = message.format(**known, empty=tmp_path / "empty")
@@ -247,14 +231,6 @@ def task(tmp_path: Path, speech: tuple[Signal, Signal]) -> Task:
     return Task("x", "a", *paths)
 
 
-def test_file_has_the_scores_of_its_signals(task: Task, speech: tuple[Signal, Signal]):
-    scores, note = score_file(task)
-    assert note == ""
-    assert scores.keys() == METRICS.keys()
-    assert scores == pytest.approx(score(*speech), abs=1e-6)
-    assert all(value == float(f"{value:.6f}") for value in scores.values())
-
-
 def test_missing_files_have_a_reason(task: Task):
     clean, enhanced = task.clean, task.enhanced
     assert score_file(Task("x", "a", clean, None)) == ({}, "there is no file of that name")
@@ -263,6 +239,7 @@ def test_missing_files_have_a_reason(task: Task):
 
 
 def test_common_part_of_two_lengths_is_scored(task: Task, speech: tuple[Signal, Signal]):
+    assert score_file(task) == (pytest.approx(score(*speech), abs=1e-6), "")
     soundfile.write(str(task.enhanced), speech[1][:-100], RATE, "FLOAT")
     scores, note = score_file(task)
     assert note == "-100 samples: the common part is scored"

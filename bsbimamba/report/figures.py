@@ -39,6 +39,7 @@ _STYLE: Any = {
     "svg.hashsalt": "plots",  # the same plot has the same identifiers in every run
     "text.parse_math": False,  # names are text, whatever signs they are made of
 }
+_MEANS = "Mean over the files of each one's difference, with its file interval."
 _SIZE = (
     "Crosses are figures from papers, measured on VoiceBank-DEMAND's test set after training on "
     "its training set: they compare with points here only where those were."
@@ -60,18 +61,13 @@ _CROPS = (
 def plots(analysis: Analysis) -> list[tuple[str, str, str]]:
     """Return the page's plots that show something: titles, captions and SVG images."""
     computation = partial(_against_fact, fact="macs_per_second", unit=1e9, what=_MACS)
+    groups = [
+        (f"PESQ by {x.axis}", "", partial(_by_group, breakdown=x), 3.8) for x in analysis.breakdowns
+    ]
     found = []
     for title, caption, draw, height in (
-        (
-            "Differences",
-            "Mean over the files of each one's difference, with its file interval.",
-            _differences,
-            1.1 + 0.36 * len(analysis.comparisons),
-        ),
-        *(
-            (f"PESQ by {x.axis}", "", partial(_by_group, breakdown=x), 3.8)
-            for x in analysis.breakdowns
-        ),
+        ("Differences", _MEANS, _differences, 1.1 + 0.36 * len(analysis.comparisons)),
+        *groups,
         ("PESQ and size", _SIZE, _against_size, 4.4),
         ("PESQ and computation", _COMPUTATION, computation, 3.2),
         ("PESQ against crops seen", _CROPS, _against_crops, 4.6),
@@ -148,12 +144,12 @@ def _differences(analysis: Analysis, axis: Axes) -> None:
 def _by_group(analysis: Analysis, axis: Axes, breakdown: Breakdown) -> None:
     """Draw PESQ by the groups of a breakdown: lines over SNR, points over words."""
     labels, count = list(breakdown.groups), len(analysis.models)
-    for place, model in enumerate(analysis.models):
-        means = breakdown.pesq_wb[model.name]
-        shift = (place - (count - 1) / 2) * 0.5 / count
-        points = {x + shift: mean for x, label in enumerate(labels) if (mean := means[label])}
+    line = "-" if breakdown.axis == SNR else "none"
+    for number, model in enumerate(analysis.models):
+        shift = (number - (count - 1) / 2) * 0.5 / count
+        means = breakdown.pesq_wb[model.name].values()
+        points = {place + shift: mean for place, mean in enumerate(means) if mean}
         if points:
-            line = "-" if breakdown.axis == SNR else "none"
             style = style_of(analysis, model) | {"linestyle": line}
             _draw(axis, list(points), list(points.values()), **style)
     axis.set_xticks(range(len(labels)), labels, rotation=30 if len(labels) > 8 else 0)

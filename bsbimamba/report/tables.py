@@ -86,17 +86,14 @@ class Table:
 def tables(analysis: Analysis) -> list[Table]:
     """Return all tables that there is something for, the main one first."""
     baseline = analysis.baseline.name
-    ours = {f"{x.other.name} − {x.reference.name}": x for x in analysis.primary}
     question = "These answer the question of this project: both sides read time both ways."
     beside = "The composite scores of the other scale, and what they are made of."
+    ours = {f"{x.other.name} − {x.reference.name}": x for x in analysis.primary}
+    others = {x.other.name: x for x in analysis.comparisons}
     found = [
         _main(analysis),
         _differences("Primary comparisons", question, ours),
-        _differences(
-            f"Against {baseline}",
-            f"Differences to {baseline}.",
-            {x.other.name: x for x in analysis.comparisons},
-        ),
+        _differences(f"Against {baseline}", f"Differences to {baseline}.", others),
         _scores(analysis, BESIDE, "The other scale, and parts", beside),
         *_by_group(analysis),
         _seeds(analysis),
@@ -108,12 +105,12 @@ def markdown(analysis: Analysis) -> str:
     """Return all tables, with notes."""
     parts = []
     for table in tables(analysis):
-        parts += [f"**{_line(table.name)}**", _grid(_bold(table.cells, table.best, "**{}**"))]
+        parts += [f"**{table.name}**", _grid(_bold(table.cells, table.best, "**{}**"))]
         if table.name == "Scores":
             parts += ["**95 % file intervals**", _grid(table.below)]
-        parts.append(_line(table.caption))
+        parts.append(table.caption)
     notes = [f"Warning: {text}" for text in analysis.warnings] + remarks(analysis)
-    parts += ["**Notes**", "\n".join(f"- {_line(note)}" for note in notes)]
+    parts += ["**Notes**", "\n".join(f"- {note}" for note in notes)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -134,8 +131,8 @@ def latex(analysis: Analysis) -> str:
         column_format="l" + "r" * (len(frame.columns) - 1),
         caption=_tex(f"{table.caption} CSIG, CBAK and COVL on Loizou's scale."),
     )
-    warnings = [f"% Warning: {_line(text)}" for text in analysis.warnings]
-    notes = [f"% {_line(note)}" for note in remarks(analysis)]
+    warnings = [f"% Warning: {text}" for text in analysis.warnings]
+    notes = [f"% {note}" for note in remarks(analysis)]
     return "\n".join([*warnings, r"% \usepackage{booktabs}", text.rstrip(), *notes]) + "\n"
 
 
@@ -245,7 +242,7 @@ def _differences(name: str, caption: str, pairs: Mapping[str, Pair]) -> Table:
                 "p over seeds (Holm)": _p(seeds.p_holm),
                 f"seeds a side for {_SOUGHT:g}": f"{seeds_needed(seeds.deviation, _SOUGHT):,}",
             }
-    return Table(name, f"{caption} {_TESTS}", _frame(rows))
+    return Table(name, f"{caption} {_TESTS}", pd.DataFrame.from_dict(rows, "index").fillna(""))
 
 
 def _seeds(analysis: Analysis) -> Table:
@@ -261,12 +258,9 @@ def _seeds(analysis: Analysis) -> Table:
         and found.over_files is not None
     }
     caption = "A difference that is not large against the deviation over seeds may be chance."
-    return Table(f"Seeds, {_PESQ.heading}", caption, _frame(rows))
-
-
-def _frame(rows: Mapping[str, Mapping[str, str]]) -> pd.DataFrame:
-    """Return rows of texts by system as a frame; what a row lacks is empty."""
-    return pd.DataFrame(list(rows.values()), list(rows)).fillna("")
+    return Table(
+        f"Seeds, {_PESQ.heading}", caption, pd.DataFrame.from_dict(rows, "index").fillna("")
+    )
 
 
 def _mean(
@@ -334,16 +328,9 @@ def _bold(cells: pd.DataFrame, best: Sequence[tuple[str, str]], form: str) -> pd
 def _grid(frame: pd.DataFrame) -> str:
     """Return a table in Markdown."""
     rows = [["system", *frame.columns], *frame.reset_index().to_numpy().tolist()]
-    lines = [
-        "| " + " | ".join(_line(text).replace("|", r"\|") for text in row) + " |" for row in rows
-    ]
+    lines = ["| " + " | ".join(text.replace("|", r"\|") for text in row) + " |" for row in rows]
     return "\n".join([lines[0], "|---|" + "---:|" * len(frame.columns), *lines[1:]])
 
 
-def _line(text: str) -> str:
-    """Return a text on one line."""
-    return " ".join(text.split())
-
-
 def _tex(text: str) -> str:
-    return _line(text).translate(_TEX)
+    return text.translate(_TEX)

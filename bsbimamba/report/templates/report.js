@@ -35,15 +35,11 @@ class Player {
   constructor(place) {
     this.root = document.getElementById("player").content.firstElementChild.cloneNode(true);
     document.querySelector(place).append(this.root);
-    this.labels = new Map();
-    this.root.querySelectorAll(".source").forEach((label) => {
-      const input = label.querySelector("input");
-      input.name = `heard-${players.length}`;
-      this.labels.set(input.value, label);
-      label.addEventListener("change", () => this.choose(input.value));
-      label.querySelector(".picture").addEventListener("click", (event) => {
-        this.heard.currentTime = (event.offsetX / event.target.width) * this.heard.duration;
-      });
+    this.inputs = [...this.root.querySelectorAll("input")];
+    this.inputs.forEach((input) => { input.name = `heard-${players.length}`; });
+    this.root.addEventListener("change", (event) => this.choose(event.target.value));
+    this.root.addEventListener("click", ({ offsetX, target }) => {
+      if (target.tagName === "IMG") this.heard.currentTime = (offsetX / target.width) * this.heard.duration;
     });
     players.push(this);
   }
@@ -57,15 +53,16 @@ class Player {
     this.root.querySelector(".caption").textContent = file.why;
     this.root.querySelector(".stage").replaceChildren(...this.voices.values());
     this.root.querySelector(".fault").hidden = true;
-    this.labels.forEach((label, name) => {
-      label.hidden = !this.voices.has(name);
-      label.querySelector(".pesq").textContent = file.pesq[name] || "";
-      const picture = file.pictures[name];
+    this.inputs.forEach(({ value, parentElement: label }) => {
+      label.hidden = !this.voices.has(value);
+      label.querySelector(".pesq").textContent = file.pesq[value] || "";
+      const picture = file.pictures[value];
       label.querySelector(".picture").innerHTML =
         picture ? `<img src="${picture}" alt="Spectrogram"><span class="head"></span>` : "";
     });
     // What was heard of the last file is heard of this one, too.
-    this.choose([this.name, ...this.labels.keys()].find((name) => this.voices.has(name)));
+    const names = [this.name, ...this.inputs.map((input) => input.value)];
+    this.choose(names.find((name) => this.voices.has(name)));
   }
 
   add(name, source) {
@@ -98,7 +95,7 @@ class Player {
   choose(name) {
     const before = this.heard;
     this.name = name;
-    this.labels.get(name).querySelector("input").checked = true;
+    this.inputs.find((input) => input.value === name).checked = true;
     this.heard = this.voices.get(name);
     if (before && before !== this.heard) {
       const { volume, muted, playbackRate } = before;
