@@ -11,7 +11,7 @@ from systems import NOISY, analysed, numbered, system, trained
 
 from bsbimamba.data.benchmark import TEST_FILES
 from bsbimamba.metrics.scores import METRICS
-from bsbimamba.metrics.statistics import holm, mean_interval
+from bsbimamba.metrics.statistics import holm
 from bsbimamba.report.analysis import (
     NOISE,
     SNR,
@@ -23,6 +23,7 @@ from bsbimamba.report.analysis import (
     models_of,
     summary,
 )
+from bsbimamba.report.tables import tables
 from bsbimamba.training.config import Config, Data, Optim, Run, method
 from bsbimamba.utils import DataError
 
@@ -103,13 +104,14 @@ def test_p_values_are_corrected_over_the_models_of_one_metric():
 def test_primary_pairs_are_known_by_their_configuration():
     """A folder's name counts only for files that have no configuration."""
     renamed = system("abl3", {}, model="uniform31", family={"is": "u"})
-    (pair,) = analysed(renamed, *trained("bsrnn_bi", 0.0), *trained("abl3", 0.4)).primary
-    assert (pair.other.name, pair.reference.name) == ("abl3-0", "bsrnn_bi-0")
-    comparison = pair.comparisons["pesq_wb"]
-    assert comparison.difference.mean == pytest.approx(0.4)
-    assert comparison.p_holm == comparison.p
-    (pair,) = analysed(numbered("bsrnn_bi", 0), numbered("abl3", 0.4)).primary
-    assert pair.other.name == "abl3"
+    runs = [*trained("bsrnn_bi", 0.0), *trained("abl3", 0.4), *trained("abl2", 0.2)]
+    analysis = analysed(renamed, *runs, numbered("lstm_dualpath", 0.0))
+    first, second = analysis.primary
+    assert (first.other.name, first.reference.name) == ("abl3-0", "bsrnn_bi-0")
+    assert (second.other.name, second.reference.name) == ("abl2-0", "lstm_dualpath")
+    assert first.comparisons["pesq_wb"].difference.mean == pytest.approx(0.4)
+    names = [table.name for table in tables(analysis)]
+    assert names[:2] == ["Scores", "Primary comparisons"]
 
 
 # The benchmark
@@ -180,17 +182,6 @@ def test_measured_snrs_go_into_bins():
 def test_speakers_come_from_names(one: str, other: str, speakers: list[str] | None):
     found = find_breakdowns([one, other], {}, None)
     assert [list(each.groups) for each in found] == ([speakers] if speakers else [])
-
-
-def test_groups_have_their_own_means():
-    analysis = analysed(NOISY, numbered("one", 1))
-    (breakdown,) = analysis.breakdowns
-    assert sum(map(len, breakdown.groups.values())) == 30
-    for label, members in breakdown.groups.items():
-        places = [analysis.utterances.index(name) for name in members]
-        expected = mean_interval(analysis.models[0].scores["pesq_wb"][:, places])
-        found = breakdown.pesq_wb["noisy"][label]
-        assert (found.mean, found.count) == (expected.mean, expected.count)
 
 
 # The summary

@@ -231,13 +231,6 @@ def task(tmp_path: Path, speech: tuple[Signal, Signal]) -> Task:
     return Task("x", "a", *paths)
 
 
-def test_missing_files_have_a_reason(task: Task):
-    clean, enhanced = task.clean, task.enhanced
-    assert score_file(Task("x", "a", clean, None)) == ({}, "there is no file of that name")
-    assert score_file(Task("x", "a", None, enhanced)) == ({}, "there is no clean file of that name")
-    assert score_file(Task("x", "a", clean, "why")) == ({}, "why")
-
-
 def test_common_part_of_two_lengths_is_scored(task: Task, speech: tuple[Signal, Signal]):
     assert score_file(task) == (pytest.approx(score(*speech), abs=1e-6), "")
     soundfile.write(str(task.enhanced), speech[1][:-100], RATE, "FLOAT")

@@ -17,9 +17,8 @@ from golden_signals import pairs, stored
 from numpy.typing import NDArray
 
 from bsbimamba.data.workers import usable_cores
-from bsbimamba.metrics.composite import cbak, covl, csig
 from bsbimamba.metrics.intelligibility import estoi, stoi, stoi_pystoi
-from bsbimamba.metrics.scores import METRICS, pesq_wb, score
+from bsbimamba.metrics.scores import METRICS, cbak, covl, csig, pesq_wb, score
 from bsbimamba.metrics.segmental import llr, segsnr, si_sdr, snr, wss
 from bsbimamba.metrics.signals import FLOOR_DB, MetricError, levels
 from bsbimamba.report.scoring import Task, score_files

@@ -117,26 +117,13 @@ def test_differences_are_tested_over_files_and_over_seeds():
     assert row["p over seeds (Holm)"] == "0.0213"
     assert row["seeds a side for 0.05"] == "64"
     assert row["better / tie / worse"] == "30 / 0 / 0"
-
-
-def test_differences_of_few_files_and_one_seed():
     row = by_name(analysed(FEW, PARTLY))["Against noisy"].cells.loc["run"]
-    assert row[DIFFERENCE] == "+0.500"
-    assert row["p over files (Holm)"] == "too few"
-    assert row["seeds"] == "1 / –"
+    assert row[[DIFFERENCE, "p over files (Holm)", "seeds"]].to_list() == [
+        "+0.500",
+        "too few",
+        "1 / –",
+    ]
     assert "95 % seed interval" not in row
-
-
-def test_primary_comparisons_come_first():
-    systems = [*trained("bsrnn_bi", 0.0, 0.1), *trained("abl3", 0.3, 0.4)]
-    systems += [*trained("abl2", 0.2), *trained("lstm_dualpath", 0.0), *trained("bsrnn", 0.0)]
-    found = tables(analysed(*systems))
-    assert [x.name for x in found[:3]] == ["Scores", "Primary comparisons", "Against bsrnn-0"]
-    assert list(found[1].cells["seeds"]) == ["2 / 2", "1 / 1"]
-    assert list(found[1].cells.index) == [
-        "abl3 (2 seeds) − bsrnn_bi (2 seeds)", "abl2-0 − lstm_dualpath-0",
-    ]  # fmt: skip
-    assert "Primary comparisons" not in by_name(analysed(*systems[:2]))
 
 
 def test_groups_have_a_column_each():
@@ -311,9 +298,3 @@ def test_names_and_warnings_are_escaped(tmp_path: Path):
     content = re.search(r'<script type="application/json" id="audio">(.*?)</script>', page, re.S)
     assert content
     assert len(json.loads(content[1])) == 5
-
-
-def test_page_needs_nothing_from_elsewhere(tmp_path: Path):
-    text = re.sub(r"data:[^\"']*", "", report(audible(tmp_path, NAMES, one=0.5), tmp_path, 1e9))
-    assert not re.search(r"(https?:)?//[a-z]", text)
-    assert not re.search(r"<link(?! rel=\"icon\" href=\"\")|@import|url\(", text)

@@ -18,7 +18,6 @@ from bsbimamba.metrics.statistics import (
     holm,
     mean_interval,
     seeds_needed,
-    set_holm,
     spread,
     welch,
 )
@@ -143,15 +142,6 @@ def test_holm_by_hand():
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.5, 0.9, 0.2]) == pytest.approx([1, 1, 0.6])
     assert holm([]) == []
-
-
-def test_set_holm_leaves_out_tests_without_p():
-    files = draw(1, 20)
-    tests = [compare(files, other) for other in (files + 0.3, files, draw(1, 20, seed=1))]
-    set_holm([test for test in tests if test])
-    assert [test and test.p_holm is None for test in tests] == [False, True, False]
-    expected = holm([test.p for test in tests if test and test.p is not None])
-    assert [test.p_holm for test in tests if test and test.p is not None] == expected
 
 
 # Seeds
