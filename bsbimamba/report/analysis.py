@@ -168,9 +168,12 @@ class Analysis:
         self.baseline = choose_baseline(self.models, baseline)
         others = [model for model in self.models if model is not self.baseline]
         self.comparisons = _pairs([(model, self.baseline) for model in others])
-        both = product(self.models, repeat=2)
         self.primary = _pairs(
-            [x for x in both if (x[0].configuration, x[1].configuration) in PRIMARY]
+            [
+                (a, b)
+                for a, b in product(self.models, self.models)
+                if (a.configuration, b.configuration) in PRIMARY
+            ]
         )
         self.warnings: list[str] = []
         snr: dict[str, float] = {}

@@ -210,7 +210,7 @@ def _against_crops(analysis: Analysis, axis: Axes) -> None:
             axis.plot(pd.concat(runs, axis=1).dropna().mean(axis=1), linewidth=1.8, **style)
     if not axis.has_data():
         return
-    grey = {"color": _MUTED, "linestyle": ":", "linewidth": 1, "marker": "."}
+    grey: Any = {"color": _MUTED, "linestyle": ":", "linewidth": 1, "marker": "."}
     for name, points in TRAINING.groupby("name", sort=False):
         low, high, ys = points[["from", "to", "PESQ-WB"]].to_numpy().T
         xs = 500 * (low + high)
