@@ -31,7 +31,7 @@ from bsbimamba.report.figures import write_curve
 from bsbimamba.report.html import CLEAN, report
 from bsbimamba.report.scoring import Task, score_files
 from bsbimamba.report.tables import latex, markdown
-from bsbimamba.utils import DataError, carry_out, is_within, say, show, write_text
+from bsbimamba.utils import DataError, carry_out, say, show, write_text
 
 # The processes that score import this file: what needs torch is imported where it is used.
 
@@ -115,9 +115,6 @@ def _of_runs(options: argparse.Namespace) -> tuple[Mapping[str, Path], list[Syst
     paired = {name: path for name, path in noisy.items() if name in clean}
     if not paired:
         raise DataError(f"{options.data}: no noisy file is named as a clean one is")
-    for folder in listing.folders:
-        if is_within(options.out, folder) or is_within(folder, options.out / "enhanced"):
-            raise DataError(f"--out {options.out} would put enhanced files among those of {folder}")
     systems = [System(NOISY, noisy)]
     for name, run, trained in zip(_names_of(options.runs), options.runs, loaded, strict=True):
         config, lines = read_history(run if run.is_dir() else run.parent)
@@ -182,22 +179,21 @@ def _facts(trained: Any, lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _names_of(paths: Sequence[Path]) -> list[str]:
-    """Return a name for each system: its folder's, where needed with the folder above or its file.
+    """Return a name for each system: its folder's, where needed with what is above and below.
 
     Raises:
         DataError: two would have the same.
     """
     paths = [path.resolve() for path in paths]
     folders = [path.parent if path.is_file() else path for path in paths]
-    longer = [f"{folder.parent.name}-{folder.name}" for folder in folders]
-    longest = [
-        f"{name}-{path.stem}" if path.is_file() else name
-        for name, path in zip(longer, paths, strict=True)
+    long = [
+        "-".join([folder.parent.name, folder.name, *([path.stem] if path.is_file() else [])])
+        for path, folder in zip(paths, folders, strict=True)
     ]
-    for names in ([folder.name for folder in folders], longer, longest):
+    for names in ([folder.name for folder in folders], long):
         if len({*names, NOISY, CLEAN}) == len(names) + 2:
             return names
-    twice = next(name for name in longest if longest.count(name) > 1)
+    twice = next(name for name in long if long.count(name) > 1)
     raise DataError(f"two runs would be called {twice}: name each once, or rename a folder")
 
 

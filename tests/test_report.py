@@ -1,9 +1,8 @@
-"""The page as text: its plots, which files it holds, and that no name breaks out of its text."""
+"""Tables, marks and notes, plots, which sounds the page holds, and that no name breaks out."""
 
 from __future__ import annotations
 
 import base64
-import hashlib
 import html
 import io
 import json
@@ -20,9 +19,9 @@ from systems import NOISY, analysed, numbered, system, trained
 
 from bsbimamba.data.audio import write
 from bsbimamba.report.analysis import Analysis, System
-from bsbimamba.report.figures import CURVE, colour_of, plots, write_curve
+from bsbimamba.report.figures import CURVE, PUBLISHED, TRAINING, plots, style_of, write_curve
 from bsbimamba.report.html import featured, listening, report
-from bsbimamba.report.published import PUBLISHED, TRAINING
+from bsbimamba.report.tables import BESIDE, MAIN, Table, latex, markdown, marks_of, remarks, tables
 
 NAMES = [f"f{number}" for number in range(5)]
 LOG = [{"step": s, "train": {"loss": 1 / s}, "valid": {"pesq_wb": 2 + s / 9}} for s in (1, 2, 3)]
@@ -48,6 +47,130 @@ def decoded(address: str) -> bytes:
     return base64.b64decode(content)
 
 
+# Tables
+
+FEW = system("noisy", {"a": 1.0, "b": 2.0, "c": 3.0})
+PARTLY = system("run", {"a": 1.5, "b": None, "c": 3.5}, seed=3)
+NOTHING = system("broken", dict.fromkeys("abc"))
+DIFFERENCE = "PESQ-WB, difference (95 % file interval)"
+
+
+def by_name(analysis: Analysis) -> dict[str, Table]:
+    return {table.name: table for table in tables(analysis)}
+
+
+def test_main_table_has_means_and_costs():
+    table = tables(analysed(FEW, PARTLY, NOTHING))[0]
+    noisy, run, broken = (table.cells.loc[name] for name in ("noisy", "run", "broken"))
+    assert (noisy["PESQ-WB"], noisy["parameters (M)"]) == ("2.000", "")
+    assert run["PESQ-WB"] == "2.500 (2 files)"
+    costs = ["parameters (M)", "GMAC/s", "RTF", "memory (MB)", "steps"]
+    assert list(run[costs]) == ["2.012", "6.25", "0.312", "123", "12,000"]
+    assert broken["PESQ-WB"] == "none"
+    assert "training (h)" not in noisy
+    assert table.below["PESQ-WB"].to_list() == ["", "", ""]  # of too few files
+
+
+def test_intervals_and_the_spread_over_seeds_stand_below_means():
+    analysis = analysed(*trained("abl3", 0.2, 0.1, 0.3))
+    table = tables(analysis)[0]
+    means = [run.mean() for run in analysis.models[0].scores["pesq_wb"]]
+    ends = re.escape(f"[{min(means):.3f} – {max(means):.3f}]")
+    assert table.cells["PESQ-WB"].iloc[0].endswith(" ± 0.100")
+    assert re.fullmatch(rf"\d\.\d{{3}} – \d\.\d{{3}} {ends}", table.below["PESQ-WB"].iloc[0])
+    row = by_name(analysis)["Seeds, PESQ-WB"].cells.iloc[0]
+    assert row["each seed's mean"] == ", ".join(f"{mean:.3f}" for mean in means)
+    assert row["deviation over seeds"] == "0.1000"
+
+
+def test_best_is_over_the_most_files_without_the_noisy():
+    analysis = analysed(
+        system("noisy", {"a": 4.0, "b": 4.0}),
+        system("easy", {"a": 3.0, "b": None}),
+        system("one", {"a": 2.0, "b": 2.0}),
+        system("two", {"a": 1.0, "b": 1.0}),
+    )
+    found = by_name(analysis)
+    assert ("one", "PESQ-WB") in found["Scores"].best
+    assert {name for name, _ in found["Scores"].best} == {"one"}
+    assert ("two", "WSS ↓") in found["The other scale, and parts"].best  # lower is better
+
+
+def test_marks_need_three_seeds_a_side_and_are_corrected_over_the_table():
+    theirs, ours = (0.0, 0.01, 0.02), (0.5, 0.51, 0.52)
+    found = marks_of(analysed(*trained("bsrnn", *theirs), *trained("abl3", *ours)), BESIDE)
+    name = "abl3 (3 seeds)"
+    assert (found[name, "wss"], found[name, "snr"]) == ("▼", "▲")  # lower WSS is better
+    assert not marks_of(analysed(*trained("bsrnn", *theirs[:2]), *trained("abl3", *ours)), MAIN)
+    assert not marks_of(analysed(*trained("bsrnn", *theirs), *trained("abl3", *ours[:2])), MAIN)
+    close = analysed(*trained("bsrnn", 0.0, 0.1, 0.2), *trained("uniform31", 0.3, 0.4, 0.5))
+    assert 0.05 / 8 < close.comparisons[0].comparisons["pesq_wb"].over_seeds.p < 0.05
+    assert set(marks_of(close, MAIN).values()) == {""}
+
+
+def test_differences_are_tested_over_files_and_over_seeds():
+    analysis = analysed(*trained("bsrnn", 0.0, 0.1, 0.2), *trained("uniform31", 0.3, 0.4, 0.5))
+    row = by_name(analysis)["Against bsrnn (3 seeds)"].cells.loc["uniform31 (3 seeds)"]
+    assert row[DIFFERENCE].startswith("+0.300")
+    assert row["seeds"] == "3 / 3"
+    assert row["95 % seed interval"] == "+0.073 to +0.527"
+    assert row["p over seeds (Holm)"] == "0.0213"
+    assert row["seeds a side for 0.05"] == "64"
+    assert row["better / tie / worse"] == "30 / 0 / 0"
+    row = by_name(analysed(FEW, PARTLY))["Against noisy"].cells.loc["run"]
+    assert row[[DIFFERENCE, "p over files (Holm)", "seeds"]].to_list() == [
+        "+0.500",
+        "too few",
+        "1 / –",
+    ]
+    assert "95 % seed interval" not in row
+
+
+def test_groups_have_a_column_each():
+    table = by_name(analysed(system("noisy", {"p230_001": 1.0, "p231_001": 2.0})))["By speaker"]
+    assert table.cells.loc["noisy"].to_dict() == {"p230 (1)": "1.000", "p231 (1)": "2.000"}
+    assert table.caption == "PESQ-WB by speaker, known from the files' names (number of files)."
+
+
+def test_markdown_and_latex_show_the_same():
+    systems = [*trained("bsrnn", 0.0, 0.01, 0.02), *trained("abl3", 0.5, 0.51, 0.52)]
+    analysis = analysed(numbered("noisy", 0), *systems)
+    text, tex = markdown(analysis), latex(analysis)
+    assert re.match(r"\| abl3 \(3 seeds\) \| \*\*2\.\d+ ± 0\.010 ▲\*\* \|", text.splitlines()[6])
+    assert re.search(
+        r"abl3 \(3 seeds\) & \\textbf\{2\.\d+ \$\\pm\$ 0\.010 \$\^\{\\uparrow\}\$\} &", tex
+    )
+    assert "**95 % file intervals**" in text
+    columns = {line.count(" & ") for line in tex.splitlines() if line.endswith(r"\\")}
+    assert columns == {10}  # eight metrics, parameters, GMAC/s
+    assert "RTF" not in tex.partition(r"\end{table}")[0]
+
+
+def test_notes_say_what_a_table_rests_on():
+    notes = remarks(analysed(FEW, PARTLY, NOTHING))
+    assert "run: 1 of 3 files without all scores (b), see per_file.csv." in notes
+    assert any(line.startswith("broken: 3 of 3 files without") for line in notes)
+    assert (
+        "run: best.pt, 6.22 epochs of batches of 6 x 2 s, seed 3, recipe plain with "
+        "optim.learning_rate 0.001 with loss.time 0.5, held out p226, p287." in notes
+    )
+    made = {"hours": 1.5, "sessions": 2, "devices": ["H200"], "torch": ["2.13"], "commits": ["ab"]}
+    notes = remarks(analysed(system("run", {"a": 1.0}, **made)))
+    assert any("; 1.50 hours on H200, starts: 2, torch 2.13, commit ab." in x for x in notes)
+
+
+def test_names_are_escaped_in_markdown_and_latex():
+    analysis = analysed(system("a|b_c", {"x": 1.0}), data="50 % & #1 \\end{table}")
+    analysis.warnings = ["a doubt"]
+    text, tex = markdown(analysis), latex(analysis)
+    assert r"| a\|b_c |" in text
+    assert r"a$|$b\_c & " in tex
+    assert r"50 \% \& \#1 \textbackslash{}end\{table\}" in tex
+    assert tex.count(r"\end{table}") == 1
+    assert "\n- Warning: a doubt\n" in text
+    assert tex.startswith("% Warning: a doubt\n")
+
+
 # Plots
 
 
@@ -57,24 +180,20 @@ def drawn(analysis: Analysis) -> dict[str, str]:
 
 def test_plots_are_those_that_show_something():
     runs = [(System(x.name, {}, x.facts, LOG), pesqs) for x, pesqs in trained("abl3", 0.1, 0.2)]
-    analysis = analysed(NOISY, *runs)
+    analysis = analysed(NOISY, *runs, numbered("$x_1^2$", 0.5, seed=1))
     found = drawn(analysis)
+    assert "$x_1^2$</text>" in found["Differences"]
     assert list(found) == [
         *("Differences", "PESQ by input SNR (dB)", "PESQ and size", "PESQ and computation"),
         *("PESQ against crops seen", "Training loss"),
     ]
     assert all("abl3 (2 seeds)</text>" in svg for svg in found.values())
-    assert all(colour_of(analysis, analysis.models[1]) in svg for svg in found.values())
+    assert all(style_of(analysis, analysis.models[1])["color"] in svg for svg in found.values())
     papers = zip(PUBLISHED["system"], PUBLISHED["PESQ-WB"], strict=True)
     assert all(f"{name} {pesq:.2f}" in found["PESQ and size"] for name, pesq in papers)
-    assert all(name in found["PESQ against crops seen"] for name, *_ in TRAINING)
+    assert all(name in found["PESQ against crops seen"] for name in TRAINING["name"])
     assert found == drawn(analysis)
     assert drawn(analysed(system("one", {"a": 2.0}))) == {}
-
-
-def test_names_are_drawn_as_text():
-    analysis = analysed(numbered("noisy", 0), numbered("$x_1^2$", 0.5, seed=1))
-    assert "$x_1^2$</text>" in drawn(analysis)["Differences"]
 
 
 def test_curve_is_written_where_there_is_a_log(tmp_path: Path):
@@ -106,22 +225,22 @@ def test_best_median_and_worst_go_by_the_best_models_gain(tmp_path: Path):
 def test_featured_files_are_in_the_page_and_others_while_there_is_room(tmp_path: Path):
     analysis = audible(tmp_path, NAMES, one=0.5)
     for each in listening(analysis, tmp_path, 1e9):
-        assert list(each.audio) == ["noisy", "one", "clean"]
-        assert each.pictures.keys() == (each.audio.keys() if each.why else set())
-        signal, rate = soundfile.read(io.BytesIO(decoded(each.audio["one"])))
+        assert list(each["sources"]) == ["noisy", "one", "clean"]
+        assert each["pictures"].keys() == (each["sources"].keys() if each["why"] else set())
+        signal, rate = soundfile.read(io.BytesIO(decoded(each["sources"]["one"])))
         assert (len(signal), rate) == (8000, 16000)
-        for picture in each.pictures.values():
+        for picture in each["pictures"].values():
             assert matplotlib.image.imread(io.BytesIO(decoded(picture))).shape[0] == 257
     name = "50 % #1?\"'&<b>.wav"
     analysis.models[1].systems[0].files["f3"] = put(tmp_path / name)  # type: ignore[index]
     (tmp_path / "out").mkdir()
-    least = {each.name: each for each in listening(analysis, tmp_path / "out", 0)}
-    inside = {name for name, each in least.items() if each.audio["one"].startswith("data:")}
-    assert inside == {"f0", "f2", "f4"}
-    assert least["f1"].audio["one"] == "../one/1.wav"
-    assert unquote(least["f3"].audio["one"]) == f"../{name}"
-    assert not set(least["f3"].audio["one"]) & set(" #?\"'<>&")
-    assert least["f4"].pesq == {"noisy": "1.500", "one": "2.200"}
+    least = {each["name"]: each for each in listening(analysis, tmp_path / "out", 0)}
+    sources = {name: each["sources"]["one"] for name, each in least.items()}
+    assert {x for x, y in sources.items() if y.startswith("data:")} == {"f0", "f2", "f4"}
+    assert sources["f1"] == "../one/1.wav"
+    assert unquote(sources["f3"]) == f"../{name}"
+    assert not set(sources["f3"]) & set(" #?\"'<>&")
+    assert least["f4"]["pesq"] == {"noisy": "1.500", "one": "2.200"}
 
 
 def test_first_of_several_seeds_is_heard(tmp_path: Path):
@@ -131,9 +250,8 @@ def test_first_of_several_seeds_is_heard(tmp_path: Path):
         for n in (0, 1)
     ]
     (utterance,) = listening(analysed(*runs, clean={"f0": path}), tmp_path, 0)
-    assert list(utterance.audio) == ["s0", "clean"]
-    assert utterance.pesq == {"s0": "2.000"}
-    assert utterance.means == ["2.500"]
+    assert list(utterance["sources"]) == ["s0", "clean"]
+    assert utterance["pesq"] == {"s0": "2.000"}
 
 
 def test_levels_of_one_file_keep_their_relations(tmp_path: Path):
@@ -146,7 +264,8 @@ def test_levels_of_one_file_keep_their_relations(tmp_path: Path):
     write(tmp_path / "clean" / "0.wav", signal, "FLOAT")
     (utterance,) = listening(analysis, tmp_path, 0)
     one, clean = (
-        soundfile.read(io.BytesIO(decoded(utterance.audio[name])))[0] for name in ("one", "clean")
+        soundfile.read(io.BytesIO(decoded(utterance["sources"][name])))[0]
+        for name in ("one", "clean")
     )
     assert np.abs(one).max() == pytest.approx(1, abs=1e-3)
     assert not one[:10].any()
@@ -157,7 +276,7 @@ def test_missing_files_are_left_out(tmp_path: Path):
     analysis = audible(tmp_path, NAMES, one=0.5)
     (tmp_path / "one" / "4.wav").unlink()
     (tmp_path / "clean" / "2.wav").write_text("no audio")
-    found = {each.name: list(each.audio) for each in listening(analysis, tmp_path, 1e9)}
+    found = {x["name"]: list(x["sources"]) for x in listening(analysis, tmp_path, 1e9)}
     assert found["f4"] == ["noisy", "clean"]
     assert found["f2"] == ["noisy", "one"]
 
@@ -179,20 +298,3 @@ def test_names_and_warnings_are_escaped(tmp_path: Path):
     content = re.search(r'<script type="application/json" id="audio">(.*?)</script>', page, re.S)
     assert content
     assert len(json.loads(content[1])) == 5
-
-
-def test_page_needs_nothing_from_elsewhere_and_runs_its_own_script_alone(tmp_path: Path):
-    page = report(audible(tmp_path, NAMES, one=0.5), tmp_path, 1e9)
-    text = re.sub(r"data:[^\"']*", "", page)
-    assert not re.search(r"(https?:)?//[a-z]", text)
-    assert not re.search(r"<link(?! rel=\"icon\" href=\"\")|@import|url\(", text)
-    (policy,) = re.findall(r'Content-Security-Policy" content="([^"]+)"', page)
-    (script,) = re.findall(r"<script>(.*?)</script>", page, re.S)
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    assert html.unescape(policy).split("; ") == [
-        "default-src 'none'",
-        "img-src data:",
-        "media-src data: 'self' file:",
-        "style-src 'unsafe-inline'",
-        f"script-src 'sha256-{digest}'",
-    ]

@@ -18,7 +18,6 @@ from bsbimamba.metrics.statistics import (
     holm,
     mean_interval,
     seeds_needed,
-    set_holm,
     spread,
     welch,
 )
@@ -122,19 +121,9 @@ def test_comparison_is_paired_by_file():
 
 
 def test_comparison_knows_the_better_direction_and_ties():
-    differences = [0.1, -0.1, 0.101, -0.101, 0.0, 0.5]
-    high, low = (
-        compared(differences, tie=0.1),
-        compared(differences, tie=0.1, higher_is_better=False),
-    )
-    assert (high.wins, high.ties, high.losses) == (2, 3, 1)
-    assert (low.wins, low.ties, low.losses) == (1, 3, 2)
-    assert low.difference == high.difference
-
-
-def test_comparison_takes_rounding_for_no_difference():
-    same = compare(np.full((1, 9), 0.1), np.full((3, 9), 0.1))
-    assert same == Comparison(Interval(0, 0, 0, 9), None, 0.0, 0, 9, 0)
+    for higher, wins, losses in ((True, 2, 1), (False, 1, 2)):
+        found = compared([0.1, -0.1, 0.101, -0.101, 0.0, 0.5], tie=0.1, higher_is_better=higher)
+        assert (found.wins, found.ties, found.losses) == (wins, 3, losses)
 
 
 def test_comparison_is_over_the_files_that_both_have():
@@ -142,6 +131,8 @@ def test_comparison_is_over_the_files_that_both_have():
     one[1, 4], other[0, 5], other[2, 4] = NAN, NAN, NAN
     assert compare(one, other) == compare(np.delete(one, [4, 5], 1), np.delete(other, [4, 5], 1))
     assert compare(np.array([[1.0, NAN]]), np.array([[NAN, 1.0]])) is None
+    same = compare(np.full((1, 9), 0.1), np.full((3, 9), 0.1))  # but for rounding
+    assert same == Comparison(Interval(0, 0, 0, 9), None, 0.0, 0, 9, 0)
 
 
 # Several tests at once
@@ -151,15 +142,6 @@ def test_holm_by_hand():
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.5, 0.9, 0.2]) == pytest.approx([1, 1, 0.6])
     assert holm([]) == []
-
-
-def test_set_holm_leaves_out_tests_without_p():
-    files = draw(1, 20)
-    tests = [compare(files, other) for other in (files + 0.3, files, draw(1, 20, seed=1))]
-    set_holm([test for test in tests if test])
-    assert [test and test.p_holm is None for test in tests] == [False, True, False]
-    expected = holm([test.p for test in tests if test and test.p is not None])
-    assert [test.p_holm for test in tests if test and test.p is not None] == expected
 
 
 # Seeds

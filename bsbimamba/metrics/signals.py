@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import librosa
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
@@ -66,18 +67,16 @@ def levels(signals: Mapping[str, Samples]) -> dict[str, Signal]:
     They are in dB below the loudest bin of all signals, not below `FLOOR_DB`. Bins are 31.25 Hz
     apart, frames 8 ms; the first frame is centred at the signal's start.
     """
-    powers = {
-        name: np.abs(
-            np.fft.rfft(sliding_window_view(np.pad(x, 256), 512)[::128] * np.hanning(513)[:-1])
-        ).T
-        ** 2
-        for name, x in signals.items()
+    padded = {name: np.pad(x, 256) for name, x in signals.items()}
+    spectra = {
+        name: np.abs(librosa.stft(x, n_fft=512, hop_length=128, center=False))
+        for name, x in padded.items()
     }
-    loudest = max((power.max() for power in powers.values()), default=0.0)
-    floor = 10 ** (FLOOR_DB / 10)
+    loudest = max((float(x.max()) for x in spectra.values()), default=0.0) or 1.0
+    floor = loudest * 10 ** (FLOOR_DB / 20)
     return {
-        name: 10 * np.log10(np.maximum(power / max(loudest, 1e-12), floor))
-        for name, power in powers.items()
+        name: librosa.amplitude_to_db(x, ref=loudest, amin=floor, top_db=None)
+        for name, x in spectra.items()
     }
 
 

@@ -1,4 +1,4 @@
-"""What the scores of several systems say: means, differences, conditions, doubts; as JSON."""
+"""What the scores of several systems say: means, differences, groups of files, doubts; as JSON."""
 
 from __future__ import annotations
 
@@ -6,39 +6,38 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from importlib.metadata import version
-from itertools import combinations
+from itertools import product
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from bsbimamba.data.benchmark import NAME, NOISY_PESQ, PESQ_TOLERANCE, TEST_FILES
+from bsbimamba.data import benchmark
+from bsbimamba.data.corpus import is_table, list_pairs
+from bsbimamba.metrics import statistics
 from bsbimamba.metrics.scores import METRICS
-from bsbimamba.metrics.statistics import (
-    MARKED_SEEDS,
-    Comparison,
-    Interval,
-    Spread,
-    Values,
-    compare,
-    holm,
-    mean_interval,
-    set_holm,
-    spread,
-)
-from bsbimamba.report.conditions import Breakdown, find_breakdowns
-from bsbimamba.utils import DataError, some
+from bsbimamba.metrics.statistics import Comparison, Interval, Spread, Values, mean_interval
+from bsbimamba.utils import DataError
 
 NOISY = "noisy"
-# A configuration of this name is what others are compared with, if nobody says otherwise.
+# A configuration of this name is what others are compared with by default.
 _BASELINES = ("bsrnn", "baseline")
 # The comparisons that answer the project's question, as (other, reference) by the names of their
 # configurations. Both sides read time both ways, so that only the kind of layer differs.
 PRIMARY = (("abl3", "bsrnn_bi"), ("abl2", "lstm_dualpath"))
+
+SNR, NOISE, SPEAKER = "input SNR (dB)", "noise", "speaker"
+MEASURED = "measured"
+# Of VCTK and VoiceBank-DEMAND (p232_001), and of LibriSpeech (1089-134686-0001).
+_SPEAKER = r"^(?:.*/)?([a-z]\d{1,3}(?=_\d{3})|\d+(?=-\d+-\d{4}))"
+_MOST_SNRS = 10  # more nominal SNRs than this go into bins, as measured ones do
+_MOST_GROUPS = 40  # more columns than this are no table
+_EDGES = (-math.inf, -5, 0, 5, 10, 15, 20, math.inf)  # dB; a bin holds its lower edge
+_BINS = ("below -5", "-5 to 0", "0 to 5", "5 to 10", "10 to 15", "15 to 20", "20 and above")
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class System:
     log: Sequence[Mapping[str, Any]] = ()
 
 
-@dataclass(frozen=True)
+@dataclass
 class Model:
     """Runs of one model that differ in their seed and in nothing else; mostly one.
 
@@ -74,18 +73,9 @@ class Model:
         return [system.name for system in self.systems]
 
     @property
-    def facts(self) -> Mapping[str, Any]:
-        """Those of the first run, as most are those of all; `hours` is the mean over the runs."""
-        hours = [system.facts["hours"] for system in self.systems if "hours" in system.facts]
-        mean = {"hours": sum(hours) / len(hours)} if len(hours) == len(self.systems) else {}
-        return {
-            name: fact for name, fact in self.systems[0].facts.items() if name != "hours"
-        } | mean
-
-    @property
     def configuration(self) -> str:
         """The name of its configuration; of a folder of files, which has none, its own."""
-        return str(self.facts.get("model", self.name))
+        return str(self.systems[0].facts.get("model", self.name))
 
     @property
     def seeds(self) -> int:
@@ -99,27 +89,40 @@ class Model:
 
     @cached_property
     def spreads(self) -> dict[str, Spread]:
-        """By metric."""
-        return {metric: spread(scores) for metric, scores in self.scores.items()}
+        return {metric: statistics.spread(scores) for metric, scores in self.scores.items()}
 
     def by_file(self, metric: str) -> Values:
         """Return means over the runs (files,), NaN where one has no score."""
         return self.scores[metric].mean(axis=0)
 
-    def by_group(self, breakdown: Breakdown, files: list[str]) -> dict[str, Interval | None]:
-        """Return PESQ's mean by group."""
-        pesq = self.scores["pesq_wb"]
-        groups = breakdown.groups.items()
-        return {label: mean_interval(pesq[:, np.isin(files, group)]) for label, group in groups}
+    def fact(self, name: str) -> float:
+        """Return the mean over the runs of a number among their facts, NaN where one lacks it."""
+        return float(np.mean([system.facts.get(name, math.nan) for system in self.systems]))
 
 
-@dataclass(frozen=True)
+@dataclass
 class Pair:
     """A comparison of two models by metric; p corrected over the pairs of its table."""
 
     other: Model
     reference: Model
     comparisons: dict[str, Comparison | None]
+
+
+@dataclass
+class Breakdown:
+    """The utterances of a test in groups.
+
+    Attributes:
+        axis: SNR, NOISE or SPEAKER. source: where that is from, as a phrase.
+        groups: the utterances by their group's label, in order.
+        pesq_wb: the mean PESQ by model and label.
+    """
+
+    axis: str
+    source: str
+    groups: dict[str, list[str]]
+    pesq_wb: dict[str, dict[str, Interval | None]] = field(default_factory=dict)
 
 
 class Analysis:
@@ -131,7 +134,6 @@ class Analysis:
         utterances: names of the clean files, sorted.
         baseline: what the others are compared with. comparisons: of each of them with it.
         primary: the comparisons of `PRIMARY` whose models are here.
-        breakdowns: with PESQ's means by model and group.
         warnings: reasons to doubt the scores, each a sentence.
     """
 
@@ -154,13 +156,12 @@ class Analysis:
         self.rows, self.clean, self.data = rows, clean, data
         self.utterances = sorted(clean)
         tables = {m: rows.pivot(index="system", columns="utterance", values=m) for m in METRICS}
-        self.models = [
-            replace(model, scores={
+        self.models = models_of(systems)
+        for model in self.models:
+            model.scores = {
                 metric: table.reindex(model.runs, columns=self.utterances).to_numpy()
                 for metric, table in tables.items()
-            })
-            for model in models_of(systems)
-        ]  # fmt: skip
+            }
         self.systems = [system for model in self.models for system in model.systems]
         self.enhancing = [model for model in self.models if model.name != NOISY]
         self.noisy = next((model for model in self.models if model.name == NOISY), None)
@@ -169,11 +170,9 @@ class Analysis:
         self.comparisons = _pairs([(model, self.baseline) for model in others])
         self.primary = _pairs(
             [
-                (other, reference)
-                for pair in PRIMARY
-                for other in self.models
-                for reference in self.models
-                if (other.configuration, reference.configuration) == pair
+                (a, b)
+                for a, b in product(self.models, self.models)
+                if (a.configuration, b.configuration) in PRIMARY
             ]
         )
         self.warnings: list[str] = []
@@ -181,10 +180,12 @@ class Analysis:
         if self.noisy:
             self.warnings = doubts(self.utterances, self.noisy.by_file("pesq_wb"))
             snr = dict(zip(self.utterances, self.noisy.by_file("snr"), strict=True))
-        self.breakdowns = [
-            (each, {model.name: model.by_group(each, self.utterances) for model in self.models})
-            for each in find_breakdowns(self.utterances, snr, root)
-        ]
+        self.breakdowns = find_breakdowns(self.utterances, snr, root)
+        for breakdown, model in product(self.breakdowns, self.models):
+            breakdown.pesq_wb[model.name] = {
+                label: mean_interval(model.scores["pesq_wb"][:, np.isin(self.utterances, group)])
+                for label, group in breakdown.groups.items()
+            }
 
 
 def models_of(systems: Sequence[System]) -> list[Model]:
@@ -192,18 +193,15 @@ def models_of(systems: Sequence[System]) -> list[Model]:
 
     A seed that comes twice is not a second one.
     """
-    families: list[list[System]] = []
+    models: dict[str, list[System]] = {}
     for system in systems:
-        for family in families if system.facts else ():
-            same = system.facts["family"] == family[0].facts.get("family")
-            if same and system.facts["seed"] not in [each.facts["seed"] for each in family]:
-                family.append(system)
-                break
-        else:
-            families.append([system])
+        group = models.setdefault(str(system.facts.get("family", system.name)), [])
+        if system.facts and system.facts["seed"] in [each.facts["seed"] for each in group]:
+            group = models.setdefault(system.name, [])
+        group.append(system)
     return [
         Model(f"{x[0].facts['model']} ({len(x)} seeds)" if len(x) > 1 else x[0].name, x)
-        for x in families
+        for x in models.values()
     ]
 
 
@@ -216,14 +214,63 @@ def choose_baseline(models: Sequence[Model], name: str | None) -> Model:
     Raises:
         DataError: there is none of that name.
     """
-    for wanted in [name] if name else [*_BASELINES, NOISY]:
-        for model in models:
-            if wanted in (model.name, *(model.runs if name else [model.configuration])):
-                return model
+    for wanted, model in product([name] if name else [*_BASELINES, NOISY], models):
+        if wanted in (model.name, *(model.runs if name else [model.configuration])):
+            return model
     if name:
         known = ", ".join(model.name for model in models)
         raise DataError(f"there is no {name} to compare with; there are: {known}")
     return models[0]
+
+
+def find_breakdowns(
+    utterances: Sequence[str], snr: Mapping[str, float], root: Path | None
+) -> list[Breakdown]:
+    """Return what these utterances can be broken down by: up to three breakdowns, without means.
+
+    The table of pairs or VoiceBank's log of the test set beside the corpus says it, where it knows
+    all files; else the measured SNR and the speakers in the files' names. What makes one group
+    only, or more than a table can show, is left out.
+
+    Args:
+        utterances: names of files, below the folder of clean ones and without extension.
+        snr: measured, in dB, as far as there is one.
+        root: of the corpus, the folder of its clean files, or a table of pairs.
+    """
+    source, known = _table(root) if root else ("", {})
+    facts = [known.get(u) or known.get(PurePosixPath(u).name, {}) for u in utterances]
+    listed = pd.DataFrame(facts, utterances, [SNR, NOISE, SPEAKER]).replace("", None)
+    others = pd.DataFrame({SNR: pd.Series(snr, dtype=float)}, utterances, [SNR, NOISE])
+    others[SPEAKER] = others.index.str.extract(_SPEAKER, expand=False)
+    found = []
+    for axis, other in ((SNR, MEASURED), (NOISE, ""), (SPEAKER, "the files' names")):
+        is_listed = listed[axis].notna().all()
+        column = (listed if is_listed else others)[axis]
+        if axis == SNR and not (is_listed and column.nunique() <= _MOST_SNRS):
+            finite = column.astype(float).clip(upper=1e6)  # a clean recording has an infinite SNR
+            column = pd.cut(finite, _EDGES, right=False, labels=_BINS)
+        groups = {
+            f"{label:g}" if isinstance(label, float) else str(label): list(group.index)
+            for label, group in column.groupby(column, observed=True)
+        }
+        if 1 < len(groups) <= _MOST_GROUPS:
+            found.append(Breakdown(axis, source if is_listed else other, groups))
+    return found
+
+
+def _table(root: Path) -> tuple[str, dict[str, dict[str, Any]]]:
+    """Return the name of the corpus' table or log, and what it says of each utterance."""
+    if is_table(root):
+        listing = list_pairs(root, "test")
+        return root.name, {
+            name: {NOISE: noise, SNR: snr, SPEAKER: listing.speakers[name]}
+            for name, (noise, snr) in listing.noises.items()
+        }
+    log: dict[str, tuple[str, float]] = {}
+    for place in (root, *root.absolute().parents[:2]):
+        for folder in (place, place / benchmark.LOG_FOLDER):
+            log = log or benchmark.read_log(folder / benchmark.TEST_LOG)
+    return benchmark.TEST_LOG, {u: {NOISE: noise, SNR: snr} for u, (noise, snr) in log.items()}
 
 
 def summary(analysis: Analysis) -> str:
@@ -254,7 +301,7 @@ def summary(analysis: Analysis) -> str:
             {"other": x.other.name, "reference": x.reference.name, "comparisons": x.comparisons}
             for x in analysis.primary
         ],
-        "breakdowns": [asdict(x) | {"pesq_wb": means} for x, means in analysis.breakdowns],
+        "breakdowns": analysis.breakdowns,
     }
     return json.dumps(content, indent=1, allow_nan=False, default=asdict) + "\n"
 
@@ -271,65 +318,31 @@ def doubts(utterances: Sequence[str], pesq: Values) -> list[str]:
     pesq: (files,), of the noisy files.
     """
     speakers = [PurePosixPath(name).name.partition("_")[0] for name in utterances]
-    members = np.isin(speakers, list(TEST_FILES))
-    if Counter(np.compress(members, speakers).tolist()) != TEST_FILES:
+    members = np.isin(speakers, list(benchmark.TEST_FILES))
+    if Counter(np.compress(members, speakers).tolist()) != benchmark.TEST_FILES:
         return []
     count, mean = int(np.isfinite(pesq[members]).sum()), float(np.nanmean(pesq[members]))
-    if count == members.sum() and abs(mean - NOISY_PESQ) <= PESQ_TOLERANCE:
+    right, tolerance = benchmark.NOISY_PESQ, benchmark.PESQ_TOLERANCE
+    if count == members.sum() and abs(mean - right) <= tolerance:
         return []
     return [
-        f"The noisy files are those of {NAME}'s test set, but the PESQ of {count} of its "
-        f"{members.sum()} files is {mean:.3f} instead of {NOISY_PESQ:.2f} ± {PESQ_TOLERANCE:.2f}. "
-        "Clean and noisy files are paired wrongly, resampled badly, of another rate than their "
-        "headers say, or cut: no score of this table can be trusted."
+        f"The noisy files are those of {benchmark.NAME}'s test set, but the PESQ of {count} of its "
+        f"{members.sum()} files is {mean:.3f} instead of {right:.2f} ± {tolerance:.2f}. Clean and "
+        "noisy files are paired wrongly, resampled badly, of another rate than their headers say, "
+        "or cut: no score of this table can be trusted."
     ]
-
-
-def marks_of(analysis: Analysis, metrics: Sequence[str]) -> dict[tuple[str, str], str]:
-    """Return "▲", "▼" or "" by model and metric, wherever the seeds were tested.
-
-    A mark is a difference to the baseline at 5 %, by the test over seeds after Holm's correction
-    over all pairs of model and metric that have at least `MARKED_SEEDS` seeds a side.
-    """
-    tested = [
-        ((pair.other.name, metric), found.difference.mean, found.over_seeds.p)
-        for pair in analysis.comparisons
-        for metric in metrics
-        if (found := pair.comparisons[metric])
-        and found.over_seeds
-        and min(found.over_seeds.seeds) >= MARKED_SEEDS
-    ]
-    marks = {}
-    for (place, difference, _), p in zip(tested, holm([p for *_, p in tested]), strict=True):
-        better = (difference > 0) == METRICS[place[1]].higher_is_better
-        marks[place] = "" if p >= 0.05 else "▲" if better else "▼"
-    return marks
-
-
-def reasons_apart(systems: Sequence[System]) -> list[str]:
-    """Say where runs of one configuration and of two seeds are not two seeds of one model."""
-    lines = []
-    for one, two in combinations(systems, 2):
-        a, b = one.facts["family"], two.facts["family"]
-        keys = sorted(key for key in {**a, **b} if a.get(key) != b.get(key))
-        same = one.facts["model"] == two.facts["model"] and one.facts["seed"] != two.facts["seed"]
-        if same and keys:
-            names = f"{one.name} and {two.name}"
-            why = f"they differ in {some(keys, 4)}"
-            lines.append(f"{names} are no two seeds of one model: {why}.")
-    return lines
 
 
 def _pairs(pairs: Sequence[tuple[Model, Model]]) -> list[Pair]:
     """Compare each (other, reference) in every metric; p corrected over the pairs."""
-    made: list[Pair] = [Pair(other, reference, {}) for other, reference in pairs]
+    made = [Pair(other, reference, {}) for other, reference in pairs]
     for name, metric in METRICS.items():
-        found = [
-            compare(b.scores[name], a.scores[name], metric.tie, metric.higher_is_better)
-            for a, b in pairs
-        ]
-        set_holm([each for each in found if each])
-        set_holm([each.over_seeds for each in found if each and each.over_seeds])
-        for pair, comparison in zip(made, found, strict=True):
+        found = []
+        for pair in made:
+            a, b = pair.reference.scores[name], pair.other.scores[name]
+            comparison = statistics.compare(a, b, metric.tie, metric.higher_is_better)
             pair.comparisons[name] = comparison
+            found += [comparison] if comparison else []
+        statistics.set_holm(found)
+        statistics.set_holm([each.over_seeds for each in found if each.over_seeds])
     return made

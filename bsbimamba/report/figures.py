@@ -1,9 +1,9 @@
-"""The plots of scores and of trainings, for the page and as a picture."""
+"""The plots of scores and of trainings, for the page and as a picture; figures of other systems."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,12 @@ from matplotlib.ticker import EngFormatter, LogLocator
 
 from bsbimamba.metrics.scores import METRICS
 from bsbimamba.metrics.statistics import Interval
-from bsbimamba.report.analysis import NOISY, Analysis, Model, System
-from bsbimamba.report.conditions import SNR, Breakdown
-from bsbimamba.report.published import PUBLISHED, TRAINING
+from bsbimamba.report.analysis import NOISY, SNR, Analysis, Breakdown, Model, System
 from bsbimamba.utils import replacing
 
+# Figures of other projects; the files say where they are from.
+PUBLISHED = pd.read_csv(Path(__file__).with_name("published.csv"), comment="#")
+TRAINING = pd.read_csv(Path(__file__).with_name("curves.csv"), comment="#")
 CURVE = "curve.png"
 _PESQ = METRICS["pesq_wb"].heading
 # Of the noisy recordings and of what matters less, then those of the other models.
@@ -38,10 +39,12 @@ _STYLE: Any = {
     "svg.hashsalt": "plots",  # the same plot has the same identifiers in every run
     "text.parse_math": False,  # names are text, whatever signs they are made of
 }
+_MEANS = "Mean over the files of each one's difference, with its file interval."
 _SIZE = (
     "Crosses are figures from papers, measured on VoiceBank-DEMAND's test set after training on "
     "its training set: they compare with points here only where those were."
 )
+_MACS = "multiply-accumulates a second of audio (GMAC)"
 _COMPUTATION = (
     "Counted by one rule for all systems here. Papers count by others, or not at all: none of "
     "theirs are shown."
@@ -50,27 +53,23 @@ _CROPS = (
     "Validation, on held-out utterances of each run's own training data. Thin: single seeds. "
     "Dotted: public curves, scored on the test set (p232, p257) of the data that they were trained "
     "on (BSRNN: on crops of it), so that only how fast they rise compares. Sources: "
-    + "; ".join(dict.fromkeys(source for _, source, _ in TRAINING))
+    + "; ".join(TRAINING["source"].unique())
 )
 
 
 @mpl.rc_context(_STYLE)
 def plots(analysis: Analysis) -> list[tuple[str, str, str]]:
     """Return the page's plots that show something: titles, captions and SVG images."""
+    computation = partial(_against_fact, fact="macs_per_second", unit=1e9, what=_MACS)
+    groups = [
+        (f"PESQ by {x.axis}", "", partial(_by_group, breakdown=x), 3.8) for x in analysis.breakdowns
+    ]
     found = []
     for title, caption, draw, height in (
-        (
-            "Differences",
-            "Mean over the files of each one's difference, with its file interval.",
-            _differences,
-            1.1 + 0.36 * len(analysis.comparisons),
-        ),
-        *(
-            (f"PESQ by {x.axis}", "", partial(_by_group, breakdown=x, means=means), 3.8)
-            for x, means in analysis.breakdowns
-        ),
+        ("Differences", _MEANS, _differences, 1.1 + 0.36 * len(analysis.comparisons)),
+        *groups,
         ("PESQ and size", _SIZE, _against_size, 4.4),
-        ("PESQ and computation", _COMPUTATION, _against_computation, 3.2),
+        ("PESQ and computation", _COMPUTATION, computation, 3.2),
         ("PESQ against crops seen", _CROPS, _against_crops, 4.6),
         ("Training loss", "As logged while training.", _training_loss, 3.3),
     ):
@@ -93,11 +92,13 @@ def write_curve(analysis: Analysis, folder: Path) -> None:
             figure.savefig(temporary, format="png", dpi=150)
 
 
-def colour_of(analysis: Analysis, model: Model) -> str:
-    """Return a model's colour; a grey is that of the noisy recordings alone."""
-    if model.name == NOISY:
-        return _MUTED
-    return _SERIES[analysis.enhancing.index(model) % len(_SERIES)]
+def style_of(analysis: Analysis, model: Model) -> dict[str, Any]:
+    """Return how a model is drawn; a grey is the colour of the noisy recordings alone."""
+    colour, marker = _MUTED, "o"
+    if model.name != NOISY:
+        place = analysis.enhancing.index(model) % len(_SERIES)
+        colour, marker = _SERIES[place], _MARKERS[place]
+    return {"color": colour, "marker": marker, "markersize": 5, "label": model.name}
 
 
 def _drawn(analysis: Analysis, draw: Any, size: tuple[float, float]) -> Figure | None:
@@ -113,57 +114,44 @@ def _drawn(analysis: Analysis, draw: Any, size: tuple[float, float]) -> Figure |
     return figure
 
 
-def _style_of(analysis: Analysis, model: Model) -> dict[str, Any]:
-    colour = colour_of(analysis, model)
-    marker = "o" if model.name == NOISY else _MARKERS[_SERIES.index(colour)]
-    return {"color": colour, "marker": marker, "markersize": 5, "label": model.name}
-
-
-def _error(means: Sequence[Interval]) -> list[list[float]]:
-    """Return the lengths of error bars, down and up; none where an interval says nothing."""
+def _draw(
+    axis: Axes, places: Sequence[float], means: Sequence[Interval], flat: bool = False, **style: Any
+) -> None:
+    """Draw means with their intervals, upright or flat; none where an interval says nothing."""
     sides = [(x.mean - x.low, x.high - x.mean) if x.is_sound else (0.0, 0.0) for x in means]
-    return [list(side) for side in zip(*sides, strict=True)]
+    values, error = [x.mean for x in means], np.transpose(sides)
+    if flat:
+        axis.errorbar(values, places, xerr=error, capsize=3, **style)
+    else:
+        axis.errorbar(places, values, yerr=error, capsize=2, **style)
 
 
 def _differences(analysis: Analysis, axis: Axes) -> None:
     """Draw each system's difference to the baseline with its interval, below one another."""
-    found = [
-        (pair.other, comparison.difference)
-        for pair in reversed(analysis.comparisons)
-        if (comparison := pair.comparisons["pesq_wb"])
-    ]
-    if not found:
-        return
-    for place, (model, mean) in enumerate(found):
-        style = _style_of(analysis, model) | {"label": None}
-        axis.errorbar([mean.mean], [place], xerr=_error([mean]), capsize=3, **style)
-    axis.axvline(0, color="black", linewidth=1)
-    axis.set_yticks(range(len(found)), [model.name for model, _ in found])
-    axis.set_ylim(-0.6, len(found) - 0.4)
+    names: list[str] = []
+    for pair in reversed(analysis.comparisons):
+        if comparison := pair.comparisons["pesq_wb"]:
+            style = style_of(analysis, pair.other) | {"label": None}
+            _draw(axis, [len(names)], [comparison.difference], flat=True, **style)
+            names.append(pair.other.name)
+    if names:
+        axis.axvline(0, color="black", linewidth=1)
+    axis.set_yticks(range(len(names)), names)
+    axis.set_ylim(-0.6, len(names) - 0.4)
     axis.set_xlabel(f"difference of {_PESQ} to {analysis.baseline.name}, 95 % file interval")
 
 
-def _by_group(
-    analysis: Analysis,
-    axis: Axes,
-    breakdown: Breakdown,
-    means: Mapping[str, Mapping[str, Interval | None]],
-) -> None:
+def _by_group(analysis: Analysis, axis: Axes, breakdown: Breakdown) -> None:
     """Draw PESQ by the groups of a breakdown: lines over SNR, points over words."""
-    labels = list(breakdown.groups)
-    count = len(analysis.models)
-    for place, model in enumerate(analysis.models):
-        points = [(x, mean) for x, y in enumerate(labels) if (mean := means[model.name][y])]
+    labels, count = list(breakdown.groups), len(analysis.models)
+    line = "-" if breakdown.axis == SNR else "none"
+    for number, model in enumerate(analysis.models):
+        shift = (number - (count - 1) / 2) * 0.5 / count
+        means = breakdown.pesq_wb[model.name].values()
+        points = {place + shift: mean for place, mean in enumerate(means) if mean}
         if points:
-            shift = (place - (count - 1) / 2) * 0.5 / count
-            axis.errorbar(
-                [x + shift for x, _ in points],
-                [mean.mean for _, mean in points],
-                yerr=_error([mean for _, mean in points]),
-                linestyle="-" if breakdown.axis == SNR else "none",
-                capsize=2,
-                **_style_of(analysis, model),
-            )
+            style = style_of(analysis, model) | {"linestyle": line}
+            _draw(axis, list(points), list(points.values()), **style)
     axis.set_xticks(range(len(labels)), labels, rotation=30 if len(labels) > 8 else 0)
     axis.set_xlabel(breakdown.axis)
     axis.set_ylabel(_PESQ)
@@ -171,8 +159,7 @@ def _by_group(
 
 def _against_size(analysis: Analysis, axis: Axes) -> None:
     """Draw PESQ against millions of parameters, with systems of papers."""
-    sizes = _against_fact(analysis, axis, "parameters", 1e6)
-    axis.set_xlabel("parameters (millions)")
+    sizes = _against_fact(analysis, axis, "parameters", 1e6, "parameters (millions)")
     if not sizes:
         return
     known = PUBLISHED.sort_values("PESQ-WB", ascending=False)
@@ -191,19 +178,15 @@ def _against_size(analysis: Analysis, axis: Axes) -> None:
     axis.minorticks_off()
 
 
-def _against_computation(analysis: Analysis, axis: Axes) -> None:
-    _against_fact(analysis, axis, "macs_per_second", 1e9)
-    axis.set_xlabel("multiply-accumulates a second of audio (GMAC)")
-
-
-def _against_fact(analysis: Analysis, axis: Axes, fact: str, unit: float) -> list[float]:
+def _against_fact(analysis: Analysis, axis: Axes, fact: str, unit: float, what: str) -> list[float]:
     """Draw PESQ against a fact of each network, and return its values in this unit."""
     values = []
     for model in analysis.enhancing:
-        if fact in model.facts and (mean := model.means["pesq_wb"]):
-            values.append(model.facts[fact] / unit)
-            style = _style_of(analysis, model)
-            axis.errorbar(values[-1:], [mean.mean], yerr=_error([mean]), **style)
+        value = model.fact(fact) / unit
+        if np.isfinite(value) and (mean := model.means["pesq_wb"]):
+            values.append(value)
+            _draw(axis, [value], [mean], **style_of(analysis, model))
+    axis.set_xlabel(what)
     axis.set_ylabel(_PESQ)
     return values
 
@@ -215,24 +198,25 @@ def _against_crops(analysis: Analysis, axis: Axes) -> None:
     them were validated.
     """
     for model in analysis.models:
-        logs = [
-            (x.facts, pesq) for x in model.systems if len(pesq := _logged(x, "valid", "pesq_wb"))
+        runs = [
+            pesq.set_axis(pesq.index * system.facts["crops_per_step"])
+            for system in model.systems
+            if len(pesq := _logged(system, "valid", "pesq_wb"))
         ]
-        runs = [pesq.set_axis(pesq.index * facts["crops_per_step"]) for facts, pesq in logs]
-        style = _style_of(analysis, model)
+        style = style_of(analysis, model)
         for run in runs if len(runs) > 1 else ():
             axis.plot(run, color=style["color"], linewidth=0.6)
         if runs:
             axis.plot(pd.concat(runs, axis=1).dropna().mean(axis=1), linewidth=1.8, **style)
     if not axis.has_data():
         return
-    for name, _, points in TRAINING:
-        low, high, ys = map(np.array, zip(*points, strict=True))
-        xs, widths = 500 * (low + high), 500 * (high - low)
-        axis.errorbar(xs, ys, xerr=widths, color=_MUTED, linestyle=":", linewidth=1, marker=".")
-        axis.annotate(
-            name, (xs[-1], ys[-1]), (6, -3), textcoords="offset points", fontsize=8, color=_MUTED
-        )
+    grey: Any = {"color": _MUTED, "linestyle": ":", "linewidth": 1, "marker": "."}
+    for name, points in TRAINING.groupby("name", sort=False):
+        low, high, ys = points[["from", "to", "PESQ-WB"]].to_numpy().T
+        xs = 500 * (low + high)
+        axis.errorbar(xs, ys, xerr=500 * (high - low), **grey)
+        end = (xs[-1], ys[-1])
+        axis.annotate(name, end, (6, -3), textcoords="offset points", fontsize=8, color=_MUTED)
     axis.set_xscale("log")
     axis.set_xlim(right=3 * axis.get_xlim()[1])  # room for the names
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
@@ -246,7 +230,7 @@ def _against_crops(analysis: Analysis, axis: Axes) -> None:
 
 def _training_loss(analysis: Analysis, axis: Axes) -> None:
     for model in analysis.models:
-        style = _style_of(analysis, model) | {"marker": ""}
+        style = style_of(analysis, model) | {"marker": ""}
         for system in model.systems:
             if len(loss := _logged(system, "train", "loss")):
                 axis.plot(loss, **style)

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from pebble import ProcessExpired, ProcessPool
 from tqdm import tqdm
 
-from bsbimamba.data.audio import CLIPPED, FULL_SCALE, SAMPLE_RATE, AudioError, described, read
+from bsbimamba.data.audio import SAMPLE_RATE, AudioError, described, read
 from bsbimamba.data.workers import begin_worker, process_context
 from bsbimamba.metrics.scores import METRICS, score
 from bsbimamba.utils import FailedError
 
 _LIMIT = 600.0  # s that the scoring of one file may take; it takes about one
-Scored = tuple[dict[str, float], str]  # scores and a note
 
 
 @dataclass(frozen=True)
@@ -41,41 +39,32 @@ def score_files(tasks: Sequence[Task], workers: int) -> pd.DataFrame:
     Columns: system, utterance, the metrics (NaN where there is no score), note (what is missing and
     why, or was done to the file).
     """
-    rows: dict[int, Scored] = {}
+    rows = []
     with (
         ProcessPool(workers, initializer=begin_worker, context=process_context()) as pool,
-        tqdm(total=len(tasks), desc="scoring", unit="file", disable=None) as progress,
+        tqdm(tasks, "scoring", unit="file", disable=None) as progress,
     ):
         try:
-            futures: dict[Future, int] = {
-                pool.schedule(score_file, args=[task], timeout=_LIMIT): number
-                for number, task in enumerate(tasks)
-            }
-            pending = set(futures)
-            while pending:
-                done, pending = wait(pending, timeout=5, return_when=FIRST_COMPLETED)
-                if not done and not pool.active:  # pebble forgets the others when a pool breaks
-                    raise FailedError("the scoring processes died; is there enough memory?")
-                for future in done:
-                    try:
-                        row = future.result()
-                    except TimeoutError:
-                        row = {}, f"its scoring took more than {_LIMIT:.0f} s"
-                    except (ProcessExpired, BrokenProcessPool):
-                        row = {}, "its scoring process died"
-                    rows[futures[future]] = row
-                    progress.update()
+            futures = [pool.schedule(score_file, args=[x], timeout=_LIMIT) for x in tasks]
+            for task, future in zip(progress, futures, strict=True):
+                while not wait([future], timeout=5).done:
+                    if not pool.active:  # pebble forgets what is left when a pool breaks
+                        raise FailedError("the scoring processes died; is there enough memory?")
+                try:
+                    scores, note = future.result()
+                except TimeoutError:
+                    scores, note = {}, f"its scoring took more than {_LIMIT:.0f} s"
+                except (ProcessExpired, BrokenProcessPool):
+                    scores, note = {}, "its scoring process died"
+                row = {"system": task.system, "utterance": task.utterance, "note": note}
+                rows.append(row | scores)
         finally:
             pool.stop()
-    lines = [
-        {"system": task.system, "utterance": task.utterance, **rows[n][0], "note": rows[n][1]}
-        for n, task in enumerate(tasks)
-    ]
-    frame = pd.DataFrame(lines, columns=["system", "utterance", *METRICS, "note"])
+    frame = pd.DataFrame(rows, columns=["system", "utterance", *METRICS, "note"])
     return frame.astype(dict.fromkeys(METRICS, float))
 
 
-def score_file(task: Task) -> Scored:
+def score_file(task: Task) -> tuple[dict[str, float], str]:
     """Return the scores of one file, and a note on what was done to it or is missing.
 
     Of two lengths the common part is scored. Scores have six decimals.
@@ -96,9 +85,6 @@ def score_file(task: Task) -> Scored:
             notes.append(f"{side}resampled from {rate} Hz")
         if channels != 1:
             notes.append(f"{side}the mean of {channels} channels")
-        share = np.mean(np.abs(signals[-1]) >= FULL_SCALE) if signals[-1].size else 0.0
-        if share >= CLIPPED:
-            notes.append(f"{side}clipped, {100 * share:.2f} % of its samples at full scale")
     clean, enhanced = signals
     if len(clean) != len(enhanced):
         notes.append(f"{len(enhanced) - len(clean):+d} samples: the common part is scored")

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import product
 from typing import Any
 
 import pandas as pd
 
 from bsbimamba.metrics.scores import METRICS
-from bsbimamba.metrics.statistics import MARKED_SEEDS, Interval, Spread, seeds_needed
-from bsbimamba.report.analysis import Analysis, Pair, System, marks_of, reasons_apart, versions
-from bsbimamba.report.conditions import MEASURED, Breakdown
+from bsbimamba.metrics.statistics import MARKED_SEEDS, Interval, Spread, holm, seeds_needed
+from bsbimamba.report.analysis import MEASURED, Analysis, Pair, System, versions
 from bsbimamba.utils import some
 
 # What a paper's table has; then what stands beside it, to compare with tables of the other scale.
@@ -36,15 +37,9 @@ _NOT_IN_LATEX = ["RTF", "memory (MB)", "steps", "training (h)"]
 _SCORES = (
     "Means over the files of {data} that have the score, {files} unless said otherwise, with 95 % "
     "file intervals by a bootstrap. Bold: the best of a column, the noisy files aside. ±: standard "
-    "deviation over seeds, whose lowest and highest mean are in brackets. {marks}"
-)
-_MARKED = (
-    "▲ and ▼: better and worse than {baseline}, Welch's t-test over seeds at 5 % after Holm's "
-    f"correction over the whole table, where both have at least {MARKED_SEEDS} seeds."
-)
-_UNMARKED = (
-    f"No differences are marked: that takes at least {MARKED_SEEDS} seeds of {{baseline}} and of "
-    "another model."
+    "deviation over seeds, whose lowest and highest mean are in brackets. ▲ and ▼: better and "
+    "worse than {baseline}, Welch's t-test over seeds at 5 % after Holm's correction over the "
+    f"whole table; nothing is marked without {MARKED_SEEDS} seeds on both sides."
 )
 _TESTS = (
     "File interval: a bootstrap over the files, for these weights alone. p over files: Wilcoxon "
@@ -91,78 +86,53 @@ class Table:
 def tables(analysis: Analysis) -> list[Table]:
     """Return all tables that there is something for, the main one first."""
     baseline = analysis.baseline.name
-    ours = {f"{x.other.name} − {x.reference.name}": x for x in analysis.primary}
     question = "These answer the question of this project: both sides read time both ways."
+    beside = "The composite scores of the other scale, and what they are made of."
+    ours = {f"{x.other.name} − {x.reference.name}": x for x in analysis.primary}
+    others = {x.other.name: x for x in analysis.comparisons}
     found = [
-        scores(analysis, MAIN),
+        _main(analysis),
         _differences("Primary comparisons", question, ours),
-        _differences(
-            f"Against {baseline}",
-            f"Differences to {baseline}.",
-            {x.other.name: x for x in analysis.comparisons},
-        ),
-        scores(analysis, BESIDE),
-        *(_by_group(analysis, breakdown, means) for breakdown, means in analysis.breakdowns),
+        _differences(f"Against {baseline}", f"Differences to {baseline}.", others),
+        _scores(analysis, BESIDE, "The other scale, and parts", beside),
+        *_by_group(analysis),
         _seeds(analysis),
     ]
     return [table for table in found if len(table.cells)]
-
-
-def scores(analysis: Analysis, metrics: Sequence[str]) -> Table:
-    """Return the means of each model; beside the main metrics also what is known of its cost."""
-    main, files = metrics is MAIN, len(analysis.clean)
-    marks = marks_of(analysis, metrics)
-    cells, below = [], []
-    for model in analysis.models:
-        texts, small = {"system": model.name}, {"system": model.name}
-        for name in metrics:
-            text, interval = _mean(name, model.means[name], files, model.spreads[name])
-            texts[METRICS[name].column] = f"{text} {marks.get((model.name, name), '')}".rstrip()
-            small[METRICS[name].column] = interval
-        for heading, (fact, unit, form) in _COSTS.items():
-            if main and (value := model.facts.get(fact)) is not None:
-                texts[heading] = form.format(value / unit)
-        cells.append(texts)
-        below.append(small)
-    best = [place for name in metrics for place in _best(analysis, name)]
-    if main:
-        marked = (_MARKED if marks else _UNMARKED).format(baseline=analysis.baseline.name)
-        title, caption = "Scores", _SCORES.format(data=analysis.data, files=files, marks=marked)
-    else:
-        title = "The other scale, and parts"
-        caption = "The composite scores of the other scale, and what they are made of."
-    return Table(title, caption, _frame(cells), _frame(below), best)
 
 
 def markdown(analysis: Analysis) -> str:
     """Return all tables, with notes."""
     parts = []
     for table in tables(analysis):
-        parts += [f"**{_line(table.name)}**", _grid(_bold(table.cells, table.best, "**{}**"))]
+        parts += [f"**{table.name}**", _grid(_bold(table.cells, table.best, "**{}**"))]
         if table.name == "Scores":
             parts += ["**95 % file intervals**", _grid(table.below)]
-        parts.append(_line(table.caption))
+        parts.append(table.caption)
     notes = [f"Warning: {text}" for text in analysis.warnings] + remarks(analysis)
-    parts += ["**Notes**", "\n".join(f"- {_line(note)}" for note in notes)]
+    parts += ["**Notes**", "\n".join(f"- {note}" for note in notes)]
     return "\n\n".join(parts) + "\n"
 
 
 def latex(analysis: Analysis) -> str:
     """Return the main table, for `booktabs`; what it rests on stands below it, as comments."""
-    table = scores(analysis, MAIN)
+    table = _main(analysis)
     cells = table.cells.drop(columns=_NOT_IN_LATEX, errors="ignore").map(_tex)
-    cells = _bold(cells, table.best, r"\textbf{{{}}}").reset_index()
-    below = table.below.map(lambda text: rf"{{\scriptsize {_tex(text)}}}" * bool(text))
-    below = below.reset_index(drop=True)[below.ne("").any(axis=1).to_numpy()]
-    frame = pd.concat([cells, below]).sort_index(kind="stable").fillna("")
-    frame["system"] = frame["system"].map(_tex)
-    text = frame.rename(columns=_tex).to_latex(
+    cells = _bold(cells, table.best, r"\textbf{{{}}}")
+    below = table.below[table.below.ne("").any(axis=1)]
+    below = below.map(lambda text: rf"{{\scriptsize {_tex(text)}}}" * bool(text))
+    rows = []
+    for name in cells.index:
+        rows.append({"system": _tex(name)} | cells.loc[name].to_dict())
+        rows += below.loc[[name]].to_dict("records") if name in below.index else []
+    frame = pd.DataFrame(rows).fillna("").rename(columns=_tex)
+    text = frame.to_latex(
         index=False,
         column_format="l" + "r" * (len(frame.columns) - 1),
         caption=_tex(f"{table.caption} CSIG, CBAK and COVL on Loizou's scale."),
     )
-    warnings = [f"% Warning: {_line(text)}" for text in analysis.warnings]
-    notes = [f"% {_line(note)}" for note in remarks(analysis)]
+    warnings = [f"% Warning: {text}" for text in analysis.warnings]
+    notes = [f"% {note}" for note in remarks(analysis)]
     return "\n".join([*warnings, r"% \usepackage{booktabs}", text.rstrip(), *notes]) + "\n"
 
 
@@ -172,7 +142,6 @@ def remarks(analysis: Analysis) -> list[str]:
     measured = dict.fromkeys(x.facts["measured_on"] for x in trained if "measured_on" in x.facts)
     return [
         *(line for system in analysis.systems for line in _files(analysis, system)),
-        *reasons_apart(trained),
         *(f"{system.name}: {_training(system.facts)}" for system in trained),
         *([_CHOSEN] if trained else []),
         *(f"RTF (seconds a second of audio) and memory: measured on {x}." for x in measured),
@@ -181,34 +150,85 @@ def remarks(analysis: Analysis) -> list[str]:
     ]
 
 
-def _by_group(
-    analysis: Analysis, breakdown: Breakdown, means: Mapping[str, Mapping[str, Interval | None]]
-) -> Table:
-    """Return PESQ by the groups of a breakdown."""
-    cells = [
-        {"system": model.name}
-        | {
-            f"{label} ({len(names)})": _mean("pesq_wb", means[model.name][label], len(names))[0]
-            for label, names in breakdown.groups.items()
+def marks_of(analysis: Analysis, metrics: Sequence[str]) -> dict[tuple[str, str], str]:
+    """Return "▲", "▼" or "" by model and metric, wherever the seeds were tested.
+
+    A mark is a difference to the baseline at 5 %, by the test over seeds after Holm's correction
+    over all pairs of model and metric that have at least `MARKED_SEEDS` seeds a side.
+    """
+    tested = {
+        (pair.other.name, metric): (found.difference.mean, found.over_seeds.p)
+        for pair, metric in product(analysis.comparisons, metrics)
+        if (found := pair.comparisons[metric])
+        and found.over_seeds
+        and min(found.over_seeds.seeds) >= MARKED_SEEDS
+    }
+    marks = {}
+    ps = holm([p for _, p in tested.values()])
+    for (place, (difference, _)), p in zip(tested.items(), ps, strict=True):
+        better = (difference > 0) == METRICS[place[1]].higher_is_better
+        marks[place] = "" if p >= 0.05 else "▲" if better else "▼"
+    return marks
+
+
+def _main(analysis: Analysis) -> Table:
+    """Return the table of scores and of what is known of each network's cost."""
+    caption = _SCORES.format(
+        data=analysis.data, files=len(analysis.clean), baseline=analysis.baseline.name
+    )
+    table = _scores(analysis, MAIN, "Scores", caption)
+    for heading, (fact, unit, form) in _COSTS.items():
+        values = [model.fact(fact) / unit for model in analysis.models]
+        if not all(map(math.isnan, values)):
+            table.cells[heading] = ["" if math.isnan(x) else form.format(x) for x in values]
+    return table
+
+
+def _scores(analysis: Analysis, metrics: Sequence[str], name: str, caption: str) -> Table:
+    """Return the means of each model with its intervals; the best are over the most files."""
+    marks, files = marks_of(analysis, metrics), len(analysis.clean)
+    cells = pd.DataFrame(index=[model.name for model in analysis.models])
+    below, best = cells.copy(), []
+    for metric in metrics:
+        column = METRICS[metric].column
+        found = [_mean(metric, x.means[metric], files, x.spreads[metric]) for x in analysis.models]
+        cells[column], below[column] = zip(*found, strict=True)
+        cells[column] += [f" {marks.get((model, metric), '')}".rstrip() for model in cells.index]
+        means = {x.name: mean for x in analysis.enhancing if (mean := x.means[metric])}
+        most = max((mean.count for mean in means.values()), default=0)
+        compared = {x: mean.mean for x, mean in means.items() if mean.count == most}
+        if len(compared) > 1:
+            choose = max if METRICS[metric].higher_is_better else min
+            best.append((choose(compared, key=compared.__getitem__), column))
+    return Table(name, caption, cells, below, best)
+
+
+def _by_group(analysis: Analysis) -> list[Table]:
+    """Return PESQ by the groups of each breakdown."""
+    found = []
+    for x in analysis.breakdowns:
+        columns = {
+            f"{label} ({len(names)})": [
+                _mean("pesq_wb", means[label], len(names))[0] for means in x.pesq_wb.values()
+            ]
+            for label, names in x.groups.items()
         }
-        for model in analysis.models
-    ]
-    source = breakdown.source if breakdown.source == MEASURED else f"known from {breakdown.source}"
-    caption = f"{_PESQ.heading} by {breakdown.axis}, {source} (number of files)."
-    return Table(f"By {breakdown.axis}", caption, _frame(cells))
+        source = x.source if x.source == MEASURED else f"known from {x.source}"
+        caption = f"{_PESQ.heading} by {x.axis}, {source} (number of files)."
+        found.append(Table(f"By {x.axis}", caption, pd.DataFrame(columns, list(x.pesq_wb))))
+    return found
 
 
 def _differences(name: str, caption: str, pairs: Mapping[str, Pair]) -> Table:
     """Return the differences of PESQ with their intervals and tests."""
-    rows = []
+    rows = {}
     for label, pair in pairs.items():
         found = pair.comparisons["pesq_wb"]
         if found is None:
             continue
         mean, seeds = found.difference, found.over_seeds
         interval = f" ({_signed(mean.low)} to {_signed(mean.high)})" if mean.is_sound else ""
-        row = {
-            "system": label,
+        rows[label] = {
             f"{_PESQ.heading}, difference (95 % file interval)": _signed(mean.mean) + interval,
             "p over files (Holm)": _p(found.p_holm),
             "r": f"{found.rank_biserial:+.2f}",
@@ -217,48 +237,35 @@ def _differences(name: str, caption: str, pairs: Mapping[str, Pair]) -> Table:
             "seeds": f"{pair.other.seeds or '–'} / {pair.reference.seeds or '–'}",
         }
         if seeds:
-            row |= {
+            rows[label] |= {
                 "95 % seed interval": f"{_signed(seeds.low)} to {_signed(seeds.high)}",
                 "p over seeds (Holm)": _p(seeds.p_holm),
                 f"seeds a side for {_SOUGHT:g}": f"{seeds_needed(seeds.deviation, _SOUGHT):,}",
             }
-        rows.append(row)
-    return Table(name, f"{caption} {_TESTS}", _frame(rows))
+    return Table(name, f"{caption} {_TESTS}", pd.DataFrame.from_dict(rows, "index").fillna(""))
 
 
 def _seeds(analysis: Analysis) -> Table:
     """Return what differs between the runs of a model, apart from what differs between files."""
-    rows = []
-    for model in analysis.models:
-        found = model.spreads["pesq_wb"]
-        if found.over_runs is not None and found.over_files is not None:
-            rows.append({
-                "system": model.name,
-                "each seed's mean": ", ".join(map(_PESQ.show, found.means)),
-                "deviation over seeds": f"{found.over_runs:.4f}",
-                "deviation over files": f"{found.over_files:.4f}",
-            })  # fmt: skip
+    rows = {
+        model.name: {
+            "each seed's mean": ", ".join(map(_PESQ.show, found.means)),
+            "deviation over seeds": f"{found.over_runs:.4f}",
+            "deviation over files": f"{found.over_files:.4f}",
+        }
+        for model in analysis.models
+        if (found := model.spreads["pesq_wb"]).over_runs is not None
+        and found.over_files is not None
+    }
     caption = "A difference that is not large against the deviation over seeds may be chance."
-    return Table(f"Seeds, {_PESQ.heading}", caption, _frame(rows))
+    return Table(
+        f"Seeds, {_PESQ.heading}", caption, pd.DataFrame.from_dict(rows, "index").fillna("")
+    )
 
 
-def _frame(rows: Sequence[Mapping[str, str]]) -> pd.DataFrame:
-    """Return rows of texts as a frame by system; what a row lacks is empty."""
-    return pd.DataFrame(rows).fillna("").set_index("system") if rows else pd.DataFrame()
-
-
-def _best(analysis: Analysis, metric: str) -> list[tuple[str, str]]:
-    """Return the best cell of those over the most files: others may have easier ones."""
-    means = {x.name: mean for x in analysis.enhancing if (mean := x.means[metric])}
-    most = max((mean.count for mean in means.values()), default=0)
-    found = {name: mean.mean for name, mean in means.items() if mean.count == most}
-    if len(found) < 2:
-        return []
-    choose = max if METRICS[metric].higher_is_better else min
-    return [(choose(found, key=lambda name: found[name]), METRICS[metric].column)]
-
-
-def _mean(metric: str, mean: Interval | None, files: int, spread: Spread | None = None) -> Any:
+def _mean(
+    metric: str, mean: Interval | None, files: int, spread: Spread | None = None
+) -> tuple[str, str]:
     """Return a mean, with the number of its files where it is not of all, and its intervals."""
     if mean is None:
         return "none", ""
@@ -273,30 +280,26 @@ def _mean(metric: str, mean: Interval | None, files: int, spread: Spread | None 
 
 
 def _signed(difference: float) -> str:
-    text = f"{difference:+.{_PESQ.digits}f}"
-    return text.replace("-", "+") if not float(text) else text  # there is no -0.000
+    return f"{difference:+z.{_PESQ.digits}f}"
 
 
 def _p(p: float | None) -> str:
-    if p is None:
-        return "too few"
-    return "< 0.0001" if p < 1e-4 else f"{p:.4f}"
+    return "too few" if p is None else "< 0.0001" if p < 1e-4 else f"{p:.4f}"
 
 
 def _files(analysis: Analysis, system: System) -> list[str]:
     """Say which files lack a score, and which others have a note."""
     rows = analysis.rows[analysis.rows["system"] == system.name].set_index("utterance")
     complete = rows[list(METRICS)].notna().all(axis=1)
-    lacking = list(rows.index[~complete])
-    noted = rows["note"][complete & (rows["note"] != "")]
-    lines = []
-    if lacking:
-        of = f"{len(lacking)} of {len(rows)} files without all scores"
-        lines.append(f"{system.name}: {of} ({_some(lacking)}), for reasons in per_file.csv.")
-    if len(noted):
-        files, note = _some(list(noted.index)), noted.iloc[0]
-        lines.append(f"{system.name}: {len(noted)} with a note in per_file.csv ({files}): {note}.")
-    return lines
+    found = {
+        f"of {len(rows)} files without all scores": list(rows.index[~complete]),
+        "with a note": list(rows.index[complete & rows["note"].ne("")]),
+    }
+    return [
+        f"{system.name}: {len(names)} {what} ({_some(names)}), see per_file.csv."
+        for what, names in found.items()
+        if names
+    ]
 
 
 def _training(facts: Mapping[str, Any]) -> str:
@@ -308,10 +311,9 @@ def _training(facts: Mapping[str, Any]) -> str:
         f"held out {_some(facts['held_out'])}"
     )
     if "sessions" in facts:
-        spent = f"{facts['hours']:.2f} hours" if "hours" in facts else "hours not known"
         text += (
-            f"; {spent} on {_some(facts['devices'])}, starts: {facts['sessions']}, torch "
-            f"{_some(facts['torch'])}, commit {_some(facts['commits'])}"
+            f"; {facts['hours']:.2f} hours on {_some(facts['devices'])}, starts: "
+            f"{facts['sessions']}, torch {_some(facts['torch'])}, commit {_some(facts['commits'])}"
         )
     return f"{text}."
 
@@ -326,16 +328,9 @@ def _bold(cells: pd.DataFrame, best: Sequence[tuple[str, str]], form: str) -> pd
 def _grid(frame: pd.DataFrame) -> str:
     """Return a table in Markdown."""
     rows = [["system", *frame.columns], *frame.reset_index().to_numpy().tolist()]
-    lines = [
-        "| " + " | ".join(_line(text).replace("|", r"\|") for text in row) + " |" for row in rows
-    ]
+    lines = ["| " + " | ".join(text.replace("|", r"\|") for text in row) + " |" for row in rows]
     return "\n".join([lines[0], "|---|" + "---:|" * len(frame.columns), *lines[1:]])
 
 
-def _line(text: str) -> str:
-    """Return a text on one line."""
-    return " ".join(text.split())
-
-
 def _tex(text: str) -> str:
-    return _line(text).translate(_TEX)
+    return text.translate(_TEX)

@@ -4,19 +4,20 @@
 // with the largest, names with the first; what is missing comes last.
 function sortBy(table, column) {
   const heads = [...table.tHead.rows[0].cells];
-  const before = heads[column].getAttribute("aria-sort");
+  const before = heads[column].ariaSort;
   const up = before ? before === "descending" : column === 0;
-  heads.forEach((head) => head.removeAttribute("aria-sort"));
-  heads[column].setAttribute("aria-sort", up ? "ascending" : "descending");
+  heads.forEach((head) => { head.ariaSort = null; });
+  heads[column].ariaSort = up ? "ascending" : "descending";
+  const sign = up ? 1 : -1;
   const text = (row) => row.cells[column].textContent.trim();
-  const number = (row) => parseFloat(text(row).replace(/[,<]/g, ""));
-  const rows = [...table.tBodies[0].rows].sort((a, b) => {
-    const [x, y] = [number(a), number(b)];
-    if (column === 0) return (up ? 1 : -1) * text(a).localeCompare(text(b), "en", { numeric: true });
-    if (isNaN(x) || isNaN(y)) return isNaN(x) - isNaN(y);
-    return up ? x - y : y - x;
-  });
-  table.tBodies[0].append(...rows);
+  const number = (row) => {
+    const value = parseFloat(text(row).replace(/[,<]/g, ""));
+    return isNaN(value) ? sign * Infinity : value;
+  };
+  const names = (a, b) => text(a).localeCompare(text(b), "en", { numeric: true });
+  const numbers = (a, b) => number(a) - number(b);
+  const order = column === 0 ? names : numbers;
+  table.tBodies[0].append(...[...table.tBodies[0].rows].sort((a, b) => sign * order(a, b)));
 }
 document.querySelectorAll("table").forEach((table) => {
   table.tHead.querySelectorAll("button").forEach((button, column) => {
@@ -31,20 +32,16 @@ const DRIFT = 0.03; // seconds that versions may be apart when one takes over fr
 const players = [];
 
 class Player {
-  constructor(root) {
-    this.root = root;
-    this.labels = new Map();
-    root.querySelectorAll(".source").forEach((label) => {
-      const input = label.querySelector("input");
-      this.labels.set(input.value, label);
-      input.addEventListener("change", () => this.choose(input.value));
-      const picture = label.querySelector(".picture");
-      picture?.addEventListener("click", (event) => {
-        const box = picture.getBoundingClientRect();
-        this.heard.currentTime = ((event.clientX - box.left) / box.width) * this.heard.duration;
-      });
+  constructor(place) {
+    this.root = document.getElementById("player").content.firstElementChild.cloneNode(true);
+    document.querySelector(place).append(this.root);
+    this.inputs = [...this.root.querySelectorAll("input")];
+    this.inputs.forEach((input) => { input.name = `heard-${players.length}`; });
+    this.root.addEventListener("change", (event) => this.choose(event.target.value));
+    this.root.addEventListener("click", ({ offsetX, target }) => {
+      if (target.tagName === "IMG") this.heard.currentTime = (offsetX / target.width) * this.heard.duration;
     });
-    if (root.dataset.file) this.load(FILES[root.dataset.file]);
+    players.push(this);
   }
 
   load(file) {
@@ -52,15 +49,20 @@ class Player {
     this.heard = null;
     this.voices = new Map();
     Object.entries(file.sources).forEach(([name, source]) => this.add(name, source));
+    this.root.querySelector(".now").textContent = file.name;
+    this.root.querySelector(".caption").textContent = file.why;
     this.root.querySelector(".stage").replaceChildren(...this.voices.values());
     this.root.querySelector(".fault").hidden = true;
-    this.labels.forEach((label, name) => {
-      label.hidden = !this.voices.has(name);
-      label.querySelector(".pesq").textContent = file.pesq[name] || "";
+    this.inputs.forEach(({ value, parentElement: label }) => {
+      label.hidden = !this.voices.has(value);
+      label.querySelector(".pesq").textContent = file.pesq[value] || "";
+      const picture = file.pictures[value];
+      label.querySelector(".picture").innerHTML =
+        picture ? `<img src="${picture}" alt="Spectrogram"><span class="head"></span>` : "";
     });
     // What was heard of the last file is heard of this one, too.
-    const known = [this.name, ...this.labels.keys()].find((name) => this.voices.has(name));
-    this.choose(known);
+    const names = [this.name, ...this.inputs.map((input) => input.value)];
+    this.choose(names.find((name) => this.voices.has(name)));
   }
 
   add(name, source) {
@@ -73,7 +75,7 @@ class Player {
     voice.addEventListener("play", () => {
       players.forEach((player) => player !== this && player.heard?.pause());
     });
-    lead("play", (other) => this.start(other));
+    lead("play", (other) => this.join(other, voice));
     lead("pause", (other) => other.pause());
     lead("seeking", (other) => { other.currentTime = voice.currentTime; });
     voice.addEventListener("error", () => {
@@ -83,28 +85,25 @@ class Player {
     });
   }
 
-  // A version that is shorter than others stays silent at its end: played, it would begin again.
-  start(voice) {
-    const time = this.heard.currentTime;
-    if (Math.abs(voice.currentTime - time) > DRIFT) voice.currentTime = time;
-    if (!(time >= voice.duration)) voice.play().catch(() => {});
+  // Bring a voice to where another one is. One that is shorter stays silent at its end: played, it
+  // would begin again.
+  join(voice, { currentTime, paused }) {
+    if (Math.abs(voice.currentTime - currentTime) > DRIFT) voice.currentTime = currentTime;
+    if (!paused && !(currentTime >= voice.duration)) voice.play().catch(() => {});
   }
 
   choose(name) {
     const before = this.heard;
-    const next = this.voices.get(name);
     this.name = name;
-    this.labels.get(name).querySelector("input").checked = true;
-    this.heard = next;
-    if (before && before !== next) {
-      const { currentTime, volume, muted, playbackRate, paused } = before;
-      Object.assign(next, { volume, playbackRate });
-      if (Math.abs(next.currentTime - currentTime) > DRIFT) next.currentTime = currentTime;
-      if (!paused && !(currentTime >= next.duration)) next.play().catch(() => {});
-      next.muted = muted;
+    this.inputs.find((input) => input.value === name).checked = true;
+    this.heard = this.voices.get(name);
+    if (before && before !== this.heard) {
+      const { volume, muted, playbackRate } = before;
+      this.join(this.heard, before);
+      Object.assign(this.heard, { volume, muted, playbackRate });
       before.muted = before.hidden = true;
-    } else next.muted = false;
-    next.hidden = false;
+    } else this.heard.muted = false;
+    this.heard.hidden = false;
   }
 
   // Versions start some hundredths of a second apart. Those that nobody hears run a little faster or
@@ -113,9 +112,9 @@ class Player {
     if (!this.heard) return;
     const { currentTime, duration, playbackRate, paused } = this.heard;
     this.voices.forEach((voice) => {
-      const behind = currentTime - voice.currentTime;
+      const behind = 2 * (currentTime - voice.currentTime);
       if (voice !== this.heard && !paused) {
-        voice.playbackRate = playbackRate + Math.min(Math.max(2 * behind, -0.2), 0.2);
+        voice.playbackRate = playbackRate + Math.min(Math.max(behind, -0.2), 0.2);
       }
     });
     this.root.querySelectorAll(".head").forEach((head) => {
@@ -124,7 +123,9 @@ class Player {
   }
 }
 
-document.querySelectorAll(".player").forEach((root) => players.push(new Player(root)));
+const special = FILES.filter((file) => file.why).sort((a, b) => (a.why < b.why ? -1 : 1));
+special.forEach((file) => new Player("#featured").load(file));
+if (FILES.length) new Player("#any");
 function follow() {
   players.forEach((player) => player.follow());
   requestAnimationFrame(follow);
@@ -133,13 +134,14 @@ follow();
 
 // The panel for any file: a click on a row plays it.
 const rows = [...document.querySelectorAll(".files tbody tr")];
-rows.forEach((row) => row.addEventListener("click", () => {
-  const panel = players.at(-1);
-  rows.forEach((other) => other.classList.toggle("chosen", other === row));
-  document.querySelector("#listen .now").textContent = row.cells[0].textContent.trim();
-  panel.load(FILES[row.dataset.file]);
-  panel.heard.play().catch(() => {});
-}));
+rows.forEach((row, number) => {
+  row.dataset.file = number;
+  row.addEventListener("click", () => {
+    rows.forEach((other) => other.classList.toggle("chosen", other === row));
+    players.at(-1).load(FILES[number]);
+    players.at(-1).heard.play().catch(() => {});
+  });
+});
 document.querySelector(".filter input")?.addEventListener("input", (event) => {
   const wanted = event.target.value.toLowerCase();
   rows.forEach((row) => { row.hidden = !row.cells[0].textContent.toLowerCase().includes(wanted); });
