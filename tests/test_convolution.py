@@ -82,7 +82,7 @@ def test_causal_conv1d(reverse: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     module = types.ModuleType("causal_conv1d")
     module.causal_conv1d_fn = causal_conv1d_fn  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "causal_conv1d", module)
-    monkeypatch.setattr(convolution, "cannot_run", lambda u, name, packages: None)
+    monkeypatch.setattr(convolution, "cannot_run", lambda u, name: None)
     compare_convolution("causal_conv1d", 2, 9, 8, reverse=reverse, directions=2)
     compare_convolution("causal_conv1d", 2, 9, 8, reverse=reverse, dtype=torch.bfloat16)
     with pytest.raises(
@@ -125,7 +125,7 @@ def test_an_empty_sequence_gives_an_empty_one() -> None:
         ({"bias": torch.zeros(5)}, r"bias has shape \(5,\), expected \(d\): d = 6"),
         ({"bias": torch.zeros(6, dtype=torch.long)}, r"bias \(6,\) has dtype torch.int64"),
         ({"bias": torch.zeros(6, device="meta")}, r"bias \(6,\) is on meta, u is on cpu"),
-        ({"backend": "cuda"}, "backend 'cuda' is not one of cpu, causal_conv1d, triton, torch"),
+        ({"backend": "cuda"}, "backend 'cuda' is not one of cpu, triton, torch, causal_conv1d"),
         ({"backend": "causal_conv1d"}, "'causal_conv1d' needs the package causal-conv1d"),
     ],
 )

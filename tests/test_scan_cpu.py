@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -174,3 +175,17 @@ def test_many_processes_may_compile_at_once(tmp_path: Path) -> None:
         assert [process.returncode for process in started] == [0] * 4, outputs
         assert len(set(outputs[::2])) == len(set(outputs[1::2])) == 1
         assert len(list(tmp_path.rglob("*.nbc"))) == 4  # two kernels, two precisions
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damaged", ["*.nbi", "*.nbc"])
+def test_a_damaged_cache_is_compiled_anew(damaged: str, tmp_path: Path) -> None:
+    outputs = []
+    for _ in range(3):
+        process = run_in_new_process(SCAN, NUMBA_CACHE_DIR=str(tmp_path))
+        outputs.append(process.communicate(timeout=300)[0])
+        assert process.returncode == 0, outputs
+        for file in tmp_path.rglob(damaged):
+            assert file.stat().st_size > 100
+            os.truncate(file, 100 if len(outputs) == 1 else 0)
+    assert len(set(outputs)) == 1

@@ -12,7 +12,7 @@ from torch import Tensor
 from bsbimamba.scan import causal_conv_silu
 from bsbimamba.scan.api import scan_backward, scan_forward
 from bsbimamba.scan.dispatch import VARIABLE
-from bsbimamba.scan.interface import AS_U, SEQUENCES, Inputs, Options
+from bsbimamba.scan.interface import AS_U, SEQUENCES, Inputs, Options, Upstream
 from bsbimamba.scan.layout import empty_as
 
 BACKENDS = ("reference", "chunked", "cpu")
@@ -77,7 +77,7 @@ def test_no_value_depends_on_the_layout(
     # The CPU kernels walk through the very states of the forward pass.
     given = inputs(order, d, torch.float32)
     out, kept = scan_forward(given, OPTIONS)
-    again = scan_backward(out, given, kept, OPTIONS, want_out=True)[1]
+    again = scan_backward(Upstream(out, None, True), given, kept, OPTIONS)[1]
     assert backend != "cpu" or torch.equal(again, out)
 
 
@@ -89,7 +89,7 @@ def check_values(d: int, order: tuple[int, ...]) -> None:
     for given, grad in ((plain, probe), (turned, laid_out(probe, order))):
         out, kept = scan_forward(given, OPTIONS)
         assert out.stride() == empty_as(given.u).stride()
-        gradients, again = scan_backward(grad, given, kept, OPTIONS, want_out=True)
+        gradients, again = scan_backward(Upstream(grad, None, True), given, kept, OPTIONS)
         assert gradients.u.stride() == gradients.z.stride() == out.stride()
         torch.testing.assert_close(again, out)
         found.append([out, *(x for x in gradients if x is not None and x.numel())])
@@ -101,7 +101,7 @@ def check_values(d: int, order: tuple[int, ...]) -> None:
 def test_the_output_is_handed_over_only_where_it_is_wanted() -> None:
     given = inputs((0, 1, 2, 3), 16, torch.float32)
     out, kept = scan_forward(given, OPTIONS)
-    assert scan_backward(out, given, kept, OPTIONS, want_out=False)[1].numel() == 0
+    assert scan_backward(Upstream(out, None, False), given, kept, OPTIONS)[1].numel() == 0
 
 
 @pytest.mark.parametrize("order", ORDERS.values(), ids=list(ORDERS))

@@ -17,7 +17,7 @@ from scan_cases import assert_close, make_arguments, make_both, run, run_both
 from torch import Tensor
 
 from bsbimamba.scan import chunked, dispatch, selective_scan
-from bsbimamba.scan.interface import SEQUENCES, Inputs, Options
+from bsbimamba.scan.interface import SEQUENCES, Inputs, Options, Upstream
 
 
 def check_sequences(*tensors: Tensor | None) -> None:
@@ -63,7 +63,7 @@ class _Scan(torch.autograd.Function):
         given = ctx.saved_tensors
         inputs = stacked(given)
         grad = grad.transpose(1, 2).double()[None]
-        found = chunked.backward(grad, None, inputs, ctx.kept, ctx.options)
+        found = chunked.backward(Upstream(grad, None, False), inputs, ctx.kept, ctx.options)
         return None, *(
             None if x is None else (y[0].transpose(1, 2) if name in SEQUENCES else y[0]).to(x.dtype)
             for name, x, y in zip(Inputs._fields[:-1], given, found, strict=False)

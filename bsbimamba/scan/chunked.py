@@ -16,8 +16,8 @@ import math
 import torch
 from torch import Tensor
 
-from bsbimamba.scan.interface import Inputs, Options, each_direction, joined
-from bsbimamba.scan.layout import laid_out_as, scanning_order
+from bsbimamba.scan.interface import Inputs, Options, Upstream, each_direction, joined
+from bsbimamba.scan.layout import scanning_order
 
 
 def _accumulate(decay: Tensor, value: Tensor) -> Tensor:
@@ -48,28 +48,19 @@ def _states(step: Tensor, u: Tensor, A: Tensor, B: Tensor, before: Tensor) -> tu
 def forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:
     """See `scan.interface.Backend`."""
     results = [_forward(one, options) for one in each_direction(inputs.computing(), options)]
-    out, last, borders = (torch.stack(parts) for parts in zip(*results, strict=True))
-    last = last if options.want_last else last.new_empty(0)
-    return laid_out_as(inputs.u, scanning_order(out, options.reverse)), last, borders
+    out, last, kept = (torch.stack(parts) for parts in zip(*results, strict=True))
+    return scanning_order(out, options.reverse), last, kept
 
 
 def backward(
-    grad_out: Tensor,
-    grad_last: Tensor | None,
-    inputs: Inputs,
-    borders: Tensor,
-    options: Options,
-    want_out: bool = False,
-) -> list[Tensor]:
+    upstream: Upstream, inputs: Inputs, kept: Tensor, options: Options
+) -> list[Tensor | None]:
     """See `scan.interface.Backend`."""
-    grad_out = scanning_order(grad_out.to(inputs.compute_dtype), options.reverse)
-    results = [
-        _backward(
-            grad_out[r], None if grad_last is None else grad_last[r], one, borders[r], options
-        )
-        for r, one in enumerate(each_direction(inputs.computing(), options))
-    ]
-    return joined(results, inputs, options, want_out)
+    grad_out = scanning_order(upstream.out.to(inputs.compute_dtype), options.reverse)
+    grad_last = [None] * len(grad_out) if upstream.last is None else upstream.last
+    ones = each_direction(inputs.computing(), options)
+    each = zip(grad_out, grad_last, ones, kept, strict=True)
+    return joined([_backward(*one, options) for one in each], options)
 
 
 def _forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:
@@ -80,10 +71,11 @@ def _forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:
     if initial_state is not None:
         state = state + initial_state
     out = torch.empty_like(u, memory_format=torch.contiguous_format)
-    borders = []
+    kept = u.new_empty(len(u), (u.shape[1] - 1) // options.chunk_size, *A.mT.shape)
     for start in range(0, u.shape[1], options.chunk_size):
         part = slice(start, start + options.chunk_size)
-        borders.append(state)
+        if start > 0:
+            kept[:, start // options.chunk_size - 1] = state.mT
         step_, u_, B_, C_ = (x[:, part].contiguous() for x in (step, u, B, C))
         _, states = _states(step_, u_, A, B_, state)
         out[:, part] = torch.einsum("bcdn,bcn->bcd", states, C_)
@@ -92,14 +84,11 @@ def _forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:
         out += D * u
     if z is not None:
         out *= torch.nn.functional.silu(z)
-    kept = u.new_empty(u.shape[0], len(borders) - 1, A.shape[1], A.shape[0])
-    for i, border in enumerate(borders[1:]):
-        kept[:, i] = border.transpose(1, 2)
     return out, state, kept
 
 
 def _backward(
-    grad_out: Tensor, grad_last: Tensor | None, inputs: Inputs, borders: Tensor, options: Options
+    grad_out: Tensor, grad_last: Tensor | None, inputs: Inputs, kept: Tensor, options: Options
 ) -> list[Tensor | None]:
     """The gradients in the order of `Inputs`, and the output."""
     u, delta, A, B, C, D, z, delta_bias, initial_state = inputs
@@ -117,7 +106,7 @@ def _backward(
     for start in reversed(range(0, u.shape[1], options.chunk_size)):
         part = slice(start, start + options.chunk_size)
         if start > 0:
-            before = borders[:, start // options.chunk_size - 1].transpose(1, 2)
+            before = kept[:, start // options.chunk_size - 1].mT
         else:
             before = torch.zeros_like(carried) if initial_state is None else initial_state
         step_, u_, B_, C_, gy_ = (x[:, part].contiguous() for x in (step, u, B, C, gy))

@@ -12,66 +12,53 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bsbimamba.scan.interface import SEQUENCES, Inputs, Options, each_direction, joined
-from bsbimamba.scan.layout import laid_out_as, scanning_order
+from bsbimamba.scan.interface import SEQUENCES, Inputs, Options, Upstream, each_direction, joined
+from bsbimamba.scan.layout import scanning_order
 
 
 def forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:
-    """See `scan.interface.Backend`; keeps nothing for the backward pass."""
+    """See `scan.interface.Backend`."""
     results = [_call(_arguments(one), options) for one in each_direction(inputs, options)]
     out, last = (torch.stack(parts) for parts in zip(*results, strict=True))
-    out = scanning_order(out.mT, options.reverse)
-    last = last.float() if options.want_last else last.new_empty(0, dtype=torch.float32)
-    return laid_out_as(inputs.u, out), last, kept(inputs, options)
+    return scanning_order(out.mT, options.reverse), last, nothing_kept(inputs, options)
 
 
-def kept(inputs: Inputs, options: Options) -> Tensor:
-    """Nothing; see `scan.operators`."""
+def nothing_kept(inputs: Inputs, options: Options) -> Tensor:
+    """Return what the forward pass keeps for the backward pass."""
     return inputs.u.new_empty(0, dtype=torch.float32)
 
 
 def backward(
-    grad_out: Tensor,
-    grad_last: Tensor | None,
-    inputs: Inputs,
-    borders: Tensor,
-    options: Options,
-    want_out: bool = False,
-) -> list[Tensor]:
+    upstream: Upstream, inputs: Inputs, kept: Tensor, options: Options
+) -> list[Tensor | None]:
     """See `scan.interface.Backend`."""
-    if grad_last is not None:
+    if upstream.last is not None:
         raise ValueError(
             "backend 'mamba_ssm' has no gradient for the last state. Use 'triton' or 'chunked'."
         )
-    grad_out = scanning_order(grad_out, options.reverse)
+    grad_out = scanning_order(upstream.out, options.reverse)
     results = []
     for grad, one in zip(grad_out, each_direction(inputs, options), strict=True):
         # The function is the package's own autograd node: what is differentiated is exactly what
         # it is given.
         with torch.enable_grad():
-            leaves = [None if x is None else x.detach().requires_grad_() for x in _arguments(one)]
+            leaves = _arguments(one).map(lambda _, x: x.detach().requires_grad_())
             out, _ = _call(leaves, options)
             given = [x for x in leaves if x is not None]
-            found = iter(torch.autograd.grad(out, given, grad.mT.to(out.dtype).contiguous()))
-        grads = [None if x is None else next(found) for x in leaves]
-        results.append(
-            [
-                x.mT if x is not None and name in (*SEQUENCES, "out") else x
-                for name, x in zip((*Inputs._fields, "out"), [*grads, out.detach()], strict=True)
-            ]
-        )
-    return joined(results, inputs, options, want_out)
+            grads = torch.autograd.grad(out, given, grad.mT.to(out.dtype).contiguous())
+        found = iter([x.mT if x.dim() == 3 else x for x in grads])
+        results.append([*(None if x is None else next(found) for x in leaves), out.detach().mT])
+    return joined(results, options)
 
 
-def _arguments(one: Inputs) -> list[Tensor | None]:
+def _arguments(one: Inputs) -> Inputs:
     """As the kernel takes them: sequences (b, d, l) of one dtype, parameters in float32."""
-    return [
-        None if x is None else x.mT.to(one.u.dtype).contiguous() if name in SEQUENCES else x.float()
-        for name, x in zip(Inputs._fields, one, strict=True)
-    ]
+    return one.map(
+        lambda name, x: x.mT.to(one.u.dtype).contiguous() if name in SEQUENCES else x.float()
+    )
 
 
-def _call(arguments: list[Tensor | None], options: Options) -> tuple[Tensor, Tensor]:
+def _call(arguments: Inputs, options: Options) -> tuple[Tensor, Tensor]:
     from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
 
     return selective_scan_fn(*arguments[:8], options.delta_softplus, return_last_state=True)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bsbimamba.scan.interface import Inputs, Options, absent_as_empty, each_direction
+from bsbimamba.scan.interface import Inputs, Options, Upstream, each_direction, finished
 from bsbimamba.scan.layout import laid_out_as, scanning_order
 
 
@@ -59,13 +59,12 @@ def forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor]:
     return laid_out_as(inputs.u, out), out.new_empty(0)
 
 
-def backward(grad_out: Tensor, inputs: Inputs, options: Options) -> list[Tensor]:
+def backward(upstream: Upstream, inputs: Inputs, options: Options) -> list[Tensor]:
     """See `scan.interface.Backend`; by autograd, through all of it again."""
     with torch.enable_grad():
-        leaves = Inputs(*(x if x is None else x.detach().requires_grad_() for x in inputs))  # type: ignore[arg-type]
+        leaves = inputs.map(lambda _, x: x.detach().requires_grad_())
         out, _ = scan_reference(leaves, options)
         given = [x for x in leaves if x is not None]
-        found = iter(torch.autograd.grad(out, given, grad_out.to(out.dtype)))
-    return absent_as_empty(
-        [None if x is None else next(found) for x in leaves], inputs, out.detach()
-    )
+        found = iter(torch.autograd.grad(out, given, upstream.out.to(out.dtype)))
+    gradients = [None if x is None else next(found) for x in leaves]
+    return finished([*gradients, out.detach()], inputs, upstream.want_out)

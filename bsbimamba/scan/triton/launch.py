@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bsbimamba.scan.interface import Inputs, Options, absent_as_empty, borders
-from bsbimamba.scan.layout import empty_as, laid_out_as, row_major, scanning_order, strides
+from bsbimamba.scan.interface import SEQUENCES, STATES, Inputs, Options, Upstream, borders
+from bsbimamba.scan.layout import empty_as, row_major, scanning_order, strides
 
 # A warp and two channels a lane: B and C, which all channels of a step share, are loaded once for
 # both. What TILE steps need is loaded at once. maxnreg: registers that a thread may have. The sizes
@@ -34,7 +34,7 @@ def forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:
     r, b, length, d = u.shape
     n = A.shape[1]
     out = empty_as(u)
-    last = _new(u, *((r, b, n, d) if options.want_last else (0,)))
+    last = _new(u, r, b, n, d if options.want_last else 0)
     kept = borders(inputs, options)
     with _device_of(u):
         scan_forward[(r * b * -(-d // FORWARD["BLOCK"]),)](
@@ -50,18 +50,12 @@ def forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:
             **_settings(prepared, options),
             **FORWARD,
         )
-    last = last.transpose(2, 3).contiguous() if options.want_last else last
-    return laid_out_as(inputs.u, out), last, kept
+    return out, last.mT, kept
 
 
 def backward(
-    grad_out: Tensor,
-    grad_last: Tensor | None,
-    inputs: Inputs,
-    kept: Tensor,
-    options: Options,
-    want_out: bool = False,
-) -> list[Tensor]:
+    upstream: Upstream, inputs: Inputs, kept: Tensor, options: Options
+) -> list[Tensor | None]:
     """See `scan.interface.Backend`."""
     from bsbimamba.scan.triton.scan_kernels import scan_backward
 
@@ -69,16 +63,15 @@ def backward(
     u, delta, A, _, _, _, z, _, initial = prepared
     r, b, length, d = u.shape
     n = A.shape[1]
-    grad_out = row_major(grad_out)
-    if grad_last is not None:
-        grad_last = grad_last.float().transpose(2, 3).contiguous()
+    grad_out = row_major(upstream.out)
+    grad_last = None if upstream.last is None else upstream.last.mT.contiguous()
     blocks = -(-d // BACKWARD["BLOCK"])
     groups = min(b, max(1, PROGRAMS // (r * blocks)))
     groups = -(-b // -(-b // groups))
     tiles = -(-min(length, options.chunk_size) // BACKWARD["TILE"])
     du, ddelta = (empty_as(u, x.dtype) for x in (u, delta))
     dz = None if z is None else empty_as(u, z.dtype)
-    out = empty_as(u) if want_out else None
+    out = empty_as(u) if upstream.want_out else None
     dA = torch.zeros(r, groups, n, d, device=u.device)
     dBC = _new(u, blocks, r, b, length, 2, n)
     dD, dbias = (_new(u, r, groups, d) for _ in range(2))
@@ -98,14 +91,14 @@ def backward(
             d,
             groups,
             HAS_LAST=grad_last is not None,
-            WANT_OUT=want_out,
+            WANT_OUT=upstream.want_out,
             LEVELS=BACKWARD["TILE"].bit_length(),
             **_settings(prepared, options),
             **BACKWARD,
         )
     del arrays, scratch, carry
     dB, dC = (scanning_order(x, options.reverse) for x in dBC.sum(0).unbind(3))
-    gradients = [
+    return [
         du,
         ddelta,
         dA.sum(1).transpose(1, 2),
@@ -115,33 +108,28 @@ def backward(
         dD.sum(1),
         dz,
         dbias.sum(1),
-        None if dinitial is None else dinitial.transpose(2, 3),
+        None if dinitial is None else dinitial.mT,
+        out,
     ]
-    return absent_as_empty(gradients, inputs, out)
 
 
 def _prepared(inputs: Inputs) -> Inputs:
-    """What is read at every step as it is; parameters and states in float32, the latter with the
-    channels last."""
-    u, delta, A, B, C, D, z, bias, initial = inputs
-    return Inputs(
-        row_major(u),
-        row_major(delta),
-        A.float().transpose(1, 2).contiguous(),
-        B,
-        C,
-        None if D is None else D.float().contiguous(),
-        None if z is None else row_major(z),
-        None if bias is None else bias.float().contiguous(),
-        None if initial is None else initial.float().transpose(2, 3).contiguous(),
+    """Return what is read at every step as it is; parameters and states in float32, the latter with
+    the channels last."""
+    return inputs.map(
+        lambda name, x: (
+            row_major(x)
+            if name in SEQUENCES
+            else (x.mT if name in STATES else x).float().contiguous()
+        )
     )
 
 
 def _packed(inputs: Inputs, options: Options) -> Tensor:
     """B and C as (r, b, l, 2, n) in float32 and in scanning order: the kernels then find those of
     the steps to come at constant distances. They are n/d of the size of u."""
-    both = (inputs.B, inputs.C)
-    return torch.stack([scanning_order(x.float(), options.reverse) for x in both], 3)
+    both = [scanning_order(x.float(), options.reverse) for x in (inputs.B, inputs.C)]
+    return torch.stack(both, 3)
 
 
 def _settings(inputs: Inputs, options: Options) -> dict[str, Any]:
