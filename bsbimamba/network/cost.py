@@ -64,12 +64,10 @@ def count_macs(net: BandSplitNet, seconds: int = 2) -> float:
     return counter.get_total_flops() / 2 / seconds
 
 
-def measure_cost(
-    net: BandSplitNet, device: torch.device | str, seconds: float = 4.0, repeats: int = 3
-) -> Cost:
+def measure_cost(net: BandSplitNet, device: torch.device | str, seconds: float = 4.0) -> Cost:
     """Measure the use of a network on one recording of noise, whole, with `net.enhance`.
 
-    Memory is that of the first pass over it, time the median of `repeats` more. A copy is measured:
+    Memory is that of the first pass over it, time the median of three more. A copy is measured:
     the network stays on its device and in its mode, and no random state changes. Whatever else the
     process allocates meanwhile counts too.
     """
@@ -82,27 +80,23 @@ def measure_cost(
     # What is loaded and compiled once does not count, and what the warm-up took is given back.
     probe.enhance(noisy[:, : SAMPLE_RATE // 4])
     peak_memory = _peak_memory(probe, noisy)
-    times = [_time(probe, noisy) for _ in range(repeats)]
+    times = []
+    for _ in range(3):
+        start = perf_counter()
+        probe.enhance(noisy).cpu()  # which waits for a GPU
+        times.append(perf_counter() - start)
+    threads = torch.get_num_threads()
+    name = f"{threads} thread{'s' * (threads > 1)} of a {device.type.upper()}"
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
     return Cost(
         parameters=count_parameters(net),
         macs_per_second=count_macs(net),
         real_time_factor=statistics.median(times) * SAMPLE_RATE / samples,
         peak_memory=peak_memory,
-        device=_name(device),
+        device=name,
         seconds=samples / SAMPLE_RATE,
     )
-
-
-def _time(net: BandSplitNet, noisy: torch.Tensor) -> float:
-    """Seconds that one pass takes."""
-    cuda = noisy.device.type == "cuda"
-    if cuda:
-        torch.cuda.synchronize(noisy.device)
-    start = perf_counter()
-    net.enhance(noisy)
-    if cuda:
-        torch.cuda.synchronize(noisy.device)
-    return perf_counter() - start
 
 
 def _peak_memory(net: BandSplitNet, noisy: torch.Tensor) -> int | None:
@@ -138,10 +132,3 @@ def _bytes(field: str) -> int:
     """
     fields = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines())
     return int(fields[field].removesuffix("kB")) * 1024
-
-
-def _name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    threads = torch.get_num_threads()
-    return f"{threads} thread{'s' * (threads > 1)} of a {device.type.upper()}"
