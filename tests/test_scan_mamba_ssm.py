@@ -17,7 +17,7 @@ from scan_cases import assert_close, make_arguments, make_both, run, run_both
 from torch import Tensor
 
 from bsbimamba.scan import chunked, dispatch, selective_scan
-from bsbimamba.scan.interface import SEQUENCES, Inputs, Options, Upstream
+from bsbimamba.scan.interface import SEQUENCES, Inputs, Options
 
 
 def check_sequences(*tensors: Tensor | None) -> None:
@@ -55,28 +55,22 @@ class _Scan(torch.autograd.Function):
     def forward(ctx: Any, softplus: bool, *tensors: Tensor | None) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(*tensors)
         ctx.options = Options(softplus, False, 64, True)
-        out, last, ctx.kept = chunked.forward(stacked(tensors), ctx.options)
-        return out[0].transpose(1, 2).to(tensors[0].dtype), last[0].float()  # type: ignore[union-attr]
+        out, last, ctx.kept = chunked.forward(time_major(tensors), ctx.options)
+        return out.mT.to(tensors[0].dtype), last.float()  # type: ignore[union-attr]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
         given = ctx.saved_tensors
-        inputs = stacked(given)
-        grad = grad.transpose(1, 2).double()[None]
-        found = chunked.backward(Upstream(grad, None, False), inputs, ctx.kept, ctx.options)
+        found = chunked.backward(grad.mT, None, time_major(given), ctx.kept, ctx.options)
         return None, *(
-            None if x is None else (y[0].transpose(1, 2) if name in SEQUENCES else y[0]).to(x.dtype)
-            for name, x, y in zip(Inputs._fields[:-1], given, found, strict=False)
+            None if x is None else (y.mT if x.dim() == 3 else y).to(x.dtype)  # type: ignore[union-attr]
+            for x, y in zip(given, found, strict=False)
         )
 
 
-def stacked(tensors: tuple[Tensor | None, ...]) -> Inputs:
-    """The package's arguments as `scan.interface.Inputs` in float64."""
-    named = dict(zip(Inputs._fields, (*tensors, None), strict=True))
-    for name, x in named.items():
-        if x is not None:
-            named[name] = (x.transpose(1, 2) if name in SEQUENCES else x).double()[None]
-    return Inputs(**named)  # type: ignore[arg-type]
+def time_major(tensors: tuple[Tensor | None, ...]) -> Inputs:
+    """The package's arguments as one direction's inputs, in float64."""
+    return Inputs(*tensors).map(lambda k, x: (x.mT if k in SEQUENCES else x).double())  # type: ignore[arg-type]
 
 
 @pytest.fixture

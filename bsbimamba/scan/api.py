@@ -12,8 +12,10 @@ from bsbimamba.scan.interface import (
     Options,
     Upstream,
     check_arguments,
+    finished,
     refuse_forward_mode,
 )
+from bsbimamba.scan.layout import laid_out_as
 from bsbimamba.scan.operators import OPERATORS
 
 _AXES = {
@@ -113,7 +115,8 @@ def scan_forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor]:
     """
     name, inputs, options = _prepared(inputs, options, "auto")
     if name == "reference":
-        return reference.forward(inputs, options)
+        out, _, kept = reference.BACKEND.forward(inputs, options)
+        return laid_out_as(inputs.u, out), kept
     operator, _ = OPERATORS[name]
     out, _, kept = operator(*inputs, *options)
     return out, kept
@@ -125,7 +128,8 @@ def scan_backward(
     """Return the gradient of each input, of size 0 for an absent one, and the output again."""
     name, inputs, options = _prepared(inputs, options, "auto")
     if name == "reference":
-        *gradients, out = reference.backward(upstream, inputs, options)
+        found = reference.BACKEND.backward(upstream, inputs, kept, options)
+        *gradients, out = finished(found, inputs, upstream.want_out)
     else:
         _, operator = OPERATORS[name]
         grad_out, grad_last, want_out = upstream
@@ -143,7 +147,7 @@ def _scan(inputs: Inputs, options: Options, backend: str) -> tuple[Tensor, Tenso
         return u.clone(), last if initial is None else last + initial
     if name == "reference":
         with torch.autocast(u.device.type, enabled=False):
-            out, last = reference.scan_reference(inputs, options)
+            out, last, _ = reference.BACKEND.forward(inputs, options)
     else:
         refuse_forward_mode()
         operator, _ = OPERATORS[name]

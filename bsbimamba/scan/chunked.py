@@ -16,8 +16,7 @@ import math
 import torch
 from torch import Tensor
 
-from bsbimamba.scan.interface import Inputs, Options, Upstream, each_direction, joined
-from bsbimamba.scan.layout import scanning_order
+from bsbimamba.scan.interface import ByDirection, Inputs, Options
 
 
 def _accumulate(decay: Tensor, value: Tensor) -> Tensor:
@@ -46,26 +45,8 @@ def _states(step: Tensor, u: Tensor, A: Tensor, B: Tensor, before: Tensor) -> tu
 
 
 def forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:
-    """See `scan.interface.Backend`."""
-    results = [_forward(one, options) for one in each_direction(inputs.computing(), options)]
-    out, last, kept = (torch.stack(parts) for parts in zip(*results, strict=True))
-    return scanning_order(out, options.reverse), last, kept
-
-
-def backward(
-    upstream: Upstream, inputs: Inputs, kept: Tensor, options: Options
-) -> list[Tensor | None]:
-    """See `scan.interface.Backend`."""
-    grad_out = scanning_order(upstream.out.to(inputs.compute_dtype), options.reverse)
-    grad_last = [None] * len(grad_out) if upstream.last is None else upstream.last
-    ones = each_direction(inputs.computing(), options)
-    each = zip(grad_out, grad_last, ones, kept, strict=True)
-    return joined([_backward(*one, options) for one in each], options)
-
-
-def _forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:
-    """One direction in scanning order; shapes without the dimension of directions."""
-    u, delta, A, B, C, D, z, delta_bias, initial_state = inputs
+    """Scan one direction, see `scan.interface.ByDirection`."""
+    u, delta, A, B, C, D, z, delta_bias, initial_state = inputs.computing()
     step = _step_sizes(delta, delta_bias, options.delta_softplus)
     state = u.new_zeros(u.shape[0], u.shape[2], A.shape[1])
     if initial_state is not None:
@@ -87,16 +68,17 @@ def _forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:
     return out, state, kept
 
 
-def _backward(
+def backward(
     grad_out: Tensor, grad_last: Tensor | None, inputs: Inputs, kept: Tensor, options: Options
 ) -> list[Tensor | None]:
-    """The gradients in the order of `Inputs`, and the output."""
-    u, delta, A, B, C, D, z, delta_bias, initial_state = inputs
+    """Return the gradients in the order of `Inputs`, and the output."""
+    u, delta, A, B, C, D, z, delta_bias, initial_state = inputs.computing()
     step = _step_sizes(delta, delta_bias, options.delta_softplus)
     out = torch.empty_like(u)
     du, dstep, dA = torch.zeros_like(u), torch.zeros_like(u), torch.zeros_like(A)
     dB, dC = torch.zeros_like(B), torch.zeros_like(C)
     dz = None
+    grad_out = grad_out.to(u.dtype)
     gy = grad_out
     if z is not None:
         gate = torch.sigmoid(z)
@@ -138,3 +120,6 @@ def _backward(
         dstep = dstep * -torch.expm1(-step)  # sigmoid(x) = 1 - exp(-softplus(x))
     dbias = None if delta_bias is None else dstep.sum((0, 1))
     return [du, dstep, dA, dB, dC, dD, dz, dbias, carried, out]
+
+
+BACKEND = ByDirection(forward, backward)

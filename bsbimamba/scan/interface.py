@@ -139,24 +139,44 @@ def borders(inputs: Inputs, options: Options) -> Tensor:
     return inputs.u.new_empty(r, b, count, inputs.A.shape[2], d, dtype=inputs.compute_dtype)
 
 
-def each_direction(inputs: Inputs, options: Options) -> list[Inputs]:
-    """Return each direction's inputs, without that dimension, sequences in scanning order."""
+class ByDirection:
+    """A `Backend` made of two functions that see one direction, without that dimension, and all
+    sequences in scanning order.
 
+    Args:
+        forward: of (inputs, options), returns output (b, l, d), last state (b, d, n), kept.
+        backward: of (grad_out, grad_last, inputs, kept, options), returns the gradient of each
+            input and the output again.
+    """
+
+    def __init__(self, forward: Callable, backward: Callable) -> None:
+        self.forward_one, self.backward_one = forward, backward
+
+    def forward(self, inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:
+        results = [self.forward_one(one, options) for one in _directions(inputs, options)]
+        out, last, kept = (torch.stack(parts) for parts in zip(*results, strict=True))
+        return scanning_order(out, options.reverse), last, kept
+
+    def backward(
+        self, upstream: Upstream, inputs: Inputs, kept: Tensor, options: Options
+    ) -> list[Tensor | None]:
+        grad_out = scanning_order(upstream.out, options.reverse)
+        grad_last = [None] * len(grad_out) if upstream.last is None else upstream.last
+        each = zip(grad_out, grad_last, _directions(inputs, options), kept, strict=True)
+        results = [self.backward_one(*one, options) for one in each]
+        found: list[Tensor | None] = []
+        for name, parts in zip((*Inputs._fields, "out"), zip(*results, strict=True), strict=True):
+            x = None if parts[0] is None else torch.stack(parts)
+            turned = x is not None and name in (*SEQUENCES, "out")
+            found.append(scanning_order(x, options.reverse) if turned else x)
+        return found
+
+
+def _directions(inputs: Inputs, options: Options) -> list[Inputs]:
     def one(r: int, way: bool) -> Inputs:
         return inputs.map(lambda name, x: x[r].flip(1) if way and name in SEQUENCES else x[r])
 
     return [one(*each) for each in enumerate(ways(len(inputs.u), options.reverse))]
-
-
-def joined(results: list[list[Tensor | None]], options: Options) -> list[Tensor | None]:
-    """Return what `Backend.backward` does, from the gradients of each direction and, last, its
-    output, all in scanning order."""
-    found: list[Tensor | None] = []
-    for name, parts in zip((*Inputs._fields, "out"), zip(*results, strict=True), strict=True):
-        x = None if parts[0] is None else torch.stack(parts)
-        turned = x is not None and name in (*SEQUENCES, "out")
-        found.append(scanning_order(x, options.reverse) if turned else x)  # type: ignore[arg-type]
-    return found
 
 
 def finished(gradients: list[Tensor | None], inputs: Inputs, want_out: bool) -> list[Tensor]:

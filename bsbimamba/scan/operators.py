@@ -116,8 +116,8 @@ def _make_operators(
 
 
 OPERATORS = {
-    "chunked": _make_operators("chunked", chunked),
+    "chunked": _make_operators("chunked", chunked.BACKEND),
     "cpu": _make_operators("cpu", cpu),
     "triton": _make_operators("triton", triton),
-    "mamba_ssm": _make_operators("mamba_ssm", mamba_ssm, mamba_ssm.nothing_kept),
+    "mamba_ssm": _make_operators("mamba_ssm", mamba_ssm.BACKEND, mamba_ssm.nothing_kept),
 }

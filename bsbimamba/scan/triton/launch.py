@@ -30,22 +30,17 @@ def forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:
 
     prepared = _prepared(inputs)
     u, delta, A, _, _, _, z, _, _ = prepared
-    arrays = (*prepared[:3], _packed(prepared, options), *prepared[5:])
     r, b, length, d = u.shape
     n = A.shape[1]
     out = empty_as(u)
     last = _new(u, r, b, n, d if options.want_last else 0)
     kept = borders(inputs, options)
+    arrays = (*prepared[:3], _packed(prepared, options), *prepared[5:], out, last, kept)
     with _device_of(u):
         scan_forward[(r * b * -(-d // FORWARD["BLOCK"]),)](
             *(u if x is None else x for x in arrays),
-            out,
-            last,
-            kept,
             *(strides(x) for x in (u, delta, z, out)),
-            b,
-            length,
-            d,
+            *(b, length, d),
             WANT_LAST=options.want_last,
             **_settings(prepared, options),
             **FORWARD,
@@ -85,11 +80,7 @@ def backward(
         scan_backward[(r * groups * blocks,)](
             *(u if x is None else x for x in arrays),
             *(strides(x) for x in (u, delta, z, grad_out, du)),
-            r,
-            b,
-            length,
-            d,
-            groups,
+            *(r, b, length, d, groups),
             HAS_LAST=grad_last is not None,
             WANT_OUT=upstream.want_out,
             LEVELS=BACKWARD["TILE"].bit_length(),
@@ -98,19 +89,10 @@ def backward(
         )
     del arrays, scratch, carry
     dB, dC = (scanning_order(x, options.reverse) for x in dBC.sum(0).unbind(3))
-    return [
-        du,
-        ddelta,
-        dA.sum(1).transpose(1, 2),
-        # Copies, or of the smallest shapes they would be views of one tensor.
-        dB.clone(memory_format=torch.contiguous_format),
-        dC.clone(memory_format=torch.contiguous_format),
-        dD.sum(1),
-        dz,
-        dbias.sum(1),
-        None if dinitial is None else dinitial.mT,
-        out,
-    ]
+    # Copies, or of the smallest shapes they would be views of one tensor.
+    dB, dC = (x.clone(memory_format=torch.contiguous_format) for x in (dB, dC))
+    dinitial = None if dinitial is None else dinitial.mT
+    return [du, ddelta, dA.sum(1).mT, dB, dC, dD.sum(1), dz, dbias.sum(1), dinitial, out]
 
 
 def _prepared(inputs: Inputs) -> Inputs:
