@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import os
 from pathlib import Path
 
@@ -112,39 +111,14 @@ def test_a_longer_recording_takes_more_memory() -> None:
     assert many > 2 * few
 
 
-def test_time_is_the_median_of_the_passes_after_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    seconds = [0.5, 0.25, 0.5, 7.0, 0.125]
-    clock = iter(list(itertools.accumulate(x for each in seconds for x in (100.0, each))))
-    monkeypatch.setattr(cost, "perf_counter", lambda: next(clock))
-    found = measure_cost(small("bsrnn"), "cpu", seconds=2, repeats=5)
-    assert found.real_time_factor == 0.25  # half a second for two
-    assert next(clock, None) is None
-
-
-@pytest.mark.parametrize("lacking", ["_CLEAR", "_STATUS", "VmHWM"])
+@pytest.mark.parametrize("missing", ["_CLEAR", "_STATUS"])
 def test_memory_that_cannot_be_measured_is_none(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, lacking: str
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, missing: str
 ) -> None:
-    if lacking == "VmHWM":
-        monkeypatch.setattr(cost, "_CLEAR", tmp_path / "clear_refs")
-        monkeypatch.setattr(cost, "_STATUS", tmp_path / "status")
-        (tmp_path / "status").write_text("Name:\tpython\n")
-    else:
-        monkeypatch.setattr(cost, lacking, tmp_path / "nothing" / "here")
+    monkeypatch.setattr(cost, missing, tmp_path / "nothing" / "here")
     found = measure_cost(small("bsrnn"), "cpu", seconds=0.5)
     assert found.peak_memory is None
     assert found.real_time_factor > 0
-
-
-def test_memory_is_the_mark_above_what_was_there(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    status = tmp_path / "status"
-    monkeypatch.setattr(cost, "_CLEAR", tmp_path / "clear_refs")
-    monkeypatch.setattr(cost, "_STATUS", status)
-    status.write_text("VmHWM:\t  3000 kB\nVmRSS:\t  1000 kB\n")
-    assert measure_cost(small("bsrnn"), "cpu", 0.1).peak_memory == 2000 * 1024
-    assert (tmp_path / "clear_refs").read_text() == "5"
 
 
 @pytest.mark.gpu

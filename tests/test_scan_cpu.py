@@ -14,8 +14,7 @@ from numba import njit
 from scan_cases import make_arguments, run
 from torch import Tensor
 
-from bsbimamba.scan import selective_scan
-from bsbimamba.scan.cpu import launch, vectors
+from bsbimamba.scan.cpu import vectors
 
 
 def over_vectors(function: Any, x: np.ndarray) -> np.ndarray:
@@ -34,26 +33,20 @@ def over_vectors(function: Any, x: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("function", "reference", "bound"),
+    ("function", "reference", "bound", "low"),
     [
-        (vectors.exp2, np.exp2, 2e-7),
-        (vectors.softplus, lambda x: np.logaddexp(0, x), 5e-6),
-        (vectors.sigmoid, lambda x: 1 / (1 + np.exp(-x)), 5e-6),
+        (vectors.exp2, np.exp2, 2e-7, -126),
+        (vectors.softplus, lambda x: np.logaddexp(0, x), 5e-6, -126),
+        (vectors.sigmoid, lambda x: 1 / (1 + np.exp(-x)), 5e-6, -126),
+        (vectors.sigmoid_from_softplus, lambda y: -np.expm1(-y), 5e-6, 1e-30),
     ],
 )
-def test_functions_against_numpy(function: Any, reference: Any, bound: float) -> None:
-    x = np.linspace(-126, 127, 100_003, dtype=np.float32)
+def test_functions_against_numpy(function: Any, reference: Any, bound: float, low: float) -> None:
+    x = np.linspace(low, 127, 100_003, dtype=np.float32)
     expected = reference(x.astype(np.float64))
     normal = expected > 1e-37
     error = np.abs(over_vectors(function, x)[normal] / expected[normal] - 1).max()
     assert error < bound, f"relative error {error:.2e}"
-
-
-def test_sigmoid_from_softplus_against_numpy() -> None:
-    x = np.linspace(-80, 80, 10_001, dtype=np.float32)
-    y = np.logaddexp(0, x.astype(np.float64)).astype(np.float32)
-    error = over_vectors(vectors.sigmoid_from_softplus, y) * (1 + np.exp(-x)) - 1
-    assert np.abs(error).max() < 5e-6
 
 
 @pytest.mark.parametrize(
@@ -68,12 +61,8 @@ def test_sigmoid_from_softplus_against_numpy() -> None:
 def test_functions_at_the_edges(function: Any, expected: list[float]) -> None:
     edges = np.array([np.nan, -np.inf, np.inf, 0], np.float32)
     np.testing.assert_allclose(over_vectors(function, edges), expected, rtol=1e-6)
-
-
-def test_a_nan_of_any_payload_stays_one() -> None:
-    bits = np.array([0x7F800001, 0x7FC001FF, 0xFFFFFFFF, 0x7FFFFFFF], np.uint32)
-    for function in (vectors.exp2, vectors.softplus, vectors.sigmoid):
-        assert np.isnan(over_vectors(function, bits.view(np.float32))).all()
+    payloads = np.array([0x7F800001, 0x7FC001FF, 0xFFFFFFFF, 0x7FFFFFFF], np.uint32)
+    assert np.isnan(over_vectors(function, payloads.view(np.float32))).all()
 
 
 def test_bfloat16_is_read_and_written_as_torch_does() -> None:
@@ -143,25 +132,6 @@ def test_every_entry_is_written(width: int, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(torch, "empty", poisoned)
     got = run(arguments, torch.float32, "cpu")
     assert all(torch.equal(got[name], expected[name]) for name in got)
-
-
-def test_bfloat16_sequences_are_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the kernels get is the memory of the arguments, strided as it may be."""
-    given: list[np.ndarray] = []
-    share_out = launch.share_out
-
-    def watched(kernel: Any, tasks: int, *arguments: Any) -> None:
-        given.extend(x for x in arguments if isinstance(x, np.ndarray) and x.size)
-        share_out(kernel, tasks, *arguments)
-
-    monkeypatch.setattr(launch, "share_out", watched)
-    u, z = torch.randn(2, 20, 2, 64).bfloat16().unbind(2)
-    B, C = torch.randn(2, 20, 8).bfloat16().split(4, dim=-1)
-    delta = torch.randn(2, 20, 64).bfloat16()
-    A = -torch.rand(64, 4)
-    selective_scan(u, delta, A, B, C, z=z, delta_softplus=True, backend="cpu")
-    addresses = {x.ctypes.data for x in given if x.dtype == np.uint16}
-    assert {x.data_ptr() for x in (u, delta, B, C, z)} <= addresses
 
 
 @pytest.mark.slow

@@ -20,31 +20,17 @@ from bsbimamba.scan import chunked, dispatch, selective_scan
 from bsbimamba.scan.interface import SEQUENCES, Inputs, Options
 
 
-def check_sequences(*tensors: Tensor | None) -> None:
-    """What mamba-ssm's kernel demands: one dtype, and steps side by side."""
-    given = [x for x in tensors if x is not None]
-    assert len({x.dtype for x in given}) == 1
-    assert all(x.stride(-1) == 1 for x in given)
-
-
-def selective_scan_fn(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None = None,
-    z: Tensor | None = None,
-    delta_bias: Tensor | None = None,
-    delta_softplus: bool = False,
-    return_last_state: bool = False,
-) -> Any:
-    """The documented function: u, delta, z (b, d, l); B, C (b, n, l)."""
-    check_sequences(u, delta, B, C, z)
-    assert all(x is None or x.dtype == torch.float32 for x in (A, D, delta_bias))
-
-    out, last = _Scan.apply(delta_softplus, u, delta, A, B, C, D, z, delta_bias)
-    return (out, last) if return_last_state else out
+def selective_scan_fn(*arguments: Any, return_last_state: bool) -> Any:
+    """The documented function: u, delta (b, d, l), A, B, C (b, n, l), D, z (b, d, l), delta_bias
+    and delta_softplus. The kernel demands sequences of one dtype, steps side by side."""
+    *tensors, softplus = arguments
+    given = {k: x for k, x in zip(Inputs._fields, tensors, strict=False) if x is not None}
+    sequences = [x for k, x in given.items() if k in SEQUENCES]
+    assert len({x.dtype for x in sequences}) == 1
+    assert all(x.stride(-1) == 1 for x in sequences)
+    assert all(x.dtype == torch.float32 for k, x in given.items() if k not in SEQUENCES)
+    assert return_last_state
+    return _Scan.apply(softplus, *tensors)
 
 
 class _Scan(torch.autograd.Function):

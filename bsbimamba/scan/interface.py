@@ -95,7 +95,7 @@ class Backend(Protocol):
 
 
 def check_arguments(tensors: Mapping[str, Any], axes: Mapping[str, str], directions: bool) -> None:
-    """Raise ValueError unless all are dense float tensors on one device whose shapes agree.
+    """Raise ValueError unless all are float tensors on one device whose shapes agree.
 
     Args:
         tensors: by name. None is allowed for those of which it is the default.
@@ -111,8 +111,6 @@ def check_arguments(tensors: Mapping[str, Any], axes: Mapping[str, str], directi
             raise ValueError(f"{name} {shape} has dtype {x.dtype}, expected one of {FLOATS}")
         if x.device != tensors["u"].device:
             raise ValueError(f"{name} {shape} is on {x.device}, u is on {tensors['u'].device}")
-        if x.layout != torch.strided:
-            raise ValueError(f"{name} {shape} is {x.layout}, expected a dense tensor")
         fits = len(shape) == len(expected) and all(
             sizes.setdefault(axis, size) == size for axis, size in zip(expected, shape, strict=True)
         )
