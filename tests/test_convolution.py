@@ -59,16 +59,6 @@ def test_operators_keep_torchs_contract() -> None:
     torch.library.opcheck(torch.ops.bsbimamba.conv_silu_backward, (*given_, True, "cpu"))
 
 
-def test_compile_traces_through_without_a_graph_break() -> None:
-    arguments = {k: v.float() for k, v in make_convolution(2, 9, 20, 4, 2).items()}
-
-    def convolve(u: Tensor) -> Any:
-        return causal_conv_silu(u, arguments["weight"], arguments["bias"])
-
-    compiled = torch.compile(convolve, backend="aot_eager", fullgraph=True)
-    torch.testing.assert_close(compiled(arguments["u"]), convolve(arguments["u"]))
-
-
 def causal_conv1d_fn(x: Tensor, weight: Tensor, bias: Tensor, activation: str) -> Tensor:
     """A stand-in with the package's signature: x (b, d, l), whose rows lie in whole eights."""
     assert activation == "silu"

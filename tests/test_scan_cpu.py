@@ -86,17 +86,6 @@ def test_bfloat16_is_read_and_written_as_torch_does() -> None:
     assert torch.equal(back[1:], expected.float()[1:])
 
 
-def test_row_totals() -> None:
-    @njit
-    def apply(rows, out):  # type: ignore[no-untyped-def]
-        vectors.store(out, 0, vectors.row_totals(rows, 0))
-
-    rows = np.arange(256, dtype=np.float32) ** 2
-    out = np.empty(16, np.float32)
-    apply(rows, out)
-    np.testing.assert_array_equal(out, rows.reshape(16, 16).sum(1))
-
-
 def test_a_forked_child_scans_as_its_parent_does() -> None:
     """With the parent's threads running, which the child does not have."""
     code = SCAN + (

@@ -28,7 +28,7 @@ from scan_cases import (
 )
 from test_scan_interface import ORDERS, check_fakes, check_values
 
-from bsbimamba.scan import dispatch, selective_scan
+from bsbimamba.scan import dispatch
 from bsbimamba.scan.dispatch import VARIABLE
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -109,19 +109,6 @@ def test_half_precision(dtype: torch.dtype) -> None:
     rounded = {k: v.to(dtype).double() for k, v in make_arguments(1, 9, 64, 2).items()}
     expected = run(rounded, torch.float64, "reference")
     assert_close(run(rounded, dtype, "triton"), expected, dtype)
-
-
-@interpreted
-def test_views_are_read_in_place() -> None:
-    arguments = {k: v.float() for k, v in make_arguments(2, 9, 64, 2).items()}
-    views = {
-        k: torch.stack([v, torch.full_like(v, torch.nan)], -2)[..., 0, :]
-        for k, v in arguments.items()
-    }
-    assert not views["u"].is_contiguous()
-    options = {"delta_softplus": True, "backend": "triton"}
-    got, expected = (selective_scan(**x, **options) for x in (views, arguments))
-    assert torch.equal(got, expected)
 
 
 @interpreted

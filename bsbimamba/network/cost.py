@@ -37,12 +37,12 @@ class Cost:
 
 
 def count_parameters(net: nn.Module) -> int:
-    """Numbers in a network that are learnt."""
+    """Return how many numbers of a network are learnt."""
     return sum(p.numel() for p in net.parameters())
 
 
 def count_macs(net: BandSplitNet, seconds: int = 2) -> float:
-    """Multiply-accumulates for one second of one recording, counted on one forward pass.
+    """Count multiply-accumulates for one second of one recording, counted on one forward pass.
 
     Counted are matrix products, convolutions, LSTMs, and three in each state update of a scan (the
     decay, the input, the output); not counted are elementwise functions, norms and transforms.
@@ -100,7 +100,7 @@ def measure_cost(net: BandSplitNet, device: torch.device | str, seconds: float =
 
 
 def _peak_memory(net: BandSplitNet, noisy: torch.Tensor) -> int | None:
-    """Bytes that one pass takes at its peak; None where that cannot be measured."""
+    """Return the bytes that one pass takes at its peak; None where the system does not tell."""
     gc.collect()
     if noisy.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(noisy.device)
@@ -125,10 +125,6 @@ def give_back_memory() -> None:
 
 
 def _bytes(field: str) -> int:
-    """This process' memory: VmRSS now, VmHWM at most since the mark was reset.
-
-    Raises:
-        OSError, KeyError: this system does not tell.
-    """
+    """Return this process' memory: VmRSS now, VmHWM at most since the mark was reset."""
     fields = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines())
     return int(fields[field].removesuffix("kB")) * 1024

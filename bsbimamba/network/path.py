@@ -39,8 +39,8 @@ class SwiGLU(nn.Module):
 
     def forward(self, x: Tensor, norm: Norm | None, use_checkpoint: Checkpointing) -> Tensor:
         """Of norm(x) where there is one (over channels), (..., c) to the same."""
-        of_norm = (None, None) if norm is None else (norm.weight, norm.bias)
-        weights = Weights(*of_norm, self.gate_and_value.weight, self.output.weight)
+        weight, bias = (None, None) if norm is None else (norm.weight, norm.bias)
+        weights = Weights(weight, bias, self.gate_and_value.weight, self.output.weight)
         return swiglu(x, weights, use_checkpoint, 0.0 if norm is None else norm.eps)
 
 

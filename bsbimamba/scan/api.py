@@ -82,27 +82,21 @@ def selective_scan(
 
 
 def scan_directions(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None = None,
-    z: Tensor | None = None,
-    delta_bias: Tensor | None = None,
+    *,
     delta_softplus: bool = False,
     reverse: bool = False,
     chunk_size: int = 64,
     backend: str = "auto",
+    **tensors: Tensor | None,
 ) -> Tensor:
     """Scan once, or twice at once in opposite directions: on a GPU in a single launch.
 
-    The arguments of `selective_scan` with a dimension of r = 1 or 2 in front: u, delta, z
-    (r, b, l, d); A (r, d, n); B, C (r, b, l, n); D, delta_bias (r, d). `reverse` is the direction
-    of the first; the second has values of its own and runs the other way. Returns (r, b, l, d) and
-    raises the same.
+    The arguments of `selective_scan`, without states, with a dimension of r = 1 or 2 in front: u,
+    delta, z (r, b, l, d); A (r, d, n); B, C (r, b, l, n); D, delta_bias (r, d). `reverse` is the
+    direction of the first; the second has values of its own and runs the other way. Returns
+    (r, b, l, d) and raises the same.
     """
-    inputs = Inputs(u, delta, A, B, C, D, z, delta_bias)
+    inputs = Inputs(**tensors)  # type: ignore[arg-type]
     options = Options(delta_softplus, reverse, chunk_size, want_last=False)
     _check(inputs, options, directions=True)
     return _scan(inputs, options, backend)[0]

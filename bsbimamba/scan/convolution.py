@@ -132,8 +132,8 @@ def convolution_backward(
     if name != "torch":
         return conv_silu_backward(grad_out, u, weight, bias, reverse, name)
     with torch.enable_grad():
-        leaves = [x.detach().requires_grad_() for x in (u, weight, bias)]
-        return torch.autograd.grad(_plain(*leaves, reverse), leaves, grad_out)
+        u, weight, bias = (x.detach().requires_grad_() for x in (u, weight, bias))
+        return torch.autograd.grad(_plain(u, weight, bias, reverse), (u, weight, bias), grad_out)
 
 
 def _choose(backend: str, u: Tensor, weight: Tensor) -> str:

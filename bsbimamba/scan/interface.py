@@ -164,8 +164,11 @@ class ByDirection:
         results = [self.backward_one(*one, options) for one in each]
         found: list[Tensor | None] = []
         for name, parts in zip((*Inputs._fields, "out"), zip(*results, strict=True), strict=True):
-            x = None if parts[0] is None else torch.stack(parts)
-            turned = x is not None and name in (*SEQUENCES, "out")
+            if parts[0] is None:
+                found.append(None)
+                continue
+            x = torch.stack(parts)
+            turned = name in (*SEQUENCES, "out")
             found.append(scanning_order(x, options.reverse) if turned else x)
         return found
 

@@ -138,7 +138,7 @@ def _device_of(x: Tensor) -> torch.cuda.device:
 
 
 # Channels and steps of a program of the convolution.
-_CONV = {"BLOCK": 64, "SEGMENT": 64}
+_CONV: dict[str, Any] = {"BLOCK": 64, "SEGMENT": 64}
 
 
 def convolution_forward(u: Tensor, weight: Tensor, bias: Tensor, reverse: bool) -> Tensor:
@@ -181,11 +181,6 @@ def _prepared_convolution(u: Tensor, weight: Tensor, bias: Tensor, reverse: bool
     r, b, length, d = u.shape
     weight = weight.float().transpose(1, 2).contiguous()
     programs = r * b * -(-length // _CONV["SEGMENT"]) * -(-d // _CONV["BLOCK"])
-    settings: dict[str, Any] = {
-        "REVERSE": reverse,
-        "TAPS": weight.shape[1],
-        **_CONV,
-        "num_warps": 1,
-    }
-    settings["enable_fp_fusion"] = True
+    settings = {"REVERSE": reverse, "TAPS": weight.shape[1], **_CONV}
+    settings |= {"num_warps": 1, "enable_fp_fusion": True}
     return row_major(u), weight, bias.float().contiguous(), (programs,), settings
