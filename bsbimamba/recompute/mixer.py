@@ -140,7 +140,7 @@ class _Mixer(NamedTuple):
     def backward(
         self, grad: Tensor, kept: dict[str, Any], rows: Tensor, layout: Layout, weights: Weights
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        w, grad = weights, grad.to(self.dtype)
+        w = weights
         r, rank = len(w.A), w.dt.shape[-1]
         whole = self.completed(_Piece(**kept), rows, layout, w, out=False)
         normed, mean, rstd, u, z, convolved, selected, delta, y, borders = whole

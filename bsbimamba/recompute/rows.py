@@ -100,6 +100,10 @@ class Part(Protocol):
     def kept(self) -> tuple[str, ...]:
         """Return the names of what outlives the forward pass."""
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Return the dtype of the products."""
+
     def prepared(self, weights: Sequence[Any]) -> Any:
         """Return the weights as the passes take them, by name."""
 
@@ -144,7 +148,7 @@ class InPieces(torch.autograd.Function):
             for number, share in enumerate(pieces(x.shape[0], x.shape[1], x.device)):
                 layout = Layout(share.stop - share.start, x.shape[1], ctx.by_steps)
                 own = dict(zip(part.kept, kept[number * count :], strict=False))
-                rows, g = layout.rows(x[share]), layout.rows(grad[share])
+                rows, g = layout.rows(x[share]), layout.rows(grad[share]).to(part.dtype)
                 dx, found = part.backward(g, own, rows, layout, w)
                 gradients.append(layout.back(dx))
                 for name, value in found.items():

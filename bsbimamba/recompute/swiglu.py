@@ -85,7 +85,6 @@ class _SwiGLU(NamedTuple):
         self, grad: Tensor, kept: dict[str, Any], rows: Tensor, layout: Layout, weights: Weights
     ) -> tuple[Tensor, dict[str, Tensor]]:
         piece = self.completed(_Piece(**kept), rows, weights)
-        grad = grad.to(self.dtype)
         dout = wide(grad.mT @ piece.product)
         gate, value = piece.both.chunk(2, dim=-1)
         dproduct = grad @ weights.out
