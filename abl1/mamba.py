@@ -4,20 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, nn
-
 from bsbimamba.network.bands import DEFAULT_NORM
-from bsbimamba.network.path import PathBlock, along_time
+from bsbimamba.network.path import Path, along_time
 from real_mamba_optimized import BidirectionalMambaBlock
 
 
-class IntraBandBiMamba(nn.Module):
+class IntraBandBiMamba(Path):
     """The time path: each band's frames as one sequence. (k, b, t, c) to the same."""
 
     def __init__(self, channels: int, norm: str = DEFAULT_NORM, **options: Any) -> None:
-        super().__init__()
-        mixer = BidirectionalMambaBlock(channels, **options)
-        self.block = PathBlock(channels, mixer, along_time, mixer.use_checkpoint, norm)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.block(x)
+        super().__init__(channels, BidirectionalMambaBlock(channels, **options), along_time, norm)

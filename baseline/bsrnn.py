@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from bsbimamba.network.bands import DEFAULT_NORM, BandLinear, Norm
 from bsbimamba.network.decoder import GroupDecoder, MaskDecoder
 from bsbimamba.network.net import BandSplitNet
-from bsbimamba.network.path import Along, PathBlock, along_bands, along_time
+from bsbimamba.network.path import Path, along_bands, along_time
 
 
 class LSTM(nn.Module):
@@ -121,18 +121,6 @@ def start_as_published(network: BandSplitNet) -> None:
             module.start_near_identity()
 
 
-class LSTMPath(nn.Module):
-    """A path of the Mamba networks, an LSTM in the place of the two Mambas and their Linear."""
-
-    def __init__(self, channels: int, lstm_width: int, along: Along, norm: str) -> None:
-        super().__init__()
-        mixer = LSTM(channels, lstm_width, bidirectional=True)
-        self.block = PathBlock(channels, mixer, along, norm=norm)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.block(x)
-
-
 class LSTMDualPath(BandSplitNet):
     """Ablation 2 with a BiLSTM for each pair of Mambas: the pure comparison of Mamba and LSTM.
 
@@ -157,6 +145,7 @@ class LSTMDualPath(BandSplitNet):
         layers: list[nn.Module] = []
         for _ in range(num_layers):
             for along in (along_time, along_bands):
-                layers.append(LSTMPath(channels, lstm_width, along, norm))
+                mixer = LSTM(channels, lstm_width, bidirectional=True)
+                layers.append(Path(channels, mixer, along, norm))
         decoder = MaskDecoder(channels, hidden, norm)
         super().__init__(channels, nn.Sequential(*layers), decoder, split_norm)

@@ -89,6 +89,37 @@ def assert_close(got: dict, expected: dict, dtype: torch.dtype) -> None:
         assert error < TOLERANCE[dtype], f"{name}: relative error {error:.2e}"
 
 
+def check_nan(backend: str, name: str, length: int = 9, device: str = "cpu") -> None:
+    """A NaN in an argument comes out wherever the definition makes one, also in gradients."""
+    arguments = make_arguments(1, length, 70, 3)
+    arguments[name][(0,) * arguments[name].dim()] = torch.nan
+    expected = run(arguments, torch.float64, "reference")
+    got = run({k: v.to(device) for k, v in arguments.items()}, torch.float32, backend)
+    assert got["out"].isnan().any()
+    for label, value in got.items():
+        assert (value.cpu().isnan() | ~expected[label].isnan()).all(), label
+    found = [x for label, x in got.items() if label not in ("out", "last")]
+    assert any(x.isnan().any() for x in found)
+
+
+def check_extreme_steps(backend: str, delta: float, device: str = "cpu") -> None:
+    """Steps far beyond what exp and softplus hold give no NaN."""
+    arguments = {k: v.float().to(device) for k, v in make_arguments(1, 9, 70, 3).items()}
+    arguments["delta"] = torch.full_like(arguments["delta"], delta)
+    assert not selective_scan(**arguments, delta_softplus=True, backend=backend).isnan().any()  # type: ignore[union-attr]
+
+
+def check_overflowing_decay(backend: str) -> None:
+    """Without softplus a step can be negative: exp(-1000 A) is beyond every float, but not what is
+    driven into the state in the first step."""
+    arguments = make_arguments(2, 1, 40, 3)
+    del arguments["initial_state"]
+    arguments["delta"] = torch.full_like(arguments["delta"], -1e3)
+    expected = selective_scan(**arguments, backend="chunked")
+    out = selective_scan(**{k: v.float() for k, v in arguments.items()}, backend=backend)
+    assert_close({"out": out}, {"out": expected}, torch.float32)
+
+
 def convolution(u: Tensor, weight: Tensor, bias: Tensor, reverse: bool) -> Tensor:
     """(b, l, d) by conv1d on (b, d, l), flipped where it looks ahead."""
     x = u.flip(1) if reverse else u

@@ -59,16 +59,6 @@ def test_operators_keep_torchs_contract() -> None:
     torch.library.opcheck(torch.ops.bsbimamba.conv_silu_backward, (*given_, True, "cpu"))
 
 
-def test_compile_traces_through_without_a_graph_break() -> None:
-    arguments = {k: v.float() for k, v in make_convolution(2, 9, 20, 4, 2).items()}
-
-    def convolve(u: Tensor) -> Any:
-        return causal_conv_silu(u, arguments["weight"], arguments["bias"])
-
-    compiled = torch.compile(convolve, backend="aot_eager", fullgraph=True)
-    torch.testing.assert_close(compiled(arguments["u"]), convolve(arguments["u"]))
-
-
 def causal_conv1d_fn(x: Tensor, weight: Tensor, bias: Tensor, activation: str) -> Tensor:
     """A stand-in with the package's signature: x (b, d, l), whose rows lie in whole eights."""
     assert activation == "silu"
@@ -82,13 +72,17 @@ def test_causal_conv1d(reverse: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     module = types.ModuleType("causal_conv1d")
     module.causal_conv1d_fn = causal_conv1d_fn  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "causal_conv1d", module)
-    monkeypatch.setattr(convolution, "cannot_run", lambda u, name, packages: None)
+    monkeypatch.setattr(
+        convolution, "cannot_run", lambda u, name: None if name == "causal_conv1d" else ""
+    )
     compare_convolution("causal_conv1d", 2, 9, 8, reverse=reverse, directions=2)
     compare_convolution("causal_conv1d", 2, 9, 8, reverse=reverse, dtype=torch.bfloat16)
     with pytest.raises(
         ValueError, match="takes 2 to 4 taps and a width in whole eights, not 5 and 8"
     ):
         compare_convolution("causal_conv1d", 2, 9, 8, taps=5)
+    monkeypatch.delattr(module, "causal_conv1d_fn")  # "auto" takes another
+    compare_convolution("auto", 2, 9, 8)
 
 
 def test_views_as_a_projection_gives_them() -> None:
@@ -118,14 +112,10 @@ def test_an_empty_sequence_gives_an_empty_one() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"u": torch.zeros(9, 6)}, r"u has shape \(9, 6\), expected \(r, b, l, d\)"),
         ({"u": torch.zeros(1, 2, 9, 6)}, r"weight has shape \(6, 4\), expected \(r, d, k\)"),
         ({"weight": torch.zeros(5, 4)}, r"weight has shape \(5, 4\), expected \(d, k\): d = 6"),
         ({"weight": torch.zeros(6, 0)}, r"weight has shape \(6, 0\), expected at least one tap"),
-        ({"bias": torch.zeros(5)}, r"bias has shape \(5,\), expected \(d\): d = 6"),
-        ({"bias": torch.zeros(6, dtype=torch.long)}, r"bias \(6,\) has dtype torch.int64"),
-        ({"bias": torch.zeros(6, device="meta")}, r"bias \(6,\) is on meta, u is on cpu"),
-        ({"backend": "cuda"}, "backend 'cuda' is not one of cpu, causal_conv1d, triton, torch"),
+        ({"backend": "cuda"}, "backend 'cuda' is not one of cpu, triton, torch, causal_conv1d"),
         ({"backend": "causal_conv1d"}, "'causal_conv1d' needs the package causal-conv1d"),
     ],
 )

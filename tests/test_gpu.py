@@ -15,6 +15,8 @@ from processes import command, relative_difference
 from scan_cases import (
     NAMES,
     assert_close,
+    check_extreme_steps,
+    check_nan,
     compare_convolution,
     make_arguments,
     make_both,
@@ -62,19 +64,12 @@ def test_both_directions_in_one_launch(shape: tuple, dtype: torch.dtype) -> None
 
 @pytest.mark.parametrize("delta", [-1e30, -1e4, 1e4, 1e30])
 def test_extreme_step_sizes_give_no_nan(delta: float) -> None:
-    arguments = {k: v.float() for k, v in on_gpu(make_arguments(1, 9, 70, 3)).items()}
-    arguments["delta"] = torch.full_like(arguments["delta"], delta)
-    assert not selective_scan(**arguments, delta_softplus=True, backend="triton").isnan().any()
+    check_extreme_steps("triton", delta, "cuda")
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_nan_that_goes_in_comes_out(name: str) -> None:
-    arguments = on_gpu(make_arguments(1, 9, 70, 3))
-    arguments[name][(0,) * arguments[name].dim()] = torch.nan
-    results = run(arguments, torch.float32, "triton")
-    assert results.pop("out").isnan().any()
-    results.pop("last")
-    assert any(gradient.isnan().any() for gradient in results.values())
+    check_nan("triton", name, device="cuda")
 
 
 def test_more_than_two_thousand_million_elements() -> None:

@@ -23,7 +23,7 @@ from baseline.bsrnn import BSRNN
 from baseline.train import CONFIG as BASELINE
 from baseline.train import PRESETS as BASELINE_PRESETS
 from bsbimamba.network.bands import DEFAULT_NORM, NORMS, Norm, band_statistics
-from bsbimamba.network.cost import count_macs, count_parameters
+from bsbimamba.network.cost import count_parameters
 from bsbimamba.network.net import BandSplitNet
 from bsbimamba.network.stft import compressed
 
@@ -34,16 +34,16 @@ NETWORKS = {
     "abl3": (abl3.mbs_net.MBSNet, ABL3),
 }
 EVERYTHING = {**NETWORKS, **BASELINE_PRESETS, **ABL3_PRESETS}
-# Parameters; GMAC for a second of audio. A change of the first is a change of the contract.
+# Parameters. A change of them is a change of the contract.
 SIZES = {
-    "bsrnn": (2_362_888, 4.90),
-    "abl1": (1_790_000, 3.04),
-    "abl2": (2_588_912, 5.96),
-    "abl3": (2_000_936, 5.88),
-    "bsrnn_public": (2_963_024, 6.38),
-    "bsrnn_bi": (2_444_984, 5.21),
-    "lstm_dualpath": (2_593_520, 6.33),
-    "uniform31": (1_999_557, 5.88),
+    "bsrnn": 2_362_888,
+    "abl1": 1_790_000,
+    "abl2": 2_588_912,
+    "abl3": 2_000_936,
+    "bsrnn_public": 2_963_024,
+    "bsrnn_bi": 2_444_984,
+    "lstm_dualpath": 2_593_520,
+    "uniform31": 1_999_557,
 }
 # SHA-256, first 12 digits, of names and shapes in each state_dict: trained weights depend on them.
 KEYS = {
@@ -72,12 +72,10 @@ def small(name: str, **options: Any) -> BandSplitNet:
 
 @pytest.mark.parametrize("name", EVERYTHING)
 @pytest.mark.parametrize("norm", NORMS)
-def test_size_and_cost(name: str, norm: str) -> None:
+def test_size(name: str, norm: str) -> None:
     network, config = EVERYTHING[name]
-    net = network(**{**config.model, "norm": norm})
-    parameters, macs = SIZES[name]
-    assert count_parameters(net) == parameters
-    assert count_macs(net) / 1e9 == pytest.approx(macs, abs=0.005)
+    parameters = count_parameters(network(**{**config.model, "norm": norm}))
+    assert parameters == SIZES[name]
     if name in PROMISED:
         assert parameters == pytest.approx(PROMISED[name], rel=0.02)
 
@@ -164,25 +162,15 @@ def test_silence_stays_silent_and_has_finite_gradients(name: str, norm: str) -> 
     assert silence.grad.isfinite().all()
 
 
-def paths(net: BandSplitNet) -> dict[str, tuple[int, ...]]:
-    """The dimensions of each norm in the layers."""
-    return {k: m.dims for k, m in net.layers.named_modules() if isinstance(m, Norm)}
-
-
 @pytest.mark.parametrize("name", EVERYTHING)
-@pytest.mark.parametrize("norm", NORMS)
-def test_norm_is_that_of_all_paths_and_decoders(name: str, norm: str) -> None:
-    net = small(name, norm=norm)
-    assert set(paths(net).values()) == {NORMS[norm]}
-    of_bands = (2, 3) if norm == "recording" else (3,)
+@pytest.mark.parametrize("norm", [*NORMS, None])
+def test_norm_is_that_of_all_paths_and_decoders(name: str, norm: str | None) -> None:
+    net = small(name) if norm is None else small(name, norm=norm)
+    expected = norm or ("recording" if name == "bsrnn_public" else DEFAULT_NORM)
+    dims = {m.dims for m in net.layers.modules() if isinstance(m, Norm)}
+    assert dims == {NORMS[expected]}
+    of_bands = (2, 3) if expected == "recording" else (3,)
     assert [decoder.norm.dims for decoder in net.decoder.decoders] == 5 * [of_bands]
-
-
-@pytest.mark.parametrize("name", EVERYTHING)
-def test_all_networks_but_the_published_one_have_the_default_norms(name: str) -> None:
-    net = small(name)
-    expected = "recording" if name == "bsrnn_public" else DEFAULT_NORM
-    assert set(paths(net).values()) == {NORMS[expected]}
     assert net.split.split_norm
 
 

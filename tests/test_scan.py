@@ -10,6 +10,9 @@ from scan_cases import (
     NAMES,
     OPTIONAL,
     assert_close,
+    check_extreme_steps,
+    check_nan,
+    check_overflowing_decay,
     gradients,
     make_arguments,
     make_both,
@@ -69,34 +72,27 @@ def test_any_shape_chunk_and_optional_arguments(
 
 
 @pytest.mark.parametrize("backend", FAST)
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_inputs_are_scanned_in_float32(backend: str, dtype: torch.dtype) -> None:
-    rounded = {k: v.to(dtype).double() for k, v in make_arguments(2, 65, 64, 16).items()}
-    expected = run(rounded, torch.float64, "reference")
-    got = run(rounded, dtype, backend)
-    assert got["out"].dtype == dtype
-    assert_close(got, expected, dtype)
-
-
-@pytest.mark.parametrize("backend", FAST)
 @pytest.mark.parametrize("absent", [(), ("z",)])
-def test_sequences_in_bfloat16_with_parameters_in_float32(
-    backend: str, absent: tuple[str, ...]
+@pytest.mark.parametrize(
+    ("half", "parameters"),
+    [
+        (torch.bfloat16, torch.float32),  # as under autocast: each gradient has its own dtype
+        (torch.bfloat16, torch.bfloat16),
+        (torch.float16, torch.float16),
+    ],
+)
+def test_half_precision_inputs_are_scanned_in_float32(
+    backend: str, absent: tuple[str, ...], half: torch.dtype, parameters: torch.dtype
 ) -> None:
-    """As under autocast: nothing is cast before the kernel, and each gradient has its own dtype."""
-    arguments = make_arguments(2, 65, 70, 16)
-    for name in absent:
-        del arguments[name]
-    dtypes = {k: torch.bfloat16 if k in SEQUENCES else torch.float32 for k in arguments}
+    arguments = {k: v for k, v in make_arguments(2, 65, 70, 16).items() if k not in absent}
+    dtypes = {k: half if k in SEQUENCES else parameters for k in arguments}
     rounded = {k: v.to(dtypes[k]).double() for k, v in arguments.items()}
     expected = run(rounded, torch.float64, "reference")
     got = run(rounded, dtypes, backend)
-    assert got["last"].dtype == torch.float32
-    for name, value in got.items():
-        dtype = dtypes.get(name, torch.float32 if name == "last" else torch.bfloat16)
-        assert value.dtype == dtype, name
-        # The output's gradient is rounded before the backward pass.
-        assert_close({name: value}, {name: expected[name]}, torch.bfloat16)
+    for name, dtype in {**dtypes, "out": half, "last": torch.float32}.items():
+        assert got[name].dtype == dtype, name
+    # The output's gradient is rounded before the backward pass.
+    assert_close(got, expected, half)
 
 
 @pytest.mark.parametrize("backend", FAST)
@@ -116,7 +112,7 @@ def test_two_directions_at_once_equal_each_alone(backend: str, reverse: bool) ->
 
 @pytest.mark.parametrize("backend", FAST)
 def test_any_strides(backend: str) -> None:
-    """Views as a projection gives them, and channels that are not side by side."""
+    """Channels not side by side, views as a projection gives them, and one sequence expanded."""
     arguments = make_arguments(2, 20, 48, 4)
     expected = run(arguments, torch.float64, "reference")
     strided = {k: v.transpose(0, -1).contiguous().transpose(0, -1) for k, v in arguments.items()}
@@ -130,10 +126,6 @@ def test_any_strides(backend: str) -> None:
         **halves, delta_softplus=True, return_last_state=True, backend=backend
     )
     assert_close(gradients({"out": out, "last": last}, halves), expected, torch.float32)
-
-
-@pytest.mark.parametrize("backend", FAST)
-def test_a_batch_that_is_one_sequence_expanded(backend: str) -> None:
     one = make_arguments(1, 20, 48, 4)
     many = {k: v.expand(3, *v.shape[1:]) if k in SEQUENCES else v for k, v in one.items()}
     many["initial_state"] = one["initial_state"].expand(3, -1, -1)
@@ -169,18 +161,7 @@ def test_reverse_is_the_scan_of_the_flipped_sequence(backend: str) -> None:
 @pytest.mark.parametrize("backend", ALL)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_nan_that_goes_in_comes_out(backend: str, name: str) -> None:
-    """Wherever the definition makes one, in outputs and gradients."""
-    arguments = make_arguments(1, 9, 70, 3)
-    arguments[name][(0,) * arguments[name].dim()] = torch.nan
-    got, expected = (
-        run(arguments, torch.float32, backend),
-        run(arguments, torch.float64, "reference"),
-    )
-    assert got["out"].isnan().any()
-    for label, value in got.items():
-        assert (value.isnan() | ~expected[label].isnan()).all(), label
-    found = [x for label, x in got.items() if label not in ("out", "last")]
-    assert any(x.isnan().any() for x in found)
+    check_nan(backend, name)
 
 
 @pytest.mark.parametrize("backend", FAST)
@@ -205,22 +186,12 @@ def test_two_runs_give_identical_bits(backend: str) -> None:
 @pytest.mark.parametrize("backend", ALL)
 @pytest.mark.parametrize("delta", [-1e30, -1e4, 1e4, 1e30])
 def test_extreme_step_sizes_give_no_nan(backend: str, delta: float) -> None:
-    arguments = {k: v.float() for k, v in make_arguments(1, 9, 70, 3).items()}
-    arguments["delta"] = torch.full_like(arguments["delta"], delta)
-    out = selective_scan(**arguments, delta_softplus=True, backend=backend)
-    assert not out.isnan().any()
+    check_extreme_steps(backend, delta)
 
 
 @pytest.mark.parametrize("backend", FAST)
 def test_a_decay_that_overflows_leaves_nothing_at_nothing(backend: str) -> None:
-    """Without softplus a step can be negative: exp(-1000 A) is beyond every float, but not what is
-    driven into the state in the first step."""
-    arguments = make_arguments(2, 1, 40, 3)
-    del arguments["initial_state"]
-    arguments["delta"] = torch.full_like(arguments["delta"], -1e3)
-    expected = selective_scan(**arguments, backend="chunked")
-    out = selective_scan(**{k: v.float() for k, v in arguments.items()}, backend=backend)
-    assert_close({"out": out}, {"out": expected}, torch.float32)
+    check_overflowing_decay(backend)
 
 
 @pytest.mark.parametrize("backend", FAST)

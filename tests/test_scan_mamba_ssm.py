@@ -20,31 +20,17 @@ from bsbimamba.scan import chunked, dispatch, selective_scan
 from bsbimamba.scan.interface import SEQUENCES, Inputs, Options
 
 
-def check_sequences(*tensors: Tensor | None) -> None:
-    """What mamba-ssm's kernel demands: one dtype, and steps side by side."""
-    given = [x for x in tensors if x is not None]
-    assert len({x.dtype for x in given}) == 1
-    assert all(x.stride(-1) == 1 for x in given)
-
-
-def selective_scan_fn(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None = None,
-    z: Tensor | None = None,
-    delta_bias: Tensor | None = None,
-    delta_softplus: bool = False,
-    return_last_state: bool = False,
-) -> Any:
-    """The documented function: u, delta, z (b, d, l); B, C (b, n, l)."""
-    check_sequences(u, delta, B, C, z)
-    assert all(x is None or x.dtype == torch.float32 for x in (A, D, delta_bias))
-
-    out, last = _Scan.apply(delta_softplus, u, delta, A, B, C, D, z, delta_bias)
-    return (out, last) if return_last_state else out
+def selective_scan_fn(*arguments: Any, return_last_state: bool) -> Any:
+    """The documented function: u, delta (b, d, l), A, B, C (b, n, l), D, z (b, d, l), delta_bias
+    and delta_softplus. The kernel demands sequences of one dtype, steps side by side."""
+    *tensors, softplus = arguments
+    given = {k: x for k, x in zip(Inputs._fields, tensors, strict=False) if x is not None}
+    sequences = [x for k, x in given.items() if k in SEQUENCES]
+    assert len({x.dtype for x in sequences}) == 1
+    assert all(x.stride(-1) == 1 for x in sequences)
+    assert all(x.dtype == torch.float32 for k, x in given.items() if k not in SEQUENCES)
+    assert return_last_state
+    return _Scan.apply(softplus, *tensors)
 
 
 class _Scan(torch.autograd.Function):
@@ -55,28 +41,22 @@ class _Scan(torch.autograd.Function):
     def forward(ctx: Any, softplus: bool, *tensors: Tensor | None) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(*tensors)
         ctx.options = Options(softplus, False, 64, True)
-        out, last, ctx.kept = chunked.forward(stacked(tensors), ctx.options)
-        return out[0].transpose(1, 2).to(tensors[0].dtype), last[0].float()  # type: ignore[union-attr]
+        out, last, ctx.kept = chunked.forward(time_major(tensors), ctx.options)
+        return out.mT.to(tensors[0].dtype), last.float()  # type: ignore[union-attr]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
         given = ctx.saved_tensors
-        inputs = stacked(given)
-        grad = grad.transpose(1, 2).double()[None]
-        found = chunked.backward(grad, None, inputs, ctx.kept, ctx.options)
+        found = chunked.backward(grad.mT, None, time_major(given), ctx.kept, ctx.options)
         return None, *(
-            None if x is None else (y[0].transpose(1, 2) if name in SEQUENCES else y[0]).to(x.dtype)
-            for name, x, y in zip(Inputs._fields[:-1], given, found, strict=False)
+            None if x is None else (y.mT if x.dim() == 3 else y).to(x.dtype)  # type: ignore[union-attr]
+            for x, y in zip(given, found, strict=False)
         )
 
 
-def stacked(tensors: tuple[Tensor | None, ...]) -> Inputs:
-    """The package's arguments as `scan.interface.Inputs` in float64."""
-    named = dict(zip(Inputs._fields, (*tensors, None), strict=True))
-    for name, x in named.items():
-        if x is not None:
-            named[name] = (x.transpose(1, 2) if name in SEQUENCES else x).double()[None]
-    return Inputs(**named)  # type: ignore[arg-type]
+def time_major(tensors: tuple[Tensor | None, ...]) -> Inputs:
+    """The package's arguments as one direction's inputs, in float64."""
+    return Inputs(*tensors).map(lambda k, x: (x.mT if k in SEQUENCES else x).double())  # type: ignore[arg-type]
 
 
 @pytest.fixture

@@ -17,15 +17,18 @@ from scan_cases import (
     NAMES,
     OPTIONAL,
     assert_close,
+    check_extreme_steps,
+    check_nan,
+    check_overflowing_decay,
     compare_convolution,
     make_arguments,
     make_both,
     run,
     run_both,
 )
-from test_scan_layout import ORDERS, check_fakes, check_values
+from test_scan_interface import ORDERS, check_fakes, check_values
 
-from bsbimamba.scan import dispatch, selective_scan
+from bsbimamba.scan import dispatch
 from bsbimamba.scan.dispatch import VARIABLE
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -109,19 +112,6 @@ def test_half_precision(dtype: torch.dtype) -> None:
 
 
 @interpreted
-def test_views_are_read_in_place() -> None:
-    arguments = {k: v.float() for k, v in make_arguments(2, 9, 64, 2).items()}
-    views = {
-        k: torch.stack([v, torch.full_like(v, torch.nan)], -2)[..., 0, :]
-        for k, v in arguments.items()
-    }
-    assert not views["u"].is_contiguous()
-    options = {"delta_softplus": True, "backend": "triton"}
-    got, expected = (selective_scan(**x, **options) for x in (views, arguments))
-    assert torch.equal(got, expected)
-
-
-@interpreted
 def test_groups_of_sequences_sum_as_single_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     """A program may take several sequences, one after the other."""
     from bsbimamba.scan.triton import launch
@@ -163,15 +153,7 @@ def test_every_entry_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
 @interpreted
 @pytest.mark.parametrize("name", NAMES)
 def test_a_nan_that_goes_in_comes_out(name: str) -> None:
-    arguments = make_arguments(1, 3, 64, 2)
-    arguments[name][(0,) * arguments[name].dim()] = torch.nan
-    got, expected = (
-        run(arguments, dtype, backend)
-        for dtype, backend in ((torch.float32, "triton"), (torch.float64, "reference"))
-    )
-    assert got["out"].isnan().any()
-    for label, value in got.items():
-        assert (value.isnan() | ~expected[label].isnan()).all(), label
+    check_nan("triton", name, length=3)
 
 
 @interpreted
@@ -202,20 +184,14 @@ def test_operators_keep_torchs_contract() -> None:
 
 @interpreted
 def test_a_decay_that_overflows_leaves_nothing_at_nothing() -> None:
-    x = {k: v.float() for k, v in make_arguments(1, 1, 64, 2).items()}
-    del x["initial_state"]
-    x["delta"] = torch.full_like(x["delta"], -1e3)
-    out = selective_scan(**x, backend="triton")
-    assert out.isfinite().all()
+    check_overflowing_decay("triton")
 
 
 @interpreted
 @pytest.mark.parametrize("delta", [-1e30, -1e4, 1e4, 1e30])
 @pytest.mark.filterwarnings("ignore:overflow encountered")  # by numpy, in the interpreter
 def test_extreme_step_sizes_give_no_nan(delta: float) -> None:
-    arguments = {k: v.float() for k, v in make_arguments(1, 3, 64, 2).items()}
-    arguments["delta"] = torch.full_like(arguments["delta"], delta)
-    assert not selective_scan(**arguments, delta_softplus=True, backend="triton").isnan().any()
+    check_extreme_steps("triton", delta)
 
 
 @interpreted

@@ -38,12 +38,12 @@ class Cost:
 
 
 def count_parameters(net: nn.Module) -> int:
-    """Numbers in a network that are learnt."""
+    """Return how many numbers of a network are learnt."""
     return sum(p.numel() for p in net.parameters())
 
 
 def count_macs(net: BandSplitNet, seconds: int = 2) -> float:
-    """Multiply-accumulates for one second of one recording, counted on one forward pass.
+    """Count multiply-accumulates for one second of one recording, counted on one forward pass.
 
     Counted are matrix products, convolutions, LSTMs, and three in each state update of a scan (the
     decay, the input, the output); not counted are elementwise functions, norms and transforms.
@@ -65,12 +65,10 @@ def count_macs(net: BandSplitNet, seconds: int = 2) -> float:
     return counter.get_total_flops() / 2 / seconds
 
 
-def measure_cost(
-    net: BandSplitNet, device: torch.device | str, seconds: float = 4.0, repeats: int = 3
-) -> Cost:
+def measure_cost(net: BandSplitNet, device: torch.device | str, seconds: float = 4.0) -> Cost:
     """Measure the use of a network on one recording of noise, whole, with `net.enhance`.
 
-    Memory is that of the first pass over it, time the median of `repeats` more. A copy is measured:
+    Memory is that of the first pass over it, time the median of three more. A copy is measured:
     the network stays on its device and in its mode, and no random state changes. Whatever else the
     process allocates meanwhile counts too.
     """
@@ -83,7 +81,11 @@ def measure_cost(
     # What is loaded and compiled once does not count, and what the warm-up took is given back.
     probe.enhance(noisy[:, : SAMPLE_RATE // 4])
     peak_memory = _peak_memory(probe, noisy)
-    times = [_time(probe, noisy) for _ in range(repeats)]
+    times = []
+    for _ in range(3):
+        start = perf_counter()
+        probe.enhance(noisy).cpu()  # which waits for a GPU
+        times.append(perf_counter() - start)
     return Cost(
         parameters=count_parameters(net),
         macs_per_second=count_macs(net),
@@ -94,20 +96,8 @@ def measure_cost(
     )
 
 
-def _time(net: BandSplitNet, noisy: torch.Tensor) -> float:
-    """Seconds that one pass takes."""
-    cuda = noisy.device.type == "cuda"
-    if cuda:
-        torch.cuda.synchronize(noisy.device)
-    start = perf_counter()
-    net.enhance(noisy)
-    if cuda:
-        torch.cuda.synchronize(noisy.device)
-    return perf_counter() - start
-
-
 def _peak_memory(net: BandSplitNet, noisy: torch.Tensor) -> int | None:
-    """Bytes that one pass takes at its peak; None where that cannot be measured."""
+    """Return the bytes that one pass takes at its peak; None where the system does not tell."""
     gc.collect()
     if noisy.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(noisy.device)
@@ -132,10 +122,6 @@ def give_back_memory() -> None:
 
 
 def _bytes(field: str) -> int:
-    """This process' memory: VmRSS now, VmHWM at most since the mark was reset.
-
-    Raises:
-        OSError, KeyError: this system does not tell.
-    """
+    """Return this process' memory: VmRSS now, VmHWM at most since the mark was reset."""
     fields = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines())
     return int(fields[field].removesuffix("kB")) * 1024

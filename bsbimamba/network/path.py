@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from bsbimamba.network.bands import DEFAULT_NORM, Norm
-from bsbimamba.recompute.rows import Checkpointing, check_checkpointing, compute_dtype
+from bsbimamba.network.bands import Norm
+from bsbimamba.recompute.rows import Checkpointing, compute_dtype
 from bsbimamba.recompute.swiglu import Weights, swiglu
 
 Along = Callable[[Callable[[Tensor], Tensor], Tensor], Tensor]
@@ -39,11 +39,9 @@ class SwiGLU(nn.Module):
 
     def forward(self, x: Tensor, norm: Norm | None, use_checkpoint: Checkpointing) -> Tensor:
         """Of norm(x) where there is one (over channels), (..., c) to the same."""
-        weight, bias, eps = (
-            (None, None, 0.0) if norm is None else (norm.weight, norm.bias, norm.eps)
-        )
+        weight, bias = (None, None) if norm is None else (norm.weight, norm.bias)
         weights = Weights(weight, bias, self.gate_and_value.weight, self.output.weight)
-        return swiglu(x, weights, use_checkpoint, eps)
+        return swiglu(x, weights, use_checkpoint, 0.0 if norm is None else norm.eps)
 
 
 class PathBlock(nn.Module):
@@ -54,30 +52,23 @@ class PathBlock(nn.Module):
     Args:
         channels: c.
         mixer: a module from (sequences, length, c) and a norm to be applied to that first, to
-            (sequences, length, c).
+            (sequences, length, c). Its `use_checkpoint`, if it has one, says what the feed-forward
+            keeps for its backward pass (`recompute.rows`).
         along: `along_time` or `along_bands`.
-        use_checkpoint: what the feed-forward keeps for its backward pass (`recompute.rows`).
         norm: the kind of `Norm`. Mixer and feed-forward take a few rows at a time, with norms over
             channels on the way; other norms are taken before, and what they give is kept.
 
     Raises:
-        ValueError: use_checkpoint is neither False, True nor "full", or there is no such norm.
+        ValueError: there is no such norm.
     """
 
-    def __init__(
-        self,
-        channels: int,
-        mixer: nn.Module,
-        along: Along,
-        use_checkpoint: Checkpointing = False,
-        norm: str = DEFAULT_NORM,
-    ) -> None:
+    def __init__(self, channels: int, mixer: nn.Module, along: Along, norm: str) -> None:
         super().__init__()
         self.mixer_norm = Norm(channels, norm)
         self.mixer = mixer
         self.feed_forward_norm = Norm(channels, norm)
         self.feed_forward = SwiGLU(channels, 2 * channels)
-        self.along, self.use_checkpoint = along, check_checkpointing(use_checkpoint)
+        self.along, self.use_checkpoint = along, getattr(mixer, "use_checkpoint", False)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.mixer_norm.dims != (3,):
@@ -87,3 +78,14 @@ class PathBlock(nn.Module):
             return x + self.feed_forward(normed, None, self.use_checkpoint)
         x = x + self.along(lambda sequences: self.mixer(sequences, self.mixer_norm), x)
         return x + self.feed_forward(x, self.feed_forward_norm, self.use_checkpoint)
+
+
+class Path(nn.Module):
+    """A `PathBlock` under the name that it has in trained weights."""
+
+    def __init__(self, channels: int, mixer: nn.Module, along: Along, norm: str) -> None:
+        super().__init__()
+        self.block = PathBlock(channels, mixer, along, norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.block(x)

@@ -15,31 +15,70 @@ width, `s` states, `k` rank of Δ. Source of the equations: Gu and Dao, "Mamba",
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bsbimamba.recompute.mixer_piece import Piece, Settings, Weights, completed, piece_backward
 from bsbimamba.recompute.rows import (
     Checkpointing,
+    InPieces,
     Layout,
-    add_to,
     compute_dtype,
     fields,
-    in_order,
-    join,
-    lies_by_steps,
-    pieces,
-    restored,
+    norm_backward,
+    norm_forward,
     wanted,
+    wide,
 )
+from bsbimamba.scan.api import scan_backward, scan_forward
+from bsbimamba.scan.convolution import convolution_backward, convolution_forward
+from bsbimamba.scan.interface import Inputs, Options, Upstream
 
-__all__ = ["Weights", "mix"]
+
+class Weights(NamedTuple):
+    """The mixer's parameters, those of its directions side by side.
+
+    norm, norm_bias (c), or None for no norm; u, z (r d, c); conv (r, d, taps), conv_bias (r, d);
+    x (r, k + 2 s, d), its rows those of Δ, B and C; dt (r, d, k), dt_bias (r, d); A (r, d, s);
+    D (r, d); out (c, r d), out_bias (c) or None.
+    """
+
+    norm: Any
+    norm_bias: Any
+    u: Tensor
+    z: Tensor
+    conv: Tensor
+    conv_bias: Tensor
+    x: Tensor
+    dt: Tensor
+    dt_bias: Tensor
+    A: Tensor
+    D: Tensor
+    out: Tensor
+    out_bias: Any
+
+
+class _Piece(NamedTuple):
+    """What there is of a piece: None where it has to be computed. rows (m, ·) and directions
+    (r, n, l, ·) as named; kept is the scan's own."""
+
+    normed: Any = None  # (m, c)
+    mean: Any = None
+    rstd: Any = None
+    u: Any = None  # before the convolution, (m, r d)
+    z: Any = None  # (m, r d)
+    convolved: Any = None  # (r, n, l, d)
+    selected: Any = None  # Δ's factor, B and C, (r, m, k + 2 s)
+    delta: Any = None  # (r, n, l, d)
+    out: Any = None  # of the scan, (r, n, l, d)
+    kept: Any = None
+
 
 _KEPT: dict[Checkpointing, tuple[str, ...]] = {
-    False: Piece._fields,
+    False: _Piece._fields,
     True: ("u", "z", "selected", "kept"),
     "full": (),
 }
@@ -53,7 +92,7 @@ def mix(
     reverse: bool,
     epsilon: float,
 ) -> Tensor:
-    """The mixer's output (n, l, c) for x (n, l, c), in autocast's dtype where that is on.
+    """Return the mixer's output (n, l, c) for x (n, l, c), in autocast's dtype where that is on.
 
     Gradients cannot be differentiated again.
 
@@ -64,47 +103,132 @@ def mix(
     if not x.numel():
         return x.to(dtype, copy=True)
     kept = _KEPT[checkpoint] if wanted(x, *weights) else ()
-    settings = Settings(kept, chunk_size, reverse, epsilon, dtype)
-    return _Mix.apply(x, settings, *weights)
+    part = _Mixer(kept, chunk_size, reverse, epsilon, dtype)
+    return InPieces.apply(x, part, *weights)
 
 
-class _Mix(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, settings: Settings, *weights: Any) -> Tensor:
+class _Mixer(NamedTuple):
+    """See `recompute.rows.Part`. reverse: the first direction reads from right to left, and the
+    second, if there is one, the other way. epsilon: of the norm. dtype: of the products.
+
+    Wide tensors are let go as soon as nothing needs them any more.
+    """
+
+    kept: tuple[str, ...]
+    chunk_size: int
+    reverse: bool
+    epsilon: float
+    dtype: torch.dtype
+
+    @property
+    def options(self) -> Options:
+        return Options(True, self.reverse, self.chunk_size, want_last=False)
+
+    def prepared(self, weights: Sequence[Any]) -> Weights:
         w = Weights(*weights)
-        by_steps = lies_by_steps(x)
-        outputs, kept = [], []
-        with torch.autocast(x.device.type, enabled=False):
-            matrices = w.products_in(settings.dtype)
-            for part in pieces(x.shape[0], x.shape[1], x.device):
-                layout = Layout(part.stop - part.start, x.shape[1], by_steps)
-                piece = completed(Piece(), layout.rows(x[part]), layout, matrices, settings)
-                kept += fields(piece, settings.kept)
-                y = layout.rows(piece.out)
-                del piece
-                bias = None if w.out_bias is None else w.out_bias.to(y.dtype)
-                outputs.append(layout.back(F.linear(y, matrices.out, bias)))
-                del y
-        ctx.settings, ctx.by_steps = settings, by_steps
-        ctx.save_for_backward(x, *weights, *kept)
-        return join(outputs, by_steps)
+        matrices = ("u", "z", "x", "dt", "out")
+        return w._replace(**{name: getattr(w, name).to(self.dtype) for name in matrices})
 
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        settings: Settings = ctx.settings
-        x, *saved = ctx.saved_tensors
-        w = Weights(*saved[: len(Weights._fields)])
-        kept = saved[len(Weights._fields) :]
+    def forward(self, rows: Tensor, layout: Layout, weights: Weights) -> tuple[Tensor, list[Any]]:
+        piece = self.completed(_Piece(), rows, layout, weights)
+        kept = fields(piece, self.kept)
+        y = layout.rows(piece.out)
+        del piece
+        bias = None if weights.out_bias is None else weights.out_bias.to(y.dtype)
+        return F.linear(y, weights.out, bias), kept
+
+    def backward(
+        self, grad: Tensor, kept: dict[str, Any], rows: Tensor, layout: Layout, weights: Weights
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        w = weights
+        r, rank = len(w.A), w.dt.shape[-1]
+        whole = self.completed(_Piece(**kept), rows, layout, w, out=False)
+        normed, mean, rstd, u, z, convolved, selected, delta, y, borders = whole
+        del whole, kept
+        inputs = _scan_inputs(convolved, delta, selected, z, w, layout)
         sums: dict[str, Tensor] = {}
-        gradients = []
-        with torch.autocast(x.device.type, enabled=False):
-            matrices = w.products_in(settings.dtype)
-            for number, part in enumerate(pieces(len(x), x.shape[1], x.device)):
-                layout = Layout(part.stop - part.start, x.shape[1], ctx.by_steps)
-                piece = Piece(**restored(kept, number, settings.kept))
-                rows = layout.rows(x[part])
-                g = layout.rows(grad[part]).to(settings.dtype)
-                dx, parts = piece_backward(g, piece, rows, layout, matrices, settings)
-                gradients.append(layout.back(dx))
-                add_to(sums, parts)
-        return join(gradients, ctx.by_steps), None, *in_order(sums, w)
+        if w.out_bias is not None:
+            sums["out_bias"] = wide(grad).sum(0)
+        dy = layout.directions(grad @ w.out, r)
+        upstream = Upstream(dy, None, want_out=y is None)
+        found, again = scan_backward(upstream, inputs, borders, self.options)
+        del dy, inputs, upstream
+        y = again if y is None else y
+        sums["out"] = wide(grad.mT @ layout.rows(y))
+        del y, again
+        dz = layout.rows(cast(Tensor, found.z))
+        sums["z"] = wide(dz.mT @ normed)
+        ddelta = _by_direction(found.delta, layout)
+        sums["dt"] = wide(torch.bmm(ddelta.mT, selected[..., :rank]))
+        dselected = torch.cat(
+            [torch.bmm(ddelta, w.dt), *(_by_direction(x, layout) for x in (found.B, found.C))], -1
+        )
+        du = _by_direction(found.u, layout)
+        sums |= {
+            "A": found.A,
+            "D": cast(Tensor, found.D),
+            "dt_bias": cast(Tensor, found.delta_bias),
+        }
+        del found, ddelta, delta
+        sums["x"] = wide(torch.bmm(dselected.mT, _by_direction(convolved, layout)))
+        for way in range(r):
+            du[way].addmm_(dselected[way], w.x[way])
+        del convolved
+        du, sums["conv"], sums["conv_bias"] = convolution_backward(
+            _by_sequence(du, layout),
+            layout.directions(u, r),
+            w.conv,
+            w.conv_bias,
+            self.reverse,
+        )
+        du = layout.rows(du)
+        sums["u"] = wide(du.mT @ normed)
+        dnormed = torch.addmm(dz @ w.z, du, w.u)
+        dx, of_norm = norm_backward(dnormed, rows, mean, rstd, w.norm, w.norm_bias)
+        return dx, sums | of_norm
+
+    def completed(
+        self, piece: _Piece, rows: Tensor, layout: Layout, w: Weights, out: bool = True
+    ) -> _Piece:
+        """Return the piece with all that was missing; the scan's output only where it is asked for,
+        or where what the scan's backward pass needs was not kept either."""
+        r = len(w.A)
+        normed, mean, rstd, u, z, convolved, selected, delta, y, kept = piece
+        if normed is None:
+            normed, mean, rstd = norm_forward(rows, w.norm, w.norm_bias, self.epsilon, self.dtype)
+        if u is None or z is None:
+            u, z = normed @ w.u.mT, normed @ w.z.mT
+        if convolved is None:
+            convolved = convolution_forward(
+                layout.directions(u, r), w.conv, w.conv_bias, self.reverse
+            )
+        if selected is None:
+            selected = torch.bmm(_by_direction(convolved, layout), w.x.mT)
+        if delta is None:
+            factor = selected[..., : w.dt.shape[-1]]
+            delta = _by_sequence(torch.bmm(factor, w.dt.mT), layout)
+        if (y is None and out) or kept is None:
+            y, kept = scan_forward(
+                _scan_inputs(convolved, delta, selected, z, w, layout), self.options
+            )
+        return _Piece(normed, mean, rstd, u, z, convolved, selected, delta, y, kept)
+
+
+def _by_direction(x: Tensor, layout: Layout) -> Tensor:
+    """(r, n, l, ·) to (r, m, ·); a view of what lies as `layout` says."""
+    return (x.transpose(1, 2) if layout.by_steps else x).flatten(1, 2)
+
+
+def _by_sequence(x: Tensor, layout: Layout) -> Tensor:
+    """(r, m, ·) to (r, n, l, ·); a view."""
+    if layout.by_steps:
+        return x.unflatten(1, (layout.length, layout.sequences)).transpose(1, 2)
+    return x.unflatten(1, (layout.sequences, layout.length))
+
+
+def _scan_inputs(
+    u: Tensor, delta: Tensor, selected: Tensor, z: Tensor, w: Weights, layout: Layout
+) -> Inputs:
+    rank, states = w.dt.shape[-1], w.A.shape[-1]
+    _, B, C = _by_sequence(selected, layout).split([rank, states, states], dim=-1)
+    return Inputs(u, delta, w.A, B, C, w.D, layout.directions(z, len(w.A)), w.dt_bias)

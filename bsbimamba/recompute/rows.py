@@ -1,4 +1,4 @@
-"""What the parts share: how sequences lie in memory, in which pieces they are taken, the norm.
+"""What the parts share: how sequences lie in memory, both passes piece by piece, the norm.
 
 Sequences (n, l, c) are taken as they lie: sequence by sequence, or step by step, as a view of
 (l, n, c). Products and norms go over rows (m, c), m = n l in the order of memory, so that no path
@@ -8,7 +8,7 @@ of a network needs a transposed copy.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -81,13 +81,83 @@ def pieces(n: int, length: int, device: torch.device) -> list[slice]:
     return [slice(start, min(start + size, n)) for start in range(0, n, size)]
 
 
-def join(parts: list[Tensor], by_steps: bool = False) -> Tensor:
-    """Pieces (n, ...) put together again, in the order of memory that they have."""
+def _join(parts: list[Tensor], by_steps: bool) -> Tensor:
+    """Put pieces (n, l, c) together again, in the order of memory that they have."""
     if len(parts) == 1:
         return parts[0]
     if by_steps:
         return torch.cat([part.transpose(0, 1) for part in parts], 1).transpose(0, 1)
     return torch.cat(parts)
+
+
+class Part(Protocol):
+    """A part of a network: what it computes of one piece. A NamedTuple of its settings.
+
+    Its weights are a NamedTuple of tensors, None where one is absent. rows are (m, c).
+    """
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """Return the names of what outlives the forward pass."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Return the dtype of the products."""
+
+    def prepared(self, weights: Sequence[Any]) -> Any:
+        """Return the weights as the passes take them, by name."""
+
+    def forward(self, rows: Tensor, layout: Layout, weights: Any) -> tuple[Tensor, list[Any]]:
+        """Return the output (m, c), and what is `kept`."""
+
+    def backward(
+        self, grad: Tensor, kept: dict[str, Any], rows: Tensor, layout: Layout, weights: Any
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the gradient of the rows, and that of each weight in float32 at least, which is
+        summed over pieces."""
+
+
+class InPieces(torch.autograd.Function):
+    """A part of x (n, l, c), piece by piece in both passes: (n, l, c)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, part: Part, *weights: Any) -> Tensor:
+        by_steps = lies_by_steps(x)
+        outputs, kept = [], []
+        with torch.autocast(x.device.type, enabled=False):
+            w = part.prepared(weights)
+            for share in pieces(x.shape[0], x.shape[1], x.device):
+                layout = Layout(share.stop - share.start, x.shape[1], by_steps)
+                y, own = part.forward(layout.rows(x[share]), layout, w)
+                kept += own
+                outputs.append(layout.back(y))
+                del y, own
+        ctx.part, ctx.by_steps, ctx.weights = part, by_steps, len(weights)
+        ctx.save_for_backward(x, *weights, *kept)
+        return _join(outputs, by_steps)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        part: Part = ctx.part
+        x, *saved = ctx.saved_tensors
+        weights, kept = saved[: ctx.weights], saved[ctx.weights :]
+        sums: dict[str, Tensor] = {}
+        gradients, count = [], len(part.kept)
+        with torch.autocast(x.device.type, enabled=False):
+            w = part.prepared(weights)
+            for number, share in enumerate(pieces(x.shape[0], x.shape[1], x.device)):
+                layout = Layout(share.stop - share.start, x.shape[1], ctx.by_steps)
+                own = dict(zip(part.kept, kept[number * count :], strict=False))
+                rows, g = layout.rows(x[share]), layout.rows(grad[share]).to(part.dtype)
+                dx, found = part.backward(g, own, rows, layout, w)
+                gradients.append(layout.back(dx))
+                for name, value in found.items():
+                    sums[name] = sums[name].add_(value) if name in sums else value
+        of_weights = (
+            None if x is None else sums[name].to(x.dtype)
+            for name, x in zip(w._fields, weights, strict=True)
+        )
+        return _join(gradients, ctx.by_steps), None, *of_weights
 
 
 def norm_forward(
@@ -127,35 +197,6 @@ def norm_backward(
     return dx.to(rows.dtype), {"norm": dweight, "norm_bias": dbias}
 
 
-def add_to(sums: dict[str, Tensor], parts: dict[str, Tensor]) -> None:
-    """Add a piece's part of each weight's gradient to the sums, in place."""
-    for name, value in parts.items():
-        sums[name] = sums[name].add_(value) if name in sums else value
-
-
-def in_order(sums: dict[str, Tensor], weights: NamedTuple) -> list[Tensor | None]:
-    """The gradients of all weights, as autograd wants them; None of those that there are not."""
-    found = weights._asdict().items()
-    return [None if w is None else sums[name].to(w.dtype) for name, w in found]
-
-
-def wanted(*tensors: Tensor | None) -> bool:
-    """Whether there will be a backward pass."""
-    some = any(x is not None and x.requires_grad for x in tensors)
-    return some and torch.is_grad_enabled()
-
-
-def fields(piece: NamedTuple, names: tuple[str, ...]) -> list[Any]:
-    """Those of a piece that are kept."""
-    return [getattr(piece, name) for name in names]
-
-
-def restored(kept: Sequence[Any], number: int, names: tuple[str, ...]) -> dict[str, Any]:
-    """Those of the piece of that number, by name, from what `fields` gave of all of them."""
-    own = kept[number * len(names) : (number + 1) * len(names)]
-    return dict(zip(names, own, strict=True))
-
-
 def wide(x: Tensor) -> Tensor:
     """In float32 at least: what is summed over pieces."""
     return x if x.dtype == torch.float64 else x.float()
@@ -167,3 +208,14 @@ def compute_dtype(x: Tensor) -> torch.dtype:
     if torch.is_autocast_enabled(device) and x.dtype != torch.float64:
         return torch.get_autocast_dtype(device)
     return x.dtype
+
+
+def wanted(*tensors: Tensor | None) -> bool:
+    """Return whether there will be a backward pass."""
+    some = any(x is not None and x.requires_grad for x in tensors)
+    return some and torch.is_grad_enabled()
+
+
+def fields(piece: NamedTuple, names: tuple[str, ...]) -> list[Any]:
+    """Return those of a piece. (Dynamo cannot trace a `del piece` beside the comprehension.)"""
+    return [getattr(piece, name) for name in names]

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from bsbimamba.scan import reference
 from bsbimamba.scan.dispatch import choose
-from bsbimamba.scan.interface import Inputs, Options, check_arguments, refuse_forward_mode
-from bsbimamba.scan.operators import NAMESPACE, OPERATORS
+from bsbimamba.scan.interface import (
+    Inputs,
+    Options,
+    Upstream,
+    check_arguments,
+    finished,
+    refuse_forward_mode,
+)
+from bsbimamba.scan.layout import laid_out_as
+from bsbimamba.scan.operators import OPERATORS
 
 _AXES = {
     "u": "bld",
@@ -71,69 +77,62 @@ def selective_scan(
     inputs = Inputs(u, delta, A, B, C, D, z, delta_bias, initial_state)
     options = Options(delta_softplus, reverse, chunk_size, return_last_state)
     _check(inputs, options, directions=False)
-    stacked = Inputs(*(None if x is None else x[None] for x in inputs))  # type: ignore[arg-type]
-    out, last = _scan(stacked, options, backend)
+    out, last = _scan(inputs.map(lambda _, x: x[None]), options, backend)
     return (out[0], last[0]) if return_last_state else out[0]
 
 
 def scan_directions(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None = None,
-    z: Tensor | None = None,
-    delta_bias: Tensor | None = None,
+    *,
     delta_softplus: bool = False,
     reverse: bool = False,
     chunk_size: int = 64,
     backend: str = "auto",
+    **tensors: Tensor | None,
 ) -> Tensor:
-    """One scan, or two at once that run in opposite directions: on a GPU in a single launch.
+    """Scan once, or twice at once in opposite directions: on a GPU in a single launch.
 
-    The arguments of `selective_scan` with a dimension of r = 1 or 2 in front: u, delta, z
-    (r, b, l, d); A (r, d, n); B, C (r, b, l, n); D, delta_bias (r, d). `reverse` is the direction
-    of the first; the second has values of its own and runs the other way. Returns (r, b, l, d) and
-    raises the same.
+    The arguments of `selective_scan`, without states, with a dimension of r = 1 or 2 in front: u,
+    delta, z (r, b, l, d); A (r, d, n); B, C (r, b, l, n); D, delta_bias (r, d). `reverse` is the
+    direction of the first; the second has values of its own and runs the other way. Returns
+    (r, b, l, d) and raises the same.
     """
-    inputs = Inputs(u, delta, A, B, C, D, z, delta_bias, None)
+    inputs = Inputs(**tensors)  # type: ignore[arg-type]
     options = Options(delta_softplus, reverse, chunk_size, want_last=False)
     _check(inputs, options, directions=True)
     return _scan(inputs, options, backend)[0]
 
 
 def scan_forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor]:
-    """The output (r, b, l, d), in the order of memory of u, and what `scan_backward` needs.
+    """Return the output (r, b, l, d), in the order of memory of u, and what `scan_backward` needs.
 
     For backward passes that are written by hand: nothing is checked, and autograd sees nothing.
     """
     name, inputs, options = _prepared(inputs, options, "auto")
     if name == "reference":
-        return reference.forward(inputs, options)
-    out, _, kept = _operator(f"scan_{name}")(*inputs, *options)
+        out, _, kept = reference.BACKEND.forward(inputs, options)
+        return laid_out_as(inputs.u, out), kept
+    operator, _ = OPERATORS[name]
+    out, _, kept = operator(*inputs, *options)
     return out, kept
 
 
 def scan_backward(
-    grad_out: Tensor, inputs: Inputs, kept: Tensor, options: Options, want_out: bool
+    upstream: Upstream, inputs: Inputs, kept: Tensor, options: Options
 ) -> tuple[Inputs, Tensor]:
-    """The gradient of each input, of size 0 for an absent one, and the output again if wanted."""
+    """Return the gradient of each input, of size 0 for an absent one, and the output again."""
     name, inputs, options = _prepared(inputs, options, "auto")
     if name == "reference":
-        *gradients, out = reference.backward(grad_out, inputs, options)
+        found = reference.BACKEND.backward(upstream, inputs, kept, options)
+        *gradients, out = finished(found, inputs, upstream.want_out)
     else:
-        operator = _operator(f"scan_{name}_backward")
-        *gradients, out = operator(grad_out, None, *inputs, kept, *options, want_out)
+        _, operator = OPERATORS[name]
+        grad_out, grad_last, want_out = upstream
+        *gradients, out = operator(grad_out, grad_last, *inputs, kept, *options, want_out)
     return Inputs(*gradients), out
 
 
-def _operator(name: str) -> Callable:
-    return getattr(getattr(torch.ops, NAMESPACE), name)
-
-
 def _scan(inputs: Inputs, options: Options, backend: str) -> tuple[Tensor, Tensor]:
-    """The outputs and last states of all directions."""
+    """Return the outputs and last states of all directions."""
     u = inputs.u
     name, inputs, options = _prepared(inputs, options, backend)
     A, initial = inputs.A, inputs.initial_state
@@ -142,15 +141,16 @@ def _scan(inputs: Inputs, options: Options, backend: str) -> tuple[Tensor, Tenso
         return u.clone(), last if initial is None else last + initial
     if name == "reference":
         with torch.autocast(u.device.type, enabled=False):
-            out, last = reference.scan_reference(inputs, options)
+            out, last, _ = reference.BACKEND.forward(inputs, options)
     else:
         refuse_forward_mode()
-        out, last, _ = OPERATORS[name](*inputs, *options)
+        operator, _ = OPERATORS[name]
+        out, last, _ = operator(*inputs, *options)
     return out.to(u.dtype), last
 
 
 def _prepared(inputs: Inputs, options: Options, backend: str) -> tuple[str, Inputs, Options]:
-    """The backend for these inputs, and they as it takes them; see `choose` for the errors."""
+    """Return the backend, inputs and options as it takes them; see `choose` for the errors."""
     name = choose(backend, inputs, options.want_last)
     options = options._replace(chunk_size=min(options.chunk_size, max(inputs.u.shape[2], 1)))
     if any(x is not None and x.dtype == torch.float64 for x in inputs):
@@ -159,7 +159,7 @@ def _prepared(inputs: Inputs, options: Options, backend: str) -> tuple[str, Inpu
 
 
 def _check(inputs: Inputs, options: Options, directions: bool) -> None:
-    optional = ("D", "z", "delta_bias", "initial_state")
+    optional = Inputs._field_defaults
     given = {k: x for k, x in inputs._asdict().items() if x is not None or k not in optional}
     check_arguments(given, _AXES, directions)
     if inputs.A.shape[-1] < 1:

@@ -16,8 +16,7 @@ import math
 import torch
 from torch import Tensor
 
-from bsbimamba.scan.interface import Inputs, Options, each_direction, joined
-from bsbimamba.scan.layout import laid_out_as, scanning_order
+from bsbimamba.scan.interface import ByDirection, Inputs, Options
 
 
 def _accumulate(decay: Tensor, value: Tensor) -> Tensor:
@@ -46,44 +45,18 @@ def _states(step: Tensor, u: Tensor, A: Tensor, B: Tensor, before: Tensor) -> tu
 
 
 def forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:
-    """See `scan.interface.Backend`."""
-    results = [_forward(one, options) for one in each_direction(inputs.computing(), options)]
-    out, last, borders = (torch.stack(parts) for parts in zip(*results, strict=True))
-    last = last if options.want_last else last.new_empty(0)
-    return laid_out_as(inputs.u, scanning_order(out, options.reverse)), last, borders
-
-
-def backward(
-    grad_out: Tensor,
-    grad_last: Tensor | None,
-    inputs: Inputs,
-    borders: Tensor,
-    options: Options,
-    want_out: bool = False,
-) -> list[Tensor]:
-    """See `scan.interface.Backend`."""
-    grad_out = scanning_order(grad_out.to(inputs.compute_dtype), options.reverse)
-    results = [
-        _backward(
-            grad_out[r], None if grad_last is None else grad_last[r], one, borders[r], options
-        )
-        for r, one in enumerate(each_direction(inputs.computing(), options))
-    ]
-    return joined(results, inputs, options, want_out)
-
-
-def _forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:
-    """One direction in scanning order; shapes without the dimension of directions."""
-    u, delta, A, B, C, D, z, delta_bias, initial_state = inputs
+    """Scan one direction, see `scan.interface.ByDirection`."""
+    u, delta, A, B, C, D, z, delta_bias, initial_state = inputs.computing()
     step = _step_sizes(delta, delta_bias, options.delta_softplus)
     state = u.new_zeros(u.shape[0], u.shape[2], A.shape[1])
     if initial_state is not None:
         state = state + initial_state
     out = torch.empty_like(u, memory_format=torch.contiguous_format)
-    borders = []
+    kept = u.new_empty(len(u), (u.shape[1] - 1) // options.chunk_size, *A.mT.shape)
     for start in range(0, u.shape[1], options.chunk_size):
         part = slice(start, start + options.chunk_size)
-        borders.append(state)
+        if start > 0:
+            kept[:, start // options.chunk_size - 1] = state.mT
         step_, u_, B_, C_ = (x[:, part].contiguous() for x in (step, u, B, C))
         _, states = _states(step_, u_, A, B_, state)
         out[:, part] = torch.einsum("bcdn,bcn->bcd", states, C_)
@@ -92,22 +65,20 @@ def _forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:
         out += D * u
     if z is not None:
         out *= torch.nn.functional.silu(z)
-    kept = u.new_empty(u.shape[0], len(borders) - 1, A.shape[1], A.shape[0])
-    for i, border in enumerate(borders[1:]):
-        kept[:, i] = border.transpose(1, 2)
     return out, state, kept
 
 
-def _backward(
-    grad_out: Tensor, grad_last: Tensor | None, inputs: Inputs, borders: Tensor, options: Options
+def backward(
+    grad_out: Tensor, grad_last: Tensor | None, inputs: Inputs, kept: Tensor, options: Options
 ) -> list[Tensor | None]:
-    """The gradients in the order of `Inputs`, and the output."""
-    u, delta, A, B, C, D, z, delta_bias, initial_state = inputs
+    """Return the gradients in the order of `Inputs`, and the output."""
+    u, delta, A, B, C, D, z, delta_bias, initial_state = inputs.computing()
     step = _step_sizes(delta, delta_bias, options.delta_softplus)
     out = torch.empty_like(u)
     du, dstep, dA = torch.zeros_like(u), torch.zeros_like(u), torch.zeros_like(A)
     dB, dC = torch.zeros_like(B), torch.zeros_like(C)
     dz = None
+    grad_out = grad_out.to(u.dtype)
     gy = grad_out
     if z is not None:
         gate = torch.sigmoid(z)
@@ -117,7 +88,7 @@ def _backward(
     for start in reversed(range(0, u.shape[1], options.chunk_size)):
         part = slice(start, start + options.chunk_size)
         if start > 0:
-            before = borders[:, start // options.chunk_size - 1].transpose(1, 2)
+            before = kept[:, start // options.chunk_size - 1].mT
         else:
             before = torch.zeros_like(carried) if initial_state is None else initial_state
         step_, u_, B_, C_, gy_ = (x[:, part].contiguous() for x in (step, u, B, C, gy))
@@ -149,3 +120,6 @@ def _backward(
         dstep = dstep * -torch.expm1(-step)  # sigmoid(x) = 1 - exp(-softplus(x))
     dbias = None if delta_bias is None else dstep.sum((0, 1))
     return [du, dstep, dA, dB, dC, dD, dz, dbias, carried, out]
+
+
+BACKEND = ByDirection(forward, backward)

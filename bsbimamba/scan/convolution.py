@@ -1,12 +1,13 @@
 """`causal_conv_silu`: Mamba's short convolution and the SiLU behind it, as one operator.
 
-The backends: numba kernels on a CPU, which take less than half of PyTorch's time; on a GPU the
-package causal-conv1d where it is installed, else Triton kernels; PyTorch for all else.
+The backends: numba kernels on a CPU, which take less than half of PyTorch's time; Triton kernels on
+a GPU; PyTorch for all else. The package causal-conv1d is used only where it is asked for.
 """
 
 # No postponed annotations here: torch reads the schema of an operator from them.
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,13 +16,13 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from bsbimamba.scan.cpu import launch as cpu
-from bsbimamba.scan.dispatch import cannot_run
+from bsbimamba.scan.dispatch import cannot_run, checked
 from bsbimamba.scan.interface import check_arguments, refuse_forward_mode
-from bsbimamba.scan.layout import empty_as, laid_out_as, scanning_order
+from bsbimamba.scan.layout import empty_as, laid_out_as, scanning_order, within
 from bsbimamba.scan.triton import launch as triton
 
-# In the order of preference.
-BACKENDS = ("cpu", "causal_conv1d", "triton", "torch")
+# In the order of preference: "torch" can run everywhere, so that "auto" goes no further.
+BACKENDS = ("cpu", "triton", "torch", "causal_conv1d")
 _AXES = {"u": "bld", "weight": "dk", "bias": "d"}
 # Each has convolution_forward(u, weight, bias, reverse), and convolution_backward(grad_out, u,
 # weight, bias, reverse) with the gradients of u, weight and bias, all in any float dtype.
@@ -31,7 +32,7 @@ _KERNELS: dict[str, Any] = {"cpu": cpu, "triton": triton}
 def causal_conv_silu(
     u: Tensor, weight: Tensor, bias: Tensor, reverse: bool = False, backend: str = "auto"
 ) -> Tensor:
-    """silu of the depthwise convolution over l of u, looking back (ahead, if reversed).
+    """Return silu of the depthwise convolution over l of u, looking back (ahead, if reversed).
 
     Args:
         u: (b, l, d), or (r, b, l, d) for r = 1 or 2 directions at once, of which the second looks
@@ -86,7 +87,8 @@ def conv_silu_backward(
     with torch.autocast(u.device.type, enabled=False):
         grads = _KERNELS[backend].convolution_backward(grad_out, u, weight, bias, reverse)
     others = (
-        grad.to(x.dtype).contiguous() for grad, x in zip(grads[1:], (weight, bias), strict=True)
+        within(x, grad).to(x.dtype).contiguous()
+        for grad, x in zip(grads[1:], (weight, bias), strict=True)
     )
     return [laid_out_as(u, grads[0]), *others]
 
@@ -115,46 +117,34 @@ conv_silu.register_autograd(_backward, setup_context=_setup_context)
 
 
 def convolution_forward(u: Tensor, weight: Tensor, bias: Tensor, reverse: bool) -> Tensor:
-    """`causal_conv_silu` of (r, b, l, d) without its gradient, for backward passes by hand."""
+    """Return `causal_conv_silu` of (r, b, l, d) without gradient, for backward passes by hand."""
     name = _choose("auto", u, weight)
-    if name in _FUNCTIONS:
-        return _FUNCTIONS[name](u, weight, bias, reverse)
-    return torch.ops.bsbimamba.conv_silu(u, weight, bias, reverse, name)
+    if name == "torch":
+        return _plain(u, weight, bias, reverse)
+    return conv_silu(u, weight, bias, reverse, name)
 
 
 def convolution_backward(
     grad_out: Tensor, u: Tensor, weight: Tensor, bias: Tensor, reverse: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of u, weight and bias."""
+) -> Sequence[Tensor]:
+    """Return the gradients of u, weight and bias."""
     name = _choose("auto", u, weight)
-    if name in _FUNCTIONS:
-        with torch.enable_grad():
-            u, weight, bias = (x.detach().requires_grad_() for x in (u, weight, bias))
-            out = _FUNCTIONS[name](u, weight, bias, reverse)
-            du, dweight, dbias = torch.autograd.grad(out, (u, weight, bias), grad_out)
-    else:
-        operator = torch.ops.bsbimamba.conv_silu_backward
-        du, dweight, dbias = operator(grad_out, u, weight, bias, reverse, name)
-    return du, dweight, dbias
+    if name != "torch":
+        return conv_silu_backward(grad_out, u, weight, bias, reverse, name)
+    with torch.enable_grad():
+        u, weight, bias = (x.detach().requires_grad_() for x in (u, weight, bias))
+        return torch.autograd.grad(_plain(u, weight, bias, reverse), (u, weight, bias), grad_out)
 
 
 def _choose(backend: str, u: Tensor, weight: Tensor) -> str:
-    if backend != "auto" and backend not in BACKENDS:
-        raise ValueError(f"backend {backend!r} is not one of {', '.join(BACKENDS)}, auto")
-    for name in BACKENDS if backend == "auto" else (backend,):
-        reason = _why_not(name, u, weight)
-        if reason is None:
-            return name
-    raise ValueError(f"backend {backend!r} {reason}. Use 'torch' or 'auto'.")
+    if backend == "auto":
+        return next(name for name in BACKENDS if _why_not(name, u, weight) is None)
+    return checked(backend, BACKENDS, lambda name: _why_not(name, u, weight), "torch")
 
 
 def _why_not(name: str, u: Tensor, weight: Tensor) -> str | None:
     """Say why a backend cannot convolve u, to go behind its name; None where it can."""
-    if name == "torch":
-        return None
-    # The package's Python half can be there without the compiled one.
-    packages = {"triton": ("triton",), "causal_conv1d": ("causal_conv1d", "causal_conv1d_cuda")}
-    reason = cannot_run(u, name, packages.get(name, ()))
+    reason = None if name == "torch" else cannot_run(u, name)
     d, taps = weight.shape[-2:]
     if reason is None and name == "causal_conv1d" and not (2 <= taps <= 4 and d % 8 == 0):
         return f"takes 2 to 4 taps and a width in whole eights, not {taps} and {d}"

@@ -1,14 +1,22 @@
-"""What every backend of the scan takes and gives."""
+"""What every backend of the scan takes and gives, for both passes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from bsbimamba.scan.layout import laid_out_as, scanning_order
+from bsbimamba.scan.layout import laid_out_as, scanning_order, ways, within
+
+FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+# The tensors that run along the sequence; the others are parameters and states.
+SEQUENCES = ("u", "delta", "B", "C", "z")
+# Those of the shape of u, and so the tensors of a backward pass that are laid out as it is.
+AS_U = ("u", "delta", "z", "out")
+# Those of shape (..., d, n), which the kernels take as (..., n, d).
+STATES = ("A", "initial_state")
 
 
 class Inputs(NamedTuple):
@@ -25,24 +33,23 @@ class Inputs(NamedTuple):
     A: Tensor
     B: Tensor
     C: Tensor
-    D: Tensor | None
-    z: Tensor | None
-    delta_bias: Tensor | None
-    initial_state: Tensor | None
+    D: Tensor | None = None
+    z: Tensor | None = None
+    delta_bias: Tensor | None = None
+    initial_state: Tensor | None = None
 
     @property
     def compute_dtype(self) -> torch.dtype:
         return torch.float64 if self.u.dtype == torch.float64 else torch.float32
 
+    def map(self, function: Callable[[str, Tensor], Tensor]) -> Inputs:
+        """Return function(name, tensor) of each that is there."""
+        pairs = zip(self._fields, self, strict=True)
+        return Inputs(*(None if x is None else function(name, x) for name, x in pairs))  # type: ignore[arg-type]
+
     def computing(self) -> Inputs:
-        """All of them in `compute_dtype`."""
-        return Inputs(*(None if x is None else x.to(self.compute_dtype) for x in self))  # type: ignore[arg-type]
-
-
-# The tensors that run along the sequence; the others are parameters and states.
-SEQUENCES = ("u", "delta", "B", "C", "z")
-# Those of the shape of u, and so the tensors of a backward pass that are laid out as it is.
-AS_U = ("u", "delta", "z", "out")
+        """Return all of them in `compute_dtype`."""
+        return self.map(lambda _, x: x.to(self.compute_dtype))
 
 
 class Options(NamedTuple):
@@ -55,37 +62,40 @@ class Options(NamedTuple):
     want_last: bool
 
 
+class Upstream(NamedTuple):
+    """The gradients of the output (r, b, l, d) and, where there is one, of the last state
+    (r, b, d, n); and whether the backward pass is to return the output again."""
+
+    out: Tensor
+    last: Tensor | None
+    want_out: bool
+
+
 class Backend(Protocol):
-    """A module with these functions. No output may alias an input or another output."""
+    """A module with these functions.
+
+    Results may have any layout and float dtype, and further channels behind their own. None may
+    alias an input or another result.
+    """
 
     def forward(self, inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the output (r, b, l, d) in u's dtype, laid out as `empty_as(u)` of `scan.layout`,
-        the last state (r, b, d, n) in the computing dtype, and what the backward pass needs.
+        """Return the output (r, b, l, d), the last state (r, b, d, n), which may be anything where
+        it is not wanted, and what the backward pass needs, in the computing dtype.
 
         That is the state with which each chunk but the first begins, in scanning order:
         (r, b, ceil(l / chunk) - 1, n, d).
         """
 
     def backward(
-        self,
-        grad_out: Tensor,
-        grad_last: Tensor | None,
-        inputs: Inputs,
-        borders: Tensor,
-        options: Options,
-        want_out: bool = False,
-    ) -> list[Tensor]:
-        """The gradient of each input in its dtype and shape, in the order of `Inputs`; of size 0
-        for an absent one. Behind them the output again, of size 0 unless it is wanted: whoever did
-        not keep it has it at no further pass over the sequence. Those of u's shape are laid out as
-        `bsbimamba.scan.layout.empty_as(u)`, all others contiguous."""
-
-
-FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+        self, upstream: Upstream, inputs: Inputs, kept: Tensor, options: Options
+    ) -> list[Tensor | None]:
+        """Return the gradient of each input, in the order of `Inputs`, and the output again:
+        whoever did not keep it has it at no further pass over the sequence. What belongs to an
+        absent input, or is not wanted, may be anything."""
 
 
 def check_arguments(tensors: Mapping[str, Any], axes: Mapping[str, str], directions: bool) -> None:
-    """Raise ValueError unless all are dense float tensors on one device whose shapes agree.
+    """Raise ValueError unless all are float tensors on one device whose shapes agree.
 
     Args:
         tensors: by name. None is allowed for those of which it is the default.
@@ -101,8 +111,6 @@ def check_arguments(tensors: Mapping[str, Any], axes: Mapping[str, str], directi
             raise ValueError(f"{name} {shape} has dtype {x.dtype}, expected one of {FLOATS}")
         if x.device != tensors["u"].device:
             raise ValueError(f"{name} {shape} is on {x.device}, u is on {tensors['u'].device}")
-        if x.layout != torch.strided:
-            raise ValueError(f"{name} {shape} is {x.layout}, expected a dense tensor")
         fits = len(shape) == len(expected) and all(
             sizes.setdefault(axis, size) == size for axis, size in zip(expected, shape, strict=True)
         )
@@ -122,54 +130,67 @@ def refuse_forward_mode() -> None:
         )
 
 
-def absent_as_empty(
-    gradients: list[Tensor | None], inputs: Inputs, out: Tensor | None = None
-) -> list[Tensor]:
-    """What `Backend.backward` returns, from gradients of any dtype and layout, None for none."""
+def borders(inputs: Inputs, options: Options) -> Tensor:
+    """Return an empty tensor for what a backend keeps for its backward pass, see `Backend`."""
+    r, b, length, d = inputs.u.shape
+    count = (length - 1) // options.chunk_size
+    return inputs.u.new_empty(r, b, count, inputs.A.shape[2], d, dtype=inputs.compute_dtype)
+
+
+class ByDirection:
+    """A `Backend` made of two functions that see one direction, without that dimension, and all
+    sequences in scanning order.
+
+    Args:
+        forward: of (inputs, options), returns output (b, l, d), last state (b, d, n), kept.
+        backward: of (grad_out, grad_last, inputs, kept, options), returns the gradient of each
+            input and the output again.
+    """
+
+    def __init__(self, forward: Callable, backward: Callable) -> None:
+        self.forward_one, self.backward_one = forward, backward
+
+    def forward(self, inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:
+        results = [self.forward_one(one, options) for one in _directions(inputs, options)]
+        out, last, kept = (torch.stack(parts) for parts in zip(*results, strict=True))
+        return scanning_order(out, options.reverse), last, kept
+
+    def backward(
+        self, upstream: Upstream, inputs: Inputs, kept: Tensor, options: Options
+    ) -> list[Tensor | None]:
+        grad_out = scanning_order(upstream.out, options.reverse)
+        grad_last = [None] * len(grad_out) if upstream.last is None else upstream.last
+        each = zip(grad_out, grad_last, _directions(inputs, options), kept, strict=True)
+        results = [self.backward_one(*one, options) for one in each]
+        found: list[Tensor | None] = []
+        for name, parts in zip((*Inputs._fields, "out"), zip(*results, strict=True), strict=True):
+            if parts[0] is None:
+                found.append(None)
+                continue
+            x = torch.stack(parts)
+            turned = name in (*SEQUENCES, "out")
+            found.append(scanning_order(x, options.reverse) if turned else x)
+        return found
+
+
+def _directions(inputs: Inputs, options: Options) -> list[Inputs]:
+    def one(r: int, way: bool) -> Inputs:
+        return inputs.map(lambda name, x: x[r].flip(1) if way and name in SEQUENCES else x[r])
+
+    return [one(*each) for each in enumerate(ways(len(inputs.u), options.reverse))]
+
+
+def finished(gradients: list[Tensor | None], inputs: Inputs, want_out: bool) -> list[Tensor]:
+    """Return what `Backend.backward` gives as operators return it: in each input's shape and dtype,
+    of size 0 where it is absent; of u's shape laid out as `empty_as(u)`, all others contiguous."""
     u = inputs.u
     names = (*Inputs._fields, "out")
+    like = [*inputs, u if want_out else None]
     return [
         u.new_empty(0)
         if x is None or value is None
         else laid_out_as(u, value, x.dtype)
         if name in AS_U
-        else value.to(x.dtype).contiguous()
-        for name, value, x in zip(names, [*gradients, out], [*inputs, u], strict=True)
+        else within(x, value).to(x.dtype).contiguous()
+        for name, value, x in zip(names, gradients, like, strict=True)
     ]
-
-
-def ways(count: int, reverse: bool) -> tuple[bool, ...]:
-    """Whether each of one or two directions is reversed."""
-    return (reverse, not reverse)[:count]
-
-
-def each_direction(inputs: Inputs, options: Options) -> Iterator[Inputs]:
-    """The inputs of each direction, without that dimension, their sequences in scanning order."""
-    for r, way in enumerate(ways(len(inputs.u), options.reverse)):
-        one: dict[str, Any] = {k: None if x is None else x[r] for k, x in inputs._asdict().items()}
-        turned = {k: one[k].flip(1) for k in SEQUENCES if way and one[k] is not None}
-        yield Inputs(**{**one, **turned})
-
-
-def joined(
-    results: list[list[Tensor | None]], inputs: Inputs, options: Options, want_out: bool
-) -> list[Tensor]:
-    """What `Backend.backward` returns, from the gradients of each direction and, last, its output,
-    all in scanning order."""
-    names = (*Inputs._fields, "out")
-    *gradients, out = (
-        None
-        if parts[0] is None
-        else scanning_order(torch.stack(parts), options.reverse)
-        if name in (*SEQUENCES, "out")
-        else torch.stack(parts)
-        for name, parts in zip(names, zip(*results, strict=True), strict=True)
-    )
-    return absent_as_empty(gradients, inputs, out if want_out else None)
-
-
-def borders(inputs: Inputs, options: Options) -> Tensor:
-    """Room for what a backend keeps for its backward pass, see `Backend.forward`."""
-    r, b, length, d = inputs.u.shape
-    count = (length - 1) // options.chunk_size
-    return inputs.u.new_empty(r, b, count, inputs.A.shape[2], d, dtype=inputs.compute_dtype)

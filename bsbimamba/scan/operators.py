@@ -16,11 +16,10 @@ from torch.utils.flop_counter import register_flop_formula
 
 from bsbimamba.scan import chunked, mamba_ssm
 from bsbimamba.scan.cpu import launch as cpu
-from bsbimamba.scan.interface import AS_U, Backend, Inputs, Options, borders
-from bsbimamba.scan.layout import empty_as
+from bsbimamba.scan.interface import AS_U, Backend, Inputs, Options, Upstream, borders, finished
+from bsbimamba.scan.layout import empty_as, laid_out_as
 from bsbimamba.scan.triton import launch as triton
 
-NAMESPACE = "bsbimamba"
 _INPUTS = (
     "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, "
     "Tensor? delta_bias, Tensor? initial_state"
@@ -28,60 +27,66 @@ _INPUTS = (
 _OPTIONS = "bool delta_softplus, bool reverse, SymInt chunk_size, bool want_last"
 
 
-def _make_operator(name: str, backend: Backend, kept: Callable = borders) -> Callable:
-    """Register `bsbimamba::scan_<name>` and its backward; return the differentiable operator.
+def _make_operators(
+    name: str, backend: Backend, room: Callable[[Inputs, Options], Tensor] = borders
+) -> tuple[Callable, Callable]:
+    """Register `bsbimamba::scan_<name>`, which is differentiable, and its backward; return both.
 
-    `kept(inputs, options)` has shape and dtype of what the backend keeps for its backward pass.
-
-    It takes what is in `Inputs` and `Options`, one by one, and returns what `Backend.forward` does;
-    the output and the last state are differentiable.
+    The first takes what is in `Inputs` and `Options`, one by one, and returns what
+    `Backend.forward` does. The second takes the gradients of output and last state, the inputs,
+    what the forward pass kept, the options and `want_out`. `room` returns a tensor with shape and
+    dtype of what is kept.
     """
-    forward_schema = f"({_INPUTS}, {_OPTIONS}) -> (Tensor, Tensor, Tensor)"
-    backward_schema = (
-        f"(Tensor grad_out, Tensor? grad_last, {_INPUTS}, Tensor borders, {_OPTIONS}, "
-        "bool want_out) -> Tensor[]"
-    )
 
-    @torch.library.custom_op(f"{NAMESPACE}::scan_{name}", mutates_args=(), schema=forward_schema)
     def scan(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
         inputs, options = Inputs(*arguments[:9]), Options(*arguments[9:])
         with torch.autocast(inputs.u.device.type, enabled=False):
-            return backend.forward(inputs, options)
+            out, last, kept = backend.forward(inputs, options)
+        last = last[:, :, : inputs.u.shape[3]] if options.want_last else last.new_empty(0)
+        last = last.to(inputs.compute_dtype).contiguous()
+        return laid_out_as(inputs.u, out), last, kept
 
-    @scan.register_fake
+    def scan_backward(grad_out: Tensor, grad_last: Tensor | None, *arguments: Any) -> list[Tensor]:
+        inputs, options = Inputs(*arguments[:9]), Options(*arguments[10:14])
+        upstream = Upstream(grad_out, grad_last, want_out=arguments[14])
+        # Whoever calls backward() inside autocast still gets gradients in full precision.
+        with torch.autocast(inputs.u.device.type, enabled=False):
+            gradients = backend.backward(upstream, inputs, arguments[9], options)
+            return finished(gradients, inputs, upstream.want_out)
+
+    forward_operator = torch.library.custom_op(
+        f"bsbimamba::scan_{name}",
+        scan,
+        mutates_args=(),
+        schema=f"({_INPUTS}, {_OPTIONS}) -> (Tensor, Tensor, Tensor)",
+    )
+    backward_operator = torch.library.custom_op(
+        f"bsbimamba::scan_{name}_backward",
+        scan_backward,
+        mutates_args=(),
+        schema=f"(Tensor grad_out, Tensor? grad_last, {_INPUTS}, Tensor kept, {_OPTIONS}, "
+        "bool want_out) -> Tensor[]",
+    )
+
+    @forward_operator.register_fake
     def _(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
         inputs, options = Inputs(*arguments[:9]), Options(*arguments[9:])
         r, b, _, d = inputs.u.shape
         state = (r, b, d, inputs.A.shape[2]) if options.want_last else (0,)
         last = inputs.u.new_empty(state, dtype=inputs.compute_dtype)
-        return empty_as(inputs.u), last, kept(inputs, options)
+        return empty_as(inputs.u), last, room(inputs, options)
 
-    @torch.library.custom_op(
-        f"{NAMESPACE}::scan_{name}_backward", mutates_args=(), schema=backward_schema
-    )
-    def scan_backward(grad_out: Tensor, grad_last: Tensor | None, *arguments: Any) -> list[Tensor]:
-        inputs, options = Inputs(*arguments[:9]), Options(*arguments[10:14])
-        # Whoever calls backward() inside autocast still gets gradients in full precision.
-        with torch.autocast(inputs.u.device.type, enabled=False):
-            return backend.backward(
-                grad_out, grad_last, inputs, arguments[9], options, arguments[14]
-            )
-
-    @scan_backward.register_fake
+    @backward_operator.register_fake
     def _(grad_out: Tensor, grad_last: Tensor | None, *arguments: Any) -> list[Tensor]:
         inputs, want_out = Inputs(*arguments[:9]), arguments[-1]
         u = inputs.u
-        gradients = [
-            u.new_empty(0)
-            if x is None
-            else empty_as(u, x.dtype)
-            if name in AS_U
-            else x.new_empty(x.shape)
-            for name, x in zip(Inputs._fields, inputs, strict=True)
-        ]
-        return [*gradients, empty_as(u) if want_out else u.new_empty(0)]
+        gradients = inputs.map(
+            lambda name, x: empty_as(u, x.dtype) if name in AS_U else x.new_empty(x.shape)
+        )
+        found = [*gradients, empty_as(u) if want_out else None]
+        return [u.new_empty(0) if x is None else x for x in found]
 
-    @register_flop_formula(getattr(getattr(torch.ops, NAMESPACE), f"scan_{name}"))
+    @register_flop_formula(getattr(torch.ops.bsbimamba, f"scan_{name}"))
     def _(u: Any, delta: Any, A: Any, *arguments: Any, **keywords: Any) -> int:
         # Shapes. Three multiply-accumulates in each state: the decay, the input, the output.
         return 2 * 3 * u[1] * u[2] * math.prod(A)
@@ -99,20 +104,20 @@ def _make_operator(name: str, backend: Backend, kept: Callable = borders) -> Cal
             grad_last = None  # tracing makes one up for the tensor of size 0
         if grad_out is None:
             grad_out = torch.zeros(saved[0].shape, dtype=saved[0].dtype, device=saved[0].device)
-        grads = scan_backward(grad_out, grad_last, *saved, *ctx.options, False)
+        grads = backward_operator(grad_out, grad_last, *saved, *ctx.options, False)
         wanted = (
             grad if x is not None and needed else None
             for grad, x, needed in zip(grads, saved, ctx.needs_input_grad, strict=False)
         )
-        return *wanted, None, None, None, None
+        return *wanted, *[None] * len(ctx.options)
 
-    scan.register_autograd(backward_pass, setup_context=setup_context)
-    return scan
+    forward_operator.register_autograd(backward_pass, setup_context=setup_context)
+    return forward_operator, backward_operator
 
 
-OPERATORS: dict[str, Callable] = {
-    "chunked": _make_operator("chunked", chunked),
-    "cpu": _make_operator("cpu", cpu),
-    "triton": _make_operator("triton", triton),
-    "mamba_ssm": _make_operator("mamba_ssm", mamba_ssm, mamba_ssm.kept),
+OPERATORS = {
+    "chunked": _make_operators("chunked", chunked.BACKEND),
+    "cpu": _make_operators("cpu", cpu),
+    "triton": _make_operators("triton", triton),
+    "mamba_ssm": _make_operators("mamba_ssm", mamba_ssm.BACKEND, mamba_ssm.nothing_kept),
 }

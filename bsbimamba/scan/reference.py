@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bsbimamba.scan.interface import Inputs, Options, absent_as_empty, each_direction
-from bsbimamba.scan.layout import laid_out_as, scanning_order
+from bsbimamba.scan.interface import ByDirection, Inputs, Options
 
 
 def selective_scan_reference(inputs: Inputs, delta_softplus: bool) -> tuple[Tensor, Tensor]:
@@ -43,29 +42,23 @@ def selective_scan_reference(inputs: Inputs, delta_softplus: bool) -> tuple[Tens
     return y, state
 
 
-def scan_reference(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor]:
-    """`selective_scan_reference` in all directions, in the computing dtype."""
-    results = [
-        selective_scan_reference(one, options.delta_softplus)
-        for one in each_direction(inputs.computing(), options)
-    ]
-    out, last = (torch.stack(parts) for parts in zip(*results, strict=True))
-    return scanning_order(out, options.reverse), last
+def forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:
+    """Scan one direction, see `scan.interface.ByDirection`; keep nothing."""
+    out, last = selective_scan_reference(inputs.computing(), options.delta_softplus)
+    return out, last, out.new_empty(0)
 
 
-def forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor]:
-    """See `scan.api.scan_forward`; keeps nothing."""
-    out, _ = scan_reference(inputs, options)
-    return laid_out_as(inputs.u, out), out.new_empty(0)
-
-
-def backward(grad_out: Tensor, inputs: Inputs, options: Options) -> list[Tensor]:
-    """See `scan.interface.Backend`; by autograd, through all of it again."""
+def backward(
+    grad_out: Tensor, grad_last: Tensor | None, inputs: Inputs, kept: Tensor, options: Options
+) -> list[Tensor | None]:
+    """Return the gradients in the order of `Inputs`, by autograd through all of it again, and the
+    output. The last state's gradient is not considered."""
     with torch.enable_grad():
-        leaves = Inputs(*(x if x is None else x.detach().requires_grad_() for x in inputs))  # type: ignore[arg-type]
-        out, _ = scan_reference(leaves, options)
+        leaves = inputs.map(lambda _, x: x.detach().requires_grad_())
+        out, _, _ = forward(leaves, options)
         given = [x for x in leaves if x is not None]
         found = iter(torch.autograd.grad(out, given, grad_out.to(out.dtype)))
-    return absent_as_empty(
-        [None if x is None else next(found) for x in leaves], inputs, out.detach()
-    )
+    return [*(None if x is None else next(found) for x in leaves), out.detach()]
+
+
+BACKEND = ByDirection(forward, backward)

@@ -33,10 +33,11 @@ _VERSION = hashlib.sha256(b"".join(path.read_bytes() for path in _SOURCES)).hexd
 def kernel(function: Callable) -> Callable:
     """Compile a function when it is first called, and keep that for later processes.
 
-    The cache is numba's (NUMBA_CACHE_DIR moves it), with two additions. numba looks at the date of
-    the function's own file alone: here the name in the cache changes with every file that kernels
-    inline code from. And two processes that compile for different dtypes at once may mix up their
-    files: here one saves at a time. Where no folder can be written, every process compiles.
+    The cache is numba's (NUMBA_CACHE_DIR moves it), with three additions. numba looks at the date
+    of the function's own file alone: here the name in the cache changes with every file that
+    kernels inline code from. Two processes that compile for different dtypes at once may mix up
+    their files: here one saves at a time. And numba raises where a file is damaged: here it is
+    compiled anew. Where no folder can be written, every process compiles.
     """
     function.__qualname__ = f"{function.__name__}-{_VERSION}"
     compiled = njit(nogil=True, error_model="numpy")(function)
@@ -45,14 +46,23 @@ def kernel(function: Callable) -> Callable:
     except RuntimeError:
         return compiled
     cache = compiled._cache
-    save = cache.save_overload
+    load, save = cache.load_overload, cache.save_overload
+
+    def load_or_compile(signature: Any, context: Any) -> Any:
+        # numba writes its files whole, but a power cut may leave empty ones. A damaged pickle may
+        # raise any exception: all that this kernel has there is given up, and it is compiled anew.
+        try:
+            return load(signature, context)
+        except Exception:
+            cache.flush()
+            return None
 
     def save_alone(signature: Any, data: Any) -> None:
         # Another process may have been suspended while it saved: then this one keeps nothing.
         with suppress(Timeout), FileLock(Path(cache.cache_path) / "scan.lock", timeout=20):
             save(signature, data)
 
-    cache.save_overload = save_alone
+    cache.load_overload, cache.save_overload = load_or_compile, save_alone
     return compiled
 
 

@@ -8,7 +8,7 @@ thread. A task writes to places of its own, so the result does not depend on who
 All arrays are flat. Of what the user gives, u, delta, B, C, z and the output's gradient may be
 float32 or bfloat16 (as uint16); they, and what is written in the shape of u, come with their
 strides over direction, sequence and step. All else is contiguous float32. States are (states,
-width). An absent argument is an array of size 0. The width is a multiple of 16.
+width). An absent argument is an array of size 0, but for D and bias. The width is a multiple of 16.
 Notation as in Gu and Dao, "Mamba", 2023, section 2 and algorithm 2:
     h_t = exp(Δ_t A) h_{t-1} + Δ_t B_t u_t,    y_t = C_t h_t + D u_t,    out_t = y_t silu(z_t)
 """
@@ -71,10 +71,8 @@ def keep_state(n, h, target, at, width):
 
 
 @njit(inline="always")
-def _step_size(delta, at, bias, bias_at, use_softplus):
-    step = load(delta, at)
-    if bias.size > 0:
-        step += load(bias, bias_at)
+def _step_size(delta, at, shift, use_softplus):
+    step = load(delta, at) + shift
     if use_softplus:
         step = softplus(step)
     return step
@@ -111,9 +109,7 @@ def scan_forward(
         for s in range(n):
             store(a2, s * LANES, load(a2, s * LANES) * splat(LOG2_E))
         copy_state(n, initial, row * n * width + c, width, h)
-        skip = splat(ZERO)
-        if D.size > 0:
-            skip = load(D, r * width + c)
+        skip, shift = load(D, r * width + c), load(bias, r * width + c)
         for k in range(length):
             t = length - 1 - k if backwards else k
             if k > 0 and k % chunk == 0:
@@ -128,7 +124,7 @@ def scan_forward(
             prefetch(u, u_t + away * of_u[2])
             prefetch(delta, delta_t + away * of_delta[2])
             x = load(u, u_t)
-            step = _step_size(delta, delta_t, bias, r * width + c, use_softplus)
+            step = _step_size(delta, delta_t, shift, use_softplus)
             y = skip * x
             x *= step
             for s in range(n):
@@ -190,9 +186,7 @@ def scan_backward(
                 # Rounded as in the forward pass, so that states and output are its own to the bit.
                 store(a2, s * LANES, load(a, s * LANES) * splat(LOG2_E))
                 store(da, s * LANES, splat(ZERO))
-            skip = splat(ZERO)
-            if D.size > 0:
-                skip = load(D, r * width + c)
+            skip, shift = load(D, r * width + c), load(bias, r * width + c)
             d_skip = splat(ZERO)
             d_shift = splat(ZERO)
             for i in range(group * batch // groups, (group + 1) * batch // groups):
@@ -215,7 +209,7 @@ def scan_backward(
                         prefetch(u, u_t + away * of_u[2])
                         prefetch(delta, delta_t + away * of_delta[2])
                         x = load(u, u_t)
-                        step = _step_size(delta, delta_t, bias, r * width + c, use_softplus)
+                        step = _step_size(delta, delta_t, shift, use_softplus)
                         store(inputs, k * LANES, x)
                         store(steps, k * LANES, step)
                         x *= step
@@ -292,7 +286,5 @@ def scan_backward(
                     keep_state(n, g, dinitial, row * n * width + c, width)
             at = (r * groups + group) * width + c
             keep_state(n, da, dA, (r * groups + group) * n * width + c, width)
-            if D.size > 0:
-                store(dD, at, d_skip)
-            if bias.size > 0:
-                store(dbias, at, d_shift)
+            store(dD, at, d_skip)
+            store(dbias, at, d_shift)

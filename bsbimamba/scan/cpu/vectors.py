@@ -29,6 +29,7 @@ _FLOATS = ir.VectorType(_FLOAT, LANES)
 _INT32 = ir.IntType(32)
 _INTS = ir.VectorType(_INT32, LANES)
 _INT16 = ir.IntType(16)
+_FMA = f"llvm.fmuladd.v{LANES}f32"
 
 # Adding it rounds to an integer and leaves that plus 127, the bias of an exponent, in the low bits
 # of the sum. Unlike LLVM's conversion to integer this is defined for a NaN.
@@ -92,9 +93,26 @@ def fma(typing_context, a, b, c):
     """a * b + c, in one rounding where the CPU can."""
 
     def emit(builder, *values):
-        return _call(builder, f"llvm.fmuladd.v{LANES}f32", _FLOATS, *values)
+        return _call(builder, _FMA, _FLOATS, *values)
 
     return _vector(_vector, _vector, _vector), _codegen(emit)
+
+
+def _polynomial(*coefficients: float) -> Callable:
+    """Return a function of a vector: the polynomial with these, lowest order first, by Horner."""
+    constants = [_constant(float(np.float32(c))) for c in coefficients]
+
+    @intrinsic
+    def evaluate(typing_context, x):
+        def emit(builder, x):
+            value = constants[-1]
+            for constant in constants[-2::-1]:
+                value = _call(builder, _FMA, _FLOATS, value, x, constant)
+            return value
+
+        return _vector(_vector), _codegen(emit)
+
+    return evaluate
 
 
 @intrinsic
@@ -286,9 +304,9 @@ SERIES_LIMIT = 0.35
 # 2**t = 1 + t P(t) on [-0.5, 0.5], minimax in the relative error (9.2e-8); exactly 1 at t = 0, so
 # that a step of length zero leaves the state as it is.
 _EXP2 = (0.693147, 0.24022242, 0.055507336, 0.009671513, 0.001326472)
-_P1, _P2, _P3, _P4, _P5 = (np.float32(c) for c in _EXP2)
-_Q1, _Q2, _Q3, _Q4, _Q5, _Q6, _Q7, _Q8 = (np.float32(c) for c in LOG1P)
-_H2, _H3, _H4, _H5, _H6 = (np.float32(c) for c in SERIES)
+_power_series = _polynomial(1, *_EXP2)
+_log1p_series = _polynomial(1, *LOG1P)
+_sigmoid_series = _polynomial(1, *(c if i % 2 else -c for i, c in enumerate(SERIES)))
 _SMALL = np.float32(SERIES_LIMIT)
 _LOWEST, _HIGHEST = np.float32(-127), np.float32(128)
 
@@ -309,13 +327,7 @@ def finite_exp2(x):
 def _power(x, highest):
     x = where_less(x, splat(_LOWEST), splat(_LOWEST), x)
     x = where_less(splat(highest), x, splat(highest), x)
-    t = x - nearest(x)
-    p = fma(splat(_P5), t, splat(_P4))
-    p = fma(p, t, splat(_P3))
-    p = fma(p, t, splat(_P2))
-    p = fma(p, t, splat(_P1))
-    p = fma(p, t, splat(ONE))
-    return power_of_two(x) * p
+    return power_of_two(x) * _power_series(x - nearest(x))
 
 
 @njit(inline="always")
@@ -324,15 +336,7 @@ def softplus(x):
     zero = splat(ZERO)
     negative = where_less(zero, x, zero - x, x)
     e = exp2(negative * splat(LOG2_E))
-    q = fma(splat(_Q8), e, splat(_Q7))
-    q = fma(q, e, splat(_Q6))
-    q = fma(q, e, splat(_Q5))
-    q = fma(q, e, splat(_Q4))
-    q = fma(q, e, splat(_Q3))
-    q = fma(q, e, splat(_Q2))
-    q = fma(q, e, splat(_Q1))
-    q = fma(q, e, splat(ONE))
-    return fma(e, q, where_less(x, zero, zero, x))
+    return fma(e, _log1p_series(e), where_less(x, zero, zero, x))
 
 
 @njit(inline="always")
@@ -344,7 +348,5 @@ def sigmoid(x):
 @njit(inline="always")
 def sigmoid_from_softplus(y):
     """sigmoid(x) = 1 - exp(-y) for y = softplus(x); for a small y by its series, which keeps it."""
-    one = splat(ONE)
-    series = fma(splat(-_H6), y, splat(_H5))
-    series = one - y * (splat(_H2) - y * (splat(_H3) - y * (splat(_H4) - y * series)))
-    return where_less(y, splat(_SMALL), y * series, one - exp2(y * splat(-LOG2_E)))
+    large = splat(ONE) - exp2(y * splat(-LOG2_E))
+    return where_less(y, splat(_SMALL), y * _sigmoid_series(y), large)

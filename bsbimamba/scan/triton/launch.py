@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bsbimamba.scan.interface import Inputs, Options, absent_as_empty, borders
-from bsbimamba.scan.layout import empty_as, laid_out_as, row_major, scanning_order, strides
+from bsbimamba.scan.interface import SEQUENCES, STATES, Inputs, Options, Upstream, borders
+from bsbimamba.scan.layout import empty_as, row_major, scanning_order, strides
 
 # A warp and two channels a lane: B and C, which all channels of a step share, are loaded once for
 # both. What TILE steps need is loaded at once. maxnreg: registers that a thread may have. The sizes
@@ -30,38 +30,27 @@ def forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:
 
     prepared = _prepared(inputs)
     u, delta, A, _, _, _, z, _, _ = prepared
-    arrays = (*prepared[:3], _packed(prepared, options), *prepared[5:])
     r, b, length, d = u.shape
     n = A.shape[1]
     out = empty_as(u)
-    last = _new(u, *((r, b, n, d) if options.want_last else (0,)))
+    last = _new(u, r, b, n, d if options.want_last else 0)
     kept = borders(inputs, options)
+    arrays = (*prepared[:3], _packed(prepared, options), *prepared[5:], out, last, kept)
     with _device_of(u):
         scan_forward[(r * b * -(-d // FORWARD["BLOCK"]),)](
             *(u if x is None else x for x in arrays),
-            out,
-            last,
-            kept,
             *(strides(x) for x in (u, delta, z, out)),
-            b,
-            length,
-            d,
+            *(b, length, d),
             WANT_LAST=options.want_last,
             **_settings(prepared, options),
             **FORWARD,
         )
-    last = last.transpose(2, 3).contiguous() if options.want_last else last
-    return laid_out_as(inputs.u, out), last, kept
+    return out, last.mT, kept
 
 
 def backward(
-    grad_out: Tensor,
-    grad_last: Tensor | None,
-    inputs: Inputs,
-    kept: Tensor,
-    options: Options,
-    want_out: bool = False,
-) -> list[Tensor]:
+    upstream: Upstream, inputs: Inputs, kept: Tensor, options: Options
+) -> list[Tensor | None]:
     """See `scan.interface.Backend`."""
     from bsbimamba.scan.triton.scan_kernels import scan_backward
 
@@ -69,16 +58,15 @@ def backward(
     u, delta, A, _, _, _, z, _, initial = prepared
     r, b, length, d = u.shape
     n = A.shape[1]
-    grad_out = row_major(grad_out)
-    if grad_last is not None:
-        grad_last = grad_last.float().transpose(2, 3).contiguous()
+    grad_out = row_major(upstream.out)
+    grad_last = None if upstream.last is None else upstream.last.mT.contiguous()
     blocks = -(-d // BACKWARD["BLOCK"])
     groups = min(b, max(1, PROGRAMS // (r * blocks)))
     groups = -(-b // -(-b // groups))
     tiles = -(-min(length, options.chunk_size) // BACKWARD["TILE"])
     du, ddelta = (empty_as(u, x.dtype) for x in (u, delta))
     dz = None if z is None else empty_as(u, z.dtype)
-    out = empty_as(u) if want_out else None
+    out = empty_as(u) if upstream.want_out else None
     dA = torch.zeros(r, groups, n, d, device=u.device)
     dBC = _new(u, blocks, r, b, length, 2, n)
     dD, dbias = (_new(u, r, groups, d) for _ in range(2))
@@ -92,56 +80,38 @@ def backward(
         scan_backward[(r * groups * blocks,)](
             *(u if x is None else x for x in arrays),
             *(strides(x) for x in (u, delta, z, grad_out, du)),
-            r,
-            b,
-            length,
-            d,
-            groups,
+            *(r, b, length, d, groups),
             HAS_LAST=grad_last is not None,
-            WANT_OUT=want_out,
+            WANT_OUT=upstream.want_out,
             LEVELS=BACKWARD["TILE"].bit_length(),
             **_settings(prepared, options),
             **BACKWARD,
         )
     del arrays, scratch, carry
     dB, dC = (scanning_order(x, options.reverse) for x in dBC.sum(0).unbind(3))
-    gradients = [
-        du,
-        ddelta,
-        dA.sum(1).transpose(1, 2),
-        # Copies, or of the smallest shapes they would be views of one tensor.
-        dB.clone(memory_format=torch.contiguous_format),
-        dC.clone(memory_format=torch.contiguous_format),
-        dD.sum(1),
-        dz,
-        dbias.sum(1),
-        None if dinitial is None else dinitial.transpose(2, 3),
-    ]
-    return absent_as_empty(gradients, inputs, out)
+    # Copies, or of the smallest shapes they would be views of one tensor.
+    dB, dC = (x.clone(memory_format=torch.contiguous_format) for x in (dB, dC))
+    dinitial = None if dinitial is None else dinitial.mT
+    return [du, ddelta, dA.sum(1).mT, dB, dC, dD.sum(1), dz, dbias.sum(1), dinitial, out]
 
 
 def _prepared(inputs: Inputs) -> Inputs:
-    """What is read at every step as it is; parameters and states in float32, the latter with the
-    channels last."""
-    u, delta, A, B, C, D, z, bias, initial = inputs
-    return Inputs(
-        row_major(u),
-        row_major(delta),
-        A.float().transpose(1, 2).contiguous(),
-        B,
-        C,
-        None if D is None else D.float().contiguous(),
-        None if z is None else row_major(z),
-        None if bias is None else bias.float().contiguous(),
-        None if initial is None else initial.float().transpose(2, 3).contiguous(),
+    """Return what is read at every step as it is; parameters and states in float32, the latter with
+    the channels last."""
+    return inputs.map(
+        lambda name, x: (
+            row_major(x)
+            if name in SEQUENCES
+            else (x.mT if name in STATES else x).float().contiguous()
+        )
     )
 
 
 def _packed(inputs: Inputs, options: Options) -> Tensor:
     """B and C as (r, b, l, 2, n) in float32 and in scanning order: the kernels then find those of
     the steps to come at constant distances. They are n/d of the size of u."""
-    both = (inputs.B, inputs.C)
-    return torch.stack([scanning_order(x.float(), options.reverse) for x in both], 3)
+    both = [scanning_order(x.float(), options.reverse) for x in (inputs.B, inputs.C)]
+    return torch.stack(both, 3)
 
 
 def _settings(inputs: Inputs, options: Options) -> dict[str, Any]:
@@ -168,7 +138,7 @@ def _device_of(x: Tensor) -> torch.cuda.device:
 
 
 # Channels and steps of a program of the convolution.
-_CONV = {"BLOCK": 64, "SEGMENT": 64}
+_CONV: dict[str, Any] = {"BLOCK": 64, "SEGMENT": 64}
 
 
 def convolution_forward(u: Tensor, weight: Tensor, bias: Tensor, reverse: bool) -> Tensor:
@@ -211,11 +181,6 @@ def _prepared_convolution(u: Tensor, weight: Tensor, bias: Tensor, reverse: bool
     r, b, length, d = u.shape
     weight = weight.float().transpose(1, 2).contiguous()
     programs = r * b * -(-length // _CONV["SEGMENT"]) * -(-d // _CONV["BLOCK"])
-    settings: dict[str, Any] = {
-        "REVERSE": reverse,
-        "TAPS": weight.shape[1],
-        **_CONV,
-        "num_warps": 1,
-    }
-    settings["enable_fp_fusion"] = True
+    settings = {"REVERSE": reverse, "TAPS": weight.shape[1], **_CONV}
+    settings |= {"num_warps": 1, "enable_fp_fusion": True}
     return row_major(u), weight, bias.float().contiguous(), (programs,), settings
