@@ -95,19 +95,6 @@ def test_trainer_clips_both_networks_to_their_own_history(make: Callable[..., Tr
         assert float(clip.norms[-1]) > 20 * usual
 
 
-def test_average_follows_the_weights(make: Callable[..., Trainer]) -> None:
-    trainer = make(optim=Optim(ema_decay=0.15, learning_rate=1e-2))
-    expected = [p.detach().clone() for p in trainer.learner.model.parameters()]
-    for decay in (1 / 10, 0.15, 0.15):  # min(0.15, (1 + n) / (10 + n))
-        trainer.train_step(batch_of(trainer))
-        expected = [
-            decay * mean + (1 - decay) * p.detach()
-            for mean, p in zip(expected, trainer.learner.model.parameters(), strict=True)
-        ]
-    for mean, wanted in zip(trainer.learner.ema.model.parameters(), expected, strict=True):
-        torch.testing.assert_close(mean, wanted)
-
-
 # The discriminator in the loop
 
 

@@ -52,7 +52,6 @@ class RunLog:
         self.folder, self._metrics = folder, folder / METRICS
         (folder / SAMPLES).mkdir(parents=True, exist_ok=True)
         self._content: dict[str, Any] = {}
-        self._heard = False
         if self.size() > size:
             with replacing(self._metrics) as temporary:
                 temporary.write_bytes(self._metrics.read_bytes()[:size])
@@ -105,7 +104,7 @@ class RunLog:
     def record(self, step: int, epoch: int, **groups: Mapping[str, float] | list[str]) -> None:
         """Append one line to `metrics.jsonl`, and a point to each curve.
 
-        groups: values by name, or names of files. What is not finite is null, and no point.
+        groups: values by name, or names of files. What is not finite is null.
         """
         line: dict[str, Any] = {"step": step, "epoch": epoch}
         for group, values in groups.items():
@@ -130,26 +129,22 @@ class RunLog:
     ) -> None:
         """Record a validation, and keep recordings (s,) of some utterances, by name and kind.
 
-        The recordings are in `samples/`, and in TensorBoard with their spectrograms: there, those
-        that never change once a session.
+        The recordings are in `samples/`, and in TensorBoard with their spectrograms.
         """
-        log.info(
+        text = (
             "step {}: PESQ {pesq_wb:.3f} (noisy {noisy_pesq_wb:.3f}), STOI {stoi:.4f} (noisy "
-            "{noisy_stoi:.4f}) over {scored} of {files} held-out utterances{}".format(
-                step, ", the best so far" if best else "", **scores
-            )
+            "{noisy_stoi:.4f}) over {scored} of {files} held-out utterances{}"
         )
+        log.info(text.format(step, ", the best so far" if best else "", **scores))
         self.record(step, epoch, valid=scores)
         for name, recordings in samples.items():
             stem = re.sub(r"[^\w.-]", "_", name)[:80]
             for kind, waveform in recordings.items():
                 write(self.folder / SAMPLES / f"{stem}_{kind}.wav", waveform.numpy(), "FLOAT")
-                if kind == "enhanced" or not self._heard:
-                    sound = waveform[None] / waveform.abs().max().clamp_min(1.0)
-                    self._events.add_audio(f"{stem}/{kind}", sound, step, SAMPLE_RATE)
+                sound = waveform[None] / waveform.abs().max().clamp_min(1.0)
+                self._events.add_audio(f"{stem}/{kind}", sound, step, SAMPLE_RATE)
             image = spectrograms({kind: x.numpy() for kind, x in recordings.items()})
             self._events.add_image(f"{stem}/spectrograms", image, step, dataformats="HWC")
-        self._heard = True
         self._events.flush()
 
     def size(self) -> int:
@@ -190,9 +185,9 @@ def read_history(run: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
     Both are empty for what is no run folder. A line that is cut off is left out.
     """
-    config, path, lines = read_config(run), run / METRICS, []
-    if config and path.is_file():
-        for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    config, lines = read_config(run), []
+    if config:
+        for text in (run / METRICS).read_text(encoding="utf-8").splitlines():
             with suppress(ValueError):
                 lines.append(json.loads(text))
     return config, lines
