@@ -20,7 +20,7 @@ from saved_runs import save_run
 import app
 from bsbimamba.data.audio import AudioError
 from bsbimamba.inference.model import load
-from bsbimamba.utils import DataError
+from bsbimamba.utils import UserError
 
 
 @pytest.fixture(scope="module")
@@ -101,5 +101,5 @@ def test_load_models_finds_those_of_the_repository(
     (tmp_path / "runs" / "c" / "best.pt").write_bytes(b"damaged")
     assert {"runs/a", "runs/b"} <= app.load_models([]).keys()
     assert "app.py: left out: runs/c/best.pt" in capsys.readouterr().err
-    with pytest.raises(DataError, match=r"best\.pt"):
+    with pytest.raises(UserError, match=r"best\.pt"):
         app.load_models(["runs/c"])

@@ -25,7 +25,7 @@ from bsbimamba.training import trained
 from bsbimamba.training.checkpoint import CheckpointError, Checkpoints, read, write
 from bsbimamba.training.config import Config, ConfigError
 from bsbimamba.training.trained import load_trained
-from bsbimamba.utils import sha256_of
+from bsbimamba.utils import checksum
 
 STATE = {"ema": {"x": torch.arange(50.0)}, "values": {"step": 3}, "network": "n", "config": "{}"}
 
@@ -52,7 +52,7 @@ def test_written_state_is_read_by_everyone(tmp_path: Path) -> None:
     found, digest = read(path)
     for state in (found, torch.load(path, weights_only=True)):
         assert torch.equal(state["ema"]["x"], STATE["ema"]["x"])
-    assert digest == sha256_of(path)
+    assert digest == checksum(path)
     assert [entry.name for entry in tmp_path.iterdir()] == ["x.pt"]
 
 
