@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from systems import NOISY, analysed, numbered, system, trained
 
@@ -134,7 +136,11 @@ def test_benchmarks_noisy_side_is_doubted_unless_it_scores_as_it_should():
 
 NAMES = ["p232_001", "p232_002", "p257_001", "p257_002"]
 LOG = "p232_001 bus 17.5\np232_002 cafe 2.5\np257_001.wav bus 2.5\np257_002 office 17.5\n"
-MEASURED = {"p232_001": 1.0, "p232_002": 6.0, "p257_001": -9.0, "p257_002": float("inf")}
+SNRS = [1.0, 6.0, -9.0, float("inf")]
+
+
+def breakdowns(names: list[str], root: Path, snrs: Any = None) -> list[Breakdown]:
+    return find_breakdowns(pd.Series(snrs, names, dtype=float), root)
 
 
 @pytest.mark.parametrize("place", ["log_testset.txt", "logfiles/log_testset.txt"])
@@ -143,10 +149,10 @@ def test_breakdowns_come_from_voicebanks_log(tmp_path: Path, place: str, root: s
     (tmp_path / "logfiles").mkdir()
     (tmp_path / root).mkdir(parents=True, exist_ok=True)
     (tmp_path / place).write_text(LOG)
-    nested = [f"speech/{name}" for name in NAMES]
-    snr, noise, speaker = find_breakdowns(nested, MEASURED, tmp_path / root)
-    assert (snr.axis, snr.source, list(snr.groups)) == (SNR, "log_testset.txt", ["2.5", "17.5"])
-    assert snr.groups["2.5"] == ["speech/p232_002", "speech/p257_001"]
+    snr, noise, speaker = breakdowns([f"speech/{x}" for x in NAMES], tmp_path / root, SNRS)
+    assert (snr.axis, snr.source) == (SNR, "log_testset.txt")
+    assert list(snr.groups) == ["0 to 5", "15 to 20"]
+    assert snr.groups["0 to 5"] == ["speech/p232_002", "speech/p257_001"]
     assert (noise.axis, list(noise.groups)) == (NOISE, ["bus", "cafe", "office"])
     assert (speaker.axis, list(speaker.groups)) == (SPEAKER, ["p232", "p257"])
 
@@ -156,17 +162,16 @@ def test_breakdowns_come_from_a_table_of_pairs(tmp_path: Path):
     table.write_text(
         "clean,noisy,speaker,noise,snr_db\na.wav,n/a.wav,x,bus,2.5\nb.wav,n/b.wav,y,cafe,-5\n"
     )
-    assert find_breakdowns(["a", "b"], {"a": 40, "b": 1}, table) == [
-        Breakdown(SNR, "pairs.csv", {"-5": ["b"], "2.5": ["a"]}),
+    assert breakdowns(["a", "b"], table, [40, 1]) == [
+        Breakdown(SNR, "pairs.csv", {"-5 to 0": ["b"], "0 to 5": ["a"]}),
         Breakdown(NOISE, "pairs.csv", {"bus": ["a"], "cafe": ["b"]}),
         Breakdown(SPEAKER, "pairs.csv", {"x": ["a"], "y": ["b"]}),
     ]
 
 
-def test_measured_snrs_go_into_bins():
-    found = find_breakdowns(list("abcd"), dict(zip("abcd", MEASURED.values(), strict=True)), None)
+def test_measured_snrs_go_into_bins(tmp_path: Path):
     groups = {"below -5": ["c"], "0 to 5": ["a"], "5 to 10": ["b"], "20 and above": ["d"]}
-    assert found == [Breakdown(SNR, "measured", groups)]
+    assert breakdowns(list("abcd"), tmp_path, SNRS) == [Breakdown(SNR, "measured", groups)]
 
 
 @pytest.mark.parametrize(
@@ -179,8 +184,8 @@ def test_measured_snrs_go_into_bins():
         ("take 1", "take 2", None),
     ],
 )
-def test_speakers_come_from_names(one: str, other: str, speakers: list[str] | None):
-    found = find_breakdowns([one, other], {}, None)
+def test_speakers_come_from_names(one: str, other: str, speakers: list[str] | None, tmp_path: Path):
+    found = breakdowns([one, other], tmp_path)
     assert [list(each.groups) for each in found] == ([speakers] if speakers else [])
 
 

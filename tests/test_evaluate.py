@@ -133,7 +133,7 @@ def test_a_folder_is_scored_whatever_is_in_it(
     words = ["--clean", clean, "--enhanced", enhanced, "--noisy", noisy, "--out", out]
     assert evaluate.main([*map(str, words), "--workers", "1", "--require-gain"]) == 0
     text = capsys.readouterr().out
-    assert "\n- noisy: 3 of 5 files without all scores (missing, nan, text)" in text
+    assert "- noisy, files with a note or without a score: missing, nan, text, see" in text
     rows = per_file(out, f"{tmp_path.name}-noisy")
     assert list(rows.index) == [*sorted(content.keys() - {"extra"}), "extra"]
     notes = rows["note"].to_dict()
@@ -195,6 +195,10 @@ def test_wrong_usage(words: str, message: str, tmp_path: Path, capsys: pytest.Ca
         ("{run} --data {none}", "{none}: no test pairs."),
         ("{run} {run} --data {corpus}", "two runs would be called "),
         ("{run} --data {corpus} --baseline x", "there is no x to compare with; there are: noisy, "),
+        (
+            "{run} --data {corpus} --out {corpus}/test/clean/x",
+            "--out {corpus}/test/clean/x would put",
+        ),
     ],
 )
 def test_bad_input(
@@ -211,7 +215,7 @@ def test_bad_input(
     (tmp_path / "empty").mkdir()
     known = {"none": tmp_path / "none", "clean": clean, "run": run, "corpus": tiny_corpus}
     arguments = words.format(**known, empty=tmp_path / "empty").split()
-    assert evaluate.main([*arguments, "--out", str(tmp_path / "new")]) == 2
+    assert evaluate.main(["--out", str(tmp_path / "new"), *arguments]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     expected = message.format(**known, empty=tmp_path / "empty")
