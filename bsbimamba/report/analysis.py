@@ -25,8 +25,6 @@ from bsbimamba.utils import DataError
 NOISY = "noisy"
 # Of the packages that the scores come from.
 VERSIONS = {name: version(name) for name in ("pesq", "pystoi", "numpy", "scipy", "torch")}
-# A configuration of this name is what others are compared with by default.
-_BASELINES = ("bsrnn", "baseline")
 # The comparisons that answer the project's question, as (other, reference) by the names of their
 # configurations. Both sides read time both ways, so that only the kind of layer differs.
 PRIMARY = (("abl3", "bsrnn_bi"), ("abl2", "lstm_dualpath"))
@@ -43,11 +41,9 @@ _BINS = ("below -5", "-5 to 0", "0 to 5", "5 to 10", "10 to 15", "15 to 20", "20
 class System:
     """One trained run, one folder of files, or the noisy recordings.
 
-    Attributes:
-        files: its audio by utterance; where there is none, the reason.
-        facts: of the network and its training; empty for a folder of files. `model` is the name of
-            its configuration, `family` all that runs of one model have in common.
-        log: the lines of its training's `metrics.jsonl`.
+    files: its audio by utterance; where there is none, the reason. facts: of the network and its
+    training, none of a folder of files; `model` is the name of its configuration, `family` all that
+    runs of one model have in common. log: the lines of its training's `metrics.jsonl`.
     """
 
     name: str
@@ -150,14 +146,10 @@ class Analysis:
         self.baseline = choose_baseline(self.models, baseline)
         every = list(product(self.models, repeat=2))
         self.comparisons = _compare([x for x in every if x[1] is self.baseline is not x[0]])
-        self.primary = _compare(
-            [(a, b) for a, b in every if (a.configuration, b.configuration) in PRIMARY]
-        )
-        self.warnings: list[str] = []
-        snr = pd.Series(index=self.utterances, dtype=float)
-        if self.noisy:
-            self.warnings = doubts(self.utterances, self.noisy.by_file("pesq_wb"))
-            snr[:] = self.noisy.by_file("snr")
+        self.primary = _compare([x for x in every if tuple(y.configuration for y in x) in PRIMARY])
+        noisy = self.noisy.by_file if self.noisy else None
+        self.warnings = doubts(self.utterances, noisy("pesq_wb")) if noisy else []
+        snr = pd.Series(noisy("snr") if noisy else math.nan, self.utterances)
         self.breakdowns = find_breakdowns(snr, data)
         for breakdown, model in product(self.breakdowns, self.models):
             breakdown.pesq_wb[model.name] = {
@@ -184,15 +176,12 @@ def models_of(systems: Sequence[System]) -> list[Model]:
 
 
 def choose_baseline(models: Sequence[Model], name: str | None) -> Model:
-    """Return the model that others are compared with.
+    """Return the model of this name, or that has a run of it, to compare others with.
 
-    name: of a model or of one of its runs. Where None, the model called bsrnn or baseline, else the
-    noisy recordings, else the first.
-
-    Raises:
-        DataError: there is none of that name.
+    Without a name: the model called bsrnn or baseline, else the noisy recordings, else the first.
+    Raise DataError if there is none of that name.
     """
-    for wanted, model in product([name] if name else [*_BASELINES, NOISY], models):
+    for wanted, model in product([name] if name else ["bsrnn", "baseline", NOISY], models):
         if wanted in (model.name, *(model.runs if name else [model.configuration])):
             return model
     if name:
@@ -207,12 +196,11 @@ def find_breakdowns(snr: pd.Series, root: Path) -> list[Breakdown]:
     A table of pairs or VoiceBank's log of the test set says it, if it knows all files; else the
     measured SNR and the speakers in the files' names.
 
-    Args:
-        snr: in dB as measured, NaN where it is not, by utterance, below the folder of clean files.
-        root: of the corpus, the folder of its clean files, or a table of pairs.
+    snr: in dB as measured, NaN where it is not, by utterance, below the folder of clean files.
+    root: of the corpus, the folder of its clean files, or a table of pairs.
     """
     source, known = _listed(root)
-    facts = [known.get(u) or known.get(PurePosixPath(u).name, {}) for u in snr.index]
+    facts = [known.get(u) or known.get(PurePosixPath(u).name, [None] * 3) for u in snr.index]
     listed = pd.DataFrame(facts, snr.index, [SNR, NOISE, SPEAKER]).replace("", None)
     others = pd.DataFrame({SNR: snr, NOISE: None})
     others[SPEAKER] = snr.index.str.extract(_SPEAKER, expand=False)
@@ -229,18 +217,18 @@ def find_breakdowns(snr: pd.Series, root: Path) -> list[Breakdown]:
     return found
 
 
-def _listed(root: Path) -> tuple[str, dict[str, dict[str, Any]]]:
-    """Return the name of the corpus' table or log, and what it says of each utterance."""
+def _listed(root: Path) -> tuple[str, dict[str, tuple[float, str, str | None]]]:
+    """Return the name of the corpus' table or log, and SNR, noise and speaker by utterance."""
     if is_table(root):
         listing = list_pairs(root, "test")
+        speakers = listing.speakers
         return root.name, {
-            name: {NOISE: noise, SNR: snr, SPEAKER: listing.speakers[name]}
-            for name, (noise, snr) in listing.noises.items()
+            x: (snr, noise, speakers[x]) for x, (noise, snr) in listing.noises.items()
         }
     log: dict[str, tuple[str, float]] = {}
     for place, folder in product((root, *root.absolute().parents[:2]), ("", benchmark.LOG_FOLDER)):
         log = log or benchmark.read_log(place / folder / benchmark.TEST_LOG)
-    return benchmark.TEST_LOG, {u: {NOISE: noise, SNR: snr} for u, (noise, snr) in log.items()}
+    return benchmark.TEST_LOG, {x: (snr, noise, None) for x, (noise, snr) in log.items()}
 
 
 def summary(analysis: Analysis) -> str:
@@ -291,7 +279,7 @@ def doubts(utterances: Sequence[str], pesq: Values) -> list[str]:
         f"The noisy files are those of {benchmark.NAME}'s test set, but the PESQ of "
         f"{scores.count()} of its {len(scores)} files is {scores.mean():.3f} instead of "
         f"{right:.2f} ± {tolerance:.2f}. Files are paired wrongly, resampled badly, of another "
-        "rate than their headers say, or cut."
+        "rate than their headers say, or cut: no score here can be trusted."
     ]
 
 
@@ -300,8 +288,8 @@ def _compare(models: Sequence[tuple[Model, Model]]) -> list[Pair]:
     pairs = [Pair(other, reference, {}) for other, reference in models]
     for name, metric in METRICS.items():
         for pair in pairs:
-            a, b = pair.reference.scores[name], pair.other.scores[name]
-            found = statistics.compare(a, b, metric.tie, metric.higher_is_better)
+            scores = pair.reference.scores[name], pair.other.scores[name]
+            found = statistics.compare(*scores, metric.tie, metric.higher_is_better)
             pair.comparisons[name] = found
         tests = [test for pair in pairs if (test := pair.comparisons[name])]
         statistics.set_holm(tests)

@@ -24,7 +24,6 @@ from bsbimamba.utils import replacing
 # Figures of other projects; the files say where they are from.
 PUBLISHED = pd.read_csv(Path(__file__).with_name("published.csv"), comment="#")
 TRAINING = pd.read_csv(Path(__file__).with_name("curves.csv"), comment="#")
-CURVE = "curve.png"
 _PESQ = METRICS["pesq_wb"].heading
 # Of the noisy recordings and of what matters less, then those of the other models.
 _MUTED = "#5d636d"
@@ -35,8 +34,6 @@ _STYLE: Any = {
     **dict.fromkeys(("axes.grid", "axes.axisbelow"), True),
     **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
     **dict.fromkeys(("axes.edgecolor", "grid.color"), "#d8dbe0"),
-    "grid.linewidth": 0.6,
-    "legend.fontsize": 9,
     "svg.fonttype": "none",
     "svg.hashsalt": "plots",  # the same plot has the same identifiers in every run
     "text.parse_math": False,  # names are text, whatever signs they are made of
@@ -77,13 +74,9 @@ def plots(analysis: Analysis) -> list[tuple[str, str, str]]:
 
 
 def write_curve(analysis: Analysis, folder: Path) -> None:
-    """Write PESQ over crops seen as curve.png, unless there is nothing to draw.
-
-    Raises:
-        OSError: it cannot be written.
-    """
+    """Write PESQ over crops seen as curve.png, unless there is nothing to draw."""
     if image := _drawn(analysis, _against_crops, "png"):
-        with replacing(folder / CURVE) as temporary:
+        with replacing(folder / "curve.png") as temporary:
             temporary.write_bytes(image)
 
 

@@ -25,23 +25,17 @@ from bsbimamba.report.tables import Table, html, remarks, tables
 
 CLEAN = "clean"
 _PUBLISHED = (
-    "No results of this comparison: VoiceBank-DEMAND's test set as the authors report it, the "
-    "composite scores on either scale. Empty: not known."
+    "VoiceBank-DEMAND's test set as the authors report it; composite scores on either scale."
 )
 
 
 def report(analysis: Analysis, out: Path, budget: float) -> str:
-    """Return the page. Names are escaped, whatever they are made of.
-
-    Args:
-        out: where the page will lie; files that are not in it are addressed from there.
-        budget: bytes of audio after which no more goes into it (see `listening`).
-    """
+    """Return the page that will lie in `out`. Names are escaped. `budget`: see `listening`."""
     loader = jinja2.FileSystemLoader(Path(__file__).with_name("templates"))
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True)
     listed = listening(analysis, out, budget)
-    names = [each["name"] for each in listed]
     means = {x.name: map(_shown, x.by_file("pesq_wb")) for x in analysis.models}
+    files = pd.DataFrame(means, analysis.utterances)
     published = PUBLISHED.set_index("system").map("{:.2f}".format, na_action="ignore").fillna("")
     colours = {x.runs[0]: style_of(analysis, x)["color"] for x in analysis.models}
     return environment.get_template("report.html.j2").render(
@@ -52,7 +46,7 @@ def report(analysis: Analysis, out: Path, budget: float) -> str:
         plots=[(x, y, _data("image/svg+xml", z.encode())) for x, y, z in plots(analysis)],
         remarks=remarks(analysis),
         listed=listed,
-        files=Table("Files", "", pd.DataFrame(means, analysis.utterances).loc[names]),
+        files=Table("Files", "", files.loc[[each["name"] for each in listed]]),
         voices=colours | {CLEAN: "var(--muted)"},
     )
 

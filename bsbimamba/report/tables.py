@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Any
 
 import pandas as pd
 
@@ -39,18 +38,17 @@ _TOLD = (
     "hours", "devices", "sessions", "torch", "commits", "measured_on",
 )  # fmt: skip
 _SCORES = (
-    "Means over the files of {data}, {files} unless said otherwise; 95 % file intervals "
-    "(bootstrap); CSIG, CBAK, COVL on Loizou's scale. Bold: the best, the noisy files aside. ±: "
-    "deviation over seeds, whose lowest and highest mean are in brackets. ▲ ▼: better and worse "
-    "than {baseline} by Welch's t-test over seeds at 5 %, Holm-corrected over the table; without "
-    f"{MARKED_SEEDS} seeds a side nothing is marked."
+    "Means over the files of {data}, {files} unless said otherwise, with 95 % file intervals "
+    "(bootstrap). Bold: the best, the noisy files aside. ±: deviation over seeds, whose lowest and "
+    "highest mean are in brackets. ▲ ▼: better and worse than {baseline} by Welch's t-test over "
+    f"seeds at 5 %, Holm-corrected over the table; none without {MARKED_SEEDS} seeds a side. CSIG, "
+    "CBAK, COVL: Loizou's scale."
 )
 _TESTS = (
     "Over files, for these weights alone: bootstrap interval, Wilcoxon signed-rank test, r its "
     f"rank-biserial correlation; up to {_PESQ.tie:g} is a tie. Over seeds: Welch's t-test. Both "
-    "Holm-corrected over this table. Seeds a side: to find a true difference of "
-    f"{_SOUGHT:g} at 5 % with a power of 80 %; rough, from few seeds. Where a side has one seed, "
-    "the difference may be chance of the training."
+    f"Holm-corrected over this table. Seeds a side: to find {_SOUGHT:g} at 5 % with a power of "
+    "80 %; rough, from few seeds. Where a side has one, a difference may be chance of the training."
 )
 _BESIDE = "The composite scores of the other scale, and what they are made of."
 _SEEDS = "A difference that is not large against the deviation over seeds may be chance."
@@ -65,7 +63,6 @@ _MARKDOWN = str.maketrans({"|": r"\|"})
 _HTML = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 _TEX = str.maketrans({
     **{sign: rf"\{sign}" for sign in "&%$#_{}"},
-    **{sign: f"${sign}$" for sign in "<>|"},
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     "–": "--", "±": r"$\pm$", "↓": r"$\downarrow$",
     "▲": r"$^{\uparrow}$", "▼": r"$^{\downarrow}$",
@@ -86,10 +83,7 @@ class Table:
     best: Sequence[tuple[str, str]] = ()
 
     def shown(self, signs: dict[int, str], bold: str, below: str = "") -> pd.DataFrame:
-        """Return the cells and headings escaped by `signs`.
-
-        The best cells have the form of `bold`, and what stands below is added in that of `below`.
-        """
+        """Return all escaped; the best cells in the form `bold`, what is below in `below`."""
         cells = self.cells.map(lambda text: text.translate(signs))
         for place in self.best:
             cells.loc[place] = bold.format(cells.loc[place])
@@ -161,20 +155,20 @@ def html(table: Table, first: str = "system") -> str:
 
 
 def remarks(analysis: Analysis) -> list[str]:
-    """Return what the scores rest on, in sentences: files, trainings, tests, scales, versions."""
+    """Return what the scores rest on: files, trainings, scales, versions."""
     rows = analysis.rows
     rows = rows[rows[list(METRICS)].isna().any(axis=1) | (rows["note"] != "")]
-    trained = [system for system in analysis.systems if system.facts]
-    return [
-        *(
-            f"{name}, files with a note or without a score: {some(list(x), 4)}, see per_file.csv."
-            for name, x in rows.groupby("system", sort=False)["utterance"]
-        ),
-        *(f"{system.name}: {_training(system.facts)}." for system in trained),
-        *([_CHOSEN] if trained else []),
-        *_NOTES,
-        ", ".join(f"{name} {version}" for name, version in VERSIONS.items()) + ".",
+    notes = [
+        f"{name}, files with a note or without a score: {some(list(x), 4)}, see per_file.csv."
+        for name, x in rows.groupby("system", sort=False)["utterance"]
     ]
+    trained = [system for system in analysis.systems if system.facts]
+    for system in trained:
+        facts = {x.replace("_", " "): system.facts[x] for x in _TOLD if x in system.facts}
+        texts = [f"{x}: {f'{y:.2f}' if isinstance(y, float) else y}" for x, y in facts.items()]
+        notes.append(f"{system.name}: {'; '.join(texts)}.".replace("'", ""))
+    notes += [_CHOSEN] if trained else []
+    return [*notes, *_NOTES, ", ".join(f"{x} {y}" for x, y in VERSIONS.items()) + "."]
 
 
 def marks_of(analysis: Analysis, metrics: Sequence[str]) -> dict[tuple[str, str], str]:
@@ -219,16 +213,15 @@ def _scores(analysis: Analysis, metrics: Sequence[str], name: str, caption: str)
 
 def _by_group(breakdown: Breakdown) -> Table:
     """Return PESQ by the groups of a breakdown."""
+    axis, source, means = breakdown.axis, breakdown.source, breakdown.pesq_wb
     cells = {
-        f"{label} ({len(names)})": {
-            model: _mean("pesq_wb", means[label], len(names))[0]
-            for model, means in breakdown.pesq_wb.items()
-        }
+        f"{label} ({len(names)})": [
+            _mean("pesq_wb", x[label], len(names))[0] for x in means.values()
+        ]
         for label, names in breakdown.groups.items()
     }
-    axis = breakdown.axis
-    caption = f"{_PESQ.heading} by {axis} (number of files), known from: {breakdown.source}."
-    return Table(f"By {axis}", caption, pd.DataFrame(cells))
+    caption = f"{_PESQ.heading} by {axis} (number of files), known from: {source}."
+    return Table(f"By {axis}", caption, pd.DataFrame(cells, list(means)))
 
 
 def _differences(name: str, caption: str, pairs: Mapping[str, Pair]) -> Table:
@@ -290,13 +283,3 @@ def _mean(
 
 def _p(p: float | None) -> str:
     return "too few" if p is None else "< 0.0001" if p < 1e-4 else f"{p:.4f}"
-
-
-def _training(facts: Mapping[str, Any]) -> str:
-    """Return how, where and for how long a network was trained, as far as it is known."""
-    texts = [
-        f"{name.replace('_', ' ')}: {f'{x:.2f}' if isinstance(x, float) else x}"
-        for name in _TOLD
-        if (x := facts.get(name)) is not None
-    ]
-    return "; ".join(texts).replace("'", "")

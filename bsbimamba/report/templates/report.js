@@ -1,7 +1,6 @@
 "use strict";
 
-// Tables: a click on a heading sorts by its column, the next one the other way round. Numbers begin
-// with the largest, names with the first; what is missing comes last.
+// A click on a heading sorts by its column, the next one the other way round; what is missing is last.
 document.querySelectorAll("table").forEach((table) => {
   const heads = [...table.tHead.rows[0].cells];
   const [body] = table.tBodies;
@@ -22,52 +21,45 @@ document.querySelectorAll("table").forEach((table) => {
 // the browser's controls; the others do what it does.
 const FILES = JSON.parse(document.getElementById("audio").textContent);
 const DRIFT = 0.03; // seconds that versions may be apart when one takes over from another
-const JUMP = 0.2; // seconds that the others may be apart before they jump
 const players = [];
 
 class Player {
-  constructor(place) {
+  constructor(place, file, wanted) {
     this.root = document.getElementById("player").content.firstElementChild.cloneNode(true);
-    document.querySelector(place).append(this.root);
-    this.inputs = [...this.root.querySelectorAll("input")];
-    this.inputs.forEach((input) => { input.name = `heard-${players.length}`; });
+    const [now, why, stage] = this.root.querySelectorAll(".now, .why, .stage");
+    now.textContent = file.name;
+    why.textContent = file.why;
+    this.voices = new Map(Object.entries(file.sources).map(([name, source]) => [name, new Audio(source)]));
+    stage.append(...this.voices.values());
+    this.voices.forEach((voice) => {
+      voice.controls = voice.hidden = voice.muted = true;
+      voice.addEventListener("play", () => {
+        players.forEach((player) => player !== this && player.heard.pause());
+      });
+    });
+    const names = [];
+    this.root.querySelectorAll("input").forEach((input) => {
+      const label = input.parentElement;
+      if (!this.voices.has(input.value)) { label.remove(); return; }
+      names.push(input.value);
+      input.name = `heard-${players.length}`;
+      label.querySelector(".pesq").textContent = file.pesq[input.value] || "";
+      if (file.why) label.querySelector("img").src = file.pictures[input.value];
+      else label.querySelector(".picture").remove();
+    });
     this.root.addEventListener("change", ({ target }) => this.choose(target.value));
     this.root.addEventListener("click", ({ offsetX, target }) => {
       if (target.tagName === "IMG") this.heard.currentTime = (offsetX / target.width) * this.heard.duration;
     });
+    this.choose(names.includes(wanted) ? wanted : names[0]);
+    document.querySelector(place).append(this.root);
     players.push(this);
-  }
-
-  load(file) {
-    const [now, why, stage] = this.root.querySelectorAll(".now, .why, .stage");
-    this.heard?.pause();
-    this.heard = null;
-    this.voices = new Map(Object.entries(file.sources).map(([name, source]) => [name, new Audio(source)]));
-    this.voices.forEach((voice) => {
-      voice.controls = voice.hidden = voice.muted = true;
-      voice.addEventListener("play", () => {
-        players.forEach((player) => player !== this && player.heard?.pause());
-      });
-    });
-    now.textContent = file.name;
-    why.textContent = file.why;
-    stage.replaceChildren(...this.voices.values());
-    this.inputs.forEach(({ value, parentElement: label }) => {
-      const picture = file.pictures[value];
-      label.hidden = !this.voices.has(value);
-      label.querySelector(".pesq").textContent = file.pesq[value] ? `PESQ ${file.pesq[value]}` : "";
-      label.querySelector(".picture").innerHTML =
-        picture ? `<img src="${picture}" alt="Spectrogram"><span class="head"></span>` : "";
-    });
-    // What was heard of the last file is heard of this one, too.
-    const names = [this.name, ...this.inputs.map((input) => input.value)];
-    this.choose(names.find((name) => this.voices.has(name)));
   }
 
   choose(name) {
     const before = this.heard;
     this.name = name;
-    this.inputs.find((input) => input.value === name).checked = true;
+    this.root.querySelector(`[value="${CSS.escape(name)}"]`).checked = true;
     this.heard = this.voices.get(name);
     this.heard.muted = this.heard.hidden = false;
     if (!before) return;
@@ -87,7 +79,7 @@ class Player {
       if (voice === this.heard) return;
       const behind = currentTime - voice.currentTime;
       const isOver = currentTime >= voice.duration;
-      if (Math.abs(behind) > JUMP && !voice.seeking && !isOver) voice.currentTime = currentTime;
+      if (Math.abs(behind) > 0.2 && !voice.seeking && !isOver) voice.currentTime = currentTime;
       if (paused || isOver) voice.pause();
       else if (voice.paused) voice.play().catch(() => {});
       voice.playbackRate = playbackRate + Math.min(Math.max(2 * behind, -0.2), 0.2);
@@ -99,22 +91,23 @@ class Player {
 }
 
 const special = FILES.filter((file) => file.why).sort((a, b) => (a.why < b.why ? -1 : 1));
-special.forEach((file) => new Player("#featured").load(file));
-if (FILES.length) new Player("#any");
+special.forEach((file) => new Player("#featured", file));
 function follow() {
-  players.forEach((player) => player.heard && player.follow());
+  players.forEach((player) => player.follow());
   requestAnimationFrame(follow);
 }
 follow();
 
-// The panel for any file: a click on a row plays it.
+// The panel for any file: a click on a row plays it, in the version that was heard of the last one.
 const rows = [...document.querySelectorAll(".files tbody tr")];
 rows.forEach((row, number) => {
   row.tabIndex = 0;
   row.addEventListener("keydown", ({ key }) => { if (key === "Enter") row.click(); });
   row.addEventListener("click", () => {
     rows.forEach((other) => other.classList.toggle("chosen", other === row));
-    players.at(-1).load(FILES[number]);
-    players.at(-1).heard.play().catch(() => {});
+    const [last] = players.splice(special.length);
+    last?.heard.pause();
+    document.getElementById("any").replaceChildren();
+    new Player("#any", FILES[number], last?.name).heard.play().catch(() => {});
   });
 });
