@@ -144,7 +144,7 @@ class Analysis:
         self.enhancing = [model for model in self.models if model.name != NOISY]
         self.noisy = next((model for model in self.models if model.name == NOISY), None)
         self.baseline = choose_baseline(self.models, baseline)
-        every = list(product(self.models, repeat=2))
+        every = list(product(self.models, self.models))
         self.comparisons = _compare([x for x in every if x[1] is self.baseline is not x[0]])
         self.primary = _compare([x for x in every if tuple(y.configuration for y in x) in PRIMARY])
         noisy = self.noisy.by_file if self.noisy else None
@@ -217,7 +217,7 @@ def find_breakdowns(snr: pd.Series, root: Path) -> list[Breakdown]:
     return found
 
 
-def _listed(root: Path) -> tuple[str, dict[str, tuple[float, str, str | None]]]:
+def _listed(root: Path) -> tuple[str, dict[str, Any]]:
     """Return the name of the corpus' table or log, and SNR, noise and speaker by utterance."""
     if is_table(root):
         listing = list_pairs(root, "test")

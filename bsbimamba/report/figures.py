@@ -192,7 +192,7 @@ def _training_loss(analysis: Analysis, axis: Axes) -> None:
 def _draw_log(analysis: Analysis, axis: Axes, group: str, name: str, per_step: str = "") -> None:
     """Draw a value of each run's log over steps, or over what `per_step` of the facts counts."""
     for model in analysis.models:
-        style = style_of(analysis, model) | {"marker": "", "linewidth": 1.2}
+        style = style_of(analysis, model) | {"marker": ".", "markersize": 3}
         for system in model.systems:
             values = {x["step"]: x.get(group, {}).get(name) for x in system.log}
             logged = pd.Series(values, dtype=float).dropna()
