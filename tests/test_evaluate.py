@@ -125,7 +125,7 @@ def test_a_folder_is_scored_whatever_is_in_it(
     words = ["--clean", clean, "--enhanced", enhanced, "--noisy", noisy, "--out", out]
     assert evaluate.main([*map(str, words), "--workers", "1", "--require-gain"]) == 0
     text = capsys.readouterr().out
-    assert "- noisy, files with a note or without a score: missing, nan, text, see" in text
+    assert "- noisy: 3 with a note or without a score (missing, nan, text), see" in text
     rows = per_file(out, f"{tmp_path.name}-noisy")
     assert list(rows.index) == [*sorted(content.keys() - {"extra"}), "extra"]
     notes = rows["note"].to_dict()

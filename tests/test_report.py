@@ -145,8 +145,8 @@ def test_notes_say_what_a_table_rests_on():
     made = {"hours": 1.5, "sessions": 2, "devices": ["H200"]}
     run = system("run", {"a": 1.5, "b": None, "c": 3.5}, **made)
     notes = remarks(analysed(FEW, run, NOTHING))
-    assert "run, files with a note or without a score: b, see per_file.csv." in notes
-    assert "broken, files with a note or without a score: a, b, c, see per_file.csv." in notes
+    assert "run: 1 with a note or without a score (b), see per_file.csv." in notes
+    assert "broken: 3 with a note or without a score (a, b, c), see per_file.csv." in notes
     assert (
         "run: checkpoint: best.pt; epochs: 6.22; batch: 6 x 2 s; seed: 3; recipe: plain; "
         "beside recipe: {optim.learning_rate: 0.001, loss.time: 0.5}; held out: [p226, p287]; "

@@ -144,8 +144,9 @@ class Analysis:
         self.enhancing = [model for model in self.models if model.name != NOISY]
         self.noisy = next((model for model in self.models if model.name == NOISY), None)
         self.baseline = choose_baseline(self.models, baseline)
-        every = list(product(self.models, self.models))
-        self.comparisons = _compare([x for x in every if x[1] is self.baseline is not x[0]])
+        others = [model for model in self.models if model is not self.baseline]
+        self.comparisons = _compare([(model, self.baseline) for model in others])
+        every = product(self.models, self.models)
         self.primary = _compare([x for x in every if tuple(y.configuration for y in x) in PRIMARY])
         noisy = self.noisy.by_file if self.noisy else None
         self.warnings = doubts(self.utterances, noisy("pesq_wb")) if noisy else []
@@ -221,10 +222,8 @@ def _listed(root: Path) -> tuple[str, dict[str, Any]]:
     """Return the name of the corpus' table or log, and SNR, noise and speaker by utterance."""
     if is_table(root):
         listing = list_pairs(root, "test")
-        speakers = listing.speakers
-        return root.name, {
-            x: (snr, noise, speakers[x]) for x, (noise, snr) in listing.noises.items()
-        }
+        facts = {x: (snr, noise, listing.speakers[x]) for x, (noise, snr) in listing.noises.items()}
+        return root.name, facts
     log: dict[str, tuple[str, float]] = {}
     for place, folder in product((root, *root.absolute().parents[:2]), ("", benchmark.LOG_FOLDER)):
         log = log or benchmark.read_log(place / folder / benchmark.TEST_LOG)

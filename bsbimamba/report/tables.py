@@ -159,7 +159,7 @@ def remarks(analysis: Analysis) -> list[str]:
     rows = analysis.rows
     rows = rows[rows[list(METRICS)].isna().any(axis=1) | (rows["note"] != "")]
     notes = [
-        f"{name}, files with a note or without a score: {some(list(x), 4)}, see per_file.csv."
+        f"{name}: {len(x)} with a note or without a score ({some(list(x), 4)}), see per_file.csv."
         for name, x in rows.groupby("system", sort=False)["utterance"]
     ]
     trained = [system for system in analysis.systems if system.facts]
