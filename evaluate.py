@@ -31,7 +31,7 @@ from bsbimamba.report.figures import write_curve
 from bsbimamba.report.html import CLEAN, report
 from bsbimamba.report.scoring import Task, score_files
 from bsbimamba.report.tables import latex, markdown
-from bsbimamba.utils import DataError, carry_out, say, show, write_text
+from bsbimamba.utils import DataError, carry_out, is_within, say, show, write_text
 
 # The processes that score import this file: what needs torch is imported where it is used.
 
@@ -86,7 +86,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     rows = score_files(tasks, options.workers)
     write_text(options.out / "per_file.csv", rows.to_csv(index=False, float_format="%.6f"))
-    analysis = Analysis(systems, rows, clean, str(data), data, options.baseline)
+    analysis = Analysis(systems, rows, clean, data, options.baseline)
     for text in analysis.warnings:
         log.warning("Warning: %s", text)
     table = markdown(analysis)
@@ -115,6 +115,9 @@ def _of_runs(options: argparse.Namespace) -> tuple[Mapping[str, Path], list[Syst
     paired = {name: path for name, path in noisy.items() if name in clean}
     if not paired:
         raise DataError(f"{options.data}: no noisy file is named as a clean one is")
+    for folder in listing.folders:
+        if is_within(options.out, folder) or is_within(folder, options.out / "enhanced"):
+            raise DataError(f"--out {options.out} would put enhanced files among those of {folder}")
     systems = [System(NOISY, noisy)]
     for name, run, trained in zip(_names_of(options.runs), options.runs, loaded, strict=True):
         config, lines = read_history(run if run.is_dir() else run.parent)

@@ -73,7 +73,7 @@ def analysed(*systems: Scored, data: str = "corpus", **options: Any) -> Analysis
     # Intervals of few draws, so that a test takes no seconds.
     with patch.object(statistics, "RESAMPLES", 199):
         analysis = Analysis(
-            [each for each, _ in systems], pd.DataFrame(lines), clean, data, **options
+            [each for each, _ in systems], pd.DataFrame(lines), clean, Path(data), **options
         )
         assert all(model.means for model in analysis.models)  # they are kept
     return analysis

@@ -75,8 +75,7 @@ def test_runs_are_scored_and_compared(
     words = [run, second / "last.pt", "--data", tmp_path, "--out", out, "--workers", 1, "--strict"]
     assert evaluate.main(list(map(str, words))) == 1
     captured = capsys.readouterr()
-    missing = "files without all scores: noisy (1), first (1), second (1)"
-    assert captured.err.splitlines()[-1] == missing
+    assert captured.err.endswith("files without all scores: noisy (1), first (1), second (1)\n")
     assert captured.out == (out / "table.md").read_text("utf-8")
     content = json.loads((out / "summary.json").read_text("utf-8"))
     assert list(content["models"]) == ["noisy", "first", "second"]  # of unlike steps: two models
@@ -85,7 +84,6 @@ def test_runs_are_scored_and_compared(
     assert second.items() >= {"checkpoint": "last.pt", "step": 12_000, "seed": 1}.items()
     network = load_trained(run).network
     assert first["parameters"] == sum(p.numel() for p in network.parameters())
-    assert first["macs_per_second"] > 1e6
     assert "PESQ against crops seen" in (out / "report.html").read_text("utf-8")
 
     signals["first"] = read(out / "enhanced" / "first" / "sub" / "b.wav")
@@ -111,14 +109,8 @@ def test_a_folder_is_scored_whatever_is_in_it(
     clean, enhanced, noisy = tmp_path / "clean", tmp_path / "noisy", tmp_path / "recorded"
     noise = hiss(len(samples))
     good = samples + 0.001 * noise
-    content = {
-        "near": good,
-        "far/a,b": good,
-        "extra": good,
-        "missing": None,
-        "nan": np.where(noise > 2, np.nan, good),
-        "text": None,
-    }
+    content = dict.fromkeys(("near", "far/a,b", "extra"), good) | {"missing": None, "text": None}
+    content["nan"] = np.where(noise > 2, np.nan, good)
     for folder in (clean, enhanced, noisy):
         (folder / "far").mkdir(parents=True)
     for name, x in content.items():
@@ -133,7 +125,7 @@ def test_a_folder_is_scored_whatever_is_in_it(
     words = ["--clean", clean, "--enhanced", enhanced, "--noisy", noisy, "--out", out]
     assert evaluate.main([*map(str, words), "--workers", "1", "--require-gain"]) == 0
     text = capsys.readouterr().out
-    assert "\n- noisy: 3 of 5 files without all scores (missing, nan, text)" in text
+    assert "- noisy: 3 with a note or without a score (missing, nan, text), see" in text
     rows = per_file(out, f"{tmp_path.name}-noisy")
     assert list(rows.index) == [*sorted(content.keys() - {"extra"}), "extra"]
     notes = rows["note"].to_dict()
@@ -146,9 +138,6 @@ def test_a_folder_is_scored_whatever_is_in_it(
     }
     assert rows["pesq_wb"]["near"] == rows["pesq_wb"]["far/a,b"] != ""
     assert list(per_file(out, "noisy").index) == list(rows.index.drop("extra"))
-
-
-# What is demanded
 
 
 @pytest.mark.parametrize("level", [0.0005, 0.02])
@@ -165,23 +154,19 @@ def test_gain_is_demanded(
     assert ("not above the noisy PESQ: enhanced" in capsys.readouterr().err) == (level > 0.005)
 
 
-# What is refused, before anything is scored
-
-
 @pytest.mark.parametrize(
-    ("words", "message"),
+    "words",
     [
-        ("", "name RUN... --data ROOT, or --clean DIR --enhanced DIR... [--noisy DIR]"),
-        ("run --data d --clean c --enhanced e", "name RUN... --data ROOT"),
-        ("--clean c --enhanced e --require-gain", "--require-gain needs --noisy"),
-        ("run --data d --workers 0", "--workers is at least 1"),
+        "",
+        "run --data d --clean c --enhanced e",
+        "--clean c --enhanced e --require-gain",
+        "run --data d --workers 0",
     ],
 )
-def test_wrong_usage(words: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_wrong_usage(words: str, tmp_path: Path):
     with pytest.raises(SystemExit) as ended:
         evaluate.main([*words.split(), "--out", str(tmp_path / "new")])
     assert ended.value.code == 2
-    assert message in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
 
 
@@ -195,6 +180,10 @@ def test_wrong_usage(words: str, message: str, tmp_path: Path, capsys: pytest.Ca
         ("{run} --data {none}", "{none}: no test pairs."),
         ("{run} {run} --data {corpus}", "two runs would be called "),
         ("{run} --data {corpus} --baseline x", "there is no x to compare with; there are: noisy, "),
+        (
+            "{run} --data {corpus} --out {corpus}/test/clean/x",
+            "--out {corpus}/test/clean/x would put",
+        ),
     ],
 )
 def test_bad_input(
@@ -211,15 +200,12 @@ def test_bad_input(
     (tmp_path / "empty").mkdir()
     known = {"none": tmp_path / "none", "clean": clean, "run": run, "corpus": tiny_corpus}
     arguments = words.format(**known, empty=tmp_path / "empty").split()
-    assert evaluate.main([*arguments, "--out", str(tmp_path / "new")]) == 2
+    assert evaluate.main(["--out", str(tmp_path / "new"), *arguments]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     expected = message.format(**known, empty=tmp_path / "empty")
     assert captured.err.splitlines()[-1].startswith(f"evaluate.py: {expected}")
     assert os.listdir(tmp_path) == ["empty"]
-
-
-# Scoring
 
 
 @pytest.fixture
@@ -231,21 +217,17 @@ def task(tmp_path: Path, speech: tuple[Signal, Signal]) -> Task:
     return Task("x", "a", *paths)
 
 
-def test_common_part_of_two_lengths_is_scored(task: Task, speech: tuple[Signal, Signal]):
-    assert score_file(task) == (pytest.approx(score(*speech), abs=1e-6), "")
+def test_what_is_done_to_a_file_is_noted(task: Task, speech: tuple[Signal, Signal]):
+    expected = score_file(task)
+    assert expected == (pytest.approx(score(*speech), abs=1e-6), "")
     soundfile.write(str(task.enhanced), speech[1][:-100], RATE, "FLOAT")
     scores, note = score_file(task)
     assert note == "-100 samples: the common part is scored"
     assert scores == pytest.approx(score(*(side[:-100] for side in speech)), abs=1e-6)
-
-
-def test_other_rates_and_channels_are_converted(task: Task, speech: tuple[Signal, Signal]):
-    expected = score_file(task)[0]
     high = soxr.resample(speech[1], RATE, 48000, quality="VHQ")
-    stereo = np.stack([0.5 * high, 1.5 * high], axis=1)
-    soundfile.write(str(task.enhanced), stereo, 48000, "FLOAT")
+    soundfile.write(str(task.enhanced), np.stack([0.5 * high, 1.5 * high], 1), 48000, "FLOAT")
     scores, note = score_file(task)
-    assert scores == pytest.approx(expected, abs=0.06)  # most in LLR: what is near 8 kHz
+    assert scores == pytest.approx(expected[0], abs=0.06)  # most in LLR: what is near 8 kHz
     assert note == "resampled from 48000 Hz; the mean of 2 channels"
 
 
@@ -254,9 +236,7 @@ def test_short_file_keeps_the_scores_that_exist(task: Task, speech: tuple[Signal
         soundfile.write(str(path), samples[6000:8000], RATE, "FLOAT")
     scores, note = score_file(task)
     assert set(scores) == {"segsnr", "si_sdr", "snr", "llr", "wss", "wss_float"}
-    assert note == (
-        "too short for PESQ (a quarter of a second); too little speech for STOI (384 ms)"
-    )
+    assert note.startswith("too short for PESQ (a quarter of a second); too little speech for STOI")
 
 
 def misbehaving(task: Task) -> tuple[dict[str, float], str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -24,17 +23,15 @@ from bsbimamba.metrics.statistics import Comparison, Interval, Spread, Values, m
 from bsbimamba.utils import DataError
 
 NOISY = "noisy"
-# A configuration of this name is what others are compared with by default.
-_BASELINES = ("bsrnn", "baseline")
+# Of the packages that the scores come from.
+VERSIONS = {name: version(name) for name in ("pesq", "pystoi", "numpy", "scipy", "torch")}
 # The comparisons that answer the project's question, as (other, reference) by the names of their
 # configurations. Both sides read time both ways, so that only the kind of layer differs.
 PRIMARY = (("abl3", "bsrnn_bi"), ("abl2", "lstm_dualpath"))
 
 SNR, NOISE, SPEAKER = "input SNR (dB)", "noise", "speaker"
-MEASURED = "measured"
 # Of VCTK and VoiceBank-DEMAND (p232_001), and of LibriSpeech (1089-134686-0001).
 _SPEAKER = r"^(?:.*/)?([a-z]\d{1,3}(?=_\d{3})|\d+(?=-\d+-\d{4}))"
-_MOST_SNRS = 10  # more nominal SNRs than this go into bins, as measured ones do
 _MOST_GROUPS = 40  # more columns than this are no table
 _EDGES = (-math.inf, -5, 0, 5, 10, 15, 20, math.inf)  # dB; a bin holds its lower edge
 _BINS = ("below -5", "-5 to 0", "0 to 5", "5 to 10", "10 to 15", "15 to 20", "20 and above")
@@ -44,11 +41,9 @@ _BINS = ("below -5", "-5 to 0", "0 to 5", "5 to 10", "10 to 15", "15 to 20", "20
 class System:
     """One trained run, one folder of files, or the noisy recordings.
 
-    Attributes:
-        files: its audio by utterance; where there is none, the reason.
-        facts: of the network and its training; empty for a folder of files. `model` is the name of
-            its configuration, `family` all that runs of one model have in common.
-        log: the lines of its training's `metrics.jsonl`.
+    files: its audio by utterance; where there is none, the reason. facts: of the network and its
+    training, none of a folder of files; `model` is the name of its configuration, `family` all that
+    runs of one model have in common. log: the lines of its training's `metrics.jsonl`.
     """
 
     name: str
@@ -61,26 +56,20 @@ class System:
 class Model:
     """Runs of one model that differ in their seed and in nothing else; mostly one.
 
-    scores: by metric, (runs, files), NaN where a file has no score.
+    runs: their names. scores: by metric, (runs, files), NaN where a file has no score.
     """
 
     name: str
     systems: Sequence[System]
     scores: Mapping[str, Values] = field(default_factory=dict)
 
-    @property
-    def runs(self) -> list[str]:
-        return [system.name for system in self.systems]
-
-    @property
-    def configuration(self) -> str:
-        """The name of its configuration; of a folder of files, which has none, its own."""
-        return str(self.systems[0].facts.get("model", self.name))
-
-    @property
-    def seeds(self) -> int:
-        """How many trainings there are; 0 for a folder of files and the noisy recordings."""
-        return len(self.systems) if self.systems[0].facts else 0
+    def __post_init__(self) -> None:
+        facts = self.systems[0].facts
+        self.runs = [system.name for system in self.systems]
+        # The name of its configuration; of a folder of files, which has none, its own.
+        self.configuration = facts.get("model", self.name)
+        # How many trainings there are; none for a folder of files and the noisy recordings.
+        self.seeds = len(self.systems) if facts else 0
 
     @cached_property
     def means(self) -> dict[str, Interval | None]:
@@ -111,12 +100,9 @@ class Pair:
 
 @dataclass
 class Breakdown:
-    """The utterances of a test in groups.
+    """The utterances of a test in groups: PESQ by model and group.
 
-    Attributes:
-        axis: SNR, NOISE or SPEAKER. source: where that is from, as a phrase.
-        groups: the utterances by their group's label, in order.
-        pesq_wb: the mean PESQ by model and label.
+    axis: SNR, NOISE or SPEAKER. source: where that is from. groups: the utterances by label.
     """
 
     axis: str
@@ -132,8 +118,7 @@ class Analysis:
         models: noisy recordings first, if there are any (`noisy`, else None); `enhancing`: the
             others. systems: all their runs.
         utterances: names of the clean files, sorted.
-        baseline: what the others are compared with. comparisons: of each of them with it.
-        primary: the comparisons of `PRIMARY` whose models are here.
+        comparisons: of each model with the `baseline`; `primary`: those of `PRIMARY`.
         warnings: reasons to doubt the scores, each a sentence.
     """
 
@@ -142,45 +127,31 @@ class Analysis:
         systems: Sequence[System],
         rows: pd.DataFrame,
         clean: Mapping[str, Path],
-        data: str,
-        root: Path | None = None,
+        data: Path,
         baseline: str | None = None,
     ) -> None:
-        """Analyse the rows that `score_files` returns for these systems.
-
-        Args:
-            clean: the clean files by utterance.
-            data: the corpus' name, for the record. root: see `find_breakdowns`.
-            baseline: see `choose_baseline`.
-        """
-        self.rows, self.clean, self.data = rows, clean, data
+        """Analyse `rows`, as of `score_files`, and the `clean` files by utterance of a corpus."""
+        self.rows, self.clean, self.data = rows, clean, str(data)
         self.utterances = sorted(clean)
-        tables = {m: rows.pivot(index="system", columns="utterance", values=m) for m in METRICS}
         self.models = models_of(systems)
+        table = rows.pivot(index="system", columns="utterance", values=list(METRICS))
         for model in self.models:
             model.scores = {
-                metric: table.reindex(model.runs, columns=self.utterances).to_numpy()
-                for metric, table in tables.items()
+                metric: table[metric].reindex(model.runs, columns=self.utterances).to_numpy()
+                for metric in METRICS
             }
         self.systems = [system for model in self.models for system in model.systems]
         self.enhancing = [model for model in self.models if model.name != NOISY]
         self.noisy = next((model for model in self.models if model.name == NOISY), None)
         self.baseline = choose_baseline(self.models, baseline)
         others = [model for model in self.models if model is not self.baseline]
-        self.comparisons = _pairs([(model, self.baseline) for model in others])
-        self.primary = _pairs(
-            [
-                (a, b)
-                for a, b in product(self.models, self.models)
-                if (a.configuration, b.configuration) in PRIMARY
-            ]
-        )
-        self.warnings: list[str] = []
-        snr: dict[str, float] = {}
-        if self.noisy:
-            self.warnings = doubts(self.utterances, self.noisy.by_file("pesq_wb"))
-            snr = dict(zip(self.utterances, self.noisy.by_file("snr"), strict=True))
-        self.breakdowns = find_breakdowns(self.utterances, snr, root)
+        self.comparisons = _compare([(model, self.baseline) for model in others])
+        every = product(self.models, self.models)
+        self.primary = _compare([x for x in every if tuple(y.configuration for y in x) in PRIMARY])
+        noisy = self.noisy.by_file if self.noisy else None
+        self.warnings = doubts(self.utterances, noisy("pesq_wb")) if noisy else []
+        snr = pd.Series(noisy("snr") if noisy else math.nan, self.utterances)
+        self.breakdowns = find_breakdowns(snr, data)
         for breakdown, model in product(self.breakdowns, self.models):
             breakdown.pesq_wb[model.name] = {
                 label: mean_interval(model.scores["pesq_wb"][:, np.isin(self.utterances, group)])
@@ -206,15 +177,12 @@ def models_of(systems: Sequence[System]) -> list[Model]:
 
 
 def choose_baseline(models: Sequence[Model], name: str | None) -> Model:
-    """Return the model that others are compared with.
+    """Return the model of this name, or that has a run of it, to compare others with.
 
-    name: of a model or of one of its runs. Where None, the model called bsrnn or baseline, else the
-    noisy recordings, else the first.
-
-    Raises:
-        DataError: there is none of that name.
+    Without a name: the model called bsrnn or baseline, else the noisy recordings, else the first.
+    Raise DataError if there is none of that name.
     """
-    for wanted, model in product([name] if name else [*_BASELINES, NOISY], models):
+    for wanted, model in product([name] if name else ["bsrnn", "baseline", NOISY], models):
         if wanted in (model.name, *(model.runs if name else [model.configuration])):
             return model
     if name:
@@ -223,54 +191,43 @@ def choose_baseline(models: Sequence[Model], name: str | None) -> Model:
     return models[0]
 
 
-def find_breakdowns(
-    utterances: Sequence[str], snr: Mapping[str, float], root: Path | None
-) -> list[Breakdown]:
-    """Return what these utterances can be broken down by: up to three breakdowns, without means.
+def find_breakdowns(snr: pd.Series, root: Path) -> list[Breakdown]:
+    """Return what utterances can be broken down by, without means; not a single group or too many.
 
-    The table of pairs or VoiceBank's log of the test set beside the corpus says it, where it knows
-    all files; else the measured SNR and the speakers in the files' names. What makes one group
-    only, or more than a table can show, is left out.
+    A table of pairs or VoiceBank's log of the test set says it, if it knows all files; else the
+    measured SNR and the speakers in the files' names.
 
-    Args:
-        utterances: names of files, below the folder of clean ones and without extension.
-        snr: measured, in dB, as far as there is one.
-        root: of the corpus, the folder of its clean files, or a table of pairs.
+    snr: in dB as measured, NaN where it is not, by utterance, below the folder of clean files.
+    root: of the corpus, the folder of its clean files, or a table of pairs.
     """
-    source, known = _table(root) if root else ("", {})
-    facts = [known.get(u) or known.get(PurePosixPath(u).name, {}) for u in utterances]
-    listed = pd.DataFrame(facts, utterances, [SNR, NOISE, SPEAKER]).replace("", None)
-    others = pd.DataFrame({SNR: pd.Series(snr, dtype=float)}, utterances, [SNR, NOISE])
-    others[SPEAKER] = others.index.str.extract(_SPEAKER, expand=False)
+    source, known = _listed(root)
+    facts = [known.get(u) or known.get(PurePosixPath(u).name, [None] * 3) for u in snr.index]
+    listed = pd.DataFrame(facts, snr.index, [SNR, NOISE, SPEAKER]).replace("", None)
+    others = pd.DataFrame({SNR: snr, NOISE: None})
+    others[SPEAKER] = snr.index.str.extract(_SPEAKER, expand=False)
     found = []
-    for axis, other in ((SNR, MEASURED), (NOISE, ""), (SPEAKER, "the files' names")):
+    for axis, other in ((SNR, "measured"), (NOISE, ""), (SPEAKER, "the files' names")):
         is_listed = listed[axis].notna().all()
         column = (listed if is_listed else others)[axis]
-        if axis == SNR and not (is_listed and column.nunique() <= _MOST_SNRS):
+        if axis == SNR:
             finite = column.astype(float).clip(upper=1e6)  # a clean recording has an infinite SNR
             column = pd.cut(finite, _EDGES, right=False, labels=_BINS)
-        groups = {
-            f"{label:g}" if isinstance(label, float) else str(label): list(group.index)
-            for label, group in column.groupby(column, observed=True)
-        }
+        groups = {str(x): list(y.index) for x, y in column.groupby(column, observed=True)}
         if 1 < len(groups) <= _MOST_GROUPS:
             found.append(Breakdown(axis, source if is_listed else other, groups))
     return found
 
 
-def _table(root: Path) -> tuple[str, dict[str, dict[str, Any]]]:
-    """Return the name of the corpus' table or log, and what it says of each utterance."""
+def _listed(root: Path) -> tuple[str, dict[str, Any]]:
+    """Return the name of the corpus' table or log, and SNR, noise and speaker by utterance."""
     if is_table(root):
         listing = list_pairs(root, "test")
-        return root.name, {
-            name: {NOISE: noise, SNR: snr, SPEAKER: listing.speakers[name]}
-            for name, (noise, snr) in listing.noises.items()
-        }
+        facts = {x: (snr, noise, listing.speakers[x]) for x, (noise, snr) in listing.noises.items()}
+        return root.name, facts
     log: dict[str, tuple[str, float]] = {}
-    for place in (root, *root.absolute().parents[:2]):
-        for folder in (place, place / benchmark.LOG_FOLDER):
-            log = log or benchmark.read_log(folder / benchmark.TEST_LOG)
-    return benchmark.TEST_LOG, {u: {NOISE: noise, SNR: snr} for u, (noise, snr) in log.items()}
+    for place, folder in product((root, *root.absolute().parents[:2]), ("", benchmark.LOG_FOLDER)):
+        log = log or benchmark.read_log(place / folder / benchmark.TEST_LOG)
+    return benchmark.TEST_LOG, {x: (snr, noise, None) for x, (noise, snr) in log.items()}
 
 
 def summary(analysis: Analysis) -> str:
@@ -278,17 +235,16 @@ def summary(analysis: Analysis) -> str:
     systems = {}
     for system in analysis.systems:
         rows = analysis.rows[analysis.rows["system"] == system.name].set_index("utterance")
-        scored = rows[list(METRICS)]
         systems[system.name] = {
-            "means": {m: None if math.isnan(x) else x for m, x in scored.mean().items()},
-            "scored": scored.count().to_dict(),
+            "means": {m: None if math.isnan(x) else x for m, x in rows[[*METRICS]].mean().items()},
+            "scored": rows[[*METRICS]].count().to_dict(),
             "notes": rows["note"][rows["note"] != ""].to_dict(),
             "facts": system.facts,
         }
     content = {
         "data": analysis.data,
         "files": len(analysis.clean),
-        "versions": versions(),
+        "versions": VERSIONS,
         "warnings": analysis.warnings,
         "systems": systems,
         "models": {
@@ -306,43 +262,35 @@ def summary(analysis: Analysis) -> str:
     return json.dumps(content, indent=1, allow_nan=False, default=asdict) + "\n"
 
 
-def versions() -> dict[str, str]:
-    """Return those of the packages that the scores come from."""
-    return {name: version(name) for name in ("pesq", "pystoi", "numpy", "scipy", "torch")}
-
-
 def doubts(utterances: Sequence[str], pesq: Values) -> list[str]:
     """Return why the noisy files of VoiceBank-DEMAND's whole test set cannot be right, if so.
 
     Any right copy has a known mean PESQ. The set is recognised by its number of files a speaker.
     pesq: (files,), of the noisy files.
     """
-    speakers = [PurePosixPath(name).name.partition("_")[0] for name in utterances]
-    members = np.isin(speakers, list(benchmark.TEST_FILES))
-    if Counter(np.compress(members, speakers).tolist()) != benchmark.TEST_FILES:
-        return []
-    count, mean = int(np.isfinite(pesq[members]).sum()), float(np.nanmean(pesq[members]))
+    scores = pd.Series(pesq, [PurePosixPath(name).name.partition("_")[0] for name in utterances])
+    scores = scores[scores.index.isin(list(benchmark.TEST_FILES))]
     right, tolerance = benchmark.NOISY_PESQ, benchmark.PESQ_TOLERANCE
-    if count == members.sum() and abs(mean - right) <= tolerance:
+    is_whole = scores.groupby(level=0).size().to_dict() == benchmark.TEST_FILES
+    if not is_whole or (scores.notna().all() and abs(scores.mean() - right) <= tolerance):
         return []
     return [
-        f"The noisy files are those of {benchmark.NAME}'s test set, but the PESQ of {count} of its "
-        f"{members.sum()} files is {mean:.3f} instead of {right:.2f} ± {tolerance:.2f}. Clean and "
-        "noisy files are paired wrongly, resampled badly, of another rate than their headers say, "
-        "or cut: no score of this table can be trusted."
+        f"The noisy files are those of {benchmark.NAME}'s test set, but the PESQ of "
+        f"{scores.count()} of its {len(scores)} files is {scores.mean():.3f} instead of "
+        f"{right:.2f} ± {tolerance:.2f}. Files are paired wrongly, resampled badly, of another "
+        "rate than their headers say, or cut: no score here can be trusted."
     ]
 
 
-def _pairs(pairs: Sequence[tuple[Model, Model]]) -> list[Pair]:
+def _compare(models: Sequence[tuple[Model, Model]]) -> list[Pair]:
     """Compare each (other, reference) in every metric; p corrected over the pairs."""
-    made = [Pair(other, reference, {}) for other, reference in pairs]
+    pairs = [Pair(other, reference, {}) for other, reference in models]
     for name, metric in METRICS.items():
-        found = []
-        for pair in made:
-            a, b = pair.reference.scores[name], pair.other.scores[name]
-            comparison = statistics.compare(a, b, metric.tie, metric.higher_is_better)
-            pair.comparisons[name] = comparison
-            found += [comparison] if comparison else []
-        statistics.set_holm(found)
-        statistics.set_holm([each.over_seeds for each in found if each.over_seeds])
-    return made
+        for pair in pairs:
+            scores = pair.reference.scores[name], pair.other.scores[name]
+            found = statistics.compare(*scores, metric.tie, metric.higher_is_better)
+            pair.comparisons[name] = found
+        tests = [test for pair in pairs if (test := pair.comparisons[name])]
+        statistics.set_holm(tests)
+        statistics.set_holm([test.over_seeds for test in tests if test.over_seeds])
+    return pairs

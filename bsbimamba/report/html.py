@@ -12,53 +12,42 @@ from typing import Any
 from urllib.parse import quote
 
 import jinja2
-import matplotlib.image
 import numpy as np
 import pandas as pd
+from matplotlib.image import imsave
 from numpy.typing import NDArray
 
 from bsbimamba.data.audio import AudioError, encode, read
 from bsbimamba.metrics.signals import FLOOR_DB, levels
 from bsbimamba.report.analysis import Analysis
 from bsbimamba.report.figures import PUBLISHED, plots, style_of
-from bsbimamba.report.tables import Table, remarks, tables
+from bsbimamba.report.tables import Table, html, remarks, tables
 
 CLEAN = "clean"
 _PUBLISHED = (
-    "No results of this comparison: VoiceBank-DEMAND's test set as the authors report it, the "
-    "composite scores on either scale. Empty: not known."
+    "VoiceBank-DEMAND's test set as the authors report it; composite scores on either scale."
 )
 
 
 def report(analysis: Analysis, out: Path, budget: float) -> str:
-    """Return the page. Names are escaped, whatever they are made of.
-
-    Args:
-        out: where the page will lie; files that are not in it are addressed from there.
-        budget: bytes of audio after which no more goes into it (see `listening`).
-    """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
-        undefined=jinja2.StrictUndefined,
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    """Return the page that will lie in `out`. Names are escaped. `budget`: see `listening`."""
+    loader = jinja2.FileSystemLoader(Path(__file__).with_name("templates"))
+    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True)
     listed = listening(analysis, out, budget)
     means = {x.name: map(_shown, x.by_file("pesq_wb")) for x in analysis.models}
-    files = pd.DataFrame(means, analysis.utterances).loc[[each["name"] for each in listed]]
+    files = pd.DataFrame(means, analysis.utterances)
     published = PUBLISHED.set_index("system").map("{:.2f}".format, na_action="ignore").fillna("")
     colours = {x.runs[0]: style_of(analysis, x)["color"] for x in analysis.models}
     return environment.get_template("report.html.j2").render(
         analysis=analysis,
         date=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
+        html=html,
         tables=[*tables(analysis), Table("Published", _PUBLISHED, published)],
         plots=[(x, y, _data("image/svg+xml", z.encode())) for x, y, z in plots(analysis)],
         remarks=remarks(analysis),
         listed=listed,
-        files=Table("Files", "PESQ-WB of each file.", files),
+        files=Table("Files", "", files.loc[[each["name"] for each in listed]]),
         voices=colours | {CLEAN: "var(--muted)"},
-        linked=sum(any(not y.startswith("data:") for y in x["sources"].values()) for x in listed),
     )
 
 
@@ -76,7 +65,6 @@ def listening(analysis: Analysis, out: Path, budget: float) -> list[dict[str, An
     special = featured(analysis)
     found, used = [], 0
     for name in sorted(analysis.utterances, key=lambda name: name not in special):
-        place = analysis.utterances.index(name)
         files = {x.runs[0]: x.systems[0].files.get(name) for x in analysis.models}
         files[CLEAN] = analysis.clean[name]
         paths = {x: path for x, path in files.items() if isinstance(path, Path)}
@@ -88,17 +76,13 @@ def listening(analysis: Analysis, out: Path, budget: float) -> list[dict[str, An
             pictures = _pictures(signals) if name in special else {}
             used += sum(map(len, sources.values()))
         else:
-            addresses = {x: Path(os.path.relpath(path, out)) for x, path in paths.items()}
-            sources = {x: quote(address.as_posix()) for x, address in addresses.items()}
-        if sources:
-            found.append({
-                "name": name,
-                "why": special.get(name, ""),
-                "pesq": {x.runs[0]: _shown(x.scores["pesq_wb"][0, place]) for x in analysis.models},
-                "sources": sources,
-                "pictures": pictures,
-            })  # fmt: skip
-    return sorted(found, key=lambda each: each["name"])
+            beside = {x: Path(os.path.relpath(path, out)).as_posix() for x, path in paths.items()}
+            sources = {x: quote(address) for x, address in beside.items()}
+        place = analysis.utterances.index(name)
+        pesq = {x.runs[0]: _shown(x.scores["pesq_wb"][0, place]) for x in analysis.models}
+        texts = {"name": name, "why": special.get(name, ""), "pesq": pesq}
+        found.append(texts | {"sources": sources, "pictures": pictures})
+    return sorted((each for each in found if each["sources"]), key=lambda each: each["name"])
 
 
 def featured(analysis: Analysis) -> dict[str, str]:
@@ -106,21 +90,22 @@ def featured(analysis: Analysis) -> dict[str, str]:
 
     By the PESQ of the best model above the noisy recording's; without one, by its PESQ.
     """
-    means = [(mean.mean, x) for x in analysis.enhancing if (mean := x.means["pesq_wb"])]
-    if not means:
+    known = {x.name: x.by_file("pesq_wb") for x in analysis.enhancing if x.means["pesq_wb"]}
+    if not known:
         return {}
-    model = max(means, key=lambda each: each[0])[1]
-    scores, what, sign = model.by_file("pesq_wb"), f"PESQ of {model.name}", ""
+    scores = pd.DataFrame(known, analysis.utterances)
+    best = scores.mean().idxmax()
+    values, what, sign = scores[best], f"PESQ of {best}", ""
     if analysis.noisy:
-        scores = scores - analysis.noisy.by_file("pesq_wb")
+        values = values - analysis.noisy.by_file("pesq_wb")
         what, sign = f"{what} against noisy", "+"
-    values = pd.Series(scores, analysis.utterances).dropna().sort_values(kind="stable")
-    places = {"Best": len(values) - 1, "Median": len(values) // 2, "Worst": 0}
-    chosen: dict[str, str] = {}
-    for word, place in places.items() if len(values) else ():
-        text = f"{word} file: {what} {values.iloc[place]:{sign}.2f}"
-        chosen.setdefault(str(values.index[place]), text)
-    return chosen
+    values = values.dropna().sort_values(kind="stable")
+    places = {"Worst": 0, "Median": len(values) // 2, "Best": len(values) - 1}
+    return {
+        values.index[place]: f"{word} file: {what} {values.iloc[place]:{sign}.2f}"
+        for word, place in places.items()
+        if len(values)
+    }
 
 
 def _shown(pesq: float) -> str:
@@ -146,9 +131,7 @@ def _pictures(signals: Mapping[str, NDArray]) -> dict[str, str]:
     pictures = {}
     for name, level in levels(signals).items():
         content = io.BytesIO()
-        matplotlib.image.imsave(
-            content, level, vmin=FLOOR_DB, vmax=0, cmap="magma", format="png", origin="lower"
-        )
+        imsave(content, level, vmin=FLOOR_DB, vmax=0, cmap="magma", format="png", origin="lower")
         pictures[name] = _data("image/png", content.getvalue())
     return pictures
 

@@ -22,10 +22,7 @@ _LIMIT = 600.0  # s that the scoring of one file may take; it takes about one
 
 @dataclass(frozen=True)
 class Task:
-    """One enhanced file to be scored against its clean one; None where that is missing.
-
-    system: whose file it is. enhanced: where there is no file, the reason if it is known.
-    """
+    """An enhanced file of a system and its clean one; None, or the reason, where one is missing."""
 
     system: str
     utterance: str
@@ -34,11 +31,7 @@ class Task:
 
 
 def score_files(tasks: Sequence[Task], workers: int) -> pd.DataFrame:
-    """Return a row for each task, in their order.
-
-    Columns: system, utterance, the metrics (NaN where there is no score), note (what is missing and
-    why, or was done to the file).
-    """
+    """Return a row for each task, in their order: system, utterance, the metrics or NaN, note."""
     rows = []
     with (
         ProcessPool(workers, initializer=begin_worker, context=process_context()) as pool,

@@ -1,19 +1,17 @@
-"""The tables of a comparison, as Markdown and LaTeX too, and the notes on what they rest on."""
+"""The tables of a comparison as Markdown, LaTeX and HTML, and the notes on what they rest on."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import product
-from typing import Any
 
 import pandas as pd
 
 from bsbimamba.metrics.scores import METRICS
 from bsbimamba.metrics.statistics import MARKED_SEEDS, Interval, Spread, holm, seeds_needed
-from bsbimamba.report.analysis import MEASURED, Analysis, Pair, System, versions
+from bsbimamba.report.analysis import VERSIONS, Analysis, Breakdown, Pair
 from bsbimamba.utils import some
 
 # What a paper's table has; then what stands beside it, to compare with tables of the other scale.
@@ -24,6 +22,7 @@ BESIDE = (
 _PESQ = METRICS["pesq_wb"]
 # A difference of PESQ that is worth finding: about half of what a metric discriminator brings.
 _SOUGHT = 0.05
+_signed = f"{{:+z.{_PESQ.digits}f}}".format
 # Of a network's use: which fact it is, in which unit, how it is written.
 _COSTS = {
     "parameters (M)": ("parameters", 1e6, "{:.3f}"),
@@ -33,40 +32,41 @@ _COSTS = {
     "steps": ("step", 1, "{:,.0f}"),
     "training (h)": ("hours", 1, "{:.2f}"),
 }
-_NOT_IN_LATEX = ["RTF", "memory (MB)", "steps", "training (h)"]
+# Facts of a training that its note gives, as far as they are known.
+_TOLD = (
+    "checkpoint", "epochs", "batch", "seed", "recipe", "beside_recipe", "held_out",
+    "hours", "devices", "sessions", "torch", "commits", "measured_on",
+)  # fmt: skip
 _SCORES = (
-    "Means over the files of {data} that have the score, {files} unless said otherwise, with 95 % "
-    "file intervals by a bootstrap. Bold: the best of a column, the noisy files aside. ±: standard "
-    "deviation over seeds, whose lowest and highest mean are in brackets. ▲ and ▼: better and "
-    "worse than {baseline}, Welch's t-test over seeds at 5 % after Holm's correction over the "
-    f"whole table; nothing is marked without {MARKED_SEEDS} seeds on both sides."
+    "Means over the files of {data}, {files} unless said otherwise, with 95 % file intervals "
+    "(bootstrap). Bold: the best, the noisy files aside. ±: deviation over seeds, whose lowest and "
+    "highest mean are in brackets. ▲ ▼: better and worse than {baseline} by Welch's t-test over "
+    f"seeds at 5 %, Holm-corrected over the table; none without {MARKED_SEEDS} seeds a side. CSIG, "
+    "CBAK, COVL: Loizou's scale."
 )
 _TESTS = (
-    "File interval: a bootstrap over the files, for these weights alone. p over files: Wilcoxon "
-    "signed-rank test, corrected by Holm over this table; r: its matched-pairs rank-biserial "
-    f"correlation; a difference of up to {_PESQ.tie:g} is a tie. Seed interval, p over seeds: "
-    "Welch's t-test on the seeds' means, corrected likewise. Seeds a side: with so many a t-test "
-    f"at 5 % finds a true difference of {_SOUGHT:g} PESQ with a power of 80 %; from few seeds, a "
-    "rough figure. Where a side has one seed, the difference may be chance of the training."
+    "Over files, for these weights alone: bootstrap interval, Wilcoxon signed-rank test, r its "
+    f"rank-biserial correlation; up to {_PESQ.tie:g} is a tie. Over seeds: Welch's t-test. Both "
+    f"Holm-corrected over this table. Seeds a side: to find {_SOUGHT:g} at 5 % with a power of "
+    "80 %; rough, from few seeds. Where a side has one, a difference may be chance of the training."
 )
+_BESIDE = "The composite scores of the other scale, and what they are made of."
+_SEEDS = "A difference that is not large against the deviation over seeds may be chance."
+_CHOSEN = "best.pt is chosen by PESQ on held-out speakers; averaged weights, no PCS, no PESQ loss."
 _NOTES = (
-    "File intervals and tests over files are about more files like these. They do not cover other "
-    "speakers or other seeds.",
-    "CSIG, CBAK and COVL are on Loizou's scale; many papers give the float scale, which is about "
-    "0.1 higher for noisy speech, up to 0.5 for enhanced speech, and stands beside. STOI is that "
-    "of the script which VoiceBank-DEMAND is scored with.",
+    "File intervals and tests do not cover other speakers or other seeds.",
+    "Many papers give CSIG, CBAK and COVL on the float scale: about 0.1 higher for noisy speech, "
+    "up to 0.5 for enhanced. STOI is that of VoiceBank-DEMAND's usual script.",
 )
-_CHOSEN = (
-    "best.pt is chosen by PESQ on the held-out speakers, last.pt not at all; averaged weights; no "
-    "PCS, no PESQ loss."
-)
+# What texts are escaped by.
+_MARKDOWN = str.maketrans({"|": r"\|"})
+_HTML = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 _TEX = str.maketrans({
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
-    "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--",
-    "↓": r"$\downarrow$", "±": r"$\pm$", "<": r"$<$", ">": r"$>$", "|": r"$|$",
+    **{sign: rf"\{sign}" for sign in "&%$#_{}"},
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "–": "--", "±": r"$\pm$", "↓": r"$\downarrow$",
     "▲": r"$^{\uparrow}$", "▼": r"$^{\downarrow}$",
 })  # fmt: skip
-_some = partial(some, most=4)
 
 
 @dataclass(frozen=True)
@@ -82,20 +82,34 @@ class Table:
     below: pd.DataFrame = field(default_factory=pd.DataFrame)
     best: Sequence[tuple[str, str]] = ()
 
+    def shown(self, signs: dict[int, str], bold: str, below: str = "") -> pd.DataFrame:
+        """Return all escaped; the best cells in the form `bold`, what is below in `below`."""
+        cells = self.cells.map(lambda text: text.translate(signs))
+        for place in self.best:
+            cells.loc[place] = bold.format(cells.loc[place])
+        for heading in self.below if below else ():
+            cells[heading] += [below.format(x.translate(signs)) for x in self.below[heading]]
+        names, headings = ([x.translate(signs) for x in axis] for axis in cells.axes)
+        return cells.set_axis(names).set_axis(headings, axis=1)
+
 
 def tables(analysis: Analysis) -> list[Table]:
-    """Return all tables that there is something for, the main one first."""
+    """Return all tables that there is something for, the scores and costs first."""
     baseline = analysis.baseline.name
-    question = "These answer the question of this project: both sides read time both ways."
-    beside = "The composite scores of the other scale, and what they are made of."
+    caption = _SCORES.format(data=analysis.data, files=len(analysis.clean), baseline=baseline)
+    scores = _scores(analysis, MAIN, "Scores", caption)
+    for heading, (fact, unit, form) in _COSTS.items():
+        values = [model.fact(fact) / unit for model in analysis.models]
+        if not all(map(math.isnan, values)):
+            scores.cells[heading] = ["" if math.isnan(x) else form.format(x) for x in values]
     ours = {f"{x.other.name} − {x.reference.name}": x for x in analysis.primary}
     others = {x.other.name: x for x in analysis.comparisons}
     found = [
-        _main(analysis),
-        _differences("Primary comparisons", question, ours),
+        scores,
+        _differences("Primary comparisons", "Both sides read time both ways.", ours),
         _differences(f"Against {baseline}", f"Differences to {baseline}.", others),
-        _scores(analysis, BESIDE, "The other scale, and parts", beside),
-        *_by_group(analysis),
+        _scores(analysis, BESIDE, "The other scale, and parts", _BESIDE),
+        *map(_by_group, analysis.breakdowns),
         _seeds(analysis),
     ]
     return [table for table in found if len(table.cells)]
@@ -105,56 +119,63 @@ def markdown(analysis: Analysis) -> str:
     """Return all tables, with notes."""
     parts = []
     for table in tables(analysis):
-        parts += [f"**{table.name}**", _grid(_bold(table.cells, table.best, "**{}**"))]
+        shown = {table.name: table.shown(_MARKDOWN, "**{}**")}
         if table.name == "Scores":
-            parts += ["**95 % file intervals**", _grid(table.below)]
+            shown["95 % file intervals"] = table.below.set_axis(shown["Scores"].index)
+        for name, cells in shown.items():
+            rows = [["system", *cells.columns], ["---", *["---:"] * len(cells.columns)]]
+            rows += cells.reset_index().to_numpy().tolist()
+            parts += [f"**{name}**", "\n".join(f"| {' | '.join(row)} |" for row in rows)]
         parts.append(table.caption)
     notes = [f"Warning: {text}" for text in analysis.warnings] + remarks(analysis)
-    parts += ["**Notes**", "\n".join(f"- {note}" for note in notes)]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join([*parts, "**Notes**", "\n".join(f"- {note}" for note in notes)]) + "\n"
 
 
 def latex(analysis: Analysis) -> str:
-    """Return the main table, for `booktabs`; what it rests on stands below it, as comments."""
-    table = _main(analysis)
-    cells = table.cells.drop(columns=_NOT_IN_LATEX, errors="ignore").map(_tex)
-    cells = _bold(cells, table.best, r"\textbf{{{}}}")
-    below = table.below[table.below.ne("").any(axis=1)]
-    below = below.map(lambda text: rf"{{\scriptsize {_tex(text)}}}" * bool(text))
-    rows = []
-    for name in cells.index:
-        rows.append({"system": _tex(name)} | cells.loc[name].to_dict())
-        rows += below.loc[[name]].to_dict("records") if name in below.index else []
-    frame = pd.DataFrame(rows).fillna("").rename(columns=_tex)
-    text = frame.to_latex(
-        index=False,
-        column_format="l" + "r" * (len(frame.columns) - 1),
-        caption=_tex(f"{table.caption} CSIG, CBAK and COVL on Loizou's scale."),
+    """Return the main table, for `booktabs`; what it rests on stands around it, as comments."""
+    table = tables(analysis)[0]
+    cells = table.shown(_TEX, r"\textbf{{{}}}", r" \\ \scriptsize {}")
+    cells = cells.drop(columns=[*_COSTS][2:], errors="ignore")
+    cells = cells.map(lambda text: rf"\shortstack[r]{{{text}}}" if r"\\" in text else text)
+    text = cells.rename_axis(columns="system").to_latex(
+        column_format="l" + "r" * len(cells.columns), caption=table.caption.translate(_TEX)
     )
     warnings = [f"% Warning: {text}" for text in analysis.warnings]
     notes = [f"% {note}" for note in remarks(analysis)]
     return "\n".join([*warnings, r"% \usepackage{booktabs}", text.rstrip(), *notes]) + "\n"
 
 
+def html(table: Table, first: str = "system") -> str:
+    """Return a table for the page, with buttons as headings; `first` is that of the names."""
+    cells = table.shown(_HTML, "<b>{}</b>", " <small>{}</small>")
+    cells = cells.rename(columns="<button>{}</button>".format)
+    cells = cells.rename_axis(columns=f"<button>{first}</button>")
+    with pd.option_context("display.max_colwidth", None):  # else long names are cut
+        return cells.to_html(escape=False, border=0)
+
+
 def remarks(analysis: Analysis) -> list[str]:
-    """Return what the scores rest on, in sentences: files, trainings, tests, scales, versions."""
-    trained = [system for system in analysis.systems if system.facts]
-    measured = dict.fromkeys(x.facts["measured_on"] for x in trained if "measured_on" in x.facts)
-    return [
-        *(line for system in analysis.systems for line in _files(analysis, system)),
-        *(f"{system.name}: {_training(system.facts)}" for system in trained),
-        *([_CHOSEN] if trained else []),
-        *(f"RTF (seconds a second of audio) and memory: measured on {x}." for x in measured),
-        *_NOTES,
-        ", ".join(f"{name} {version}" for name, version in versions().items()) + ".",
+    """Return what the scores rest on: files, trainings, scales, versions."""
+    rows = analysis.rows
+    rows = rows[rows[list(METRICS)].isna().any(axis=1) | (rows["note"] != "")]
+    notes = [
+        f"{name}: {len(x)} with a note or without a score ({some(list(x), 4)}), see per_file.csv."
+        for name, x in rows.groupby("system", sort=False)["utterance"]
     ]
+    trained = [system for system in analysis.systems if system.facts]
+    for system in trained:
+        facts = {x.replace("_", " "): system.facts[x] for x in _TOLD if x in system.facts}
+        texts = [f"{x}: {f'{y:.2f}' if isinstance(y, float) else y}" for x, y in facts.items()]
+        notes.append(f"{system.name}: {'; '.join(texts)}.".replace("'", ""))
+    notes += [_CHOSEN] if trained else []
+    return [*notes, *_NOTES, ", ".join(f"{x} {y}" for x, y in VERSIONS.items()) + "."]
 
 
 def marks_of(analysis: Analysis, metrics: Sequence[str]) -> dict[tuple[str, str], str]:
-    """Return "▲", "▼" or "" by model and metric, wherever the seeds were tested.
+    """Return "▲" or "▼" by model and metric where the seeds differ from the baseline's.
 
-    A mark is a difference to the baseline at 5 %, by the test over seeds after Holm's correction
-    over all pairs of model and metric that have at least `MARKED_SEEDS` seeds a side.
+    That is at 5 %, by the test over seeds after Holm's correction over all pairs of model and
+    metric that have at least `MARKED_SEEDS` seeds a side.
     """
     tested = {
         (pair.other.name, metric): (found.difference.mean, found.over_seeds.p)
@@ -163,25 +184,12 @@ def marks_of(analysis: Analysis, metrics: Sequence[str]) -> dict[tuple[str, str]
         and found.over_seeds
         and min(found.over_seeds.seeds) >= MARKED_SEEDS
     }
-    marks = {}
     ps = holm([p for _, p in tested.values()])
-    for (place, (difference, _)), p in zip(tested.items(), ps, strict=True):
-        better = (difference > 0) == METRICS[place[1]].higher_is_better
-        marks[place] = "" if p >= 0.05 else "▲" if better else "▼"
-    return marks
-
-
-def _main(analysis: Analysis) -> Table:
-    """Return the table of scores and of what is known of each network's cost."""
-    caption = _SCORES.format(
-        data=analysis.data, files=len(analysis.clean), baseline=analysis.baseline.name
-    )
-    table = _scores(analysis, MAIN, "Scores", caption)
-    for heading, (fact, unit, form) in _COSTS.items():
-        values = [model.fact(fact) / unit for model in analysis.models]
-        if not all(map(math.isnan, values)):
-            table.cells[heading] = ["" if math.isnan(x) else form.format(x) for x in values]
-    return table
+    return {
+        place: "▲" if (difference > 0) == METRICS[place[1]].higher_is_better else "▼"
+        for (place, (difference, _)), p in zip(tested.items(), ps, strict=True)
+        if p < 0.05
+    }
 
 
 def _scores(analysis: Analysis, metrics: Sequence[str], name: str, caption: str) -> Table:
@@ -203,20 +211,17 @@ def _scores(analysis: Analysis, metrics: Sequence[str], name: str, caption: str)
     return Table(name, caption, cells, below, best)
 
 
-def _by_group(analysis: Analysis) -> list[Table]:
-    """Return PESQ by the groups of each breakdown."""
-    found = []
-    for x in analysis.breakdowns:
-        columns = {
-            f"{label} ({len(names)})": [
-                _mean("pesq_wb", means[label], len(names))[0] for means in x.pesq_wb.values()
-            ]
-            for label, names in x.groups.items()
-        }
-        source = x.source if x.source == MEASURED else f"known from {x.source}"
-        caption = f"{_PESQ.heading} by {x.axis}, {source} (number of files)."
-        found.append(Table(f"By {x.axis}", caption, pd.DataFrame(columns, list(x.pesq_wb))))
-    return found
+def _by_group(breakdown: Breakdown) -> Table:
+    """Return PESQ by the groups of a breakdown."""
+    axis, source, means = breakdown.axis, breakdown.source, breakdown.pesq_wb
+    cells = {
+        f"{label} ({len(names)})": [
+            _mean("pesq_wb", x[label], len(names))[0] for x in means.values()
+        ]
+        for label, names in breakdown.groups.items()
+    }
+    caption = f"{_PESQ.heading} by {axis} (number of files), known from: {source}."
+    return Table(f"By {axis}", caption, pd.DataFrame(cells, list(means)))
 
 
 def _differences(name: str, caption: str, pairs: Mapping[str, Pair]) -> Table:
@@ -257,10 +262,7 @@ def _seeds(analysis: Analysis) -> Table:
         if (found := model.spreads["pesq_wb"]).over_runs is not None
         and found.over_files is not None
     }
-    caption = "A difference that is not large against the deviation over seeds may be chance."
-    return Table(
-        f"Seeds, {_PESQ.heading}", caption, pd.DataFrame.from_dict(rows, "index").fillna("")
-    )
+    return Table(f"Seeds, {_PESQ.heading}", _SEEDS, pd.DataFrame.from_dict(rows, "index"))
 
 
 def _mean(
@@ -279,58 +281,5 @@ def _mean(
     return text, below
 
 
-def _signed(difference: float) -> str:
-    return f"{difference:+z.{_PESQ.digits}f}"
-
-
 def _p(p: float | None) -> str:
     return "too few" if p is None else "< 0.0001" if p < 1e-4 else f"{p:.4f}"
-
-
-def _files(analysis: Analysis, system: System) -> list[str]:
-    """Say which files lack a score, and which others have a note."""
-    rows = analysis.rows[analysis.rows["system"] == system.name].set_index("utterance")
-    complete = rows[list(METRICS)].notna().all(axis=1)
-    found = {
-        f"of {len(rows)} files without all scores": list(rows.index[~complete]),
-        "with a note": list(rows.index[complete & rows["note"].ne("")]),
-    }
-    return [
-        f"{system.name}: {len(names)} {what} ({_some(names)}), see per_file.csv."
-        for what, names in found.items()
-        if names
-    ]
-
-
-def _training(facts: Mapping[str, Any]) -> str:
-    """Return how, where and for how long a network was trained, as far as it is known."""
-    changes = [f"{name} {value}" for name, value in facts["beside_recipe"].items()]
-    text = (
-        f"{facts['checkpoint']}, {facts['epochs']:.2f} epochs of batches of {facts['batch']}, "
-        f"seed {facts['seed']}, recipe {' with '.join([facts['recipe'], *changes])}, "
-        f"held out {_some(facts['held_out'])}"
-    )
-    if "sessions" in facts:
-        text += (
-            f"; {facts['hours']:.2f} hours on {_some(facts['devices'])}, starts: "
-            f"{facts['sessions']}, torch {_some(facts['torch'])}, commit {_some(facts['commits'])}"
-        )
-    return f"{text}."
-
-
-def _bold(cells: pd.DataFrame, best: Sequence[tuple[str, str]], form: str) -> pd.DataFrame:
-    cells = cells.copy()
-    for place in best:
-        cells.loc[place] = form.format(cells.loc[place])
-    return cells
-
-
-def _grid(frame: pd.DataFrame) -> str:
-    """Return a table in Markdown."""
-    rows = [["system", *frame.columns], *frame.reset_index().to_numpy().tolist()]
-    lines = ["| " + " | ".join(text.replace("|", r"\|") for text in row) + " |" for row in rows]
-    return "\n".join([lines[0], "|---|" + "---:|" * len(frame.columns), *lines[1:]])
-
-
-def _tex(text: str) -> str:
-    return text.translate(_TEX)
