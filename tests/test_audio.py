@@ -28,7 +28,6 @@ from bsbimamba.data.audio import (
     read,
     write,
 )
-from bsbimamba.utils import DataError
 
 RATE = 16000
 
@@ -37,12 +36,7 @@ RATE = 16000
 
 @pytest.mark.parametrize(
     ("name", "subtype", "error"),
-    [
-        ("a.wav", "PCM_U8", 2**-7),
-        ("a.WAV", "PCM_32", 1e-7),
-        ("a.wav", "DOUBLE", 1e-7),
-        ("a.Flac", "PCM_24", 2**-23),
-    ],
+    [("a.wav", "PCM_U8", 2**-7), ("a.WAV", "DOUBLE", 1e-7), ("a.Flac", "PCM_24", 2**-23)],
 )
 @pytest.mark.parametrize("channels", [1, 8])
 def test_read_averages_channels_of_every_encoding(
@@ -206,11 +200,11 @@ def test_look_over_decodes_only_new_and_changed_files(tmp_path: Path, own_index:
     put(path, seed=1)
     other.unlink()
     assert look_over([path]) == {path: inspect(path)} != {path: first[path]}
-    known = json.loads(audio.INDEX.read_text())["files"]
+    known = json.loads(audio.INDEX.read_text())
     assert list(known) == [audio.stamp(path)]  # neither what is gone nor what it was
 
 
-@pytest.mark.parametrize("content", ["{", '{"version": 3, "files": {"x": {"frames": 1}}}'])
+@pytest.mark.parametrize("content", ["{", "[]", '{"x": {"frames": 1}}'])
 def test_look_over_ignores_a_damaged_index(tmp_path: Path, own_index: None, content: str) -> None:
     path = put(tmp_path / "a.wav")
     audio.INDEX.parent.mkdir()
@@ -218,21 +212,10 @@ def test_look_over_ignores_a_damaged_index(tmp_path: Path, own_index: None, cont
     assert look_over([path]) == look_over([path]) == {path: inspect(path)}
 
 
-# Writing
-
-
 def test_write_clips_at_full_scale(tmp_path: Path) -> None:
     write(tmp_path / "a.flac", np.array([1.5, -1.5, 0.5]))
     assert read(tmp_path / "a.flac") == pytest.approx([1, -1, 0.5], abs=1e-4)
     assert os.listdir(tmp_path) == ["a.flac"]
-
-
-@pytest.mark.parametrize("place", ["missing/a.wav", "folder.wav"])
-def test_write_says_where_it_cannot(tmp_path: Path, place: str) -> None:
-    (tmp_path / "folder.wav").mkdir()
-    with pytest.raises(DataError, match=f"{place} cannot be written"):
-        write(tmp_path / place, sound(1))
-    assert os.listdir(tmp_path) == ["folder.wav"]
 
 
 # Levels

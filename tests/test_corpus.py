@@ -40,21 +40,16 @@ pytestmark = pytest.mark.usefixtures("own_index")
 def test_load_pairs_knows_every_layout_and_takes_the_most_specific(
     tmp_path: Path, split: str, folders: tuple[str, str]
 ) -> None:
-    for side in (*folders, "clean", "noisy"):
+    for side in ("clean", "noisy"):
         put(tmp_path / side / "p1_001.wav")
-    clean, noisy = (tmp_path / side / "p1_001.wav" for side in folders)
+    nested = "_wav" in folders[0]  # archives may be unpacked into a folder of their name
+    clean, noisy = (
+        put(tmp_path / side / (side if nested else "") / "p1_001.wav") for side in folders
+    )
     assert load_pairs(tmp_path, split) == [Pair("p1_001", clean, noisy, "p1", RATE // 2)]
     if split != "valid":
         with pytest.raises(DataError, match=f"^{tmp_path}: no valid pairs. Known folders below it"):
             load_pairs(tmp_path, "valid")
-
-
-def test_load_pairs_looks_into_a_folder_of_the_same_name(tmp_path: Path) -> None:
-    for side in ("clean", "noisy"):
-        folder = tmp_path / f"{side}_trainset_28spk_wav"
-        put(folder / folder.name / "p226_001.wav")
-    (pair,) = load_pairs(tmp_path, "train")
-    assert (pair.name, pair.speaker) == ("p226_001", "p226")
 
 
 def test_load_pairs_matches_names_whatever_extension_rate_and_channels(tmp_path: Path) -> None:
@@ -81,10 +76,6 @@ def test_load_pairs_uses_the_common_part_of_two_lengths(tmp_path: Path) -> None:
 
 # What is done to the pair `bad`, and what is said of it.
 FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
-    "no clean file": (
-        lambda root: (root / "clean/bad.wav").unlink(),
-        "noisy/bad.wav: has no clean file of that name",
-    ),
     "no noisy file": (
         lambda root: (root / "noisy/bad.wav").unlink(),
         "clean/bad.wav: has no noisy file of that name",
@@ -126,7 +117,7 @@ def test_load_pairs_names_bad_files_and_leaves_them_out_on_demand(
 def test_load_pairs_raises_where_nothing_is_left(tmp_path: Path) -> None:
     put(tmp_path / "clean" / "a.wav")
     put(tmp_path / "noisy" / "b.wav")
-    with pytest.raises(DataError, match=r"2 files cannot be used:\n(.*\n)*Nothing is left\.$"):
+    with pytest.raises(DataError, match=r"b.wav: has no clean file.*\nNothing is left\.$"):
         load_pairs(tmp_path, "train", skip_bad=True)
 
 
@@ -241,15 +232,20 @@ def test_table_without_splits_serves_for_training_and_test(tmp_path: Path) -> No
     [
         ("clean;noisy\na;b\n", "expected a first line with the columns clean and noisy"),
         ("clean,noisy\na.wav,\n", "line 2 lacks one of clean, noisy"),
+        ("clean,noisy\na.wav,zo\u00e9\n".encode("latin-1"), "is not a table in UTF-8"),
         ("clean,noisy,split\na.wav,b.wav,dev\n", "line 2: split 'dev' is not one of"),
         ("clean,noisy\na.wav,b.wav\na.wav,c.wav\n", "line 3: a second pair is called a"),
         ("clean,noisy,split\na.wav,b.wav,train\nc.wav,d.wav,\n", "line 3: split '' is not one of"),
         ("clean,noisy,snr_db\na.wav,b.wav,loud\n", "line 2: snr_db 'loud' is not a number"),
     ],
 )
-def test_table_that_cannot_be_used_is_an_error(tmp_path: Path, text: str, reason: str) -> None:
-    with pytest.raises(DataError, match=reason):
-        load_pairs(_table(tmp_path, text), "train")
+def test_table_that_cannot_be_used_is_an_error(
+    tmp_path: Path, text: str | bytes, reason: str
+) -> None:
+    path = tmp_path / "pairs.csv"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(DataError, match=rf"^{path}.*{reason}"):
+        load_pairs(path, "train")
     with pytest.raises(DataError, match=r"missing.csv cannot be read"):
         load_pairs(tmp_path / "missing.csv", "train")
 
@@ -262,11 +258,9 @@ def test_table_that_cannot_be_used_is_an_error(tmp_path: Path, text: str, reason
     [
         ("19-198-0001.flac", "19"),
         ("a-b_c.wav", "a"),
-        ("001.wav", "001"),
         ("deep/er/q26_001.wav", "deep/er:q26"),
         ("q26/001.wav", "q26"),
         # VCTK's numbers stand for the same people anywhere.
-        ("deep/er/p226_001.wav", "p226"),
         ("vctk/p226/001.wav", "p226"),
         ("noisy_P226 001.wav", "p226"),
         ("p226_mixed_with_p232.wav", "p232"),
@@ -312,21 +306,6 @@ def test_folders_are_speakers_where_names_tell_none(
     assert len(caplog.records) == 1
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"file,speaker\na_1.wav,ann\na_1.wav,bob\n", "a_1.wav has two speakers, ann and bob"),
-        ("file,speaker\na_1.wav,zo\u00e9\n".encode("latin-1"), "is not a table in UTF-8"),
-    ],
-)
-def test_speakers_csv_that_cannot_be_used_is_an_error(
-    tmp_path: Path, content: bytes, message: str
-) -> None:
-    (tmp_path / "speakers.csv").write_bytes(content)
-    with pytest.raises(DataError, match=rf"^{tmp_path / 'speakers.csv'}.*{message}"):
-        speakers_of(tmp_path, _files(tmp_path, "a_1.wav"))
-
-
 # Holding out
 
 _NAMES = st.sets(st.text(min_size=1, max_size=4), min_size=2, max_size=30)
@@ -346,18 +325,13 @@ def test_hold_out_takes_a_share_and_depends_little_on_the_others(
     assert len((before ^ after) - {added}) <= 1
 
 
-def test_hold_out_takes_the_wanted_ones_if_all_are_there() -> None:
-    names = ["a", "b", "c", "d"]
-    by_hash = hold_out(names, (), 0.3, 0)
-    assert hold_out(names, ["b", "d"], 0.3, 0) == {"b", "d"}
-    assert hold_out(names, ["b", "missing"], 0.3, 0) == hold_out(names, names, 0.3, 0) == by_hash
-
-
-def test_hold_out_draws_by_seed_and_stays_what_it_was() -> None:
+def test_hold_out_takes_the_wanted_ones_and_stays_what_it_was() -> None:
     """If it changes, runs on data without a split of their own select on other speakers."""
     names = [f"p{number}" for number in range(225, 253)]
-    assert sorted(hold_out(names, (), 0.1, 0)) == ["p237", "p243", "p248"]
-    assert len({frozenset(hold_out(names, (), 0.05, seed)) for seed in range(20)}) > 10
+    by_hash = {"p237", "p243", "p248"}
+    assert hold_out(names, (), 0.1, 0) == hold_out(names, ["p225", "no"], 0.1, 0) == by_hash
+    assert hold_out(names, ["p225", "p226"], 0.1, 0) == {"p225", "p226"}
+    assert hold_out(names, (), 0.1, 1) != by_hash
     assert hold_out(["one"], (), 0.5, 0) == set()
 
 

@@ -14,7 +14,7 @@ from recordings import sound
 
 from bsbimamba.data.audio import read
 from bsbimamba.data.corpus import Listing
-from bsbimamba.data.verify import count, lag_of, main, mixture_fault
+from bsbimamba.data.verify import count, lag_of, main
 
 RATE = 16000
 TRAIN = ["p226_001", "p227_002", "p228_003"]
@@ -38,7 +38,6 @@ def corpus(tmp_path: Path) -> Path:
         for name in names:
             seed = int(name[1:4])
             clean = sound(0.6, seed=seed)
-            clean[3000:5000] *= 0.01  # a pause that is not quite silent, as speech has some
             put(tmp_path, "clean", split, name, clean)
             put(tmp_path, "noisy", split, name, 0.7 * clean + 0.2 * sound(0.6, seed=seed + 1000))
     return tmp_path
@@ -78,13 +77,6 @@ def _change(side: str, change: Callable[[np.ndarray], np.ndarray], rate: int = R
 
 def _in_noisy(change: Callable[[Path], object]) -> Callable:
     return lambda root: change(root / "noisy_trainset_28spk_wav" / "p227_002.wav")
-
-
-def _exchange(root: Path) -> None:
-    clean, noisy = (root / f"{side}_trainset_28spk_wav" for side in ("clean", "noisy"))
-    clean.rename(root / "x")
-    noisy.rename(clean)
-    (root / "x").rename(noisy)
 
 
 def _copy_as_flac(root: Path) -> None:
@@ -128,17 +120,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
         _leak,
         ("p232 is a test speaker", "p226 in train and test", "must not be trained on"),
     ),
-    "exchanged": (
-        _exchange,
-        ("3 not the clean file and noise", "dB less noise in its pauses"),
-    ),
-    "upside down": (_change("noisy", np.negative), ("p227_002.wav is turned upside down",)),
-    "many": (
-        lambda root: [
-            put(root, "clean", "trainset_28spk", f"p228_{n}", sound(0.3)) for n in range(100, 109)
-        ],
-        ("9 cannot be used", "  and 4 more\n"),
-    ),
+    "upside down": (_change("noisy", np.negative), ("late or early",)),
 }
 
 
@@ -204,12 +186,3 @@ def test_lag_of_is_found_through_noise_and_rumble(lag: int) -> None:
     if lag:
         noisy[slice(0, lag) if lag > 0 else slice(lag, None)] = 0
     assert lag_of(clean + rumble, noisy + 0.3 * sound(2.0, seed=4)) == lag
-
-
-@pytest.mark.parametrize("gain", [0.1, 3.0])
-def test_mixture_may_be_at_another_level(gain: float) -> None:
-    clean = sound(1.0, seed=1)
-    clean[4000:8000] *= 0.03
-    noisy = clean + 0.02 * sound(1.0, seed=2)
-    assert mixture_fault(clean, gain * noisy) == ""
-    assert mixture_fault(clean, gain * clean + 0.1) == "has no noise"

@@ -36,20 +36,17 @@ MD5 = hashlib.md5(CONTENT).hexdigest()
 
 pytestmark = pytest.mark.usefixtures("own_index")
 
-# A server that misbehaves as told
-
 
 class Server(ThreadingHTTPServer):
     """Serves `files` by name, with ranges if `ranges`.
 
     Attributes:
-        faults: what the next requests meet, one each, instead of a proper answer: a status, or
-            after how many bytes the connection breaks.
+        faults: what the next requests meet, one each: a status, or after how many bytes the
+            connection breaks.
         asked: the path and the Range of each request so far, in their order.
     """
 
-    daemon_threads = True
-    ranges = True
+    daemon_threads = ranges = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -79,7 +76,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body[:value] if kind == "break" else body)
 
-    def log_message(self, format: str, *args: object) -> None:
+    def log_message(self, *args: object) -> None:
         """Print nothing."""
 
 
