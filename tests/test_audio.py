@@ -23,6 +23,7 @@ from bsbimamba.data.audio import (
     active_frames,
     active_level,
     active_rms,
+    encode,
     inspect,
     look_over,
     read,
@@ -107,30 +108,20 @@ def test_read_gives_a_piece_of_the_whole(
 # Faults
 
 
-def _wav(x: np.ndarray, rate: int = RATE, subtype: str = "FLOAT") -> Callable[[Path], None]:
-    return lambda path: sf.write(path, x, rate, subtype)
+def _wav(x: np.ndarray, rate: int = RATE) -> Callable[[Path], None]:
+    return lambda path: sf.write(path, x, rate, "FLOAT")
 
 
-def _cut(name: str, share: float, hole: int = 0) -> Callable[[Path], None]:
-    """A good file that ends after a share of its bytes, or has a hole of zeros there."""
+def _cut(extension: str, hole: int = 0) -> Callable[[Path], None]:
+    """A good file that ends in its middle, or has a hole of zeros there."""
 
     def make(path: Path) -> None:
-        good = path.with_name(name)
-        write(good, sound(8))
-        content = good.read_bytes()
-        good.unlink()
-        place = int(share * len(content))
+        content = encode(sound(8), extension)
+        place = len(content) // 2
         rest = content[place + hole :] if hole else b""
         path.write_bytes(content[:place] + bytes(hole) + rest)
 
     return make
-
-
-def _flac_of_unknown_length(path: Path) -> None:
-    sf.write(path, sound(1), RATE, "PCM_16", format="FLAC")
-    content = bytearray(path.read_bytes())
-    content[18:26] = (int.from_bytes(content[18:26], "big") >> 36 << 36).to_bytes(8, "big")
-    path.write_bytes(content)
 
 
 FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -139,10 +130,9 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "text": (lambda path: path.write_text("hello"), "cannot be decoded"),
     "missing": (lambda path: None, "cannot be opened .No such file"),
     "pipe": (lambda path: os.mkfifo(path), "not a file"),
-    "cut wav": (_cut("b.wav", 0.6), "cut short or damaged"),
-    "cut flac": (_cut("b.flac", 0.6), "cannot be decoded"),
-    "holey vorbis": (_cut("b.ogg", 0.5, 500), "cut short or damaged"),
-    "flac of unknown length": (_flac_of_unknown_length, "does not tell its length"),
+    "cut wav": (_cut(".wav"), "cut short or damaged"),
+    "cut flac": (_cut(".flac"), "cannot be decoded"),
+    "holey vorbis": (_cut(".ogg", 500), "cut short or damaged"),
     "NaN": (_wav(np.where(np.arange(48000) == 99, np.nan, 0.1), 48000), "NaN or infinite"),
     "not audio": (_wav(1e30 * sound(1)), "above 200 dB"),
     "silent": (_wav(np.full(RATE, 0.9e-5)), "silent: below -100 dB"),
@@ -247,14 +237,6 @@ def _level_by_definition(x: np.ndarray) -> float:
 def test_active_level_follows_its_definition(seconds: float, before: int, after: int) -> None:
     x = np.pad(sound(seconds), (before, after))
     assert active_level(x) == pytest.approx(_level_by_definition(x), abs=1e-9)
-
-
-def test_active_level_leaves_pauses_out() -> None:
-    tone = np.sqrt(2) * np.sin(2 * np.pi * 440 * np.arange(4 * RATE) / RATE)
-    assert active_level(tone) == pytest.approx(0, abs=0.2)
-    paused = np.concatenate([tone, np.zeros(4 * RATE)])
-    assert active_level(paused) == pytest.approx(0, abs=0.4)
-    assert active_level(0.01 * paused) == pytest.approx(active_level(paused) - 40, abs=1e-6)
 
 
 def test_active_frames_and_rms_go_by_the_loudest_frame() -> None:

@@ -20,7 +20,6 @@ from bsbimamba.data.corpus import (
     list_pairs,
     load_pairs,
     load_recordings,
-    pair_up,
 )
 from bsbimamba.data.speakers import hold_out, speaker_by_name, speakers_of
 from bsbimamba.utils import DataError
@@ -74,44 +73,32 @@ def test_load_pairs_uses_the_common_part_of_two_lengths(tmp_path: Path) -> None:
     assert [pair.frames for pair in load_pairs(tmp_path, "train")] == [RATE, RATE]
 
 
+def _test_speaker(root: Path) -> None:
+    put_pairs(root, ["vctk/P257_1.wav"])
+
+
 # What is done to the pair `bad`, and what is said of it.
-FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
-    "no noisy file": (
-        lambda root: (root / "noisy/bad.wav").unlink(),
-        "clean/bad.wav: has no noisy file of that name",
-    ),
-    "empty": (
-        lambda root: (root / "noisy/bad.wav").write_bytes(b""),
-        "noisy/bad.wav: empty: no bytes",
-    ),
-    "another length": (
-        lambda root: put(root / "noisy/bad.wav", 0.61),
-        r"noisy/bad.wav: lasts 0.61 s, its clean file 0.50 s",
-    ),
-    "test speaker": (
-        lambda root: [put(root / side / "vctk/P257_1.wav") for side in ("clean", "noisy")],
-        "clean/vctk/P257_1.wav: p257 is a test speaker of VoiceBank-DEMAND",
-    ),
+FAULTS: dict[str, Callable[[Path], object]] = {
+    "clean/bad.wav: has no noisy file of that name": lambda x: (x / "noisy/bad.wav").unlink(),
+    "noisy/bad.wav: empty: no bytes": lambda x: (x / "noisy/bad.wav").write_bytes(b""),
+    "lasts 0.61 s, its clean file 0.50 s": lambda x: put(x / "noisy/bad.wav", 0.61),
+    "vctk/P257_1.wav: p257 is a test speaker of VoiceBank-DEMAND": _test_speaker,
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("message", FAULTS)
 def test_load_pairs_names_bad_files_and_leaves_them_out_on_demand(
-    tmp_path: Path, fault: str, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, message: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     put_pairs(tmp_path, ["good.wav", "bad.wav"])
-    change, message = FAULTS[fault]
-    change(tmp_path)
-    with pytest.raises(DataError, match=message) as raised:
+    FAULTS[message](tmp_path)
+    with pytest.raises(DataError, match=rf"1 files cannot .*\n.*{message}.*\n.*--skip-bad\.$"):
         load_pairs(tmp_path, "train")
-    lines = str(raised.value).splitlines()
-    assert lines[0] == f"{tmp_path}: 1 files cannot be used:"
-    assert lines[-1] == "Repair or remove them, or go on without them: --skip-bad."
     good = [pair.name for pair in load_pairs(tmp_path, "train", skip_bad=True)]
-    assert good == (["bad", "good"] if fault == "test speaker" else ["good"])
-    if fault == "test speaker":
+    assert good == (["bad", "good"] if "speaker" in message else ["good"])
+    if "speaker" in message:
         assert len(load_pairs(tmp_path, "test")) == 3
-    assert lines[1] in caplog.text
+    assert message in caplog.text
 
 
 def test_load_pairs_raises_where_nothing_is_left(tmp_path: Path) -> None:
@@ -179,33 +166,19 @@ def test_load_pairs_goes_by_numbers_in_the_dns_challenges_names(tmp_path: Path) 
     assert [pair.speaker for pair in pairs] == ["reader_00011", "ann", "ann"]
 
 
-def test_pair_up_numbers_each_folder_for_itself_and_prefers_names() -> None:
-    one, two, x = Path("1"), Path("2"), Path("x")
-    clean = {"a/clean_fileid_4": one, "b/clean_fileid_04": two, "c_fileid_4": x}
-    noisy = dict.fromkeys(("a/x_fileid_4", "b/x_fileid_4", "c_fileid_4"), x)
-    paired = {"a/x_fileid_4": one, "b/x_fileid_4": two, "c_fileid_4": x}
-    assert pair_up(clean, noisy) == paired
-
-
 # Tables
-
-
-def _table(root: Path, text: str) -> Path:
-    path = root / "pairs.csv"
-    path.write_text(text, "utf-8")
-    return path
 
 
 def test_load_pairs_reads_a_table(tmp_path: Path) -> None:
     for name in ("one/ü 1.wav", "one/2.wav", "far/3.flac", "x/a.wav", "x/b.wav", "x/c.wav"):
         put(tmp_path / name)
-    (tmp_path / "lists").mkdir()
-    path = _table(
-        tmp_path / "lists",
+    path = tmp_path / "x" / "pairs.csv"
+    path.write_text(
         "\ufeffnoisy,clean,speaker,split,name,other,noise,snr_db\n"
-        "../x/a.wav,../one/ü 1.wav,ann,train,,7,bus,2.5\n"
+        "a.wav,../one/ü 1.wav,ann,train,,7,bus,2.5\n"
         f'{tmp_path / "x/b.wav"}, ../one/2.wav ,"bob, jr",valid,second,\n'
-        "../x/c.wav,../far/3.flac,,test,,\n",
+        "c.wav,../far/3.flac,,test,,\n",
+        "utf-8",
     )
     (first,), (second,), (third,) = (load_pairs(path, s) for s in ("train", "valid", "test"))
     assert (first.name, first.speaker) == ("one/ü 1", "ann")
@@ -217,9 +190,8 @@ def test_load_pairs_reads_a_table(tmp_path: Path) -> None:
 
 def test_table_without_splits_serves_for_training_and_test(tmp_path: Path) -> None:
     put_pairs(tmp_path, ["s1_1.wav", "s2_1.wav"])
-    path = _table(
-        tmp_path, "clean,noisy\nclean/s1_1.wav,noisy/s1_1.wav\nclean/s2_1.wav,noisy/s2_1.wav\n"
-    )
+    path = tmp_path / "pairs.csv"
+    path.write_text("clean,noisy\nclean/s1_1.wav,noisy/s1_1.wav\nclean/s2_1.wav,noisy/s2_1.wav\n")
     assert load_pairs(path, "train") == load_pairs(path, "test")
     assert [pair.speaker for pair in load_pairs(path, "train")] == ["s1", "s2"]
     assert not has_split(path, "valid")
@@ -232,22 +204,21 @@ def test_table_without_splits_serves_for_training_and_test(tmp_path: Path) -> No
     [
         ("clean;noisy\na;b\n", "expected a first line with the columns clean and noisy"),
         ("clean,noisy\na.wav,\n", "line 2 lacks one of clean, noisy"),
-        ("clean,noisy\na.wav,zo\u00e9\n".encode("latin-1"), "is not a table in UTF-8"),
-        ("clean,noisy,split\na.wav,b.wav,dev\n", "line 2: split 'dev' is not one of"),
+        ("clean,noisy\na.wav,zo\udce9\n", "is not a table in UTF-8"),
         ("clean,noisy\na.wav,b.wav\na.wav,c.wav\n", "line 3: a second pair is called a"),
         ("clean,noisy,split\na.wav,b.wav,train\nc.wav,d.wav,\n", "line 3: split '' is not one of"),
         ("clean,noisy,snr_db\na.wav,b.wav,loud\n", "line 2: snr_db 'loud' is not a number"),
+        (None, "cannot be read"),
     ],
 )
 def test_table_that_cannot_be_used_is_an_error(
-    tmp_path: Path, text: str | bytes, reason: str
+    tmp_path: Path, text: str | None, reason: str
 ) -> None:
     path = tmp_path / "pairs.csv"
-    path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(DataError, match=rf"^{path}.*{reason}"):
+    if text:
+        path.write_text(text, errors="surrogateescape")
+    with pytest.raises(DataError, match=f"^{path}.*{reason}"):
         load_pairs(path, "train")
-    with pytest.raises(DataError, match=r"missing.csv cannot be read"):
-        load_pairs(tmp_path / "missing.csv", "train")
 
 
 # Speakers
@@ -278,32 +249,35 @@ def test_speaker_by_name(file: str, speaker: str) -> None:
     assert speaker_by_name(file) == speaker
 
 
-def _files(folder: Path, *names: str) -> list[Path]:
-    return [folder / name for name in names]
-
-
 def test_speakers_csv_goes_before_names(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    files = _files(tmp_path, "a_1.wav", "b/a_2.wav", "b/é_3.wav", "c_4.wav")
+    files = [tmp_path / name for name in ("a_1.wav", "b/a_2.wav", "b/é_3.wav", "c_4.wav")]
     # A spreadsheet's mark at the beginning, its line ends, another column, spaces.
     text = "file,sex,speaker\r\na_1.wav,f,ann\r\nb/a_2.wav,m, bob \r\nb/é_3.wav,f,zoé\r\n"
     (tmp_path / "speakers.csv").write_text(text, "utf-8-sig", newline="")
-    assert list(speakers_of(tmp_path, files).values()) == ["ann", "bob", "zoé", "c"]
-    assert "does not name 1 files, c_4.wav among them" in caplog.text
-    caplog.clear()
-    assert len(speakers_of(tmp_path, files[:3])) == 3
+    assert list(speakers_of(tmp_path, files[:3]).values()) == ["ann", "bob", "zoé"]
     assert not caplog.messages
+    assert speakers_of(tmp_path, files)[files[3]] == "c"
+    assert "does not name 1 files, c_4.wav among them" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("names", "speakers", "warned"),
+    [
+        (("ann/hello", "ann/again", "b/bob/yes"), ["ann", "ann", "b/bob"], True),
+        (("ann/x_1", "ann/x_2", "bob/y"), ["ann:x", "ann:x", "bob:y"], False),
+        (("ann/hello", "b/bob/yes"), ["ann:hello", "b/bob:yes"], False),
+    ],
+)
 def test_folders_are_speakers_where_names_tell_none(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path,
+    names: tuple[str, ...],
+    speakers: list[str],
+    warned: bool,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    files = _files(tmp_path, "ann/hello.wav", "ann/again.wav", "b/bob/yes.wav")
-    assert list(speakers_of(tmp_path, files).values()) == ["ann", "ann", "b/bob"]
-    assert "each folder counts as one speaker" in caplog.text
-    named = _files(tmp_path, "ann/x_1.wav", "ann/x_2.wav", "bob/y.wav")
-    assert list(speakers_of(tmp_path, named).values()) == ["ann:x", "ann:x", "bob:y"]
-    assert list(speakers_of(tmp_path, files[:1] + files[2:]).values()) == ["ann:hello", "b/bob:yes"]
-    assert len(caplog.records) == 1
+    files = [tmp_path / f"{name}.wav" for name in names]
+    assert list(speakers_of(tmp_path, files).values()) == speakers
+    assert ("each folder counts as one speaker" in caplog.text) == warned
 
 
 # Holding out

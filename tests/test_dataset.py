@@ -112,14 +112,6 @@ def test_example_is_decided_by_seed_epoch_and_index(dataset: SpeechDataset) -> N
     assert not same(dataset[0, 1], other[0, 1])
 
 
-def test_example_without_a_drawn_slot_is_as_without_augmentation(dataset: SpeechDataset) -> None:
-    plain, rare = copy(dataset), copy(dataset)
-    plain.augment, rare.augment = None, Augment(remix=0.2)
-    keys = [(epoch, index) for epoch in range(6) for index in range(len(dataset))]
-    unchanged = [torch.equal(plain[key]["noisy"], rare[key]["noisy"]) for key in keys]
-    assert 0.5 < np.mean(unchanged) < 1
-
-
 # Pairs
 
 
@@ -274,18 +266,13 @@ def test_validation_mixtures_take_noises_in_turn_and_do_not_change(tmp_path: Pat
 # Fingerprints, and files that change while they are used
 
 
-def test_fingerprint_is_of_names_and_lengths_wherever_files_lie(
-    pairs: list[Pair], clean: list[Recording], noise: list[Recording]
-) -> None:
+def test_fingerprint_is_of_names_and_lengths_wherever_files_lie(pairs: list[Pair]) -> None:
     moved = [replace(pair, clean=Path("/else/where.wav")) for pair in pairs]
     longer = [*pairs[:-1], replace(pairs[-1], frames=pairs[-1].frames + 1)]
     renamed = [*pairs[:-1], replace(pairs[-1], name="another")]
     prints = [PairDataset(p, 0, CROP).fingerprint() for p in (pairs, moved, longer, renamed)]
     assert prints[0] == prints[1]
-    fewer = MixDataset(clean, noise[:-1], 0, (0, 9), CROP).fingerprint()
-    mixed = MixDataset(clean, noise, 0, (0, 9), CROP).fingerprint()
-    assert mixed == MixDataset(clean, noise, 5, (3, 3), None).fingerprint()
-    assert len({*prints, mixed, fewer}) == 5
+    assert len(set(prints)) == 3
 
 
 @pytest.mark.parametrize("part", ["speech", "noise"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -75,10 +75,6 @@ def _change(side: str, change: Callable[[np.ndarray], np.ndarray], rate: int = R
     return work
 
 
-def _in_noisy(change: Callable[[Path], object]) -> Callable:
-    return lambda root: change(root / "noisy_trainset_28spk_wav" / "p227_002.wav")
-
-
 def _copy_as_flac(root: Path) -> None:
     folder = root / "noisy_trainset_28spk_wav"
     (folder / "p228_003.wav").unlink()
@@ -93,61 +89,25 @@ def _leak(root: Path) -> None:
             shutil.copy(next(folders) / name, next(folders))
 
 
-FAULTS: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
-    "alone": (
-        _in_noisy(Path.unlink),
-        ("clean_trainset_28spk_wav/p227_002.wav: has no noisy file", "repair or remove"),
-    ),
-    "silent": (_change("clean", np.zeros_like), ("p227_002.wav: silent",)),
-    "8 kHz": (
-        _change("noisy", lambda x: x[::2], 8000),
-        ("not of 16 kHz and one channel", "p227_002.wav: 8000 Hz, 1 channels"),
-    ),
-    "clipped": (
-        _change("noisy", lambda x: (8 * x).clip(-1, 1)),
-        ("1 clipped", "with some dB less gain"),
-    ),
-    "short": (
-        _change("noisy", lambda x: x[:-3]),
-        ("longer or shorter", "p227_002.wav: -3 samples"),
-    ),
-    "late": (
-        _change("noisy", lambda x: np.pad(x, (37, 0))[: len(x)]),
-        ("late or early", "p227_002.wav: +37 samples"),
-    ),
-    "copy": (_copy_as_flac, ("1 there more than once", "p227_002.wav", "p228_003.flac")),
-    "leak": (
-        _leak,
-        ("p232 is a test speaker", "p226 in train and test", "must not be trained on"),
-    ),
-    "upside down": (_change("noisy", np.negative), ("late or early",)),
+FAULTS: dict[str, Callable[[Path], object]] = {
+    "wav/p227_002.wav: has no noisy file": lambda root: next(root.rglob("noisy*/p227*")).unlink(),
+    "p227_002.wav: silent": _change("clean", np.zeros_like),
+    "p227_002.wav: 8000 Hz, 1 channels": _change("noisy", lambda x: x[::2], 8000),
+    "1 clipped": _change("noisy", lambda x: (8 * x).clip(-1, 1)),
+    "p227_002.wav: -3 samples": _change("noisy", lambda x: x[:-3]),
+    r"p227_002.wav: \+37 samples": _change("noisy", lambda x: np.pad(x, (37, 0))[: len(x)]),
+    "1 late or early": _change("noisy", np.negative),
+    r"1 there more than once: .*\n.*/p227_002.wav = .*/p228_003.flac": _copy_as_flac,
+    r"p232 is a test speaker(.*\n)*.*p226 in train and test": _leak,
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_verify_names_faults_and_what_to_do(
-    corpus: Path, fault: str, capsys: pytest.CaptureFixture
-) -> None:
-    make_wrong, said = FAULTS[fault]
-    make_wrong(corpus)
+@pytest.mark.parametrize("said", FAULTS)
+def test_verify_names_faults(corpus: Path, said: str, capsys: pytest.CaptureFixture) -> None:
+    FAULTS[said](corpus)
     status, text = run(corpus, capsys)
-    assert status == 1, text
-    for each in said:
-        assert each in text
-
-
-def test_verify_notices_a_file_that_has_rotted_since(
-    corpus: Path, capsys: pytest.CaptureFixture
-) -> None:
-    """Also where neither its size nor its time of change tells."""
-    assert run(corpus, capsys)[0] == 0
-    path = corpus / "noisy_testset_wav" / "p232_001.wav"
-    status = path.stat()
-    path.write_bytes(b"x" * status.st_size)
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    code, text = run(corpus, capsys)
-    assert code == 1
-    assert "p232_001.wav: cannot be decoded" in text
+    assert status == 1
+    assert re.search(said, text), text
 
 
 def test_verify_says_where_there_are_no_pairs(
@@ -162,8 +122,7 @@ def test_verify_says_where_there_are_no_pairs(
     [
         ("clean_trainset_28spk_wav", 11_572, True),
         ("clean_trainset_28spk_wav", 11_571, False),
-        ("clean_trainset_28spk_wav", 99, True),
-        ("clean_testset_wav", 825, False),
+        ("clean_testset_wav", 99, True),
         ("clean", 823, True),
     ],
 )
