@@ -106,25 +106,13 @@ def test_other_slots_change_nothing_about_babble() -> None:
     assert heard[0] == heard[1] != []
 
 
-chosen = st.fixed_dictionaries(
-    {slot: st.floats(0, 1) for slot in SLOTS}
-    | {
-        name: st.lists(st.floats(*ends), min_size=2, max_size=2)
-        for name, ends in _BOUNDS.items()
-        if name != "babble_talkers"
-    }
-)
-
-
 @settings(max_examples=60, deadline=None)
-@given(
-    chosen, st.integers(0, 2**32), st.sampled_from([0.0, 1e-6, 1.0]), st.sampled_from([0.0, 1.0])
-)
+@given(st.integers(0, 2**32), st.sampled_from([0.0, 1e-6, 1.0]), st.sampled_from([0.0, 1.0]))
 def test_augmented_examples_are_finite_and_of_the_wanted_length(
-    values: dict, seed: int, speech: float, noise: float
+    seed: int, speech: float, noise: float
 ) -> None:
-    settings = {k: tuple(sorted(v)) if isinstance(v, list) else v for k, v in values.items()}
-    slots = Drawn(Augment(**settings), np.random.default_rng(seed), 4000)
+    widest = {k: ends for k, ends in _BOUNDS.items() if k != "babble_talkers"}
+    slots = drawn(seed, speed=0.7, babble=0.7, remix=0.7, **widest)
     source = np.resize(sound(0.5).astype(np.float32), slots.source_frames)
 
     def mostly_silent(rng: np.random.Generator) -> np.ndarray:
@@ -132,7 +120,7 @@ def test_augmented_examples_are_finite_and_of_the_wanted_length(
 
     for say in (talk, mostly_silent):
         both = slots.apply(speech * source, noise * source[::-1], say)
-        assert np.shape(both) == (2, 4000)
+        assert np.shape(both) == (2, FRAMES)
         assert np.isfinite(both).all()
 
 

@@ -163,7 +163,7 @@ def zipped(files: dict[str, bytes]) -> bytes:
 class Command:
     """The command on a small corpus of noise, published by `server`."""
 
-    def __init__(self, root: Path, server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    def __init__(self, root: Path, server: Server, capsys: pytest.CaptureFixture) -> None:
         self.root, self.server, self._capsys = root, server, capsys
         names = [f"{folder}/{name}.wav" for folder, files in FOLDERS.items() for name in files]
         self.recordings = {name: wav(seed) for seed, name in enumerate(names)}
@@ -192,12 +192,7 @@ class Command:
 
 
 @pytest.fixture
-def command(
-    tmp_path: Path,
-    server: Server,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> Command:
+def command(tmp_path: Path, server: Server, capsys: pytest.CaptureFixture, monkeypatch) -> Command:
     made = Command(tmp_path / "root", server, capsys)
     monkeypatch.setattr(voicebank, "PUBLISHED", made.archives)
     return made
