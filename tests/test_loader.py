@@ -36,9 +36,7 @@ CROP = 4000
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(0, 60), st.integers(1, 9), st.integers(0, 5), st.integers(0, 9))
-def test_sampler_permutes_and_leaves_out_the_first_batches(
-    size: int, batch_size: int, epoch: int, start: int
-) -> None:
+def test_sampler_permutes_and_skips(size: int, batch_size: int, epoch: int, start: int) -> None:
     sampler = EpochSampler(size, batch_size, seed=2)
     sampler.set_epoch(epoch)
     batches = list(sampler)

@@ -110,9 +110,7 @@ def test_verify_names_faults(corpus: Path, said: str, capsys: pytest.CaptureFixt
     assert re.search(said, text), text
 
 
-def test_verify_says_where_there_are_no_pairs(
-    tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_verify_needs_pairs(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert main([str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith(f"verify: {tmp_path}: no pairs there")
 

@@ -31,6 +31,7 @@ FOLDERS = {
     "clean_trainset_28spk_wav": TRAIN,
     "noisy_trainset_28spk_wav": TRAIN,
 }
+Get = Callable[..., None]
 CONTENT = np.random.default_rng(0).bytes(300_000)
 MD5 = hashlib.md5(CONTENT).hexdigest()
 
@@ -96,7 +97,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 
 @pytest.fixture
-def get(server: Server, tmp_path: Path) -> Callable[..., None]:
+def get(server: Server, tmp_path: Path) -> Get:
     """A function that downloads a file from the first of some names, and checks it."""
     server.files["a.zip"] = CONTENT
 
@@ -108,7 +109,7 @@ def get(server: Server, tmp_path: Path) -> Callable[..., None]:
     return call
 
 
-def test_download_goes_on_where_connections_break(server: Server, get: Callable[..., None]) -> None:
+def test_download_goes_on_where_connections_break(server: Server, get: Get) -> None:
     server.faults.extend([("break", 1000), ("status", 503), ("break", 70_000)])
     get()
     ranges = [asked for _, asked in server.asked]
@@ -123,7 +124,7 @@ def test_download_goes_on_where_connections_break(server: Server, get: Callable[
 @pytest.mark.parametrize("arrived", [5000, len(CONTENT)])
 @pytest.mark.parametrize("ranges", [True, False])
 def test_download_takes_what_has_arrived_or_begins_anew(
-    server: Server, get: Callable[..., None], tmp_path: Path, arrived: int, ranges: bool
+    server: Server, get: Get, tmp_path: Path, arrived: int, ranges: bool
 ) -> None:
     """A server without ranges sends the whole file, which replaces what has arrived."""
     server.ranges = ranges
@@ -132,9 +133,7 @@ def test_download_takes_what_has_arrived_or_begins_anew(
     assert len(server.asked) == 1
 
 
-def test_download_discards_what_is_not_the_published_file(
-    server: Server, get: Callable[..., None], tmp_path: Path
-) -> None:
+def test_download_discards_another_file(server: Server, get: Get, tmp_path: Path) -> None:
     server.files["other.zip"] = b"another file"
     with pytest.raises(FailedError, match="is not what was published"):
         get("other.zip")
@@ -192,7 +191,12 @@ class Command:
 
 
 @pytest.fixture
-def command(tmp_path: Path, server: Server, capsys: pytest.CaptureFixture, monkeypatch) -> Command:
+def command(
+    tmp_path: Path,
+    server: Server,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Command:
     made = Command(tmp_path / "root", server, capsys)
     monkeypatch.setattr(voicebank, "PUBLISHED", made.archives)
     return made
