@@ -59,7 +59,7 @@ def measure(
             loaders[kind] = _loader(target, crop, workers)
         opus = Path(folder, "opus")
         loaders["decoded"] = _loader(opus, crop, workers, decoded=True)
-        everything = Augment(speed=1, room=1, babble=1, remix=1, band=1, gain=1)
+        everything = Augment(speed=1, babble=1, remix=1)
         loaders["decoded, every augmentation"] = _loader(opus, crop, workers, True, everything)
         rates = _rates(loaders, rounds, seconds)
     sizes = {"workers": workers, "cores": usable_cores(), "rounds": rounds, "crop": crop}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile as sf
@@ -28,6 +29,12 @@ def put(path: Path, seconds: float = 0.5, seed: int = 0) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     write(path, sound(seconds, seed=seed))
     return path
+
+
+def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Tell whether two examples, or two batches, are the same bit for bit."""
+    sides = ("clean", "noisy")
+    return one["name"] == other["name"] and all(torch.equal(one[x], other[x]) for x in sides)
 
 
 def put_pairs(root: Path, names: list[str], seconds: float = 0.5) -> None:

@@ -6,7 +6,6 @@ import json
 import os
 import struct
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +22,11 @@ from bsbimamba.data.audio import (
     active_frames,
     active_level,
     active_rms,
+    encode,
     inspect,
     look_over,
     read,
-    write,
 )
-from bsbimamba.utils import DataError
 
 RATE = 16000
 
@@ -37,12 +35,7 @@ RATE = 16000
 
 @pytest.mark.parametrize(
     ("name", "subtype", "error"),
-    [
-        ("a.wav", "PCM_U8", 2**-7),
-        ("a.WAV", "PCM_32", 1e-7),
-        ("a.wav", "DOUBLE", 1e-7),
-        ("a.Flac", "PCM_24", 2**-23),
-    ],
+    [("a.wav", "PCM_U8", 2**-7), ("a.WAV", "DOUBLE", 1e-7), ("a.Flac", "PCM_24", 2**-23)],
 )
 @pytest.mark.parametrize("channels", [1, 8])
 def test_read_averages_channels_of_every_encoding(
@@ -57,9 +50,7 @@ def test_read_averages_channels_of_every_encoding(
 
 
 @pytest.mark.parametrize("rate", [11025, 48000])
-def test_read_resamples_without_change_of_frequency_level_or_length(
-    tmp_path: Path, rate: int
-) -> None:
+def test_read_resamples_and_keeps_frequency_and_level(tmp_path: Path, rate: int) -> None:
     tone = 0.5 * np.sin(2 * np.pi * 1000 * np.arange(rate) / rate)
     sf.write(tmp_path / "a.wav", tone, rate, "FLOAT")
     found = read(tmp_path / "a.wav")
@@ -113,30 +104,20 @@ def test_read_gives_a_piece_of_the_whole(
 # Faults
 
 
-def _wav(x: np.ndarray, rate: int = RATE, subtype: str = "FLOAT") -> Callable[[Path], None]:
-    return lambda path: sf.write(path, x, rate, subtype)
+def _wav(x: np.ndarray, rate: int = RATE) -> Callable[[Path], None]:
+    return lambda path: sf.write(path, x, rate, "FLOAT")
 
 
-def _cut(name: str, share: float, hole: int = 0) -> Callable[[Path], None]:
-    """A good file that ends after a share of its bytes, or has a hole of zeros there."""
+def _cut(extension: str, hole: int = 0) -> Callable[[Path], None]:
+    """A good file that ends in its middle, or has a hole of zeros there."""
 
     def make(path: Path) -> None:
-        good = path.with_name(name)
-        write(good, sound(8))
-        content = good.read_bytes()
-        good.unlink()
-        place = int(share * len(content))
+        content = encode(sound(8), extension)
+        place = len(content) // 2
         rest = content[place + hole :] if hole else b""
         path.write_bytes(content[:place] + bytes(hole) + rest)
 
     return make
-
-
-def _flac_of_unknown_length(path: Path) -> None:
-    sf.write(path, sound(1), RATE, "PCM_16", format="FLAC")
-    content = bytearray(path.read_bytes())
-    content[18:26] = (int.from_bytes(content[18:26], "big") >> 36 << 36).to_bytes(8, "big")
-    path.write_bytes(content)
 
 
 FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -145,10 +126,9 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "text": (lambda path: path.write_text("hello"), "cannot be decoded"),
     "missing": (lambda path: None, "cannot be opened .No such file"),
     "pipe": (lambda path: os.mkfifo(path), "not a file"),
-    "cut wav": (_cut("b.wav", 0.6), "cut short or damaged"),
-    "cut flac": (_cut("b.flac", 0.6), "cannot be decoded"),
-    "holey vorbis": (_cut("b.ogg", 0.5, 500), "cut short or damaged"),
-    "flac of unknown length": (_flac_of_unknown_length, "does not tell its length"),
+    "cut wav": (_cut(".wav"), "cut short or damaged"),
+    "cut flac": (_cut(".flac"), "cannot be decoded"),
+    "holey vorbis": (_cut(".ogg", 500), "cut short or damaged"),
     "NaN": (_wav(np.where(np.arange(48000) == 99, np.nan, 0.1), 48000), "NaN or infinite"),
     "not audio": (_wav(1e30 * sound(1)), "above 200 dB"),
     "silent": (_wav(np.full(RATE, 0.9e-5)), "silent: below -100 dB"),
@@ -162,23 +142,6 @@ def test_inspect_names_every_fault(tmp_path: Path, fault: str) -> None:
     make(tmp_path / "a.wav")
     with pytest.raises(AudioError, match=reason):
         inspect(tmp_path / "a.wav")
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.sampled_from(["wav", "flac", "ogg", "opus"]), st.data())
-def test_damage_raises_no_other_error(
-    tmp_path_factory: pytest.TempPathFactory, extension: str, data: st.DataObject
-) -> None:
-    path = tmp_path_factory.getbasetemp() / f"damaged.{extension}"
-    write(path, sound(0.3))
-    content = bytearray(path.read_bytes())
-    # Headers are where damage does the most.
-    place = data.draw(st.one_of(st.integers(0, 99), st.integers(0, len(content) - 1)))
-    content[place : place + 8] = data.draw(st.binary(max_size=12))
-    path.write_bytes(content)
-    for use in (inspect, read, lambda path: read(path, 1000, 500)):
-        with suppress(AudioError):
-            use(path)
 
 
 def test_wav_written_into_a_pipe_is_whole(tmp_path: Path) -> None:
@@ -206,33 +169,16 @@ def test_look_over_decodes_only_new_and_changed_files(tmp_path: Path, own_index:
     put(path, seed=1)
     other.unlink()
     assert look_over([path]) == {path: inspect(path)} != {path: first[path]}
-    known = json.loads(audio.INDEX.read_text())["files"]
+    known = json.loads(audio.INDEX.read_text())
     assert list(known) == [audio.stamp(path)]  # neither what is gone nor what it was
 
 
-@pytest.mark.parametrize("content", ["{", '{"version": 3, "files": {"x": {"frames": 1}}}'])
+@pytest.mark.parametrize("content", ["{", "[]", '{"x": {"frames": 1}}'])
 def test_look_over_ignores_a_damaged_index(tmp_path: Path, own_index: None, content: str) -> None:
     path = put(tmp_path / "a.wav")
     audio.INDEX.parent.mkdir()
     audio.INDEX.write_text(content)
     assert look_over([path]) == look_over([path]) == {path: inspect(path)}
-
-
-# Writing
-
-
-def test_write_clips_at_full_scale(tmp_path: Path) -> None:
-    write(tmp_path / "a.flac", np.array([1.5, -1.5, 0.5]))
-    assert read(tmp_path / "a.flac") == pytest.approx([1, -1, 0.5], abs=1e-4)
-    assert os.listdir(tmp_path) == ["a.flac"]
-
-
-@pytest.mark.parametrize("place", ["missing/a.wav", "folder.wav"])
-def test_write_says_where_it_cannot(tmp_path: Path, place: str) -> None:
-    (tmp_path / "folder.wav").mkdir()
-    with pytest.raises(DataError, match=f"{place} cannot be written"):
-        write(tmp_path / place, sound(1))
-    assert os.listdir(tmp_path) == ["folder.wav"]
 
 
 # Levels
@@ -264,14 +210,6 @@ def _level_by_definition(x: np.ndarray) -> float:
 def test_active_level_follows_its_definition(seconds: float, before: int, after: int) -> None:
     x = np.pad(sound(seconds), (before, after))
     assert active_level(x) == pytest.approx(_level_by_definition(x), abs=1e-9)
-
-
-def test_active_level_leaves_pauses_out() -> None:
-    tone = np.sqrt(2) * np.sin(2 * np.pi * 440 * np.arange(4 * RATE) / RATE)
-    assert active_level(tone) == pytest.approx(0, abs=0.2)
-    paused = np.concatenate([tone, np.zeros(4 * RATE)])
-    assert active_level(paused) == pytest.approx(0, abs=0.4)
-    assert active_level(0.01 * paused) == pytest.approx(active_level(paused) - 40, abs=1e-6)
 
 
 def test_active_frames_and_rms_go_by_the_loudest_frame() -> None:

@@ -20,7 +20,6 @@ from bsbimamba.data.corpus import (
     list_pairs,
     load_pairs,
     load_recordings,
-    pair_up,
 )
 from bsbimamba.data.speakers import hold_out, speaker_by_name, speakers_of
 from bsbimamba.utils import DataError
@@ -40,21 +39,16 @@ pytestmark = pytest.mark.usefixtures("own_index")
 def test_load_pairs_knows_every_layout_and_takes_the_most_specific(
     tmp_path: Path, split: str, folders: tuple[str, str]
 ) -> None:
-    for side in (*folders, "clean", "noisy"):
+    for side in ("clean", "noisy"):
         put(tmp_path / side / "p1_001.wav")
-    clean, noisy = (tmp_path / side / "p1_001.wav" for side in folders)
+    nested = "_wav" in folders[0]  # archives may be unpacked into a folder of their name
+    clean, noisy = (
+        put(tmp_path / side / (side if nested else "") / "p1_001.wav") for side in folders
+    )
     assert load_pairs(tmp_path, split) == [Pair("p1_001", clean, noisy, "p1", RATE // 2)]
     if split != "valid":
         with pytest.raises(DataError, match=f"^{tmp_path}: no valid pairs. Known folders below it"):
             load_pairs(tmp_path, "valid")
-
-
-def test_load_pairs_looks_into_a_folder_of_the_same_name(tmp_path: Path) -> None:
-    for side in ("clean", "noisy"):
-        folder = tmp_path / f"{side}_trainset_28spk_wav"
-        put(folder / folder.name / "p226_001.wav")
-    (pair,) = load_pairs(tmp_path, "train")
-    assert (pair.name, pair.speaker) == ("p226_001", "p226")
 
 
 def test_load_pairs_matches_names_whatever_extension_rate_and_channels(tmp_path: Path) -> None:
@@ -79,54 +73,38 @@ def test_load_pairs_uses_the_common_part_of_two_lengths(tmp_path: Path) -> None:
     assert [pair.frames for pair in load_pairs(tmp_path, "train")] == [RATE, RATE]
 
 
+def _test_speaker(root: Path) -> None:
+    put_pairs(root, ["vctk/P257_1.wav"])
+
+
 # What is done to the pair `bad`, and what is said of it.
-FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
-    "no clean file": (
-        lambda root: (root / "clean/bad.wav").unlink(),
-        "noisy/bad.wav: has no clean file of that name",
-    ),
-    "no noisy file": (
-        lambda root: (root / "noisy/bad.wav").unlink(),
-        "clean/bad.wav: has no noisy file of that name",
-    ),
-    "empty": (
-        lambda root: (root / "noisy/bad.wav").write_bytes(b""),
-        "noisy/bad.wav: empty: no bytes",
-    ),
-    "another length": (
-        lambda root: put(root / "noisy/bad.wav", 0.61),
-        r"noisy/bad.wav: lasts 0.61 s, its clean file 0.50 s",
-    ),
-    "test speaker": (
-        lambda root: [put(root / side / "vctk/P257_1.wav") for side in ("clean", "noisy")],
-        "clean/vctk/P257_1.wav: p257 is a test speaker of VoiceBank-DEMAND",
-    ),
+FAULTS: dict[str, Callable[[Path], object]] = {
+    "clean/bad.wav: has no noisy file of that name": lambda x: (x / "noisy/bad.wav").unlink(),
+    "noisy/bad.wav: empty: no bytes": lambda x: (x / "noisy/bad.wav").write_bytes(b""),
+    "lasts 0.61 s, its clean file 0.50 s": lambda x: put(x / "noisy/bad.wav", 0.61),
+    "vctk/P257_1.wav: p257 is a test speaker of VoiceBank-DEMAND": _test_speaker,
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("message", FAULTS)
 def test_load_pairs_names_bad_files_and_leaves_them_out_on_demand(
-    tmp_path: Path, fault: str, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, message: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     put_pairs(tmp_path, ["good.wav", "bad.wav"])
-    change, message = FAULTS[fault]
-    change(tmp_path)
-    with pytest.raises(DataError, match=message) as raised:
+    FAULTS[message](tmp_path)
+    with pytest.raises(DataError, match=rf"1 files cannot .*\n.*{message}.*\n.*--skip-bad\.$"):
         load_pairs(tmp_path, "train")
-    lines = str(raised.value).splitlines()
-    assert lines[0] == f"{tmp_path}: 1 files cannot be used:"
-    assert lines[-1] == "Repair or remove them, or go on without them: --skip-bad."
     good = [pair.name for pair in load_pairs(tmp_path, "train", skip_bad=True)]
-    assert good == (["bad", "good"] if fault == "test speaker" else ["good"])
-    if fault == "test speaker":
+    assert good == (["bad", "good"] if "speaker" in message else ["good"])
+    if "speaker" in message:
         assert len(load_pairs(tmp_path, "test")) == 3
-    assert lines[1] in caplog.text
+    assert message in caplog.text
 
 
 def test_load_pairs_raises_where_nothing_is_left(tmp_path: Path) -> None:
     put(tmp_path / "clean" / "a.wav")
     put(tmp_path / "noisy" / "b.wav")
-    with pytest.raises(DataError, match=r"2 files cannot be used:\n(.*\n)*Nothing is left\.$"):
+    with pytest.raises(DataError, match=r"b.wav: has no clean file.*\nNothing is left\.$"):
         load_pairs(tmp_path, "train", skip_bad=True)
 
 
@@ -152,17 +130,8 @@ def test_find_recordings_lists_files_by_name(tmp_path: Path) -> None:
     (tmp_path / "a" / "itself").symlink_to(tmp_path)  # followed once
     found = find_recordings(tmp_path)
     assert list(found) == ["a/b/c.d", "a/ü ö", "a-1", "b", "folder.wav/x"]
-    assert found["a-1"] == tmp_path / "a-1.FLAC"
     (tmp_path / "b.flac").touch()
     with pytest.raises(DataError, match=r"both .*b\.flac and .*b\.wav are there; remove one"):
-        find_recordings(tmp_path)
-
-
-def test_find_recordings_raises_where_there_are_none(tmp_path: Path) -> None:
-    for missing in (tmp_path / "missing", tmp_path / ("x" * 300)):
-        with pytest.raises(DataError, match=f"^{missing}: no such folder"):
-            find_recordings(missing)
-    with pytest.raises(DataError, match=r"no audio in it$"):
         find_recordings(tmp_path)
 
 
@@ -183,38 +152,21 @@ def test_load_pairs_goes_by_numbers_in_the_dns_challenges_names(tmp_path: Path) 
         ("clean_fileid_0.wav", DNS.format(6709, 15, 0), "reader_06709"),
         ("clean_fileid_0.wav", DNS.format(6709, 5, 0), "reader_06709"),
     ]
-    (tmp_path / "clean" / "speakers.csv").write_text("file,speaker\nclean_fileid_0.wav,ann\n")
-    pairs = load_pairs(tmp_path, "train", skip_bad=True)
-    assert [pair.speaker for pair in pairs] == ["reader_00011", "ann", "ann"]
-
-
-def test_pair_up_numbers_each_folder_for_itself_and_prefers_names() -> None:
-    one, two, x = Path("1"), Path("2"), Path("x")
-    clean = {"a/clean_fileid_4": one, "b/clean_fileid_04": two, "c_fileid_4": x}
-    noisy = dict.fromkeys(("a/x_fileid_4", "b/x_fileid_4", "c_fileid_4"), x)
-    paired = {"a/x_fileid_4": one, "b/x_fileid_4": two, "c_fileid_4": x}
-    assert pair_up(clean, noisy) == paired
 
 
 # Tables
 
 
-def _table(root: Path, text: str) -> Path:
-    path = root / "pairs.csv"
-    path.write_text(text, "utf-8")
-    return path
-
-
 def test_load_pairs_reads_a_table(tmp_path: Path) -> None:
     for name in ("one/ü 1.wav", "one/2.wav", "far/3.flac", "x/a.wav", "x/b.wav", "x/c.wav"):
         put(tmp_path / name)
-    (tmp_path / "lists").mkdir()
-    path = _table(
-        tmp_path / "lists",
+    path = tmp_path / "x" / "pairs.csv"
+    path.write_text(
         "\ufeffnoisy,clean,speaker,split,name,other,noise,snr_db\n"
-        "../x/a.wav,../one/ü 1.wav,ann,train,,7,bus,2.5\n"
+        "a.wav,../one/ü 1.wav,ann,train,,7,bus,2.5\n"
         f'{tmp_path / "x/b.wav"}, ../one/2.wav ,"bob, jr",valid,second,\n'
-        "../x/c.wav,../far/3.flac,,test,,\n",
+        "c.wav,../far/3.flac,,test,,\n",
+        "utf-8",
     )
     (first,), (second,), (third,) = (load_pairs(path, s) for s in ("train", "valid", "test"))
     assert (first.name, first.speaker) == ("one/ü 1", "ann")
@@ -226,9 +178,8 @@ def test_load_pairs_reads_a_table(tmp_path: Path) -> None:
 
 def test_table_without_splits_serves_for_training_and_test(tmp_path: Path) -> None:
     put_pairs(tmp_path, ["s1_1.wav", "s2_1.wav"])
-    path = _table(
-        tmp_path, "clean,noisy\nclean/s1_1.wav,noisy/s1_1.wav\nclean/s2_1.wav,noisy/s2_1.wav\n"
-    )
+    path = tmp_path / "pairs.csv"
+    path.write_text("clean,noisy\nclean/s1_1.wav,noisy/s1_1.wav\nclean/s2_1.wav,noisy/s2_1.wav\n")
     assert load_pairs(path, "train") == load_pairs(path, "test")
     assert [pair.speaker for pair in load_pairs(path, "train")] == ["s1", "s2"]
     assert not has_split(path, "valid")
@@ -241,17 +192,19 @@ def test_table_without_splits_serves_for_training_and_test(tmp_path: Path) -> No
     [
         ("clean;noisy\na;b\n", "expected a first line with the columns clean and noisy"),
         ("clean,noisy\na.wav,\n", "line 2 lacks one of clean, noisy"),
-        ("clean,noisy,split\na.wav,b.wav,dev\n", "line 2: split 'dev' is not one of"),
+        ("clean,noisy\na.wav,zo\udce9\n", "is not a table in UTF-8"),
         ("clean,noisy\na.wav,b.wav\na.wav,c.wav\n", "line 3: a second pair is called a"),
         ("clean,noisy,split\na.wav,b.wav,train\nc.wav,d.wav,\n", "line 3: split '' is not one of"),
         ("clean,noisy,snr_db\na.wav,b.wav,loud\n", "line 2: snr_db 'loud' is not a number"),
+        (None, "cannot be read"),
     ],
 )
-def test_table_that_cannot_be_used_is_an_error(tmp_path: Path, text: str, reason: str) -> None:
-    with pytest.raises(DataError, match=reason):
-        load_pairs(_table(tmp_path, text), "train")
-    with pytest.raises(DataError, match=r"missing.csv cannot be read"):
-        load_pairs(tmp_path / "missing.csv", "train")
+def test_unusable_table_is_an_error(tmp_path: Path, text: str | None, reason: str) -> None:
+    path = tmp_path / "pairs.csv"
+    if text:
+        path.write_text(text, errors="surrogateescape")
+    with pytest.raises(DataError, match=f"^{path}.*{reason}"):
+        load_pairs(path, "train")
 
 
 # Speakers
@@ -261,16 +214,11 @@ def test_table_that_cannot_be_used_is_an_error(tmp_path: Path, text: str, reason
     ("file", "speaker"),
     [
         ("19-198-0001.flac", "19"),
-        ("a-b_c.wav", "a"),
-        ("001.wav", "001"),
         ("deep/er/q26_001.wav", "deep/er:q26"),
         ("q26/001.wav", "q26"),
         # VCTK's numbers stand for the same people anywhere.
-        ("deep/er/p226_001.wav", "p226"),
-        ("vctk/p226/001.wav", "p226"),
-        ("noisy_P226 001.wav", "p226"),
+        ("vctk/P226/001.wav", "p226"),
         ("p226_mixed_with_p232.wav", "p232"),
-        ("a/p225_1.wav", "p225"),
         ("a/p376_1.wav", "p376"),
         ("a/p377_1.wav", "a:p377"),
         # The DNS challenge's readers, and its files that name none.
@@ -284,47 +232,28 @@ def test_speaker_by_name(file: str, speaker: str) -> None:
     assert speaker_by_name(file) == speaker
 
 
-def _files(folder: Path, *names: str) -> list[Path]:
-    return [folder / name for name in names]
-
-
 def test_speakers_csv_goes_before_names(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    files = _files(tmp_path, "a_1.wav", "b/a_2.wav", "b/é_3.wav", "c_4.wav")
+    files = [tmp_path / name for name in ("a_1.wav", "b/a_2.wav", "b/é_3.wav", "c_4.wav")]
     # A spreadsheet's mark at the beginning, its line ends, another column, spaces.
     text = "file,sex,speaker\r\na_1.wav,f,ann\r\nb/a_2.wav,m, bob \r\nb/é_3.wav,f,zoé\r\n"
     (tmp_path / "speakers.csv").write_text(text, "utf-8-sig", newline="")
-    assert list(speakers_of(tmp_path, files).values()) == ["ann", "bob", "zoé", "c"]
-    assert "does not name 1 files, c_4.wav among them" in caplog.text
-    caplog.clear()
-    assert len(speakers_of(tmp_path, files[:3])) == 3
+    assert list(speakers_of(tmp_path, files[:3]).values()) == ["ann", "bob", "zoé"]
     assert not caplog.messages
-
-
-def test_folders_are_speakers_where_names_tell_none(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    files = _files(tmp_path, "ann/hello.wav", "ann/again.wav", "b/bob/yes.wav")
-    assert list(speakers_of(tmp_path, files).values()) == ["ann", "ann", "b/bob"]
-    assert "each folder counts as one speaker" in caplog.text
-    named = _files(tmp_path, "ann/x_1.wav", "ann/x_2.wav", "bob/y.wav")
-    assert list(speakers_of(tmp_path, named).values()) == ["ann:x", "ann:x", "bob:y"]
-    assert list(speakers_of(tmp_path, files[:1] + files[2:]).values()) == ["ann:hello", "b/bob:yes"]
-    assert len(caplog.records) == 1
+    assert speakers_of(tmp_path, files)[files[3]] == "c"
+    assert "does not name 1 files, c_4.wav among them" in caplog.text
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    "speakers",
     [
-        (b"file,speaker\na_1.wav,ann\na_1.wav,bob\n", "a_1.wav has two speakers, ann and bob"),
-        ("file,speaker\na_1.wav,zo\u00e9\n".encode("latin-1"), "is not a table in UTF-8"),
+        {"ann/hello": "ann", "ann/again": "ann", "b/bob/yes": "b/bob"},
+        {"ann/x_1": "ann:x", "ann/x_2": "ann:x", "bob/y": "bob:y"},
+        {"ann/hello": "ann:hello", "b/bob/yes": "b/bob:yes"},
     ],
 )
-def test_speakers_csv_that_cannot_be_used_is_an_error(
-    tmp_path: Path, content: bytes, message: str
-) -> None:
-    (tmp_path / "speakers.csv").write_bytes(content)
-    with pytest.raises(DataError, match=rf"^{tmp_path / 'speakers.csv'}.*{message}"):
-        speakers_of(tmp_path, _files(tmp_path, "a_1.wav"))
+def test_folders_are_speakers_where_names_tell_none(speakers: dict[str, str]) -> None:
+    found = speakers_of(Path("x"), [Path("x", f"{name}.wav") for name in speakers])
+    assert list(found.values()) == list(speakers.values())
 
 
 # Holding out
@@ -346,18 +275,13 @@ def test_hold_out_takes_a_share_and_depends_little_on_the_others(
     assert len((before ^ after) - {added}) <= 1
 
 
-def test_hold_out_takes_the_wanted_ones_if_all_are_there() -> None:
-    names = ["a", "b", "c", "d"]
-    by_hash = hold_out(names, (), 0.3, 0)
-    assert hold_out(names, ["b", "d"], 0.3, 0) == {"b", "d"}
-    assert hold_out(names, ["b", "missing"], 0.3, 0) == hold_out(names, names, 0.3, 0) == by_hash
-
-
-def test_hold_out_draws_by_seed_and_stays_what_it_was() -> None:
+def test_hold_out_takes_the_wanted_ones_and_stays_what_it_was() -> None:
     """If it changes, runs on data without a split of their own select on other speakers."""
     names = [f"p{number}" for number in range(225, 253)]
-    assert sorted(hold_out(names, (), 0.1, 0)) == ["p237", "p243", "p248"]
-    assert len({frozenset(hold_out(names, (), 0.05, seed)) for seed in range(20)}) > 10
+    by_hash = {"p237", "p243", "p248"}
+    assert hold_out(names, (), 0.1, 0) == hold_out(names, ["p225", "no"], 0.1, 0) == by_hash
+    assert hold_out(names, ["p225", "p226"], 0.1, 0) == {"p225", "p226"}
+    assert hold_out(names, (), 0.1, 1) != by_hash
     assert hold_out(["one"], (), 0.5, 0) == set()
 
 
@@ -365,9 +289,7 @@ def test_hold_out_goes_on_until_there_are_enough_files() -> None:
     """A name counts for an eighth at most; those with very many files are left to training."""
     names = [f"p{n}" for n in range(60) for _ in range(1 + n % 3)] + ["huge"] * 100
     held_out = hold_out(names, (), 0.05, 0, least=8, items=16)
-    assert 8 <= len(held_out) <= 12
     assert sum(min(names.count(name), 2) for name in held_out) in (16, 17)
     assert "huge" not in held_out
-    assert held_out >= hold_out([n for n in names if n != "huge"], (), 0.05, 0)
     assert len(hold_out(names, (), 0.05, 0, least=8, items=99)) == 12
     assert hold_out(names, ["p1", "p2"], 0.05, 0, least=8) > {"p1", "p2"}

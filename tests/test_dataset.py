@@ -7,13 +7,12 @@ from collections.abc import Iterable
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import soundfile as sf
 import torch
-from recordings import sound
+from recordings import same, sound
 
 from bsbimamba.data.audio import Signal, active_level, inspect, read, write
 from bsbimamba.data.augment import Augment
@@ -25,7 +24,7 @@ from bsbimamba.utils import DataError
 RATE = 16000
 CROP = RATE // 4
 SIDES = ("clean", "noisy")
-EVERYTHING = Augment(**dict.fromkeys(("speed", "room", "babble", "remix", "band", "gain"), 0.5))  # type: ignore[arg-type]
+EVERYTHING = Augment(**dict.fromkeys(("speed", "babble", "remix"), 0.5))  # type: ignore[arg-type]
 
 
 class Watched(Samples):
@@ -35,9 +34,9 @@ class Watched(Samples):
         super().__init__()
         self.paths: list[Path] = []
 
-    def read(self, path: Path, start: int, frames: int) -> Signal:
+    def piece(self, path: Path, *cut: int) -> Signal:
         self.paths.append(path)
-        return super().read(path, start, frames)
+        return super().piece(path, *cut)
 
 
 def recording(path: Path, x: np.ndarray, speaker: str = "p1", rate: int = RATE) -> Recording:
@@ -92,10 +91,6 @@ def dataset(
     )
 
 
-def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    return one["name"] == other["name"] and all(torch.equal(one[x], other[x]) for x in SIDES)
-
-
 def added(dataset: SpeechDataset, epoch: int, index: int) -> np.ndarray:
     item = dataset[epoch, index]
     return (item["noisy"] - item["clean"]).numpy()
@@ -112,14 +107,6 @@ def test_example_is_decided_by_seed_epoch_and_index(dataset: SpeechDataset) -> N
     assert not same(dataset[0, 1], other[0, 1])
 
 
-def test_example_without_a_drawn_slot_is_as_without_augmentation(dataset: SpeechDataset) -> None:
-    plain, rare = copy(dataset), copy(dataset)
-    plain.augment, rare.augment = None, Augment(gain=0.2)
-    keys = [(epoch, index) for epoch in range(6) for index in range(len(dataset))]
-    unchanged = [torch.equal(plain[key]["noisy"], rare[key]["noisy"]) for key in keys]
-    assert 0.5 < np.mean(unchanged) < 1
-
-
 # Pairs
 
 
@@ -130,8 +117,6 @@ def test_pair_crops_are_cut_at_one_place_and_short_files_padded(pairs: list[Pair
         places = set()
         for epoch in range(6):
             item = dataset[epoch, number]
-            assert item["name"] == pair.name
-            assert item["clean"].shape == (CROP,)
             assert torch.equal(item["noisy"], -0.5 * item["clean"])
             crop = item["clean"].numpy()
             if len(whole) <= CROP:
@@ -145,7 +130,7 @@ def test_pair_crops_are_cut_at_one_place_and_short_files_padded(pairs: list[Pair
 
 def test_validation_pairs_are_whole_up_to_the_limit_and_never_augmented(pairs: list[Pair]) -> None:
     shortened = [replace(pair, frames=pair.frames - 9) for pair in pairs]  # the common part
-    dataset = PairDataset(shortened, 0, None, limit=RATE, augment=Augment(gain=1.0))
+    dataset = PairDataset(shortened, 0, None, limit=RATE, augment=Augment(remix=1.0))
     for number, pair in enumerate(shortened):
         item = dataset[0, number]
         expected = read(pair.clean)[: min(pair.frames, RATE)]
@@ -225,17 +210,7 @@ def test_mix_draws_files_by_their_seconds_of_sound_and_pieces_with_sound(tmp_pat
     assert -5.5 < ratios.min() < -4 < 19 < ratios.max() < 20.5
 
 
-def test_mix_repeats_a_short_noise_file(tmp_path: Path) -> None:
-    clean, noise = recordings(tmp_path / "clean", (1,)), recordings(tmp_path / "noise", (0.07,))
-    piece = added(MixDataset(clean, noise, 0, (0, 0), CROP), 0, 0)
-    length = noise[0].frames
-    assert np.allclose(piece[length:], piece[:-length], atol=1e-6)
-    assert np.corrcoef(np.sort(piece[:length]), np.sort(read(noise[0].path)))[0, 1] > 0.9999
-
-
-def test_speech_shaped_noise_is_steady_and_has_the_spectrum_of_another_speaker(
-    tmp_path: Path,
-) -> None:
+def test_speech_shaped_noise_has_the_spectrum_of_another_speaker(tmp_path: Path) -> None:
     low = np.convolve(sound(3, seed=1), [1, 0.7], "same")
     voices = [sound(3, seed=0), low * (np.arange(len(low)) % RATE < RATE // 2)]
     clean = [recording(tmp_path / f"{n}.wav", x, f"p{n}") for n, x in enumerate(voices)]
@@ -274,18 +249,13 @@ def test_validation_mixtures_take_noises_in_turn_and_do_not_change(tmp_path: Pat
 # Fingerprints, and files that change while they are used
 
 
-def test_fingerprint_is_of_names_and_lengths_wherever_files_lie(
-    pairs: list[Pair], clean: list[Recording], noise: list[Recording]
-) -> None:
+def test_fingerprint_is_of_names_and_lengths_wherever_files_lie(pairs: list[Pair]) -> None:
     moved = [replace(pair, clean=Path("/else/where.wav")) for pair in pairs]
     longer = [*pairs[:-1], replace(pairs[-1], frames=pairs[-1].frames + 1)]
     renamed = [*pairs[:-1], replace(pairs[-1], name="another")]
     prints = [PairDataset(p, 0, CROP).fingerprint() for p in (pairs, moved, longer, renamed)]
     assert prints[0] == prints[1]
-    fewer = MixDataset(clean, noise[:-1], 0, (0, 9), CROP).fingerprint()
-    mixed = MixDataset(clean, noise, 0, (0, 9), CROP).fingerprint()
-    assert mixed == MixDataset(clean, noise, 5, (3, 3), None).fingerprint()
-    assert len({*prints, mixed, fewer}) == 5
+    assert len(set(prints)) == 3
 
 
 @pytest.mark.parametrize("part", ["speech", "noise"])

@@ -139,7 +139,7 @@ def test_training_reads_decoded_copies_of_what_is_slow_to_decode(
 @SOURCES
 def test_training_alone_is_augmented(material: Path, source: str) -> None:
     plain = split(material, source)
-    train, valid = split(material, source, augment=Augment(gain=1.0))
+    train, valid = split(material, source, augment=Augment(speed=1.0))
     assert not torch.equal(train[0, 0]["noisy"], plain[0][0, 0]["noisy"])
     assert torch.equal(valid[0, 0]["noisy"], plain[1][0, 0]["noisy"])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +14,7 @@ from recordings import sound
 
 from bsbimamba.data.audio import read
 from bsbimamba.data.corpus import Listing
-from bsbimamba.data.verify import count, lag_of, main, mixture_fault
+from bsbimamba.data.verify import count, lag_of, main
 
 RATE = 16000
 TRAIN = ["p226_001", "p227_002", "p228_003"]
@@ -38,7 +38,6 @@ def corpus(tmp_path: Path) -> Path:
         for name in names:
             seed = int(name[1:4])
             clean = sound(0.6, seed=seed)
-            clean[3000:5000] *= 0.01  # a pause that is not quite silent, as speech has some
             put(tmp_path, "clean", split, name, clean)
             put(tmp_path, "noisy", split, name, 0.7 * clean + 0.2 * sound(0.6, seed=seed + 1000))
     return tmp_path
@@ -76,17 +75,6 @@ def _change(side: str, change: Callable[[np.ndarray], np.ndarray], rate: int = R
     return work
 
 
-def _in_noisy(change: Callable[[Path], object]) -> Callable:
-    return lambda root: change(root / "noisy_trainset_28spk_wav" / "p227_002.wav")
-
-
-def _exchange(root: Path) -> None:
-    clean, noisy = (root / f"{side}_trainset_28spk_wav" for side in ("clean", "noisy"))
-    clean.rename(root / "x")
-    noisy.rename(clean)
-    (root / "x").rename(noisy)
-
-
 def _copy_as_flac(root: Path) -> None:
     folder = root / "noisy_trainset_28spk_wav"
     (folder / "p228_003.wav").unlink()
@@ -101,76 +89,28 @@ def _leak(root: Path) -> None:
             shutil.copy(next(folders) / name, next(folders))
 
 
-FAULTS: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
-    "alone": (
-        _in_noisy(Path.unlink),
-        ("clean_trainset_28spk_wav/p227_002.wav: has no noisy file", "repair or remove"),
-    ),
-    "silent": (_change("clean", np.zeros_like), ("p227_002.wav: silent",)),
-    "8 kHz": (
-        _change("noisy", lambda x: x[::2], 8000),
-        ("not of 16 kHz and one channel", "p227_002.wav: 8000 Hz, 1 channels"),
-    ),
-    "clipped": (
-        _change("noisy", lambda x: (8 * x).clip(-1, 1)),
-        ("1 clipped", "with some dB less gain"),
-    ),
-    "short": (
-        _change("noisy", lambda x: x[:-3]),
-        ("longer or shorter", "p227_002.wav: -3 samples"),
-    ),
-    "late": (
-        _change("noisy", lambda x: np.pad(x, (37, 0))[: len(x)]),
-        ("late or early", "p227_002.wav: +37 samples"),
-    ),
-    "copy": (_copy_as_flac, ("1 there more than once", "p227_002.wav", "p228_003.flac")),
-    "leak": (
-        _leak,
-        ("p232 is a test speaker", "p226 in train and test", "must not be trained on"),
-    ),
-    "exchanged": (
-        _exchange,
-        ("3 not the clean file and noise", "dB less noise in its pauses"),
-    ),
-    "upside down": (_change("noisy", np.negative), ("p227_002.wav is turned upside down",)),
-    "many": (
-        lambda root: [
-            put(root, "clean", "trainset_28spk", f"p228_{n}", sound(0.3)) for n in range(100, 109)
-        ],
-        ("9 cannot be used", "  and 4 more\n"),
-    ),
+FAULTS: dict[str, Callable[[Path], object]] = {
+    "wav/p227_002.wav: has no noisy file": lambda root: next(root.rglob("noisy*/p227*")).unlink(),
+    "p227_002.wav: silent": _change("clean", np.zeros_like),
+    "p227_002.wav: 8000 Hz, 1 channels": _change("noisy", lambda x: x[::2], 8000),
+    "1 clipped": _change("noisy", lambda x: (8 * x).clip(-1, 1)),
+    "p227_002.wav: -3 samples": _change("noisy", lambda x: x[:-3]),
+    r"p227_002.wav: \+37 samples": _change("noisy", lambda x: np.pad(x, (37, 0))[: len(x)]),
+    "1 late or early": _change("noisy", np.negative),
+    r"1 there more than once: .*\n.*/p227_002.wav = .*/p228_003.flac": _copy_as_flac,
+    r"p232 is a test speaker(.*\n)*.*p226 in train and test": _leak,
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_verify_names_faults_and_what_to_do(
-    corpus: Path, fault: str, capsys: pytest.CaptureFixture
-) -> None:
-    make_wrong, said = FAULTS[fault]
-    make_wrong(corpus)
+@pytest.mark.parametrize("said", FAULTS)
+def test_verify_names_faults(corpus: Path, said: str, capsys: pytest.CaptureFixture) -> None:
+    FAULTS[said](corpus)
     status, text = run(corpus, capsys)
-    assert status == 1, text
-    for each in said:
-        assert each in text
+    assert status == 1
+    assert re.search(said, text), text
 
 
-def test_verify_notices_a_file_that_has_rotted_since(
-    corpus: Path, capsys: pytest.CaptureFixture
-) -> None:
-    """Also where neither its size nor its time of change tells."""
-    assert run(corpus, capsys)[0] == 0
-    path = corpus / "noisy_testset_wav" / "p232_001.wav"
-    status = path.stat()
-    path.write_bytes(b"x" * status.st_size)
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    code, text = run(corpus, capsys)
-    assert code == 1
-    assert "p232_001.wav: cannot be decoded" in text
-
-
-def test_verify_says_where_there_are_no_pairs(
-    tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_verify_needs_pairs(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert main([str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith(f"verify: {tmp_path}: no pairs there")
 
@@ -180,8 +120,7 @@ def test_verify_says_where_there_are_no_pairs(
     [
         ("clean_trainset_28spk_wav", 11_572, True),
         ("clean_trainset_28spk_wav", 11_571, False),
-        ("clean_trainset_28spk_wav", 99, True),
-        ("clean_testset_wav", 825, False),
+        ("clean_testset_wav", 99, True),
         ("clean", 823, True),
     ],
 )
@@ -197,19 +136,7 @@ def test_count_doubts_sets_that_are_nearly_whole(folder: str, pairs: int, right:
 
 @pytest.mark.parametrize("lag", [-400, 0, 8000])
 def test_lag_of_is_found_through_noise_and_rumble(lag: int) -> None:
-    rng = np.random.default_rng(0)
-    clean = sound(2.0, seed=3)
-    rumble = 5 * np.cumsum(rng.standard_normal(len(clean))) / 100
-    noisy = np.roll(clean, lag)
-    if lag:
-        noisy[slice(0, lag) if lag > 0 else slice(lag, None)] = 0
-    assert lag_of(clean + rumble, noisy + 0.3 * sound(2.0, seed=4)) == lag
-
-
-@pytest.mark.parametrize("gain", [0.1, 3.0])
-def test_mixture_may_be_at_another_level(gain: float) -> None:
-    clean = sound(1.0, seed=1)
-    clean[4000:8000] *= 0.03
-    noisy = clean + 0.02 * sound(1.0, seed=2)
-    assert mixture_fault(clean, gain * noisy) == ""
-    assert mixture_fault(clean, gain * clean + 0.1) == "has no noise"
+    clean, noise = sound(2.0, seed=3), sound(2.0, seed=4)
+    rumble = np.cumsum(np.random.default_rng(0).standard_normal(len(clean))) / 20
+    shifted = np.pad(clean, (max(lag, 0), max(-lag, 0)))[max(-lag, 0) :][: len(clean)]
+    assert lag_of(clean + rumble, shifted + 0.3 * noise) == lag

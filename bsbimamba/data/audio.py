@@ -24,7 +24,7 @@ from scipy.ndimage import maximum_filter1d
 from scipy.signal import lfilter
 
 from bsbimamba.data.workers import in_threads
-from bsbimamba.utils import DataError, replacing, write_text
+from bsbimamba.utils import replacing, write_text
 
 log = logging.getLogger("data")
 
@@ -44,10 +44,9 @@ RATES = range(4_000, 1_000_000)
 # Frames further below the loudest one hold no sound: in a piece; and in a whole recording, where
 # one click must not count as all there is.
 _PIECE_DB, _RECORDING_DB = 30, 40
-# Where `look_over` keeps the facts about good files. Its version goes up when results change.
+# Where `look_over` keeps the facts about good files. Its number goes up when results change.
 _CACHES = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-INDEX = Path(_CACHES, "bs-bimamba", "audio-index.json")
-_VERSION = 3
+INDEX = Path(_CACHES, "bs-bimamba", "audio-index-4.json")
 # libsndfile seeks to a wrong place near the end of Vorbis (its issue 885), and roughly in MP3.
 _NOT_SOUGHT = ("VORBIS", "MPEG_LAYER_III")
 _UNKNOWN_LENGTH = 1 << 48  # libsndfile's number where the header gives none is far above
@@ -90,9 +89,8 @@ def look_over(paths: Sequence[Path], fresh: bool = False) -> dict[Path, Info | s
     """
     try:
         index = json.loads(INDEX.read_text("utf-8"))
-        files = index["files"] if index["version"] == _VERSION else {}
-        known: dict[str, Info | str] = {stamped: Info(**info) for stamped, info in files.items()}
-    except (OSError, ValueError, LookupError, TypeError):  # missing, damaged or another version's
+        known: dict[str, Info | str] = {stamped: Info(**info) for stamped, info in index.items()}
+    except (OSError, ValueError, AttributeError, TypeError):  # missing or damaged
         known = {}
     # Taken before a file is read, so that a change in between is noticed the next time.
     stamps = {path: stamp(path) for path in paths}
@@ -114,7 +112,7 @@ def look_over(paths: Sequence[Path], fresh: bool = False) -> dict[Path, Info | s
         }
         try:
             INDEX.parent.mkdir(parents=True, exist_ok=True)
-            write_text(INDEX, json.dumps({"version": _VERSION, "files": files}))
+            write_text(INDEX, json.dumps(files))
         except OSError as error:
             log.info("the list of checked files is not kept (%s)", error)
     return {path: known[stamped] for path, stamped in stamps.items()}
@@ -200,15 +198,10 @@ def write(path: Path, x: NDArray, subtype: str | None = None, comment: str = "")
         path: the file, which ends in wav, flac, ogg or opus.
         subtype: of soundfile, "PCM_16" or "FLOAT"; None for the format's usual one.
         comment: a line of text that the file carries beside its samples.
-
-    Raises DataError if it cannot be written.
     """
     content = encode(x, path.suffix.lower(), subtype, comment)
-    try:
-        with replacing(path) as temporary:
-            temporary.write_bytes(content)
-    except OSError as error:
-        raise DataError(f"{path} cannot be written ({error.strerror})") from None
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def walk(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:

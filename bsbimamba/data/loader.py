@@ -8,23 +8,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from multiprocessing.connection import wait
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from bsbimamba.data.dataset import Key
 from bsbimamba.data.workers import begin_worker, process_context
-from bsbimamba.utils import DataError
 
 log = logging.getLogger("data")
 
 _ORDER = 2  # what a generator is for; 0 and 1 are those of `data.dataset`
-_ATTEMPTS = 3  # at one batch, before the workers are given up
-_NOTICE = 5.0  # s within which the death of a worker is known that has caused an error
 
 
 class EpochSampler(Sampler):
@@ -63,7 +59,7 @@ class EpochSampler(Sampler):
 class Loader:
     """Batches {"name": list, "clean": (b, s), "noisy": (b, s)} in a sampler's order.
 
-    Workers are replaced where one dies: the new ones make the same examples.
+    If a worker process dies, new ones make the rest of the epoch, with the same examples.
 
     Args:
         dataset: of `data.dataset`.
@@ -79,37 +75,22 @@ class Loader:
     def batches(self, epoch: int, start: int) -> Iterator[dict[str, Any]]:
         """Yield the batches of an epoch, from number `start` on.
 
-        Raises DataError if a file has changed, shared memory is too small, or the workers die again
-        and again.
+        Raises DataError if a file has changed, and what a batch has failed with twice.
         """
         self.sampler.set_epoch(epoch, start)
-        failures = 0
+        failed = -1
         while self.sampler.start < len(self.sampler):
             try:
                 for names, sides in self._loader:
                     self.sampler.start += 1
-                    failures = 0
                     yield {"name": names, "clean": sides[0], "noisy": sides[1]}
-            except (RuntimeError, OSError, EOFError):
+            except (RuntimeError, OSError, EOFError) as error:
                 # A worker's death shows as any of these, by what was on its way between processes.
-                code = self._exit_code()
-                if code is None:
+                if failed == self.sampler.start:
                     raise
-                failures += 1
-                if failures >= _ATTEMPTS:
-                    raise DataError(
-                        "the loader's worker processes die again and again (exit code "
-                        f"{code}). Too little memory is a common cause: fewer --workers need less."
-                    ) from None
-                log.warning("a loader process died (exit code %s); others take over", code)
+                failed = self.sampler.start
+                log.warning("batch %d failed (%s); it is loaded once more", failed, error)
                 self._loader = self._start()
-
-    def _exit_code(self) -> int | None:
-        """Return the exit code of a worker process that has ended, None while all live."""
-        workers = getattr(self._loader._iterator, "_workers", ())  # torch has no public name
-        if workers:
-            wait([worker.sentinel for worker in workers], _NOTICE)
-        return next((x.exitcode for x in workers if x.exitcode is not None), None)
 
     def _start(self) -> DataLoader:
         return DataLoader(
@@ -125,17 +106,6 @@ class Loader:
 
 
 def _together(examples: list[dict[str, Any]]) -> tuple[list[str], Tensor]:
-    """Return names, and both sides in one tensor (2, b, s): sending one is faster than two.
-
-    Raises DataError if there is no shared memory for it in a worker.
-    """
+    """Return names, and both sides in one tensor (2, b, s): sending one is faster than two."""
     sides = torch.stack([x[side] for side in ("clean", "noisy") for x in examples])
-    if get_worker_info() is not None:
-        try:
-            sides.share_memory_()  # here, where an error can mean nothing else
-        except RuntimeError as error:
-            raise DataError(
-                f"the loader's workers need more shared memory ({error}): enlarge /dev/shm; "
-                "--workers 0 needs none."
-            ) from None
     return [x["name"] for x in examples], sides.view(2, len(examples), -1)

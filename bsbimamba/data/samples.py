@@ -54,22 +54,19 @@ class Samples:
             ) from None
         self._copies |= copies
 
-    def read(self, path: Path, start: int, frames: int) -> Signal:
-        """Return samples as `data.audio.read` does. Raise DataError if they cannot be read."""
-        if path in self._copies:
-            x = np.load(self._copies[path], mmap_mode="r")[start : start + frames]
-            return x / _FULL_SCALE if x.dtype == np.int16 else np.array(x)
-        try:
-            return audio.read(path, start, frames)
-        except AudioError as error:
-            raise DataError(f"{path}: {error}. It was usable before: put it back.") from None
-
     def piece(self, path: Path, length: int, start: int, frames: int) -> Signal:
         """Return `frames` samples from `start` on of a recording of this length, zeros at its end.
 
         Raises DataError if the recording cannot be read or is shorter than this length.
         """
-        x = self.read(path, start, frames)
+        try:
+            if path in self._copies:
+                x = np.load(self._copies[path], mmap_mode="r")[start : start + frames]
+                x = x / _FULL_SCALE if x.dtype == np.int16 else np.array(x)
+            else:
+                x = audio.read(path, start, frames)
+        except AudioError as error:
+            raise DataError(f"{path}: {error}. It was usable before: put it back.") from None
         if len(x) < min(frames, length - start):
             raise DataError(f"{path}: it is shorter than it was. Put it back, or start again.")
         return np.pad(x, (0, frames - len(x))) if len(x) < frames else x

@@ -33,10 +33,8 @@ def speakers_of(
     folder. Raises DataError if `speakers.csv` cannot be used.
     """
     path = folder / "speakers.csv"
-    table: dict[str, str] = {}
-    for _, row in read_rows(path, ("file", "speaker")) if os.path.lexists(path) else ():
-        if (other := table.setdefault(row["file"], row["speaker"])) != row["speaker"]:
-            raise DataError(f"{path}: {row['file']} has two speakers, {other} and {row['speaker']}")
+    rows = read_rows(path, ("file", "speaker")) if os.path.lexists(path) else []
+    table = {row["file"]: row["speaker"] for _, row in rows}
     names = {file: file.relative_to(folder).as_posix() for file in files}
     unnamed = [name for name in names.values() if name not in table]
     if table and unnamed:
@@ -64,12 +62,15 @@ def speaker_by_name(file: str) -> str:
 
     Where one of the folders above has that name, as in LibriSpeech's SPEAKER/CHAPTER/, it is that
     folder. Where the stem is a mere number, it is the folder, too. The numbers of VCTK's speakers,
-    p225 to p376, are the same person wherever they stand in a path, and so are the DNS challenge's
-    readers. Its files that name none are speakers of their own.
+    p225 to p376, are the same person wherever they stand in a path (the benchmark's test speakers
+    first), and so are the DNS challenge's readers. Its files that name none are speakers of their
+    own.
     """
     path = PurePath(file)
     text = path.with_suffix("").as_posix()
-    if named := vctk_numbers(text) or _READER.findall(text):
+    numbers = [number.lower() for number in _VCTK.findall(text)]
+    numbers.sort(key=lambda number: number not in TEST_FILES)
+    if named := numbers or _READER.findall(text):
         return named[0]
     if _FILE_ID.search(text):
         return text
@@ -80,12 +81,6 @@ def speaker_by_name(file: str) -> str:
     if name in folders:
         folders = folders[: folders.index(name) + 1]
     return f"{'/'.join(folders)}:{name}" if folders else name
-
-
-def vctk_numbers(text: str) -> list[str]:
-    """Return the numbers of VCTK's speakers in a text, the benchmark's test speakers first."""
-    found = [number.lower() for number in _VCTK.findall(text)]
-    return sorted(found, key=lambda number: number not in TEST_FILES)
 
 
 def is_test_speaker(speaker: str) -> bool:
@@ -119,11 +114,11 @@ def hold_out(
     # What is held out beyond `items` is of no use: leave those with many files to training.
     many = _MANY * counts.total() / len(counts) if items else math.inf
 
-    def draw(name: str) -> tuple[bool, bool, bytes]:
+    def place(name: str) -> tuple[bool, bool, bytes]:
         digest = hashlib.sha256(f"{seed}/{name}".encode("utf-8", "surrogateescape")).digest()
         return name not in preferred, counts[name] > many, digest
 
-    order = sorted(counts, key=draw)
+    order = sorted(counts, key=place)
     count = len(preferred) or max(1, round(share * len(order)))
     if least <= len(order) // 2:
         count = max(count, least)
@@ -152,8 +147,8 @@ def read_rows(
         raise DataError(f"{path} is not a table in UTF-8 ({error})") from None
     if not set(needed) <= set(reader.fieldnames):
         raise DataError(
-            f"{path}: expected a first line with the columns {' and '.join(needed)}"
-            f"{', and perhaps ' * bool(optional)}{', '.join(optional)}, separated by commas"
+            f"{path}: expected a first line with the columns {' and '.join(needed)}, "
+            "separated by commas"
         )
     columns = (*needed, *optional)
     rows = [(number, {x: row.get(x, "").strip() for x in columns}) for number, row in lines]

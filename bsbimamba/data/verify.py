@@ -31,12 +31,7 @@ _LISTED = 5  # files, before "and N more"
 # Pairs in the published folders. A folder with the second share of them is meant to have them all.
 _PUBLISHED = {"clean_trainset_28spk_wav": TRAIN_PAIRS, "clean_testset_wav": TEST_PAIRS}
 _MOST = 0.9
-_LARGEST_LAG = SAMPLE_RATE  # samples, of which one side may be late
 _ENOUGH = 20 * SAMPLE_RATE  # samples of a pair that are looked at for its lag
-# In dB: below the first there is nothing but rounding; noise never makes pauses quieter, but for
-# what it cancels by chance.
-_NOISE, _FLOOR = 45.0, 3.0
-_FRAME = SAMPLE_RATE // 50
 # What is wrong, and what to do about it.
 _FRESH = "get the corpus again (python -m bsbimamba.data.voicebank), or remove both sides"
 _UNUSABLE = "cannot be used: repair or remove them"
@@ -44,7 +39,6 @@ _FORMAT = "not of 16 kHz and one channel: convert them once, rather than at ever
 _CLIPPING = "clipped: convert them again with some dB less gain, or remove both sides"
 _LENGTH = f"longer or shorter than the clean file: {_FRESH}"
 _LAG = f"late or early: shifted by a codec, or no mixture of the clean file; {_FRESH}"
-_MIXTURE = f"not the clean file and noise: exchange the folders if they are swapped, else {_FRESH}"
 _COPIES = "there more than once: keep one of each"
 _SPEAKERS = "speakers in several splits: what is tested on must not be trained on"
 _COUNT = "files are missing or too many: python -m bsbimamba.data.voicebank gets what is missing"
@@ -97,50 +91,17 @@ def look_at(pair: Pair) -> tuple[list[tuple[str, str]], dict[str, str]]:
         faults.append((_LENGTH, f"{pair.noisy}: {longer:+d} samples"))
     if lag := lag_of(clean[:_ENOUGH], noisy[:_ENOUGH]):
         faults.append((_LAG, f"{pair.noisy}: {lag:+d} samples"))
-    elif fault := mixture_fault(clean, noisy):
-        faults.append((_MIXTURE, f"{pair.noisy} {fault}"))
     return faults, digests
-
-
-def mixture_fault(clean: Signal, noisy: Signal) -> str:
-    """Return why a noisy signal, in time with a clean one, is not that and noise, or ""; (s,)."""
-    length = min(len(clean), len(noisy))
-    x, y = (np.diff(side[:length].astype(np.float64)) for side in (clean, noisy))
-    power = float(x @ x)
-    if power == 0:
-        return ""
-    gain = float(x @ y) / power
-    if gain < 0:
-        return "is turned upside down"
-    residual = y - gain * x
-    if float(residual @ residual) < 10 ** (-_NOISE / 10) * gain**2 * power:
-        return "has no noise"
-    missing = _floor(gain * clean[:length]) - _floor(noisy[:length])
-    if missing > _FLOOR:
-        return f"has {missing:.0f} dB less noise in its pauses than its clean file"
-    return ""
-
-
-def _floor(x: Signal) -> float:
-    """Return the level in dB below which a tenth of all frames of 20 ms lies, at least -100."""
-    frames = x[: len(x) // _FRAME * _FRAME].reshape(-1, _FRAME)
-    powers = np.mean(np.square(frames, dtype=np.float64), axis=1)
-    return 10 * np.log10(max(np.quantile(powers, 0.1), 1e-10)) if len(frames) else -100.0
 
 
 def lag_of(clean: Signal, noisy: Signal) -> int:
     """Return by how many samples a noisy signal is late (below 0: early), by correlation.
 
     Differences are correlated rather than the signals (s,): rumble, which both may have much of,
-    would hide the maximum.
+    would hide the maximum. A signal that is turned upside down has it at some other lag.
     """
-    if min(len(clean), len(noisy)) < 2:
-        return 0
-    x, y = np.diff(clean), np.diff(noisy)
-    lags = correlation_lags(len(y), len(x))
-    near = np.abs(lags) <= _LARGEST_LAG
-    strength = np.abs(correlate(y, x, method="fft"))  # one turned upside down has a minimum
-    return int(lags[near][strength[near].argmax()])
+    x, y = np.diff(clean, prepend=0), np.diff(noisy, prepend=0)
+    return int(correlation_lags(len(y), len(x))[correlate(y, x, method="fft").argmax()])
 
 
 def count(listing: Listing) -> tuple[str, bool]:

@@ -32,7 +32,7 @@ from tqdm import tqdm
 from tyro.conf import FlagCreatePairsOff, arg
 
 from bsbimamba.data.audio import SAMPLE_RATE, encode
-from bsbimamba.data.benchmark import TEST_LOG, TEST_PAIRS, TRAIN_PAIRS
+from bsbimamba.data.benchmark import TEST_PAIRS, TRAIN_PAIRS
 from bsbimamba.data.corpus import load_pairs
 from bsbimamba.data.workers import in_threads, stop_by_signals, usable_cores
 from bsbimamba.utils import (
@@ -60,19 +60,12 @@ _NEWER = "https://datashare.ed.ac.uk/bitstreams/"
 
 @dataclass(frozen=True)
 class Archive:
-    """A published archive, whose recordings go into a folder of its name without ".zip".
-
-    Attributes:
-        name: of the file.
-        md5: as the publisher states it, hexadecimal.
-        addresses: where it is, the likeliest first.
-        files: number of its recordings; 0 for the logs, which are not needed.
-    """
+    """A published archive, whose recordings go into a folder of its name without ".zip"."""
 
     name: str
-    md5: str
-    addresses: tuple[str, ...]
-    files: int = 0
+    md5: str  # as the publisher states it, hexadecimal
+    addresses: tuple[str, ...]  # the likeliest first
+    files: int = 0  # number of its recordings; 0 for the logs, which are not needed
 
 
 # Small ones first: what is wrong in general shows before gigabytes have come.
@@ -116,8 +109,7 @@ def prepare(
     with hold(downloads, "name another folder with --root"):
         for archive in PUBLISHED:
             folder = root / archive.name.removesuffix(".zip")
-            made = len(list(folder.glob("*.wav")))
-            if made >= archive.files and (archive.files or (folder / TEST_LOG).is_file()):
+            if len([*folder.glob("*.wav"), *folder.glob("*.txt")]) >= max(1, archive.files):
                 continue
             path = downloads / archive.name
             try:
@@ -141,46 +133,44 @@ def prepare(
 def download(addresses: Sequence[str], target: Path, md5: str) -> None:
     """Download a file from the first of its addresses that has it, and verify it.
 
-    What has arrived lies beside it as NAME.part; the next call goes on from there. Raises
-    FailedError if no address gives a file of this checksum.
+    What has arrived lies beside it as NAME.part; the next try, and the next call, go on from there.
+    Raises FailedError if no address gives a file of this checksum.
     """
     part = target.with_name(f"{target.name}.part")
     reasons = []
     for address in addresses:
-        try:
-            _fetch(address, part)
-        except _NETWORK as error:
-            reasons.append(f"{address}: {error}")
-            continue
-        if checksum(part, "md5") == md5:
-            part.replace(target)
-            return
-        part.unlink()
-        reasons.append(f"{address}: is not what was published (another checksum)")
+        failures = 0
+        while failures < TRIES:
+            before = _size(part)
+            try:
+                _receive(address, part)
+            except _NETWORK as error:
+                reason = str(error)
+                if getattr(error, "code", None) in _NEVER:
+                    break
+                failures = 1 if _size(part) > before else failures + 1
+                time.sleep(PAUSE * 2 ** (failures - 1))
+            else:
+                if checksum(part, "md5") == md5:
+                    part.replace(target)
+                    return
+                part.unlink()
+                reason = "is not what was published (another checksum)"
+                break
+        reasons.append(f"{address}: {reason}")
     raise FailedError(
         f"{target.name} cannot be downloaded ({'; '.join(reasons)}). Run again later, which goes "
         f"on from what has arrived, or put the file into {target.parent} yourself."
     )
 
 
-def _fetch(address: str, part: Path) -> None:
-    """Get the rest of a file, in as many requests as it takes while some bring bytes."""
-    failures = 0
-    while True:
-        arrived = part.stat().st_size if part.exists() else 0
-        try:
-            return _receive(address, part, arrived)
-        except _NETWORK as error:
-            progress = part.exists() and part.stat().st_size > arrived
-            failures = 1 if progress else failures + 1
-            if failures >= TRIES or getattr(error, "code", None) in _NEVER:
-                raise
-            log.info("%s: %s; trying again", part.stem, error)
-            time.sleep(PAUSE * 2 ** (failures - 1))
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
-def _receive(address: str, part: Path, arrived: int) -> None:
+def _receive(address: str, part: Path) -> None:
     """Append what a server sends after the bytes that have arrived, or begin anew."""
+    arrived = _size(part)
     headers = {"User-Agent": "bs-bimamba"} | ({"Range": f"bytes={arrived}-"} if arrived else {})
     request = urllib.request.Request(address, headers=headers)
     try:
@@ -196,8 +186,8 @@ def _receive(address: str, part: Path, arrived: int) -> None:
             file, "write", total, initial=file.tell(), desc=part.stem, miniters=1, disable=None
         ) as body:
             shutil.copyfileobj(response, body)
-    if part.stat().st_size < total:
-        raise ConnectionError(f"the connection ended after {part.stat().st_size} of {total} bytes")
+    if _size(part) < total:
+        raise ConnectionError(f"the connection ended after {_size(part)} of {total} bytes")
 
 
 def convert(archive: Path, folder: Path, workers: int) -> None:

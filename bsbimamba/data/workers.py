@@ -6,6 +6,7 @@ child that enters a parallel numba kernel is killed by OpenMP.
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
 import signal
@@ -32,6 +33,7 @@ _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM
 def process_context() -> BaseContext:
     """Return the multiprocessing context that worker processes are started in."""
     context = multiprocessing.get_context(_METHOD)
+    atexit.register(end_children)  # multiprocessing would wait for ever: they ignore its SIGTERM
     if _METHOD == "forkserver":
         # Workers import the main script. Where that needs torch, the server loads it once for all.
         context.set_forkserver_preload(["torch"] if "torch" in sys.modules else [])

@@ -176,7 +176,7 @@ def enhance_files(
         By name, the file, or the reason why there is none.
 
     Raises:
-        DataError: a file cannot be written.
+        OSError: a file cannot be written.
     """
     made: dict[str, Path | str] = {}
     bar = tqdm(noisy.items(), desc=f"enhancing by {title}", unit="file", disable=None)

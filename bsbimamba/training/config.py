@@ -28,6 +28,8 @@ PLACES = ("data.root", "data.clean", "data.noise")
 _POSITIVE, _SHARE, _ANY = (1e-12, math.inf), (0, 1), (0, math.inf)
 _COUNT = (1, 1e9)
 _LARGEST_SIZE = 2**16  # of anything in a network
+# Settings of earlier versions, off in all runs that are known.
+_GONE = tuple(f"augment.{x}" for x in ("room", "room_decay", "band", "band_hz", "gain", "gain_db"))
 
 
 class ConfigError(UserError):
@@ -315,7 +317,9 @@ def from_json(text: str) -> Config:
     """Return the configuration that `to_json` wrote. Raise ConfigError for another text."""
     try:
         flat = json.loads(text)
-        settings = {k: tuple(v) if isinstance(v, list) else v for k, v in flat.items()}
+        settings = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in flat.items() if k not in _GONE
+        }
         return override(Config(), settings)
     except (TypeError, ValueError, AttributeError, ConfigError) as error:
         raise ConfigError(f"not a configuration of this version: {error}") from None
