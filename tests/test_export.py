@@ -77,8 +77,8 @@ def test_onnxruntime_computes_what_pytorch_computes(name: str):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", networks())
 def test_onnxruntime_computes_every_network_at_full_size(name: str):
-    chosen = networks()[name]
-    network = lively(chosen.kind(**chosen.config.model))
+    kind, config = networks()[name]
+    network = lively(kind(**config.model))
     assert 0 < checked(network, onnx_model(network))["largest_difference"] < 2e-5
 
 
