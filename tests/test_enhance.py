@@ -106,7 +106,7 @@ def test_enhance_keeps_the_structure_of_folders(command: Command):
     ("words", "options", "reason"),
     [
         (["in"], {"out": "in"}, "lies in the output folder"),
-        (["in/a.wav", "--overwrite"], {"out": "in/new/.."}, "is a recording that is to be"),
+        (["in/a.wav", "--overwrite"], {"out": "in/new/.."}, "is to be enhanced itself"),
         (["in/a.wav", "in/sub/a.wav"], {}, "would both become"),
         (["other.wav"], {}, "no such file or folder"),
         (["in"], {"model": "nothing"}, "no such run folder, checkpoint or model"),
