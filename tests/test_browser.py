@@ -124,7 +124,6 @@ def test_any_file_can_be_heard(page: Any, name: str):
     (shown,) = [row for row in page.locator(".files tbody tr").all() if row.is_visible()]
     shown.locator("button").click()
     assert page.locator("#listen .now").text_content() == name
-    assert page.locator("#listen .source:visible").count() == 4
     until(page, "players.at(-1).heard.currentTime > 0.2")
     assert not voices(page, -1)["noisy"][1]
     assert page.evaluate("players.at(-1).heard.duration") == pytest.approx(SECONDS, abs=0.01)

@@ -16,7 +16,6 @@ from saved_runs import lively, save_run
 from torch import Tensor
 
 from bsbimamba.inference.model import read_model, write_model
-from bsbimamba.inference.windows import Windows
 from bsbimamba.training.checkpoint import CheckpointError
 from bsbimamba.training.config import ConfigError
 from bsbimamba.training.trained import load_trained
@@ -67,19 +66,6 @@ def test_model_enhances_each_channel_as_if_it_were_alone(model: Model):
 def test_model_returns_every_length(model: Model, samples: int):
     for rate in (4_000, 11_025, 16_000, 192_000):
         assert model(np.full(samples, 0.1), rate).shape == (samples,)
-
-
-def test_model_by_windows_is_nearly_the_whole(model: Model):
-    x = np.stack([sound(6, 12_000), 0.1 * sound(6, 12_000, seed=1)])
-    whole = model(x, 12_000)
-
-    def residual(*windows: float) -> float:
-        y = Model(model.trained, Windows(*windows))(x, 12_000)
-        return float(np.abs(y - whole).max() / np.abs(whole).max())
-
-    assert residual(3.0, 0.8, 0.1) < 0.01
-    # Without context, the frames at a window's ends differ audibly.
-    assert residual(3.0, 0, 0) > 5 * residual(3.0, 0.8, 0.1)
 
 
 def test_model_is_picklable_and_works_in_threads(model: Model):

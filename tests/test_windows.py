@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from bsbimamba.data.audio import AudioError
 from bsbimamba.inference.windows import Windows, enhanced, hops, overlapped, survey
 from bsbimamba.network.bands import band_statistics
 from bsbimamba.network.net import loudness
-from bsbimamba.network.stft import HOP, compressed, stft
+from bsbimamba.network.stft import compressed, stft
 
 SHORT = Windows(length=0.4, context=0.08, fade=0.048)
 
@@ -52,19 +51,6 @@ class Untouched(nn.Module):
     def enhance(self, noisy: Tensor, scale: Tensor, statistics: Tensor) -> Tensor:
         self.given.append((float(scale), statistics))
         return noisy
-
-
-@given(st.integers(1, 50_000))
-def test_spans_overlap_and_cover_all(total: int):
-    spans = SHORT.spans(total)
-    assert spans[0][0] == 0
-    assert spans[-1][1] == total
-    for (begin, end), (next_begin, next_end) in pairwise(spans):
-        assert end - begin == hops(SHORT.length)
-        assert begin % HOP == 0
-        assert next_begin == begin + SHORT.step
-        assert end - next_begin == SHORT.overlap
-        assert next_end - next_begin > SHORT.overlap
 
 
 @given(
