@@ -93,7 +93,7 @@ def main() -> int:
     total = torch.cuda.get_device_properties(device).total_memory
     limit = min(total, round((options.gib - 1) * 2**30))
     torch.cuda.set_per_process_memory_fraction(limit / total)
-    sizes = {"batch": BATCH, "crop": CROP, "validated": VALIDATED}
+    sizes: dict[str, Any] = {"batch": BATCH, "crop": CROP, "validated": VALIDATED}
     rows = [measure(name, device.type, limit, **sizes) for name in options.only]
     sized = [row | {x: row[x] and row[x] / MIB for x in FITTED} for row in rows]
     print(f"{BATCH} x {CROP:g} s, and {VALIDATED:g} s at once; at most {limit / MIB:,.0f} MiB:\n")

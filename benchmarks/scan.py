@@ -35,7 +35,7 @@ SHAPES = {
 OURS = {"cpu": "cpu", "cuda": "triton"}
 _PSCAN, _MAMBA = "mambapy pscan", "mamba-ssm with flips"
 Shape = tuple[int, int, int, int]
-Case = dict[str, Tensor]  # arguments of `scan.scan_directions`, (r, ...) for r directions
+Case = dict[str, Any]  # arguments of `scan.scan_directions`, (r, ...) for r directions
 # From a case, or one for each direction, to outputs (r, b, l, d), or (b, l, d) of each direction.
 Scan = Callable[[list[Case]], list[Tensor]]
 

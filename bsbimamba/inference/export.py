@@ -96,8 +96,8 @@ def onnx_model(network: BandSplitNet) -> bytes:
     dynamic = [{0: batch, 2: frames}, {0: batch}][: len(names)]
     # No size is 1: the exporter would fix such an axis.
     example = (torch.ones(2, BINS, 40, 2), torch.ones(2, BANDS, 2))[: len(names)]
-    own: Any = torch.ops.bsbimamba
-    table = {own.scan_chunked.default: _scan, own.conv_silu.default: _conv}
+    own = torch.ops.bsbimamba
+    table: dict[Any, Any] = {own.scan_chunked.default: _scan, own.conv_silu.default: _conv}
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns that torchvision is missing
     # "chunked" runs on every machine and is what `table` translates. PyTorch warns of its own code.
     with warnings.catch_warnings(action="ignore"), variable(VARIABLE, "chunked"), torch.no_grad():
