@@ -178,7 +178,7 @@ def measure(device: str, shape: Shape, rounds: int, loop: bool) -> dict[str, dic
             continue
         runs[name, "forward"] = partial(seconds, partial(passes, scan, cases), device)
         runs[name, "both"] = partial(seconds, both, device)
-    for (name, kind), times in in_turn(runs, rounds).items():
+    for (name, kind), (_, *times) in in_turn(runs, rounds + 1).items():  # the first warms up
         found[name][kind] = median(times)
     return found
 
