@@ -78,6 +78,11 @@ def test_page_enhances_by_the_chosen_model_and_reports_errors(
             client.predict(handle_file(tmp_path / f"{name}.wav"), str(chosen), api_name="/enhance")
     with pytest.raises(AppError, match="upload or record something"):
         client.predict(None, str(chosen), api_name="/enhance")
+    # A port that is taken is reported in one line.
+    command = [sys.executable, ROOT / "app.py", chosen, "--port", str(port)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[-1].startswith("app.py: --host 127.0.0.1")
 
 
 def test_load_models_finds_those_of_the_repository(

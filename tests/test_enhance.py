@@ -177,6 +177,24 @@ def test_enhance_leaves_nothing_half_written_on_a_full_disk(command: Command):
     assert files_in("out") == []
 
 
+def test_enhance_keeps_whole_files_when_interrupted(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+):
+    for name in ("in/a.wav", "in/b.wav"):
+        put(name)
+    results = iter([torch.zeros(1, round(0.8 * RATE))])  # the second call raises
+
+    def interrupted(*arguments: Tensor) -> Tensor:
+        for result in results:
+            return result
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(MBSNet, "enhance", interrupted)
+    message = "enhance.py: interrupted; the same command goes on from here"
+    assert command("in") == (130, [message])
+    assert files_in("out") == ["a.wav"]
+
+
 @pytest.mark.slow
 def test_memory_does_not_grow_with_length(run: Path, tmp_path: Path):
     code = "import enhance as e, resource as r, sys; assert e.main(sys.argv[1:]) == 0;"
