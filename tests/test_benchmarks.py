@@ -109,6 +109,15 @@ def test_scan_measures_every_candidate() -> None:
     assert [row["both of ours"] for row in scan.columns(found, "cpu")][-1] == 1
 
 
+def test_scan_error_is_large_for_a_wrong_gradient() -> None:
+    def wrong(cases: list[scan.Case]) -> list[Tensor]:
+        return scan.ours("cpu")([cases[0] | {"B": cases[0]["B"].detach() + 0 * cases[0]["B"]}])
+
+    assert scan.error("wrong", wrong, "cpu", 1) > 0.5
+    for name, each in scan.candidates("cpu", loop=True).items():
+        assert scan.error(name, each, "cpu", 2) < 1e-4
+
+
 @pytest.mark.parametrize("largest", [0, 1, 5, 6, 11, 12, 40, 1000])
 def test_largest_batch_is_within_5_percent(largest: int) -> None:
     assert 0.95 * largest <= memory.largest_batch(lambda size: size <= largest, 6) <= largest
