@@ -2,21 +2,20 @@
 
     python app.py [MODEL...] [--host HOST] [--port PORT]
 
-MODEL is a run folder, a checkpoint, a model folder or a model's name; by default, all that are in
-models/ and runs/. Only this machine can reach the page, unless --host says otherwise. It needs
-Gradio: pip install -e '.[page]'. Status 0: it was ended; 2: something is wrong with the
-command line or a model, as a message on stderr says.
+MODEL is a run folder, a checkpoint, a model folder or a model's name; by default, all in models/
+and runs/. Only this machine can reach the page, unless --host says otherwise. Status 0: it was
+ended; 2: the command line or a model is wrong.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -31,20 +30,17 @@ from bsbimamba.inference.files import KINDS, FileSource
 from bsbimamba.inference.model import MODELS, WEIGHTS, Model, load
 from bsbimamba.inference.windows import enhanced, survey
 from bsbimamba.training.logging import spectrograms
-from bsbimamba.utils import DataError, UserError, carry_out, say
+from bsbimamba.utils import ROOT, DataError, carry_out
 
-RUNS = Path(__file__).resolve().parent / "runs"
 MINUTES, MEGABYTES = 10, 200  # of a recording, at most
 INTRODUCTION = f"""# BS-BiMamba: speech without its noise
-Up to {MINUTES} minutes, mono or stereo, {MEGABYTES} MB: {KINDS}.
-All files are deleted after an hour."""
+Up to {MINUTES} minutes, mono or stereo, {MEGABYTES} MB: {KINDS}. Deleted after an hour."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(prog="app.py", description="A page to try networks on.")
-    known = "a run folder, checkpoint, model folder or name; by default, all in models/, runs/"
-    parser.add_argument("models", nargs="*", metavar="MODEL", help=known)
+    parser.add_argument("models", nargs="*", metavar="MODEL", help="by default, all that are here")
     parser.add_argument("--host", default="127.0.0.1", help="address; by default, for this machine")
     parser.add_argument("--port", type=int, help="by default, the first free one from 7860 on")
     return carry_out("app.py", partial(serve, parser.parse_args(arguments)))
@@ -52,16 +48,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def serve(options: argparse.Namespace) -> int:
     """Serve the page until interrupted. Raise DataError if it cannot be served."""
-    if importlib.util.find_spec("gradio") is None:
+    if find_spec("gradio") is None:
         raise DataError("the page needs Gradio: pip install -e '.[page]'")
     models = load_models(options.models)
     # Gradio's own folder in /tmp is shared by all users of a machine.
     with tempfile.TemporaryDirectory(prefix="bs-bimamba-page-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # before Gradio is imported
-        where = {"server_name": options.host, "server_port": options.port}
-        limits = {"max_file_size": MEGABYTES << 20, "share": False, "run_history": False}
+        where = {"server_name": options.host, "server_port": options.port, "share": False}
+        limits = {"max_file_size": MEGABYTES << 20, "run_history": False, "footer_links": []}
         try:
-            page(models).launch(**where, **limits, footer_links=[])
+            page(models).launch(**where, **limits)
         except (OSError, OverflowError) as error:
             raise DataError(f"--host {options.host} --port {options.port}: {error}") from None
     return 0
@@ -70,21 +66,13 @@ def serve(options: argparse.Namespace) -> int:
 def load_models(wanted: Sequence[str]) -> dict[str, Model]:
     """Load the models with these names, or all in models/ and runs/; return them by name.
 
-    Raises:
-        UserError: one that is wanted cannot be loaded, or there is none.
+    Raises UserError if one of them cannot be loaded, or there is none.
     """
-    here = [*MODELS.glob(f"*/{WEIGHTS}"), *RUNS.glob("*/best.pt"), *RUNS.glob("*/last.pt")]
-    models = {}
-    for name in wanted or sorted({os.path.relpath(file.parent) for file in here}):
-        try:
-            models[name] = load(name)
-        except UserError as error:
-            if wanted:
-                raise
-            say(f"app.py: left out: {error}")
-    if not models:
+    here = [*MODELS.glob(f"*/{WEIGHTS}"), *ROOT.glob("runs/*/*st.pt")]  # best.pt or last.pt
+    names = wanted or sorted({os.path.relpath(file.parent) for file in here})
+    if not names:
         raise DataError("no trained model in models/ or runs/: name one, or train one (README)")
-    return models
+    return {name: load(name) for name in names}
 
 
 def page(models: Mapping[str, Model]) -> Any:
@@ -93,22 +81,30 @@ def page(models: Mapping[str, Model]) -> Any:
 
     def enhance(path: str | None, name: str, progress: Any = gr.Progress()) -> list[Any]:  # noqa: B008
         """Return the files of the enhanced recording and of the removed noise, and a picture."""
-        if path is None:
-            raise gr.Error("Upload or record something first.", print_exception=False)
+        network, windows, blocks = models[name].trained.network, models[name].windows, []
         try:
-            signals, rate = separate(Path(path), models[name], progress)
+            if path is None:
+                raise AudioError("upload or record something first")
+            source = FileSource(Path(path))
+            if source.channels > 2 or source.frames > 60 * MINUTES * source.rate:
+                raise AudioError(f"at most {MINUTES} minutes in mono or stereo are allowed")
+            for block in enhanced(network, source, survey(source), windows):
+                blocks.append(block)
+                progress(sum(each.shape[1] for each in blocks) / source.frames, desc="Enhancing")
+            noisy, clean = (np.concatenate(list(x), axis=1) for x in (source.blocks(), blocks))
         except AudioError as error:
             raise gr.Error(f"No usable recording: {error}.", print_exception=False) from None
+        signals = {"noisy": noisy, "enhanced": clean, "removed noise": noisy - clean}
         # Gradio serves files from its own folder alone, and deletes them there.
         folder = Path(tempfile.mkdtemp(dir=os.environ["GRADIO_TEMP_DIR"]))
         files = {kind: folder / f"{Path(path).stem} {kind}.wav" for kind in list(signals)[1:]}
         for kind, file in files.items():
-            sf.write(file, signals[kind].T, rate, "FLOAT")  # which does not clip
-        mono = {kind: soxr.resample(x.mean(0), rate, SAMPLE_RATE) for kind, x in signals.items()}
+            sf.write(file, signals[kind].T, source.rate, "FLOAT")  # which does not clip
+        mono = {k: soxr.resample(x.mean(0), source.rate, SAMPLE_RATE) for k, x in signals.items()}
         return [*files.values(), spectrograms(mono)]
 
     audio = partial(gr.Audio, type="filepath", editable=False, buttons=["download"])
-    with gr.Blocks(title="BS-BiMamba", analytics_enabled=False, delete_cache=(60, 3600)) as blocks:
+    with gr.Blocks(title="BS-BiMamba", analytics_enabled=False, delete_cache=(60, 3600)) as layout:
         gr.Markdown(INTRODUCTION)
         with gr.Row():
             with gr.Column():
@@ -119,29 +115,7 @@ def page(models: Mapping[str, Model]) -> Any:
                 results = [audio(label=each) for each in ("Enhanced", "Removed noise")]
         results.append(gr.Image(label="Spectrograms", format="png", buttons=["fullscreen"]))
         button.click(enhance, [noisy, model], results, concurrency_limit=1, api_name="enhance")
-    return blocks.queue(max_size=8)
-
-
-def separate(path: Path, model: Model, progress: Any) -> tuple[dict[str, np.ndarray], int]:
-    """Enhance a file; return the signals (c, n) noisy, enhanced, removed noise, and their rate.
-
-    progress: called with the share that is done and a text, as `gr.Progress` is.
-
-    Raises:
-        AudioError: the file cannot be decoded, or is beyond the page's limits.
-    """
-    source = FileSource(path)
-    if source.channels > 2 or source.frames > 60 * MINUTES * source.rate:
-        size = f"{source.frames / source.rate / 60:.1f} minutes, channels: {source.channels}"
-        raise AudioError(f"{size}; at most {MINUTES} minutes in mono or stereo are allowed")
-    found = survey(source)
-    blocks = []
-    for block in enhanced(model.trained.network, source, found, model.windows):
-        blocks.append(block)
-        progress(sum(each.shape[1] for each in blocks) / found.frames, desc="Enhancing")
-    clean = np.concatenate(blocks, axis=1)
-    noisy = np.concatenate(list(source.blocks()), axis=1)
-    return {"noisy": noisy, "enhanced": clean, "removed noise": noisy - clean}, source.rate
+    return layout.queue(max_size=8)
 
 
 if __name__ == "__main__":

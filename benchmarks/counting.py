@@ -6,12 +6,11 @@ Bytes and operators are counted, not sampled, so they are equal in every run.
 from __future__ import annotations
 
 import gc
-import re
+import operator
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +18,11 @@ from torch._C._profiler import _EventType
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from bsbimamba.training.discriminator import no_callback
+from bsbimamba.training.step import Learner
+
 PHASES = ("data", "forward", "backward", "discriminator", "labels", "optimizer")
-_CPU = torch.device("cpu")
-_LAUNCH = re.compile(
-    r"cu(da)?(Graph)?Launch\w*"
-)  # cudaLaunchKernel, cuLaunchKernelEx, cudaGraphLaunch
+V = TypeVar("V")
 
 
 def saved_bytes(forward: Callable[[], Any], resident: Iterable[Tensor] = ()) -> int:
@@ -50,7 +49,7 @@ def saved_bytes(forward: Callable[[], Any], resident: Iterable[Tensor] = ()) -> 
     return total
 
 
-def peak_bytes(run: Callable[[], Any], device: torch.device = _CPU) -> int:
+def peak_bytes(run: Callable[[], Any], device: str = "cpu") -> int:
     """Return the bytes that a computation takes at its peak, above those in use before.
 
     On a GPU, PyTorch's allocator counts them. On a CPU, the events of the allocator are added up;
@@ -58,49 +57,40 @@ def peak_bytes(run: Callable[[], Any], device: torch.device = _CPU) -> int:
     see what another thread frees.
     """
     gc.collect()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        before = torch.cuda.memory_allocated(device)
-        torch.cuda.reset_peak_memory_stats(device)
+    if device == "cuda":
+        torch.cuda.synchronize()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
         run()
-        torch.cuda.synchronize(device)
-        return torch.cuda.max_memory_allocated(device) - before
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - before
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of blocks allocated before the profile
-            with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-                run()
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+            run()
     finally:
         torch.set_num_threads(threads)
+    events = _allocations(profiler.profiler.kineto_results.experimental_event_tree())
+    live: dict[int, int] = {}  # bytes by address
     now = peak = 0
-    for size in _sizes(profiler.profiler.kineto_results.experimental_event_tree()):
+    for event in sorted(events, key=lambda event: event.start_time_ns):
+        address, size = event.extra_fields.ptr, event.extra_fields.alloc_size
+        if size > 0:
+            live[address] = size
+        else:  # the profiler reports wrong sizes of blocks that are older than the profile
+            size = -live.pop(address, 0)
         now += size
         peak = max(peak, now)
     return peak
 
 
-def _sizes(roots: list[Any]) -> Iterator[int]:
-    """Yield the size of each block when it is allocated, and minus its size when it is freed.
-
-    Sizes are remembered by address: for a block that is older than the profile, the profiler may
-    report the size of another block that was at its address.
-    """
-    events, waiting = [], roots[::-1]
-    while waiting:  # in the order of the calls, which decides where two have the same time
-        event = waiting.pop()
-        waiting += event.children[::-1]
+def _allocations(events: Iterable[Any]) -> Iterator[Any]:
+    """Yield when blocks are allocated and freed, in the order of the calls."""
+    for event in events:
         if event.tag == _EventType.Allocation:
-            events.append(event)
-    live: dict[int, int] = {}
-    for event in sorted(events, key=lambda event: event.start_time_ns):
-        address, size = event.extra_fields.ptr, event.extra_fields.alloc_size
-        if size > 0:
-            live[address] = size
-            yield size
-        elif address in live:
-            yield -live.pop(address)
+            yield event
+        yield from _allocations(event.children)
 
 
 class Operators(TorchDispatchMode):
@@ -113,11 +103,9 @@ class Operators(TorchDispatchMode):
         super().__init__()
         self.count = 0
 
-    def __torch_dispatch__(
-        self, operator: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        self.count += not operator.is_view
-        return operator(*args, **(kwargs or {}))
+    def __torch_dispatch__(self, call: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += not call.is_view
+        return call(*args, **(kwargs or {}))
 
 
 def launches(run: Callable[[], Any]) -> int:
@@ -125,47 +113,42 @@ def launches(run: Callable[[], Any]) -> int:
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
         run()
         torch.cuda.synchronize()
-    events = profiler.profiler.kineto_results.events()
-    return sum(_LAUNCH.fullmatch(event.name()) is not None for event in events)
+    names = [event.name() for event in profiler.profiler.kineto_results.events()]
+    return sum(name.startswith("cu") and "Launch" in name for name in names)  # cuLaunchKernelEx
 
 
-class Clock:
-    """Time the phases of a step, as `training.step.Learner.mark`.
+def by_phase(
+    learner: Learner, step: Callable[[], Any], read: Callable[[], V], less: Callable[[V, V], float]
+) -> dict[str, float]:
+    """Return by how much a reading grows in each of PHASES of a learner's step, and in all, "step".
 
-    On a GPU it records events and does not wait. A phase is then the time in which the GPU worked
-    on it, or waited for its launches.
+    read: returns a time or a count. less(now, before): returns the difference of two of them.
+    """
+    if learner.precision.device.type == "cuda":
+        torch.cuda.synchronize()
+    marks = [("", read())]
+    learner.mark = lambda phase: marks.append((phase, read()))
+    step()
+    learner.mark = no_callback
+    found = dict.fromkeys(PHASES, 0.0)
+    for (_, before), (phase, now) in pairwise(marks):
+        found[phase] += less(now, before)
+    return found | {"step": sum(found.values())}
+
+
+def clock(device: str) -> tuple[Callable[[], Any], Callable[[Any, Any], float]]:
+    """Return a function that reads the clock, and one that returns the seconds (now, before).
+
+    On a GPU it is the GPU's clock: the time in which it worked, or waited for launches.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self._gpu, self._device = device.type == "cuda", device
-        self._marks: list[tuple[str, Any]] = []
-        self._start = 0.0
+    def event() -> torch.cuda.Event:
+        now = torch.cuda.Event(enable_timing=True)
+        now.record()
+        return now
 
-    def begin(self) -> None:
-        """Begin a step."""
-        self._synchronise()
-        self._start = time.perf_counter()
-        self._marks = [("", self._now())]
+    def elapsed(now: torch.cuda.Event, before: torch.cuda.Event) -> float:
+        now.synchronize()
+        return before.elapsed_time(now) / 1000
 
-    def __call__(self, phase: str) -> None:
-        """End a phase."""
-        self._marks.append((phase, self._now()))
-
-    def end(self) -> dict[str, float]:
-        """End the step. Returns the seconds of each of PHASES, and of the whole "step"."""
-        self._synchronise()
-        seconds = dict.fromkeys(PHASES, 0.0) | {"step": time.perf_counter() - self._start}
-        for (_, before), (phase, now) in pairwise(self._marks):
-            seconds[phase] += before.elapsed_time(now) / 1000 if self._gpu else now - before
-        return seconds
-
-    def _now(self) -> Any:
-        if not self._gpu:
-            return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)
-        event.record(torch.cuda.current_stream(self._device))
-        return event
-
-    def _synchronise(self) -> None:
-        if self._gpu:
-            torch.cuda.synchronize(self._device)
+    return (event, elapsed) if device == "cuda" else (time.perf_counter, operator.sub)

@@ -16,13 +16,12 @@ step without weights, averages and optimizer states. Operators are dispatched on
 
 from __future__ import annotations
 
-import argparse
 import importlib
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+import operator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import pairwise, product
-from pathlib import Path
+from functools import cache, partial
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -31,13 +30,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from benchmarks.counting import PHASES, Clock, Operators, launches, peak_bytes, saved_bytes
-from benchmarks.results import MIB, described, markdown, report, spread
+from benchmarks import counting
+from benchmarks.counting import PHASES, by_phase
+from benchmarks.results import MIB, command_line, in_turn, report, spread, table
 from bsbimamba.data.audio import SAMPLE_RATE
 from bsbimamba.data.workers import usable_cores
 from bsbimamba.network.cost import give_back_memory
 from bsbimamba.training.config import Config, override
-from bsbimamba.training.discriminator import no_callback
 from bsbimamba.training.distributed import World
 from bsbimamba.training.pesq import PesqPool
 from bsbimamba.training.precision import Precision
@@ -45,7 +44,6 @@ from bsbimamba.training.step import Learner
 
 FOUR = ("baseline", "abl1", "abl2", "abl3")
 BATCH, CROP = 6, 2.0  # crops and seconds: what the networks are configured for
-_TIMED = 2  # steps in a row
 
 
 class ConstantPool(PesqPool):
@@ -55,67 +53,53 @@ class ConstantPool(PesqPool):
         return lambda: np.full(len(clean), 0.5, np.float32)
 
 
-@dataclass(frozen=True)
-class Network:
-    """A class of networks and the configuration that it is trained with."""
-
-    kind: type
-    config: Config
-
-    @property
-    def default(self) -> bool | str | None:
-        """Return its default `use_checkpoint`; None if the network has no checkpointing."""
-        known = inspect.signature(self.kind).parameters.get("use_checkpoint")
-        return None if known is None else self.config.model.get("use_checkpoint", known.default)
-
-
-def networks() -> dict[str, Network]:
-    """Return the networks of the four folders and their presets, by name."""
-    found: dict[str, Network] = {}
-    presets: dict[str, Network] = {}
+@cache
+def networks() -> dict[str, tuple[type, Config]]:
+    """Return class and configuration of the networks of the four folders, and of their presets."""
+    found: dict[str, tuple[type, Config]] = {}
+    presets: dict[str, tuple[type, Config]] = {}
     for folder in FOUR:
         train = importlib.import_module(f"{folder}.train")
-        found[folder] = Network(getattr(train, "MBSNet", None) or train.BSRNN, train.CONFIG)
-        presets |= {name: Network(*each) for name, each in getattr(train, "PRESETS", {}).items()}
+        found[folder] = (getattr(train, "MBSNet", None) or train.BSRNN, train.CONFIG)
+        presets |= getattr(train, "PRESETS", {})
     return found | presets
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A way to train a network. labels: whether PESQ workers make its labels."""
+    """A way to train a network.
+
+    checkpoint: its `use_checkpoint`; None for the configured one, if there is any. labels: whether
+    PESQ workers make its labels.
+    """
 
     network: str
-    checkpoint: bool | str | None  # None where the network has no checkpointing
+    checkpoint: bool | str | None
     amp: str
     compile: str = "off"
     labels: bool = False
 
-    def learner(
-        self, network: Network, device: str, batch: int, crop: float, **changes: Any
-    ) -> Learner:
-        """Return a learner for batches of so many crops of so many seconds, with constant labels;
-        `changes` are arguments of the network."""
+    def learner(self, device: str, batch: int, crop: float, pool: PesqPool) -> Learner:
+        """Return a learner for batches of so many crops of so many seconds."""
+        kind, config = networks()[self.network]
+        config = override(config, {"data.batch_size": batch, "data.crop_seconds": crop})
+        config = override(config, {"run.compile": self.compile, "loss.metric": 0.05})
         if self.checkpoint is not None:
-            changes["use_checkpoint"] = self.checkpoint
-        sizes = {"data.batch_size": batch, "data.crop_seconds": crop, "run.compile": self.compile}
-        config = override(network.config, sizes | {"loss.metric": 0.05})
-        config = replace(config, model={**config.model, **changes})
-        return Learner(network.kind, config, Precision(device, self.amp), World(), ConstantPool(1))
+            config = replace(config, model={**config.model, "use_checkpoint": self.checkpoint})
+        return Learner(kind, config, Precision(device, self.amp), World(), pool)
 
 
-def candidates(
-    name: str, network: Network, labels: bool = False, compiled: Sequence[str] = ()
-) -> list[Candidate]:
+def candidates(name: str, labels: bool, compiled: Sequence[str]) -> list[Candidate]:
     """Return the ways to train a network: without checkpointing and with it, each in fp32 and bf16;
     "full" in bf16; as configured in bf16 with labels by PESQ, and compiled in these ways."""
-    modes = (None,) if network.default is None else (False, True)
+    default = networks()[name][1].model.get("use_checkpoint")
+    modes = (None,) if default is None else (False, True)
     found = [Candidate(name, mode, amp) for mode, amp in product(modes, ("off", "bf16"))]
-    if network.default is not None:
+    if default is not None:
         found.append(Candidate(name, "full", "bf16"))
-    configured = Candidate(name, network.default, "bf16")
     if labels:
-        found.append(replace(configured, labels=True))
-    return found + [replace(configured, compile=way) for way in compiled]
+        found.append(Candidate(name, default, "bf16", labels=True))
+    return found + [Candidate(name, default, "bf16", way) for way in compiled]
 
 
 def noise(batch: int, crop: float) -> dict[str, Tensor]:
@@ -127,78 +111,12 @@ def noise(batch: int, crop: float) -> dict[str, Tensor]:
 
 
 class Measured:
-    """A learner, and the measurements of its steps.
-
-    Attributes:
-        seconds: of each timed step, by phase, and of the whole as "step".
-        counts: "saved_bytes" and "peak_bytes", None of CUDA graphs, whose replays bypass the
-            allocator; "resident_bytes" of weights, averages and optimizer states; "operators" by
-            phase and of the whole "step", None of compiled networks; "launches", None on a CPU.
-    """
+    """A learner that takes steps on one batch, and what is measured of them."""
 
     def __init__(self, learner: Learner, batch: dict[str, Tensor]) -> None:
         self.learner, self.batch = learner, batch
-        self.device = learner.precision.device
-        self.seconds: list[dict[str, float]] = []
-        self.counts: dict[str, Any] = {}
-        self._clock = Clock(self.device)
+        self.device = learner.precision.device.type
         self._steps = 0
-
-    def count(self) -> None:
-        """Measure everything but the time, after two steps that create the optimizers' states."""
-        for _ in range(2):
-            self.step()
-        states = [part.state_dict() for part in self.learner.parts().values()]
-        tensors = [x for x in tree_leaves(states) if isinstance(x, Tensor)]
-        compiled = self.learner.config.run.compile
-        saved, peak = (None, None) if compiled == "graphs" else self._bytes(tensors)
-        self.counts = {
-            "saved_bytes": saved,
-            "peak_bytes": peak,
-            "resident_bytes": sum(x.nbytes for x in tensors),
-            "operators": self._operators() if compiled == "off" else None,
-            "launches": launches(self.step) if self.device.type == "cuda" else None,
-        }
-        self._finish_labels()
-
-    def _bytes(self, resident: list[Tensor]) -> tuple[int, int]:
-        clean, noisy = (self.batch[side].to(self.device) for side in ("clean", "noisy"))
-        learner = self.learner
-        saved = saved_bytes(
-            lambda: learner.losses(clean, noisy, learner.config.loss)[0], [clean, noisy, *resident]
-        )
-        # Gradients of the last step would be freed within the next one, and lower its peak.
-        for optimizer in (learner.optimizer, learner.discriminator.optimizer):
-            optimizer.zero_grad(set_to_none=True)
-        return saved, peak_bytes(self.step, self.device)
-
-    def _operators(self) -> dict[str, int]:
-        marks = [("", 0)]
-        with Operators() as counter:
-            self.learner.mark = lambda phase: marks.append((phase, counter.count))
-            self.step()
-        self.learner.mark = no_callback
-        found = dict.fromkeys(PHASES, 0) | {"step": counter.count}
-        for (_, before), (phase, now) in pairwise(marks):
-            found[phase] += now - before
-        return found
-
-    def time(self) -> None:
-        """Take a turn: one step that is not timed, then those that are."""
-        give_back_memory()  # many networks would fragment it
-        self.step()
-        self.learner.mark = self._clock
-        for _ in range(_TIMED):
-            self._clock.begin()
-            self.step()
-            self.seconds.append(self._clock.end())
-        self.learner.mark = no_callback
-        self._finish_labels()
-
-    def _finish_labels(self) -> None:
-        """Wait for pending labels, so that workers do not slow the next candidate."""
-        self.learner.discriminator.backward()
-        self.learner.discriminator.skip()
 
     def step(self) -> None:
         """Take one step on the batch."""
@@ -206,99 +124,124 @@ class Measured:
         assert not result.broken, result.broken
         self._steps += 1
 
-    def row(self, candidate: Candidate) -> dict[str, Any]:
-        """Return all measurements, for a JSON file."""
-        seconds = {name: spread([x[name] for x in self.seconds]) for name in ("step", *PHASES)}
-        return {
-            **asdict(candidate),
-            "seconds": seconds,
-            "crops_per_second": len(self.batch["clean"]) / seconds["step"]["median"],
-            **self.counts,
-        }
+    def seconds(self) -> list[dict[str, float]]:
+        """Take a turn. Returns the seconds of its timed steps, by phase and of the whole "step"."""
+        give_back_memory()  # many networks would fragment it
+        self.step()
+        found = [by_phase(self.learner, self.step, *counting.clock(self.device)) for _ in range(2)]
+        self._finish_labels()
+        return found
+
+    def counts(self) -> dict[str, Any]:
+        """Measure everything but the time.
+
+        Returns:
+            "saved_bytes" and "peak_bytes", None of CUDA graphs, whose replays bypass the allocator;
+            "resident_bytes" of weights, averages and optimizer states; "operators" by phase and of
+            the whole "step", None of compiled networks; "launches", None on a CPU.
+        """
+        for _ in range(2):  # they create the optimizers' states
+            self.step()
+        compiled = self.learner.config.run.compile
+        found: dict[str, Any] = {"resident_bytes": sum(x.nbytes for x in self._resident())}
+        found |= dict.fromkeys(("saved_bytes", "peak_bytes", "operators", "launches"))
+        if compiled != "graphs":
+            found["saved_bytes"] = self.saved_bytes()
+            # Gradients of the last step would be freed within the next one, and lower its peak.
+            for optimizer in (self.learner.optimizer, self.learner.discriminator.optimizer):
+                optimizer.zero_grad(set_to_none=True)
+            found["peak_bytes"] = counting.peak_bytes(self.step, self.device)
+        if compiled == "off":
+            with counting.Operators() as counter:
+                count = partial(getattr, counter, "count")
+                found["operators"] = by_phase(self.learner, self.step, count, operator.sub)
+        if self.device == "cuda":
+            found["launches"] = counting.launches(self.step)
+        self._finish_labels()
+        return found
+
+    def saved_bytes(self) -> int:
+        """Return the bytes that forward pass and losses save for the backward pass."""
+        clean, noisy = (self.batch[side].to(self.device) for side in ("clean", "noisy"))
+        how = self.learner.config.loss
+        known = [clean, noisy, *self._resident()]
+        return counting.saved_bytes(lambda: self.learner.losses(clean, noisy, how)[0], known)
+
+    def _resident(self) -> list[Tensor]:
+        states = [part.state_dict() for part in self.learner.parts().values()]
+        return [x for x in tree_leaves(states) if isinstance(x, Tensor)]
+
+    def _finish_labels(self) -> None:
+        """Wait for pending labels, so that workers do not slow the next candidate."""
+        self.learner.discriminator.backward()
+        self.learner.discriminator.skip()
 
 
 def measure(
-    ways: Mapping[Candidate, Network],
-    device: torch.device,
-    batch: int = BATCH,
-    crop: float = CROP,
-    rounds: int = 7,
-    **changes: Any,
-) -> dict[str, Any]:
-    """Measure these ways to train. changes: arguments of the networks."""
-    pool = PesqPool(max(1, usable_cores() - 1)) if any(x.labels for x in ways) else None
-    sides = noise(batch, crop)
+    ways: Sequence[Candidate], device: str, batch: int, crop: float, rounds: int
+) -> list[dict[str, Any]]:
+    """Measure these ways to train; return a row for each."""
+    pool, constant = PesqPool(max(1, usable_cores() - 1)), ConstantPool(1)
     runs: dict[Candidate, Measured] = {}
+    rows = []
     try:
-        for candidate, network in ways.items():
-            learner = candidate.learner(network, device.type, batch, crop, **changes)
-            if pool and candidate.labels:
-                learner.discriminator.pool = pool
-            runs[candidate] = Measured(learner, sides)
-            runs[candidate].count()
-        for _ in range(rounds):
-            for run in runs.values():
-                run.time()
+        for way in ways:
+            learner = way.learner(device, batch, crop, pool if way.labels else constant)
+            runs[way] = Measured(learner, noise(batch, crop))
+            rows.append(asdict(way) | runs[way].counts())
+        turns = in_turn({way: run.seconds for way, run in runs.items()}, rounds)
     finally:
-        if pool:
-            pool.close()
-    head = described("step", device, batch=batch, crop=crop, rounds=rounds, cores=usable_cores())
-    return {**head, "rows": [run.row(candidate) for candidate, run in runs.items()]}
+        pool.close()
+    for row, way in zip(rows, ways, strict=True):
+        steps = [step for turn in turns[way] for step in turn]
+        row["seconds"] = {name: spread([step[name] for step in steps]) for name in steps[0]}
+        row["crops_per_second"] = batch / row["seconds"]["step"]["median"]
+    return rows
 
 
-def table(result: Mapping[str, Any]) -> str:
-    """Format the result of `measure` as a table, with times in ms."""
-    head = ["network", "checkpoint", "AMP", "step (ms)", "time", *PHASES, "crops/s", "saved (MiB)",
-            "peak (MiB)", "memory", "operators", "optimizer's", "launches"]  # fmt: skip
-    first: dict[str, Mapping[str, Any]] = {}
-    rows = [_cells(row, first.setdefault(row["network"], row)) for row in result["rows"]]
-    return markdown(head, rows)
-
-
-def _cells(row: Mapping[str, Any], first: Mapping[str, Any]) -> list[str]:
-    modes = {None: "", False: "no", True: "yes", "full": "full"}
+def columns(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield a row of the table for each row of measurements."""
     ways = {"off": "", "on": ", compiled", "graphs": ", CUDA graphs"}
-    median, low, high = (1e3 * row["seconds"]["step"][x] for x in ("median", "min", "max"))
-    saved, peak, operators = row["saved_bytes"], row["peak_bytes"], row["operators"] or {}
-    return [
-        row["network"] + ways[row["compile"]] + ", PESQ labels" * row["labels"],
-        modes[row["checkpoint"]],
-        row["amp"],
-        f"{median:.1f} ({low:.1f} to {high:.1f})",
-        f"{median / 1e3 / first['seconds']['step']['median']:.2f}x",
-        *(f"{1e3 * row['seconds'][phase]['median']:.1f}" for phase in PHASES),
-        f"{row['crops_per_second']:.1f}",
-        f"{saved / MIB:.0f}" if saved else "",
-        f"{peak / MIB:.0f}" if peak else "",
-        f"{peak / first['peak_bytes']:.2f}x" if peak and first["peak_bytes"] else "",
-        *(f"{operators[x]:,}" if operators else "" for x in ("step", "optimizer")),
-        "" if row["launches"] is None else f"{row['launches']:,}",
-    ]
+    firsts: dict[str, Mapping[str, Any]] = {}
+    for row in rows:
+        first = firsts.setdefault(row["network"], row)
+        seconds, saved, peak = (row[x] for x in ("seconds", "saved_bytes", "peak_bytes"))
+        operators = row["operators"] or {}
+        yield {
+            "network": row["network"] + ways[row["compile"]] + ", PESQ labels" * row["labels"],
+            "checkpoint": row["checkpoint"],
+            "AMP": row["amp"],
+            **{f"{x} (ms)": 1e3 * seconds["step"][x] for x in ("median", "min", "max")},
+            "time": seconds["step"]["median"] / first["seconds"]["step"]["median"],
+            **{phase: 1e3 * seconds[phase]["median"] for phase in PHASES},
+            "crops/s": row["crops_per_second"],
+            "saved (MiB)": saved and saved / MIB,
+            "peak (MiB)": peak and peak / MIB,
+            "memory": peak and first["peak_bytes"] and peak / first["peak_bytes"],
+            "operators": operators.get("step"),
+            "optimizer's": operators.get("optimizer"),
+            "launches": row["launches"],
+        }
 
 
 def main() -> None:
     """Run the command line."""
-    known = networks()
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], allow_abbrev=False)
+    parser = command_line(__doc__, rounds=7)
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--batch", type=int, default=BATCH)
     parser.add_argument("--crop", type=float, default=CROP)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--only", nargs="+", default=FOUR, metavar="NAME", choices=tuple(known))
+    parser.add_argument("--only", nargs="+", default=FOUR, metavar="NAME", choices=list(networks()))
     parser.add_argument("--labels", action="store_true", help="also with labels by PESQ")
     parser.add_argument("--compile", action="store_true", help="also compiled, and as CUDA graphs")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, too")
     options = parser.parse_args()
     device = Precision(options.device, "off").device
-    compiled = ("on", "graphs")[: 1 + (device.type == "cuda")] if options.compile else ()
-    ways = {
-        candidate: known[name]
-        for name in options.only
-        for candidate in candidates(name, known[name], options.labels, compiled)
-    }
-    result = measure(ways, device, options.batch, options.crop, options.rounds)
+    compiled = ("on", "graphs") if device.type == "cuda" else ("on",)
+    added = (options.labels, compiled * options.compile)
+    ways = [way for name in options.only for way in candidates(name, *added)]
+    sizes = {"batch": options.batch, "crop": options.crop, "rounds": options.rounds}
+    rows = measure(ways, device.type, **sizes)
     print(f"a training step of {options.batch} x {options.crop:g} s, {options.rounds} rounds\n")
-    report(result, table(result), options.json)
+    report(table(columns(rows)), options.json, device, **sizes, cores=usable_cores(), rows=rows)
 
 
 if __name__ == "__main__":

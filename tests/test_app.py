@@ -18,9 +18,8 @@ from recordings import sound
 from saved_runs import save_run
 
 import app
-from bsbimamba.data.audio import AudioError
 from bsbimamba.inference.model import load
-from bsbimamba.utils import UserError
+from bsbimamba.utils import DataError, UserError
 
 
 @pytest.fixture(scope="module")
@@ -59,22 +58,26 @@ def test_page_enhances_by_the_chosen_model_and_reports_errors(
     (_, chosen), port = served
     client = Client(f"http://127.0.0.1:{port}/", verbose=False, httpx_kwargs={"timeout": 60})
     x = np.stack([sound(0.7, 22050), sound(0.7, 22050, 1)], 1).astype(np.float32)
-    path, text = tmp_path / "a b.wav", tmp_path / "text.wav"
+    path = tmp_path / "a b.wav"
     sf.write(path, x, 22050, "FLOAT")
     clean, removed, picture = client.predict(handle_file(path), str(chosen), api_name="/enhance")
     expected = load(chosen, "cpu")(x.T.copy(), 22050).T
-    for file, kind, values in (
-        (clean, "enhanced", expected),
-        (removed, "removed noise", x - expected),
-    ):
+    made = {"enhanced": (clean, expected), "removed noise": (removed, x - expected)}
+    for kind, (file, values) in made.items():
         found, rate = sf.read(file, dtype="float32")
         assert (Path(file).name, rate) == (f"a b {kind}.wav", 22050)
         assert found == pytest.approx(values, abs=1e-6)
     assert Path(picture).stat().st_size > 10_000
-    text.write_bytes(b"no audio at all")
-    for given, reason in ((handle_file(text), "cannot be decoded"), (None, "Upload or record")):
+    (tmp_path / "text.wav").write_bytes(b"no audio at all")
+    sf.write(tmp_path / "long.wav", np.zeros(16_000 * 601, np.int16), 16_000)
+    sf.write(tmp_path / "wide.wav", np.zeros((16_000, 3)), 16_000)
+    limits = "at most 10 minutes in mono or stereo"
+    reasons = {"text": "cannot be decoded", "long": limits, "wide": limits}
+    for name, reason in reasons.items():
         with pytest.raises(AppError, match=reason):
-            client.predict(given, str(chosen), api_name="/enhance")
+            client.predict(handle_file(tmp_path / f"{name}.wav"), str(chosen), api_name="/enhance")
+    with pytest.raises(AppError, match="upload or record something"):
+        client.predict(None, str(chosen), api_name="/enhance")
     # A port that is taken is reported in one line.
     command = [sys.executable, ROOT / "app.py", chosen, "--port", str(port)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=300)
@@ -82,24 +85,17 @@ def test_page_enhances_by_the_chosen_model_and_reports_errors(
     assert result.stderr.splitlines()[-1].startswith("app.py: --host 127.0.0.1")
 
 
-@pytest.mark.parametrize(("samples", "channels"), [(16_000 * 601, 1), (16_000, 3)])
-def test_separate_refuses_recordings_beyond_the_limits(
-    run: Path, tmp_path: Path, samples: int, channels: int
-) -> None:
-    sf.write(tmp_path / "a.wav", np.zeros((samples, channels), np.int16), 16_000)
-    with pytest.raises(AudioError, match="at most 10 minutes in mono or stereo"):
-        app.separate(tmp_path / "a.wav", load(run, "cpu"), lambda share, desc: None)
-
-
 def test_load_models_finds_those_of_the_repository(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(app, "RUNS", tmp_path / "runs")
-    for name, file in (("b", "last.pt"), ("a", "best.pt"), ("c", "best.pt")):
+    monkeypatch.setattr(app, "ROOT", tmp_path)
+    monkeypatch.setattr(app, "MODELS", tmp_path / "models")
+    with pytest.raises(DataError, match="no trained model"):
+        app.load_models([])
+    for name, file in (("b", "last.pt"), ("a", "best.pt")):
         save_run(tmp_path / "runs" / name, name=file)
-    (tmp_path / "runs" / "c" / "best.pt").write_bytes(b"damaged")
-    assert {"runs/a", "runs/b"} <= app.load_models([]).keys()
-    assert "app.py: left out: runs/c/best.pt" in capsys.readouterr().err
+    assert list(app.load_models([])) == ["runs/a", "runs/b"]
+    (tmp_path / "runs" / "a" / "best.pt").write_bytes(b"damaged")
     with pytest.raises(UserError, match=r"best\.pt"):
-        app.load_models(["runs/c"])
+        app.load_models([])

@@ -81,18 +81,14 @@ def until(page: Any, condition: str) -> None:
 
 def test_page_is_whole_and_names_are_not_executed(page: Any):
     assert page.title() == "Comparison on a corpus & <more>"
-    assert page.locator("#tables tbody").first.locator("tr").count() == 3
     assert "<script>evil()</script>" in page.locator("#tables").inner_text()
-    assert page.locator("#plots img").count() == 5
-    assert page.locator("#featured .player").count() == 3
-    assert page.locator(".picture img").count() == 12
-    sizes = page.evaluate("[...document.images].map(image => image.naturalWidth)")
-    assert min(sizes) > 100
     assert not page.evaluate("Boolean(document.querySelector('img[src=x]'))")
+    counts = {"#plots img": 5, "#featured .player": 3, ".picture img": 12}
+    assert {name: page.locator(name).count() for name in counts} == counts
+    assert min(page.evaluate("[...document.images].map(image => image.naturalWidth)")) > 100
     # Some files are embedded; the others are linked.
     sources = page.evaluate("FILES.flatMap(file => Object.values(file.sources))")
-    assert len(sources) == 48
-    assert 12 <= sum(source.startswith("data:audio/wav") for source in sources) < 48
+    assert 12 <= sum(source.startswith("data:audio/wav") for source in sources) < 48 == len(sources)
     for width in (390, 1200):
         page.set_viewport_size({"width": width, "height": 800})
         assert page.evaluate("document.documentElement.scrollWidth") == width
@@ -126,7 +122,6 @@ def test_any_file_can_be_heard(page: Any, name: str):
     """The last two are linked, and their names have characters that are special in addresses."""
     page.locator(".files tbody tr").nth(sorted(FILES).index(name)).press("Enter")
     assert page.locator("#listen .now").text_content() == name
-    assert page.locator("#listen .source:visible").count() == 4
     until(page, "players.at(-1).heard.currentTime > 0.2")
     assert not voices(page, -1)["noisy"][1]
     assert page.evaluate("players.at(-1).heard.duration") == pytest.approx(SECONDS, abs=0.01)

@@ -28,9 +28,7 @@ KINDS = [
     ("a.wav", 44_100, 2, "PCM_24"),
     ("b.wav", 192_000, 8, "FLOAT"),
     ("c.wav", 4_000, 1, "PCM_U8"),
-    ("d.flac", 22_050, 2, "PCM_16"),
     ("e.ogg", 48_000, 2, "VORBIS"),
-    ("f.opus", 24_000, 1, "OPUS"),
     ("g.mp3", 32_000, 1, "MPEG_LAYER_III"),
 ]
 
@@ -71,18 +69,16 @@ def files_in(name: str) -> list[str]:
 def test_enhance_keeps_format_rate_channels_and_length(command: Command, run: Path):
     for name, rate, channels, subtype in KINDS:
         put(f"in/{name}", rate=rate, channels=channels, subtype=subtype)
-    expected = f"{len(KINDS)} of {len(KINDS)} files enhanced into out"
-    assert command("in") == (0, [expected])
+    assert command("in") == (0, [f"{len(KINDS)} of {len(KINDS)} files enhanced into out"])
     model = load(run)
     for name, rate, _, subtype in KINDS:
         before, after = (sf.info(f"{side}/{name}") for side in ("in", "out"))
         for part in ("samplerate", "channels", "frames", "format", "subtype", "endian"):
             assert getattr(after, part) == getattr(before, part), (name, part)
         # The samples equal those of the Python interface, within the precision of the encoding.
-        x, y = (sf.read(f"{side}/{name}", dtype="float32", always_2d=True)[0].T
-                for side in ("in", "out"))  # fmt: skip
+        x, y = (sf.read(f"{side}/{name}", dtype="float32")[0].T for side in ("in", "out"))
         alike = np.corrcoef(y.ravel(), model(x, rate).ravel())[0, 1]
-        lossy = subtype in ("VORBIS", "OPUS", "MPEG_LAYER_III", "PCM_U8")
+        lossy = subtype in ("VORBIS", "MPEG_LAYER_III", "PCM_U8")
         assert alike > (0.6 if lossy else 1 - 1e-6), (name, alike)
 
 
@@ -102,48 +98,43 @@ def test_enhance_keeps_the_structure_of_folders(command: Command):
     assert files_in("one/out") == ["a.wav", "deep/er/b ü.FLAC"]
 
 
-@pytest.mark.parametrize(
-    ("words", "options", "reason"),
-    [
-        (["in"], {"out": "in"}, "lies in the output folder"),
-        (["in/a.wav", "--overwrite"], {"out": "in/new/.."}, "is a recording that is to be"),
-        (["in/a.wav", "in/sub/a.wav"], {}, "would both become"),
-        (["other.wav"], {}, "no such file or folder"),
-        (["in"], {"model": "nothing"}, "no such run folder, checkpoint or model"),
-        (["in"], {"model": "in/a.wav"}, "a.wav"),
-    ],
-)
-def test_enhance_refuses_wrong_commands_before_it_writes(
-    command: Command, words: list[str], options: dict[str, str], reason: str
-):
+WRONG: list[tuple[list[str], dict[str, str], str]] = [
+    (["in"], {"out": "in"}, "lies in the output folder"),
+    (["in/a.wav", "--overwrite"], {"out": "in/new/.."}, "is to be enhanced itself"),
+    (["in/a.wav", "in/sub/a.wav"], {}, "would both become"),
+    (["other.wav"], {}, "no such file or folder"),
+    (["in"], {"model": "nothing"}, "no such run folder, checkpoint or model"),
+    (["in"], {"model": "in/a.wav"}, "a.wav"),
+]
+
+
+def test_enhance_refuses_wrong_commands_before_it_writes(command: Command):
     put("in/a.wav")
     put("in/sub/a.wav")
     before = {name: Path(name).read_bytes() for name in files_in(".")}
-    status, (line,) = command(*words, **options)
-    assert status == 2
-    assert reason in line
-    assert before == {name: Path(name).read_bytes() for name in files_in(".")}
+    for words, options, reason in WRONG:
+        status, (line,) = command(*words, **options)
+        assert (status, reason in line) == (2, True), line
+        assert before == {name: Path(name).read_bytes() for name in files_in(".")}
 
 
 def test_enhance_skips_files_that_exist_unless_overwriting(command: Command):
     put("in/a.wav")
     theirs = put("out/a.wav", rate=8_000).read_bytes()
-    status, (line,) = command("in")
-    assert status == 0
-    assert "0 of 1 files enhanced into out; 1 were there already" in line
+    summary = "0 of 1 files enhanced into out; 1 were there already (--overwrite replaces them)"
+    assert command("in") == (0, [summary])
     assert Path("out/a.wav").read_bytes() == theirs
     assert command("in", "--overwrite")[0] == 0
     assert sf.info("out/a.wav").samplerate == RATE
 
 
 def test_enhance_reports_bad_files_and_does_the_others(command: Command):
-    for name in ("a.wav", "b.wav", "sub/c.wav"):
+    for name in ("a.wav", "b.wav", "sub/c.wav", "cut.wav", "cut.flac"):
         put(f"in/{name}")
     Path("out/b.wav").mkdir(parents=True)
     Path("out/sub").touch()
-    for name in ("in/cut.wav", "in/cut.flac"):
-        content = put(name).read_bytes()
-        Path(name).write_bytes(content[: len(content) // 2])
+    for path in Path("in").glob("cut.*"):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     Path("in/empty.wav").touch()
     sf.write("in/nan.wav", np.r_[sound(0.1), np.nan], RATE, "FLOAT")
     reasons = {
@@ -156,10 +147,9 @@ def test_enhance_reports_bad_files_and_does_the_others(command: Command):
     }
     status, (*lines, last) = command("in", "--overwrite")
     assert (status, last) == (1, "1 of 7 files enhanced into out; 6 failed")
-    assert len(lines) == len(reasons)
-    for name, reason in reasons.items():
-        (line,) = (line for line in lines if line.startswith(f"in/{name}: "))
-        assert reason in line
+    found = dict(line.removeprefix("in/").split(": ", 1) for line in lines)
+    assert found.keys() == reasons.keys()
+    assert all(reason in found[name] for name, reason in reasons.items()), lines
     assert files_in("out") == ["a.wav", "sub"]
 
 
@@ -177,28 +167,27 @@ def test_enhance_notes_silence_and_clipping(command: Command):
 
 
 def test_enhance_leaves_nothing_half_written_on_a_full_disk(command: Command):
-    """A limit on the size of a file stands for the full disk."""
     put("in/large.wav", rate=48_000)
-    before, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))  # stands for the full disk
     try:
         assert command("in")[0] == 1
     finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (before, hard))
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert files_in("out") == []
 
 
 def test_enhance_keeps_whole_files_when_interrupted(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ):
-    put("in/a.wav")
-    put("in/b.wav")
-    whole, calls = MBSNet.enhance, iter([0, 1])
+    for name in ("in/a.wav", "in/b.wav"):
+        put(name)
+    results = iter([torch.zeros(1, round(0.8 * RATE))])  # the second call raises
 
-    def interrupted(self: MBSNet, *arguments: Tensor) -> Tensor:
-        if next(calls):
-            raise KeyboardInterrupt
-        return whole(self, *arguments)
+    def interrupted(*arguments: Tensor) -> Tensor:
+        for result in results:
+            return result
+        raise KeyboardInterrupt
 
     monkeypatch.setattr(MBSNet, "enhance", interrupted)
     message = "enhance.py: interrupted; the same command goes on from here"
@@ -208,12 +197,8 @@ def test_enhance_keeps_whole_files_when_interrupted(
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_length(run: Path, tmp_path: Path):
-    """The allowance is for what the allocator keeps."""
-    code = (
-        "import resource, sys, enhance\n"
-        "assert enhance.main(sys.argv[1:]) == 0\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
-    )
+    code = "import enhance as e, resource as r, sys; assert e.main(sys.argv[1:]) == 0;"
+    code += "print(r.getrusage(r.RUSAGE_SELF).ru_maxrss)"
     peaks = []
     for minutes in (3, 60):
         path = tmp_path / f"{minutes}.wav"
@@ -221,7 +206,8 @@ def test_memory_does_not_grow_with_length(run: Path, tmp_path: Path):
         words = [sys.executable, "-c", code, path, "-o", tmp_path / "out", "--checkpoint", run]
         result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
         peaks.append(int(result.stdout) / 1024)
-    assert peaks[1] < peaks[0] + 50  # MiB; the recording alone would be 220
+    # MiB; the recording alone would be 220. The allowance is for what the allocator keeps.
+    assert peaks[1] < peaks[0] + 50
 
 
 class Counted(MBSNet):
@@ -238,23 +224,22 @@ class Counted(MBSNet):
 
 def test_enhance_files_enhances_what_has_changed_and_reports_failures(tmp_path: Path):
     network, out = Counted(channels=8).eval(), tmp_path / "out"
-    good = {x: put_at_16_khz(tmp_path / f"noisy/{x}.flac", seed=3) for x in ("a", "sub/b", "c")}
-    bad = {x: tmp_path / f"{x}.wav" for x in ("empty", "none", "long")}
-    put_at_16_khz(bad["empty"], seconds=0)
-    put_at_16_khz(bad["long"], seconds=1.1)
+    noisy = {x: put_at_16_khz(tmp_path / f"noisy/{x}.flac", seed=3) for x in ("a", "sub/b", "c")}
+    lengths = {"empty": 0, "long": 1.1}
+    noisy |= {x: put_at_16_khz(tmp_path / f"{x}.wav", s) for x, s in lengths.items()}
+    noisy["none"] = tmp_path / "none.wav"
+    reasons = {"empty": "no samples", "long": "too long", "none": "No such file"}
 
     def calls(made_by: str = "weights") -> int:
         before = network.count
-        made = enhance_files(network, good | bad, out, made_by, "network")
-        reasons = ("empty: no samples", "cannot be opened (No such file", "too long for the memory")
-        for (name, path), reason in zip(bad.items(), reasons, strict=True):
-            assert str(made.pop(name)).startswith(f"{path}: {reason}")
-        assert made == {name: out / f"{name}.wav" for name in good}
+        made = enhance_files(network, noisy, out, made_by, "network")
+        assert all(reason in str(made.pop(name)) for name, reason in reasons.items())
+        assert made == {name: out / f"{name}.wav" for name in ("a", "sub/b", "c")}
         return network.count - before
 
     assert [calls(), calls()] == [3, 0]
-    expected = network.enhance(torch.from_numpy(read(good["sub/b"]))[None])[0]
+    expected = network.enhance(torch.from_numpy(read(noisy["sub/b"]))[None])[0]
     assert read(out / "sub" / "b.wav") == pytest.approx(expected.numpy(), abs=1e-6)
-    put_at_16_khz(good["a"], seed=9)
+    put_at_16_khz(noisy["a"], seed=9)
     (out / "c.wav").write_bytes((out / "c.wav").read_bytes()[:60])
     assert [calls(), calls(), calls("other weights")] == [2, 0, 3]

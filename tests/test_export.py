@@ -77,8 +77,8 @@ def test_onnxruntime_computes_what_pytorch_computes(name: str):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", networks())
 def test_onnxruntime_computes_every_network_at_full_size(name: str):
-    chosen = networks()[name]
-    network = lively(chosen.kind(**chosen.config.model))
+    kind, config = networks()[name]
+    network = lively(kind(**config.model))
     assert 0 < checked(network, onnx_model(network))["largest_difference"] < 2e-5
 
 
@@ -111,29 +111,21 @@ def test_checked_refuses_a_small_difference_and_nan(change: float):
         checked(network, model.SerializeToString())
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a run folder of a small network that changes its input."""
-    folder = save_run(tmp_path_factory.mktemp("runs") / "mine")
-    state = {"model": lively(load_trained(folder).network).state_dict()}
-    change(folder / "best.pt", ema=saved(folder / "best.pt")["ema"] | state)
-    return folder
-
-
 @pytest.fixture
 def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a folder of models for this test alone."""
     for module in ("model", "export"):
         monkeypatch.setattr(f"bsbimamba.inference.{module}.MODELS", tmp_path / "models")
-    # Exporting takes long, and the run's network is this one.
-    monkeypatch.setattr(export, "onnx_model", lambda network: exported("abl3")[1])
     return tmp_path / "models"
 
 
 def test_export_writes_a_model_that_other_programs_can_use(
-    run: Path, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """The example in docs/export.md, which uses only numpy and onnxruntime, enhances as we do."""
+    run = save_run(tmp_path / "mine")
+    state = {"model": lively(load_trained(run).network).state_dict()}
+    change(run / "best.pt", ema=saved(run / "best.pt")["ema"] | state)
     assert export.main([str(run)]) == 0
     folder = models / "mine"
     files = {"model.safetensors", "model.onnx", "config.json"}
@@ -156,8 +148,8 @@ def test_export_writes_a_model_that_other_programs_can_use(
 def test_export_refuses_wrong_input_and_replaces_models_only(
     run: Path, models: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):
-    folder, words = models / "mine", [str(run), "--no-onnx"]
-    monkeypatch.setattr(export, "TOLERANCE", 1e-9)
+    folder, words = models / "run", [str(run), "--no-onnx"]
+    monkeypatch.setattr(export, "onnx_model", lambda network: exported("abl3")[1])  # another's
     assert export.main([str(run)]) == export.main([str(run / "absent")]) == 2
     assert not models.exists()
     assert export.main(words) == 0
@@ -174,8 +166,8 @@ def test_export_refuses_wrong_input_and_replaces_models_only(
 
 
 def test_export_without_onnx_needs_none_of_its_packages(run: Path, tmp_path: Path):
-    block = "import sys; sys.modules.update(dict.fromkeys(['onnx', 'onnxscript', 'onnx_ir']))\n"
     words = [str(run), "--no-onnx", "-o", str(tmp_path / "model")]
-    code = f"{block}from bsbimamba.inference import export\nraise SystemExit(export.main({words}))"
+    code = "import sys; sys.modules.update(dict.fromkeys(['onnx', 'onnxscript', 'onnx_ir']));"
+    code += f"from bsbimamba.inference import export; raise SystemExit(export.main({words}))"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
     assert read_model(tmp_path / "model").step == 3

@@ -16,7 +16,6 @@ from saved_runs import lively, save_run
 from torch import Tensor
 
 from bsbimamba.inference.model import read_model, write_model
-from bsbimamba.inference.windows import Windows
 from bsbimamba.training.checkpoint import CheckpointError
 from bsbimamba.training.config import ConfigError
 from bsbimamba.training.trained import load_trained
@@ -43,14 +42,13 @@ def test_model_at_16_khz_is_the_network(model: Model):
     torch.testing.assert_close(model(x, 16_000), expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("rate", [8_000, 16_000])
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "bfloat16"])
-def test_model_returns_the_kind_of_array_it_is_given(model: Model, rate: int, dtype: str):
-    x = torch.from_numpy(sound(0.3, rate)).to(getattr(torch, dtype))
-    y = model(x, rate)
+def test_model_returns_the_kind_of_array_it_is_given(model: Model, dtype: str):
+    x = torch.from_numpy(sound(0.3, 8_000)).to(getattr(torch, dtype))
+    y = model(x, 8_000)
     assert (type(y), y.shape, y.dtype) == (Tensor, x.shape, x.dtype)
     if dtype != "bfloat16":  # which numpy lacks
-        array = model(x.numpy(), rate)
+        array = model(x.numpy(), 8_000)
         assert (type(array), array.dtype) == (np.ndarray, x.numpy().dtype)
         np.testing.assert_array_equal(array, y.numpy())
 
@@ -70,19 +68,6 @@ def test_model_returns_every_length(model: Model, samples: int):
         assert model(np.full(samples, 0.1), rate).shape == (samples,)
 
 
-def test_model_by_windows_is_nearly_the_whole(model: Model):
-    x = np.stack([sound(6, 12_000), 0.1 * sound(6, 12_000, seed=1)])
-    whole = model(x, 12_000)
-
-    def residual(*windows: float) -> float:
-        y = Model(model.trained, Windows(*windows))(x, 12_000)
-        return float(np.abs(y - whole).max() / np.abs(whole).max())
-
-    assert residual(3.0, 0.8, 0.1) < 0.01
-    # Without context, the frames at a window's ends differ audibly.
-    assert residual(3.0, 0, 0) > 5 * residual(3.0, 0.8, 0.1)
-
-
 def test_model_is_picklable_and_works_in_threads(model: Model):
     other, x = pickle.loads(pickle.dumps(model)), sound(0.3)
     with ThreadPoolExecutor(4) as pool:
@@ -94,9 +79,7 @@ def test_model_is_picklable_and_works_in_threads(model: Model):
     ("x", "rate", "error", "reason"),
     [
         (np.zeros(9, np.int16), 16_000, TypeError, "floating-point samples.*int16"),
-        ([0.1, 0.2], 16_000, TypeError, "not list"),
         (np.zeros(0), 16_000, ValueError, "at least one"),
-        (np.zeros((1, 2, 3)), 16_000, ValueError, r"\(1, 2, 3\)"),
         (np.zeros((4, 2)), 16_000, ValueError, "x.T"),
         (np.zeros(9), 44_100.5, ValueError, "44100.5"),
         (np.zeros(9), "16000", TypeError, "sampling rate"),
@@ -108,28 +91,26 @@ def test_model_refuses_other_things(model: Model, x: Any, rate: Any, error: type
         model(x, rate)
 
 
-def test_load_takes_runs_checkpoints_and_model_folders(folder: Path, tmp_path: Path):
+def test_load_takes_runs_checkpoints_model_folders_and_names(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     x, run = sound(0.2), tmp_path / "run"
+    monkeypatch.setattr("bsbimamba.inference.model.MODELS", tmp_path)
+    # A name comes before a path: in the repository's root, abl3 is a folder, too.
+    (tmp_path / "here" / "model").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
     expected = load(run)
-    for source in (str(run / "best.pt"), folder):
+    for source in (str(run / "best.pt"), folder, "model"):
         found = load(source)
         np.testing.assert_array_equal(found(x, 16_000), expected(x, 16_000))
         for name in ("config", "step", "epochs", "data", "held_out"):
             assert getattr(found.trained, name) == getattr(expected.trained, name)
     with pytest.raises(CheckpointError, match="no such checkpoint"):
         load(tmp_path)
-    with pytest.raises(ConfigError, match="'gpu'"):
-        load(run, "gpu")
-
-
-def test_load_takes_a_name_before_a_path(folder: Path, monkeypatch: pytest.MonkeyPatch):
-    """In the repository's root, abl3 is a folder, too."""
-    monkeypatch.setattr("bsbimamba.inference.model.MODELS", folder.parent)
-    (folder.parent / "here" / "model").mkdir(parents=True)
-    monkeypatch.chdir(folder.parent / "here")
-    assert load("model").trained.digest == load(folder).trained.digest
     with pytest.raises(CheckpointError, match="Models known by name: model"):
         load("other")
+    with pytest.raises(ConfigError, match="'gpu'"):
+        load(run, "gpu")
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])

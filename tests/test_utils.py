@@ -13,14 +13,7 @@ from unittest.mock import Mock
 import pytest
 from conftest import ROOT
 
-from bsbimamba.utils import (
-    DataError,
-    FailedError,
-    carry_out,
-    hold,
-    replacing,
-    write_text,
-)
+from bsbimamba.utils import DataError, FailedError, carry_out, hold, replacing, write_text
 
 
 def test_replacing_writes_a_file_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -76,19 +69,15 @@ def alive(pid: int) -> bool:
         return False
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks into /proc")
-@pytest.mark.parametrize("ending", ["ctrl-c", "kill"])
-def test_workers_end_with_their_parent(ending: str, tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(f"""
+WORKERS = """
 import os, pathlib, sys, time
 from concurrent.futures import ProcessPoolExecutor
 from bsbimamba.utils import carry_out
 from bsbimamba.data.workers import begin_worker, process_context
 
 def work(number):
-    pathlib.Path({str(tmp_path)!r}, str(os.getpid())).write_text(os.environ["OMP_NUM_THREADS"])
-    time.sleep(3 if sys.argv[-1] == "ctrl-c" else 60)
+    pathlib.Path(str(os.getpid())).write_text(os.environ["OMP_NUM_THREADS"])
+    time.sleep(int(sys.argv[1]))
 
 def main():
     with ProcessPoolExecutor(2, process_context(), begin_worker) as pool:
@@ -96,37 +85,43 @@ def main():
 
 if __name__ == "__main__":
     sys.exit(carry_out("x", main))
-""")
-    command = [sys.executable, str(script), ending]
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks into /proc")
+@pytest.mark.parametrize("killed", [False, True])
+def test_workers_end_with_their_parent(killed: bool, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(WORKERS)
+    command = [sys.executable, "script.py", "60" if killed else "3"]
     variables = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
-    variables["PYTHONPATH"] = str(ROOT)
     parent = subprocess.Popen(
-        command, env=variables, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+        command, env=variables | {"PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, text=True,
+        start_new_session=True, cwd=tmp_path,
+    )  # fmt: skip
     deadline = time.monotonic() + 120
-    while len(list(tmp_path.glob("[0-9]*"))) < 2 and time.monotonic() < deadline:
+    while len(started := list(tmp_path.glob("[0-9]*"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.1)
-    started = list(tmp_path.glob("[0-9]*"))
     assert [path.read_text() for path in started] == ["1", "1"]  # one thread each
-    if ending == "kill":
+    if killed:
         parent.kill()
     else:
         os.killpg(parent.pid, signal.SIGINT)  # as a terminal does
     errors = parent.communicate(timeout=60)[1]
-    if ending == "ctrl-c":
-        assert (parent.returncode, errors) == (130, "x: interrupted\n")
+    assert killed or (parent.returncode, errors) == (130, "x: interrupted\n")
     while any(alive(int(path.name)) for path in started) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not any(alive(int(path.name)) for path in started)
 
 
 @pytest.mark.parametrize("command", ["app.py", "enhance.py", "baseline/train.py", "abl3/train.py"])
-def test_command_sets_the_wait_policy_before_it_imports_torch(command: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("given", [{}, {"OMP_WAIT_POLICY": "active"}])
+def test_command_sets_the_wait_policy_before_it_imports_torch(
+    command: str, given: dict[str, str], tmp_path: Path
+) -> None:
     stand_in = "import os; print(os.environ.get('OMP_WAIT_POLICY'), flush=True); os._exit(0)"
     (tmp_path / "torch.py").write_text(stand_in)
-    variables = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+    variables = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"} | given
     variables["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{ROOT}"
-    for given, expected in (({}, "passive\n"), ({"OMP_WAIT_POLICY": "active"}, "active\n")):
-        words = [sys.executable, command, "--help"]
-        environment = variables | given
-        assert subprocess.check_output(words, cwd=ROOT, env=environment, text=True) == expected
+    words = [sys.executable, command, "--help"]
+    found = subprocess.check_output(words, cwd=ROOT, env=variables, text=True)
+    assert found.strip() == given.get("OMP_WAIT_POLICY", "passive")

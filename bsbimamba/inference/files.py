@@ -24,7 +24,6 @@ KINDS = "wav, flac, ogg, opus, mp3, aiff, au, caf, w64 and others of libsndfile"
 _UNLIMITED = ("FLOAT", "DOUBLE", "VORBIS", "OPUS")  # encodings that hold more than full scale
 _SAMPLES = 1 << 17  # a block; libsndfile crashes if it is given minutes of Vorbis at once
 _SYSTEM = 2  # libsndfile's code of an error of the operating system
-_LONG = 60.0  # seconds from which on a recording gets a progress bar of its own
 
 
 class FileSource:
@@ -76,18 +75,13 @@ def jobs_of(inputs: Sequence[Path], out: Path) -> dict[Path, Path]:
     jobs: dict[Path, Path] = {}
     for path in inputs:
         for source, place in _found(path, out, named):
-            other = jobs.setdefault(out / place, source)
+            other, target = jobs.setdefault(out / place, source), out / place
             if other.resolve() != source.resolve():
-                raise DataError(
-                    f"{other} and {source} would both become {out / place}; enhance one of them "
-                    "into another folder"
-                )
+                raise DataError(f"{other} and {source} would both become {target}: name one")
     sources = {source.resolve() for source in jobs.values()}
     for target in jobs:
         if target.resolve() in sources:
-            raise DataError(
-                f"{target} is a recording that is to be enhanced: -o has to name another folder"
-            )
+            raise DataError(f"{target} is to be enhanced itself: -o has to name another folder")
     return jobs
 
 
@@ -121,7 +115,7 @@ def enhance_file(model: Model, path: Path, target: Path) -> list[str]:
     source = FileSource(path)
     found = survey(source)
     seconds = round(found.total / SAMPLE_RATE)
-    hidden = True if seconds < _LONG else None  # None: hidden where there is no terminal
+    hidden = True if seconds < 60 else None  # None: hidden where there is no terminal
     target.parent.mkdir(parents=True, exist_ok=True)
     with (
         tqdm(total=seconds, desc=path.name, unit="s", leave=False, disable=hidden) as bar,
@@ -136,10 +130,8 @@ def enhance_file(model: Model, path: Path, target: Path) -> list[str]:
         with opened(temporary) as file:
             if file.frames < found.frames:
                 raise AudioError(f"{file.frames} of {found.frames} samples fit on the disk")
-    notes = found.notes(source.channels)
-    if clipped:
-        notes.append(f"{clipped} samples of the result were beyond full scale and are clipped")
-    return notes
+    beyond = f"{clipped} samples of the result were beyond full scale and are clipped"
+    return found.notes + [beyond] * bool(clipped)
 
 
 def _write(path: Path, source: FileSource, blocks: Iterator[Block]) -> int:
@@ -205,9 +197,6 @@ def enhance_files(
 def _code() -> str:
     """Return a checksum of the networks' code: after a change, the same weights may do other."""
     folders = ("abl*", "baseline", *(f"bsbimamba/{x}" for x in ("network", "recompute", "scan")))
-    places = (
-        "real_mamba_optimized.py",
-        "bsbimamba/data/audio.py",
-        *(f"{x}/**/*.py" for x in folders),
-    )
-    return digest_of(sorted(path for place in places for path in ROOT.glob(place)))
+    files = ["real_mamba_optimized.py", "bsbimamba/data/audio.py"]
+    files += [f"{x}/**/*.py" for x in folders]
+    return digest_of(sorted(path for pattern in files for path in ROOT.glob(pattern)))

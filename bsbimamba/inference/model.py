@@ -3,8 +3,7 @@
 A model folder holds data only, nothing that is pickled:
 
     model.safetensors   the averaged weights
-    config.json         the network, its settings and training, checksums, and for other programs
-                        the transform, the windows and the ONNX model (docs/export.md)
+    config.json         network, settings, training, checksums, transform, windows
     model.onnx          the same network for other programs, if it was exported
 
 `config.json` is written last. Weights that do not match its checksum are refused.
@@ -44,7 +43,6 @@ MODELS = ROOT / "models"  # model folders that are known by name
 _FORMAT = 2
 
 Samples = TypeVar("Samples", NDArray, Tensor)
-_BLOCK = 1 << 20  # samples of a signal that are taken at once
 
 
 @dataclass(frozen=True)
@@ -99,14 +97,14 @@ def _unpickled(parts: Mapping[str, Any], windows: Windows) -> Model:
 
 
 class _InMemory:
-    """A signal (c, s), read in blocks as a `Source`."""
+    """A signal (c, s), read in blocks of a million samples as a `Source`."""
 
     def __init__(self, x: NDArray, rate: int) -> None:
         self.x, self.rate, self.channels = x, rate, len(x)
 
     def blocks(self) -> Iterator[Block]:
-        for first in range(0, self.x.shape[1], _BLOCK):
-            yield self.x[:, first : first + _BLOCK].astype(np.float32)
+        for first in range(0, self.x.shape[1], 1 << 20):
+            yield self.x[:, first : first + (1 << 20)].astype(np.float32)
 
 
 def _check(x: object, rate: object) -> None:
@@ -116,9 +114,7 @@ def _check(x: object, rate: object) -> None:
     if x.ndim not in (1, 2) or not x.size:
         raise ValueError(f"expected samples (s,) or (channels, s), at least one; not {x.shape}")
     if x.ndim == 2 and x.shape[0] > x.shape[1]:
-        raise ValueError(
-            f"{x.shape[0]} channels of {x.shape[1]} samples: expected (channels, s); is x.T meant?"
-        )
+        raise ValueError(f"expected samples (channels, s), not {x.shape}; is x.T meant?")
     if not isinstance(rate, Real):
         raise TypeError(f"expected a sampling rate in Hz, not {rate!r}")
     if rate not in RATES:  # nor is any fraction
@@ -138,9 +134,8 @@ def load(model: str | Path, device: str = "auto") -> Model:
     """
     if device not in ("auto", "cpu", "cuda"):
         raise ConfigError(f"the device is {device!r}, expected 'auto', 'cpu' or 'cuda'")
-    chosen = Precision(device, "off").device
     trained = find(model)
-    trained.network.to(chosen)
+    trained.network.to(Precision(device, "off").device)
     return Model(trained)
 
 
@@ -156,10 +151,8 @@ def find(model: str | Path) -> Trained:
             return read_model(folder)
     if not Path(model).exists():
         names = sorted(path.parent.name for path in MODELS.glob(f"*/{WEIGHTS}"))
-        raise CheckpointError(
-            f"{model}: no such run folder, checkpoint or model. "
-            f"Models known by name: {', '.join(names) or 'none'}"
-        )
+        known = f"Models known by name: {', '.join(names) or 'none'}"
+        raise CheckpointError(f"{model}: no such run folder, checkpoint or model. {known}")
     return load_trained(Path(model))
 
 
@@ -169,13 +162,9 @@ def write_model(
     """Write a model folder. Interrupted, it leaves one that `read_model` refuses, or the old one.
 
     onnx: the same network as an ONNX model, and its entries in `config.json`.
-
-    Raises:
-        OSError: a file cannot be written.
     """
     weights = {key: value.contiguous() for key, value in trained.network.state_dict().items()}
     files = {WEIGHTS: safetensors.torch.save(weights)} | ({ONNX: onnx[0]} if onnx else {})
-    windows = Windows()
     description = {
         "format": _FORMAT,
         "network": name_of(type(trained.network)),
@@ -190,7 +179,7 @@ def write_model(
             "band_widths": WIDTHS,
             "variance_floor": VARIANCE_FLOOR,
         },
-        "windows": {part: hops(getattr(windows, part)) for part in ("length", "context", "fade")},
+        "windows": {part: hops(getattr(Windows, part)) for part in ("length", "context", "fade")},
         "settings": json.loads(to_json(trained.config)),
         "training": {k: v for k, v in vars(trained).items() if k not in ("network", "config")},
     } | ({"onnx": {"file": ONNX, **onnx[1]}} if onnx else {})
@@ -213,20 +202,15 @@ def read_model(folder: Path) -> Trained:
     digest = hashlib.sha256(weights).hexdigest()
     try:
         description = json.loads(read_bytes(path))
-        if description["format"] != _FORMAT:
-            raise CheckpointError(
-                f"{path}: format {description['format']}, where this version reads {_FORMAT}"
-            )
+        if (found := description["format"]) != _FORMAT:
+            raise CheckpointError(f"{path}: format {found}, where this version reads {_FORMAT}")
         name, checksums, settings = (description[x] for x in ("network", "sha256", "settings"))
         facts = {x: description["training"][x] for x in ("data", "step", "epochs", "held_out")}
         intact = checksums[WEIGHTS] == digest
     except (LookupError, TypeError, ValueError):
         raise CheckpointError(f"{path} does not describe a model") from None
     if not intact:
-        raise CheckpointError(
-            f"{folder / WEIGHTS} is damaged: its checksum is not the one in {CONFIG}. "
-            "Get or export the model again."
-        )
+        raise CheckpointError(f"{folder / WEIGHTS} is damaged: {CONFIG} has another checksum")
     try:
         with understood(folder):
             config = from_json(json.dumps(settings))

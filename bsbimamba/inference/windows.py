@@ -31,18 +31,12 @@ Block = NDArray[np.float32]  # samples (channels, n)
 
 
 class Source(Protocol):
-    """A recording that can be read several times."""
+    """A recording whose samples can be read several times, in blocks of any length."""
 
     rate: int
     channels: int
 
-    def blocks(self) -> Iterator[Block]:
-        """Yield the samples (c, n) in blocks of any length.
-
-        Raises:
-            AudioError: they cannot be decoded.
-        """
-        ...
+    def blocks(self) -> Iterator[Block]: ...
 
 
 @dataclass(frozen=True)
@@ -100,29 +94,14 @@ class Survey:
         total: samples a channel at 16 kHz.
         loudness: root mean square of each channel at 16 kHz, (c, 1).
         statistics: `band_statistics` (c, 31, 2) of each channel divided by its loudness.
-        silent: how many channels are silent.
-        clipped: fraction of the samples that are at full scale.
+        notes: for the listener, such as that the recording is clipped.
     """
 
     frames: int
     total: int
     loudness: NDArray[np.float32]
     statistics: NDArray[np.float32]
-    silent: int
-    clipped: float
-
-    def notes(self, channels: int) -> list[str]:
-        """Return notes for the listener. channels: how many the recording has."""
-        notes = []
-        if self.silent:
-            whole = self.silent == channels
-            notes.append("silent" if whole else f"{self.silent} of {channels} channels are silent")
-        if self.clipped >= CLIPPED:
-            notes.append(
-                f"clipped: {100 * self.clipped:.3g} % of its samples are at full scale; the peaks "
-                "that were cut off are not restored"
-            )
-        return notes
+    notes: list[str]
 
 
 def survey(source: Source) -> Survey:
@@ -151,15 +130,18 @@ def survey(source: Source) -> Survey:
     power /= total
     if not (power < 10 ** (LOUDEST / 10)).all():
         raise AudioError(f"no audio: above {LOUDEST:.0f} dB of full scale")
+    notes = []
+    if silent := int(np.count_nonzero(power <= RMS_FLOOR**2)):
+        channels = source.channels
+        notes += ["silent" if silent == channels else f"{silent} of {channels} channels are silent"]
+    if (share := clipped / (frames * source.channels)) >= CLIPPED:
+        notes.append(
+            f"clipped: {100 * share:.3g} % of its samples are at full scale; the peaks that were "
+            "cut off are not restored"
+        )
     loudness = np.sqrt(np.maximum(power, RMS_FLOOR**2))[:, None].astype(np.float32)
-    return Survey(
-        frames,
-        total,
-        loudness,
-        _statistics(_at_16_khz(source, source.blocks()), loudness),
-        int(np.count_nonzero(power <= RMS_FLOOR**2)),
-        clipped / (frames * source.channels),
-    )
+    statistics = _statistics(_at_16_khz(source, source.blocks()), loudness)
+    return Survey(frames, total, loudness, statistics, notes)
 
 
 def _statistics(blocks: Iterable[Block], loudness: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -206,14 +188,10 @@ def enhanced(
             raise AudioError("the network gives NaN or infinite samples of it")
         return clean
 
-    def clean() -> Iterator[Block]:
-        blocks = _at_16_khz(source, source.blocks())
-        for block in overlapped(blocks, enhance, found.total, windows):
-            progress(block.shape[1] / SAMPLE_RATE)
-            yield block
-
+    windowed = overlapped(_at_16_khz(source, source.blocks()), enhance, found.total, windows)
     left = found.frames
-    for block in resampled(clean(), SAMPLE_RATE, source.rate):
+    for block in resampled(windowed, SAMPLE_RATE, source.rate):
+        progress(block.shape[1] / source.rate)
         yield block[:, :left]
         left -= min(left, block.shape[1])
     if left:  # a few samples, by rounding
