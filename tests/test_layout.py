@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import difflib
 import importlib
 from pathlib import Path
 
@@ -66,6 +67,17 @@ def test_imports_go_one_way(package: str) -> None:
         name = path.relative_to(ROOT).as_posix()
         strangers = imported(path) - ALLOWED[package] - MORE.get(name, set()) - {package}
         assert not strangers, f"{name} imports {strangers}"
+
+
+@pytest.mark.parametrize(("one", "other", "changed"), [("abl1", "abl2", 2), ("abl2", "abl3", 4)])
+def test_ablations_differ_by_the_ablation(one: str, other: str, changed: int) -> None:
+    first, second = (
+        (ROOT / name / "mbs_net.py").read_text(encoding="utf-8").replace(name, "ablN").splitlines()
+        for name in (one, other)
+    )
+    # The first line says which ablation it is.
+    added = [line for line in difflib.ndiff(first[1:], second[1:]) if line.startswith("+ ")]
+    assert len(added) == changed, added
 
 
 def test_readmes_table_of_networks_has_the_figures_of_the_code() -> None:
