@@ -23,7 +23,7 @@ from typing import Any
 import pandas as pd
 
 import bsbimamba.openmp  # noqa: F401  (before torch)
-from bsbimamba.data.corpus import find_recordings, list_pairs, pair_up
+from bsbimamba.data.corpus import find_recordings, list_pairs
 from bsbimamba.data.workers import stop_by_signals, usable_cores
 from bsbimamba.metrics.scores import METRICS
 from bsbimamba.report.analysis import NOISY, Analysis, System, choose_baseline, models_of, summary
@@ -141,8 +141,7 @@ def _of_folders(options: argparse.Namespace) -> tuple[Mapping[str, Path], list[S
     folders = {NOISY: options.noisy} if options.noisy else {}
     folders |= dict(zip(_names_of(options.enhanced), options.enhanced, strict=True))
     files = {name: find_recordings(folder) for name, folder in folders.items()}
-    every = {name: path for found in files.values() for name, path in found.items()}
-    clean = pair_up(find_recordings(options.clean), every)
+    clean = find_recordings(options.clean)
     systems = [System(name, found) for name, found in files.items()]
     for system in systems:
         if not system.files.keys() & clean.keys():

@@ -35,7 +35,6 @@ from benchmarks.counting import PHASES, by_phase
 from benchmarks.results import MIB, command_line, in_turn, report, spread, table
 from bsbimamba.data.audio import SAMPLE_RATE
 from bsbimamba.data.workers import usable_cores
-from bsbimamba.network.cost import give_back_memory
 from bsbimamba.training.config import Config, override
 from bsbimamba.training.distributed import World
 from bsbimamba.training.pesq import PesqPool
@@ -126,7 +125,6 @@ class Measured:
 
     def seconds(self) -> list[dict[str, float]]:
         """Take a turn. Returns the seconds of its timed steps, by phase and of the whole "step"."""
-        give_back_memory()  # many networks would fragment it
         self.step()
         found = [by_phase(self.learner, self.step, *counting.clock(self.device)) for _ in range(2)]
         self._finish_labels()

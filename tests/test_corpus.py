@@ -25,7 +25,6 @@ from bsbimamba.data.speakers import hold_out, speaker_by_name, speakers_of
 from bsbimamba.utils import DataError
 
 RATE = 16000
-DNS = "book_00041_chp_0009_reader_{:05}_8_street_snr{}_tl-24_fileid_{}"
 
 pytestmark = pytest.mark.usefixtures("own_index")
 
@@ -135,25 +134,6 @@ def test_find_recordings_lists_files_by_name(tmp_path: Path) -> None:
         find_recordings(tmp_path)
 
 
-# The DNS challenge
-
-
-def test_load_pairs_goes_by_numbers_in_the_dns_challenges_names(tmp_path: Path) -> None:
-    for number, reader in ((0, 6709), (10, 11)):
-        put(tmp_path / "clean" / f"clean_fileid_{number}.wav", seed=number)
-        put(tmp_path / "noisy" / f"{DNS.format(reader, 5, number)}.wav", seed=50 + number)
-    put(tmp_path / "noisy" / f"{DNS.format(6709, 15, 0)}.wav")  # a second one of the first file
-    put(tmp_path / "clean" / "clean_fileid_4.wav")
-    with pytest.raises(DataError, match=r"clean_fileid_4.wav: has no noisy file of that name"):
-        load_pairs(tmp_path, "train")
-    pairs = load_pairs(tmp_path, "train", skip_bad=True)
-    assert [(pair.clean.name, pair.noisy.stem, pair.speaker) for pair in pairs] == [
-        ("clean_fileid_10.wav", DNS.format(11, 5, 10), "reader_00011"),
-        ("clean_fileid_0.wav", DNS.format(6709, 15, 0), "reader_06709"),
-        ("clean_fileid_0.wav", DNS.format(6709, 5, 0), "reader_06709"),
-    ]
-
-
 # Tables
 
 
@@ -221,9 +201,7 @@ def test_unusable_table_is_an_error(tmp_path: Path, text: str | None, reason: st
         ("p226_mixed_with_p232.wav", "p232"),
         ("a/p376_1.wav", "p376"),
         ("a/p377_1.wav", "a:p377"),
-        # The DNS challenge's readers, and its files that name none.
-        ("a/book_00041_chp_0009_reader_06709_8.wav", "reader_06709"),
-        ("a/clean_fileid_7.wav", "a/clean_fileid_7"),
+        ("a/book_00041_chp_0009_reader_06709_8.wav", "reader_06709"),  # the DNS challenge's
         # Where a folder is the speaker's, the chapters below it are not speakers of their own.
         ("clean-100/19/198/19-198-0001.flac", "clean-100/19:19"),
     ],

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -34,10 +32,6 @@ LAYOUTS = {
         ("clean", "noisy"),
     ),
 }
-# The names that the synthesizer of Microsoft's DNS challenge gives: clean_fileid_7 belongs to
-# book_00000_..._reader_06709_..._snr15_tl-24_fileid_7, whatever comes before.
-_CLEAN_ID = re.compile(r"(?:.*/)?clean_fileid_(\d+)")
-_NOISY_ID = re.compile(r"(?:.*_)?fileid_(\d+)")
 _TEST_SPEAKER = (
     "{} is a test speaker of VoiceBank-DEMAND (if this is somebody else, say so in speakers.csv)"
 )
@@ -170,8 +164,8 @@ def _report(where: Path, bad: dict[Path, str], usable: int, skip_bad: bool) -> N
 def list_pairs(root: Path, split: str) -> Listing:
     """Return which files of a corpus make a split ("train", "valid", "test").
 
-    Names are the same on both sides, or are those of the DNS challenge (`pair_up`). Raises
-    DataError if there is no such split, a table cannot be used, or a folder has no audio.
+    Names are the same on both sides. Raises DataError if there is no such split, a table cannot be
+    used, or a folder has no audio.
     """
     listing = _in_table(root, split) if is_table(root) else _in_folders(root, split)
     if listing is None or not listing.clean:
@@ -225,36 +219,12 @@ def find_recordings(folder: Path) -> dict[str, Path]:
     return found
 
 
-def pair_up(clean: Mapping[str, Path], noisy: Mapping[str, Path]) -> dict[str, Path]:
-    """Return clean files by the names of their noisy ones, and those without any by their own.
-
-    Names are the same on both sides, or end in the same `fileid_N` as in the DNS challenge, where
-    several noisy files may share a clean one.
-    """
-
-    def key(name: str, match: re.Match[str]) -> tuple[PurePosixPath, int]:
-        return PurePosixPath(name).parent, int(match[1])  # each folder numbers its own files
-
-    by_id = {key(name, match): name for name in clean if (match := _CLEAN_ID.fullmatch(name))}
-    paired, used = {}, set()
-    for name in noisy:
-        match = _NOISY_ID.fullmatch(PurePosixPath(name).name)
-        own = name if name in clean else by_id.get(key(name, match)) if match else None
-        if own is not None:
-            paired[name] = clean[own]
-            used.add(own)
-    return paired | {name: path for name, path in clean.items() if name not in used}
-
-
 def _in_folders(root: Path, split: str) -> Listing | None:
     folders = pair_folders(root, split)
     if folders is None:
         return None
-    by_name, noisy = (find_recordings(folder) for folder in folders)
-    clean = pair_up(by_name, noisy)
-    # In the DNS challenge only the noisy file's name tells who speaks.
-    names = {path.relative_to(folders[0]).as_posix(): f"{name}.wav" for name, path in clean.items()}
-    by_path = speakers_of(folders[0], by_name.values(), names)
+    clean, noisy = (find_recordings(folder) for folder in folders)
+    by_path = speakers_of(folders[0], clean.values())
     return Listing(folders, clean, noisy, {name: by_path[path] for name, path in clean.items()})
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import logging
 import math
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePath
+
+import pandas as pd
 
 from bsbimamba.data.benchmark import TEST_FILES
 from bsbimamba.utils import DataError
@@ -18,19 +19,17 @@ from bsbimamba.utils import DataError
 log = logging.getLogger("data")
 
 _VCTK = re.compile(r"(?i)(?<![a-z0-9])p(?:22[5-9]|2[3-9]\d|3[0-6]\d|37[0-6])(?![a-z0-9])")
-_READER, _FILE_ID = re.compile(r"reader_\d+"), re.compile(r"fileid_\d+$")  # of the DNS challenge
+_READER = re.compile(r"reader_\d+")  # of the DNS challenge
 _MANY = 4  # times the mean number of files
 
 
-def speakers_of(
-    folder: Path, files: Iterable[Path], noisy: Mapping[str, str] | None = None
-) -> dict[Path, str]:
+def speakers_of(folder: Path, files: Iterable[Path]) -> dict[Path, str]:
     """Return the speaker of each of the `files` below `folder`.
 
     It is what `speakers.csv` in the folder says (columns file, speaker), else `speaker_by_name` of
-    the file's path below it, or of the noisy file's that `noisy` has for it. Where that makes a
-    speaker of every file, and all lie in several folders, some of them together, it is the file's
-    folder. Raises DataError if `speakers.csv` cannot be used.
+    the file's path below it. Where that makes a speaker of every file, and all lie in several
+    folders, some of them together, it is the file's folder. Raises DataError if `speakers.csv`
+    cannot be used.
     """
     path = folder / "speakers.csv"
     rows = read_rows(path, ("file", "speaker")) if os.path.lexists(path) else []
@@ -40,10 +39,7 @@ def speakers_of(
     if table and unnamed:
         text = "%s does not name %d files, %s among them: their speakers are taken from their names"
         log.warning(text, path, len(unnamed), unnamed[0])
-    speakers = {
-        file: table.get(name) or speaker_by_name((noisy or {}).get(name, name))
-        for file, name in names.items()
-    }
+    speakers = {file: table.get(name) or speaker_by_name(name) for file, name in names.items()}
     by_folder = {file: PurePath(name).parent.as_posix() for file, name in names.items()}
     each_its_own = not table and len(set(speakers.values())) == len(speakers)
     folders = set(by_folder.values())
@@ -63,8 +59,7 @@ def speaker_by_name(file: str) -> str:
     Where one of the folders above has that name, as in LibriSpeech's SPEAKER/CHAPTER/, it is that
     folder. Where the stem is a mere number, it is the folder, too. The numbers of VCTK's speakers,
     p225 to p376, are the same person wherever they stand in a path (the benchmark's test speakers
-    first), and so are the DNS challenge's readers. Its files that name none are speakers of their
-    own.
+    first), and so are the DNS challenge's readers.
     """
     path = PurePath(file)
     text = path.with_suffix("").as_posix()
@@ -72,8 +67,6 @@ def speaker_by_name(file: str) -> str:
     numbers.sort(key=lambda number: number not in TEST_FILES)
     if named := numbers or _READER.findall(text):
         return named[0]
-    if _FILE_ID.search(text):
-        return text
     if path.stem.isdecimal() and path.parent.parts:
         return path.parent.as_posix()
     name = re.split("[-_]", path.stem, maxsplit=1)[0] or path.stem
@@ -137,21 +130,19 @@ def read_rows(
     Raises DataError if it cannot be read, or a needed column or cell is missing.
     """
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, restval="")
-            reader.fieldnames = [x.strip().lower() for x in reader.fieldnames or ()]
-            lines = [(reader.line_num, row) for row in reader]
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror})") from None
-    except (UnicodeDecodeError, csv.Error) as error:
+    except ValueError as error:  # pandas' own errors are ValueErrors, too
         raise DataError(f"{path} is not a table in UTF-8 ({error})") from None
-    if not set(needed) <= set(reader.fieldnames):
+    table = table.rename(columns=lambda name: name.strip().lower())
+    if not set(needed) <= set(table.columns):
         raise DataError(
             f"{path}: expected a first line with the columns {' and '.join(needed)}, "
             "separated by commas"
         )
-    columns = (*needed, *optional)
-    rows = [(number, {x: row.get(x, "").strip() for x in columns}) for number, row in lines]
+    table = table.reindex(columns=[*needed, *optional], fill_value="").map(str.strip)
+    rows = list(enumerate(table.to_dict("records"), start=2))
     for number, row in rows:
         if not all(row[name] for name in needed):
             raise DataError(f"{path}: line {number} lacks one of {', '.join(needed)}")

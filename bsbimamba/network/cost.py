@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import copy
-import ctypes
 import gc
 import statistics
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -20,9 +17,6 @@ from bsbimamba.data.audio import SAMPLE_RATE
 from bsbimamba.data.workers import variable
 from bsbimamba.network.net import BandSplitNet
 from bsbimamba.utils import hardware
-
-# Linux: this process's memory, and where its high-water mark is reset.
-_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 @dataclass(frozen=True)
@@ -97,31 +91,11 @@ def measure_cost(net: BandSplitNet, device: torch.device | str, seconds: float =
 
 
 def _peak_memory(net: BandSplitNet, noisy: torch.Tensor) -> int | None:
-    """Return the bytes that one pass takes at its peak; None where the system does not tell."""
-    gc.collect()
-    if noisy.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(noisy.device)
-        before = torch.cuda.memory_allocated(noisy.device)
-        net.enhance(noisy)
-        return torch.cuda.max_memory_allocated(noisy.device) - before
-    give_back_memory()  # or what is kept of freed memory would be used again without being seen
-    try:
-        # 5: the high-water mark becomes what is resident now (proc_pid_clear_refs(5)).
-        _CLEAR.write_text("5")
-        before = _bytes("VmRSS")
-    except (OSError, KeyError):
+    """Return the bytes that one pass takes at its peak on a GPU; None on a CPU."""
+    if noisy.device.type != "cuda":
         return None
+    gc.collect()
+    torch.cuda.reset_peak_memory_stats(noisy.device)
+    before = torch.cuda.memory_allocated(noisy.device)
     net.enhance(noisy)
-    return max(0, _bytes("VmHWM") - before)
-
-
-def give_back_memory() -> None:
-    """Return to the system what the C library keeps of freed memory, where it is glibc."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
-
-
-def _bytes(field: str) -> int:
-    """Return this process' memory: VmRSS now, VmHWM at most since the mark was reset."""
-    fields = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines())
-    return int(fields[field].removesuffix("kB")) * 1024
+    return torch.cuda.max_memory_allocated(noisy.device) - before

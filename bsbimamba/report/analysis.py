@@ -86,7 +86,8 @@ class Model:
 
     def fact(self, name: str) -> float:
         """Return the mean over the runs of a number among their facts, NaN where one lacks it."""
-        return float(np.mean([system.facts.get(name, math.nan) for system in self.systems]))
+        found = [system.facts.get(name) for system in self.systems]
+        return float(np.mean([math.nan if x is None else x for x in found]))
 
 
 @dataclass

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 import torch
 import tyro
@@ -32,7 +32,6 @@ from bsbimamba.training.config import (
     network_defaults,
     override,
     require,
-    suggestion,
 )
 from bsbimamba.training.distributed import World, join
 from bsbimamba.training.loop import Trainer, TrainingError
@@ -68,10 +67,6 @@ class Options:
     """leave out files that are unusable"""
     minutes: float = math.inf
     """save and stop after the step that ends then; the same command continues"""
-    preset: str | None = None
-    """a control network"""
-    recipe: str | None = None
-    """how it is trained"""
 
 
 def main(
@@ -128,29 +123,26 @@ def parse(
     first.add_argument("--preset")
     first.add_argument("--recipe")
     chosen = first.parse_known_args(words)[0]
-    for name, known in ((chosen.preset, presets), (chosen.recipe, RECIPES)):
-        if name is not None:
-            require(name in known, f"unknown name {name!r}{suggestion(name, known)}")
-    if chosen.preset:
-        network, config = presets[chosen.preset]
-    if chosen.recipe:
+    network, config = presets.get(chosen.preset, (network, config))
+    if chosen.recipe in RECIPES:
         config = override(config, {"recipe": chosen.recipe, **RECIPES[chosen.recipe]})
 
     defaults = network_defaults(network)
     hints = get_type_hints(network.__init__)
     fields = [(name, hints[name], default) for name, default in defaults.items()]
     model = dataclasses.make_dataclass("Model", fields, frozen=True)
-    kind = dataclasses.make_dataclass(
-        "Options", [("model", model, dataclasses.field(default=model(**config.model)))],
-        bases=(Options,), frozen=True,
-    )  # fmt: skip
+    known = [
+        ("model", model, dataclasses.field(default=model(**config.model))),
+        ("recipe", Literal[tuple(RECIPES)], "default"),
+        *([("preset", Literal[tuple(presets)] | None, None)] if presets else []),
+    ]
+    kind = dataclasses.make_dataclass("Options", known, bases=(Options,), frozen=True)
     options: Any = tyro.cli(
         kind,
         prog="train.py",
-        description=f"Train {config.name}. Presets: {', '.join(presets) or 'none'}; recipes: "
-        f"{', '.join(RECIPES)}. Run again with the same arguments to continue where it stopped. "
-        "Exit status: 0 done, 75 stopped by a signal or --minutes and saved, 1 failed, 2 wrong "
-        "input.",
+        description=f"Train {config.name}. Run again with the same arguments to continue where it "
+        "stopped. Exit status: 0 done, 75 stopped by a signal or --minutes and saved, 1 failed, "
+        "2 wrong input.",
         args=words,
         default=kind(config),
     )

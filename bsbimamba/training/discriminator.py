@@ -59,10 +59,6 @@ class Discriminator(nn.Module):
         return torch.sigmoid(self.slope * self.head(x.amax(dim=(2, 3)))[:, 0].float())
 
 
-def no_callback(phase: str) -> None:
-    """Do nothing when a phase of a step ends."""
-
-
 class Pending(NamedTuple):
     """Pairs to learn from, of which the labels may still be computed."""
 
@@ -102,7 +98,7 @@ class MetricDiscriminator:
             judged = self.network(clean, enhanced)
         return F.mse_loss(judged, torch.ones_like(judged))
 
-    def backward(self, mark: Callable[[str], None] = no_callback) -> dict[str, Tensor]:
+    def backward(self, mark: Callable[[str], object] = lambda phase: None) -> dict[str, Tensor]:
         """Compute the gradients of the loss on the remembered batch; return what to log of it.
 
         A clean recording with itself as reference has the label 1, the remembered pairs have their

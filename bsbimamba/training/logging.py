@@ -7,7 +7,6 @@ import logging
 import math
 import platform
 import re
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
@@ -16,13 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
 
 from bsbimamba.data.audio import SAMPLE_RATE, write
 from bsbimamba.metrics.signals import FLOOR_DB, levels
@@ -30,7 +27,6 @@ from bsbimamba.network.cost import count_macs, count_parameters
 from bsbimamba.network.net import BandSplitNet
 from bsbimamba.training.checkpoint import BEFORE_FALL, BEST, DAMAGED, GOOD, LAST, PREVIOUS, name_of
 from bsbimamba.training.config import BASE, Config, ConfigError, diff, flatten
-from bsbimamba.training.precision import Precision
 from bsbimamba.utils import hardware, replacing, source
 
 log = logging.getLogger("training")
@@ -238,40 +234,6 @@ def spectrograms(recordings: Mapping[str, NDArray]) -> NDArray[np.uint8]:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
-
-
-class Progress:
-    """A bar over the steps of a run, and their speed. batch: crops of a step."""
-
-    def __init__(self, shown: bool, steps: int, batch: int, precision: Precision) -> None:
-        self._batch, self._device = batch, precision.device
-        self._bar = tqdm(desc="training", total=steps, unit="step", disable=None if shown else True)
-        self._since = (0, time.monotonic())  # a step, and when
-
-    def start(self, step: int) -> None:
-        """Start the clock at a step, after something else than training."""
-        self._since = (step, time.monotonic())
-        self._bar.n = step
-        self._bar.refresh()
-
-    def measure(self, step: int) -> dict[str, float]:
-        """Return crops a second since the last call; on a GPU, the peak of its memory in GiB."""
-        (before, then), self._since = self._since, (step, time.monotonic())
-        seconds = max(self._since[1] - then, 1e-9)
-        speed = {"crops_per_second": self._batch * (step - before) / seconds}
-        if self._device.type == "cuda":
-            speed["gpu_gib"] = torch.cuda.max_memory_allocated(self._device) / 2**30
-        return speed
-
-    def show(self, step: int, values: Mapping[str, float] | None = None) -> None:
-        """Move the bar to a step, and put some of a step's values beside it."""
-        self._bar.update(step - self._bar.n)
-        if values is not None:
-            names = ("loss", "grad_norm", "pesq", "learning_rate", "skipped")
-            self._bar.set_postfix({n: f"{values[n]:.3g}" for n in names if n in values})
-
-    def close(self) -> None:
-        self._bar.close()
 
 
 def _now() -> str:

@@ -11,13 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from tqdm import tqdm
+
 from bsbimamba.data.dataset import SpeechDataset
 from bsbimamba.data.loader import EpochSampler, Loader
 from bsbimamba.network.net import BandSplitNet
 from bsbimamba.training.checkpoint import Checkpoints, copy, understood
 from bsbimamba.training.config import Config, require
 from bsbimamba.training.distributed import World
-from bsbimamba.training.logging import Progress, RunLog, clear
+from bsbimamba.training.logging import RunLog, clear
 from bsbimamba.training.optimizer import Schedule
 from bsbimamba.training.pesq import PesqPool
 from bsbimamba.training.precision import Precision
@@ -120,8 +123,6 @@ class Trainer:
             self.runlog = RunLog(folder, self.step, logged) if world.is_main else None
             if self.runlog:
                 closing.callback(self.runlog.close)
-            self.progress = Progress(world.is_main, self.schedule.total, batch, self.precision)
-            closing.callback(self.progress.close)
             self._closing = closing.pop_all()
 
     @property
@@ -186,9 +187,13 @@ class Trainer:
             self._save()
             if self.world.is_main:
                 copy(self.checkpoints.last, self.checkpoints.before_fall)
-        self.progress.start(self.step)
         saved = time.monotonic()
-        for batch in loader.batches(epoch, done):
+        self._since = self.step, saved
+        bar = tqdm(
+            loader.batches(epoch, done), "training", self.schedule.total, initial=self.step,
+            leave=False, unit="step", disable=None if self.world.is_main else True,
+        )  # fmt: skip
+        for batch in bar:
             result = self.train_step(batch)
             self.step += 1
             if result.broken:
@@ -198,7 +203,7 @@ class Trainer:
                     return True
             else:
                 self.health.in_a_row = 0
-                self._log_step(epoch, result)
+                bar.set_postfix(self._log_step(epoch, result), refresh=False)
             late = time.monotonic() - saved > 60 * self.config.run.save_minutes
             stop, save = self.world.all_reduce_any(stopped(), late and self.world.is_main)
             if stop:
@@ -210,17 +215,22 @@ class Trainer:
                 saved = time.monotonic()
         return True
 
-    def _log_step(self, epoch: int, result: Result) -> None:
-        values = None
+    def _log_step(self, epoch: int, result: Result) -> dict[str, float]:
+        """Log a step that was taken, if it is its turn; return what the progress bar shows."""
         ends = self.step in (1, self.schedule.total) or self.step % len(self.sampler) == 0
         if self.runlog and (ends or self.step % self.config.run.log_every == 0):
             rate = self.learner.optimizer.param_groups[0]["lr"]
             values = {**result.values, "learning_rate": rate}
             if self.health.skipped:
                 values["skipped"] = self.health.skipped
-            speed = self.progress.measure(self.step)
+            (before, then), self._since = self._since, (self.step, time.monotonic())
+            crops = self.config.data.batch_size * (self.step - before)
+            speed = {"crops_per_second": crops / max(self._since[1] - then, 1e-9)}
+            if self.precision.device.type == "cuda":
+                speed["gpu_gib"] = torch.cuda.max_memory_allocated() / 2**30
             self.runlog.record(self.step, epoch, train=values, speed=speed)
-        self.progress.show(self.step, values)
+        shown = ("loss", "grad_norm", "pesq")
+        return {name: result.values[name] for name in shown if name in result.values}
 
     def _skip(self, epoch: int, result: Result, names: list[str]) -> None:
         """Count and log a step that was not taken, with the files of its batch."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from bsbimamba.network.net import BandSplitNet
 from bsbimamba.network.stft import compressed_magnitude, stft
 from bsbimamba.training.config import Config, Loss, require
-from bsbimamba.training.discriminator import MetricDiscriminator, no_callback
+from bsbimamba.training.discriminator import MetricDiscriminator
 from bsbimamba.training.distributed import World
 from bsbimamba.training.losses import Active, Recordings, loss_terms
 from bsbimamba.training.optimizer import EMA, GradientClip, make_optimizer
@@ -78,7 +78,7 @@ class Learner:
         self.scaler = precision.make_scaler()
         self.clip = GradientClip(config.optim.clip_ratio, precision.device)
         self.discriminator = MetricDiscriminator(world, config, precision, pool)
-        self.mark: Callable[[str], None] = no_callback
+        self.mark: Callable[[str], object] = lambda phase: None
 
     def step(
         self, batch: dict[str, Any], number: int, rate: float = 1.0, use_metric: bool = True
