@@ -45,9 +45,9 @@ bench: .venv/development
 	$(BIN)/python -m benchmarks.step --device cpu --rounds 3 --json $(RESULTS)/step.json
 	$(BIN)/python -m benchmarks.loader --json $(RESULTS)/loader.json
 
-# On a GPU: the scan, a step of small and large batches, with and without PESQ labels, compiled, and
-# whether 12 GB are enough. About eight minutes by estimate, most of them for compiling. One that
-# fails leaves the others their turn.
+# On a GPU: the scan, a step of small and large batches, with and without PESQ labels, and
+# whether 12 GB are enough. About eight minutes by estimate. One that fails leaves the others their
+# turn.
 bench-gpu: .venv/development
 	status=0; \
 	$(BIN)/python -m benchmarks.scan --device cuda --rounds 3 --json $(RESULTS)/scan_gpu.json || status=1; \
@@ -55,8 +55,6 @@ bench-gpu: .venv/development
 		--json $(RESULTS)/step_gpu.json || status=1; \
 	$(BIN)/python -m benchmarks.step --device cuda --batch 32 --only abl3 baseline --labels --rounds 3 \
 		--json $(RESULTS)/step_gpu_32.json || status=1; \
-	$(BIN)/python -m benchmarks.step --device cuda --only abl3 --compile --rounds 3 \
-		--json $(RESULTS)/step_gpu_compiled.json || status=1; \
 	$(BIN)/python -m benchmarks.memory --json $(RESULTS)/memory.json || status=1; \
 	exit $$status
 

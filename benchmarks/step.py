@@ -1,7 +1,7 @@
 """Measure one training step of each network: time by phase, memory, operators, launches.
 
     python -m benchmarks.step [--device auto|cpu|cuda] [--batch 6] [--crop 2] [--rounds N]
-                              [--only NAME ...] [--labels] [--compile] [--json FILE]
+                              [--only NAME ...] [--labels] [--json FILE]
 
 A step is `training.step.Learner.step` of the recipe `metric`: generator and discriminator learn.
 Each network is measured with and without checkpointing, in fp32 and bf16, in turn, round by round.
@@ -75,22 +75,21 @@ class Candidate:
     network: str
     checkpoint: bool | str | None
     amp: str
-    compile: str = "off"
     labels: bool = False
 
     def learner(self, device: str, batch: int, crop: float, pool: PesqPool) -> Learner:
         """Return a learner for batches of so many crops of so many seconds."""
         kind, config = networks()[self.network]
-        config = override(config, {"data.batch_size": batch, "data.crop_seconds": crop})
-        config = override(config, {"run.compile": self.compile, "loss.metric": 0.05})
+        sizes = {"data.batch_size": batch, "data.crop_seconds": crop}
+        config = override(config, {**sizes, "loss.metric": 0.05})
         if self.checkpoint is not None:
             config = replace(config, model={**config.model, "use_checkpoint": self.checkpoint})
         return Learner(kind, config, Precision(device, self.amp), World(), pool)
 
 
-def candidates(name: str, labels: bool, compiled: Sequence[str]) -> list[Candidate]:
+def candidates(name: str, labels: bool) -> list[Candidate]:
     """Return the ways to train a network: without checkpointing and with it, each in fp32 and bf16;
-    "full" in bf16; as configured in bf16 with labels by PESQ, and compiled in these ways."""
+    "full" in bf16; as configured in bf16 with labels by PESQ."""
     default = networks()[name][1].model.get("use_checkpoint")
     modes = (None,) if default is None else (False, True)
     found = [Candidate(name, mode, amp) for mode, amp in product(modes, ("off", "bf16"))]
@@ -98,7 +97,7 @@ def candidates(name: str, labels: bool, compiled: Sequence[str]) -> list[Candida
         found.append(Candidate(name, "full", "bf16"))
     if labels:
         found.append(Candidate(name, default, "bf16", labels=True))
-    return found + [Candidate(name, default, "bf16", way) for way in compiled]
+    return found
 
 
 def noise(batch: int, crop: float) -> dict[str, Tensor]:
@@ -134,27 +133,21 @@ class Measured:
         """Measure everything but the time.
 
         Returns:
-            "saved_bytes" and "peak_bytes", None of CUDA graphs, whose replays bypass the allocator;
-            "resident_bytes" of weights, averages and optimizer states; "operators" by phase and of
-            the whole "step", None of compiled networks; "launches", None on a CPU.
+            "saved_bytes" and "peak_bytes"; "resident_bytes" of weights, averages and optimizer
+            states; "operators" by phase and of the whole "step"; "launches", None on a CPU.
         """
         for _ in range(2):  # they create the optimizers' states
             self.step()
-        compiled = self.learner.config.run.compile
         found: dict[str, Any] = {"resident_bytes": sum(x.nbytes for x in self._resident())}
-        found |= dict.fromkeys(("saved_bytes", "peak_bytes", "operators", "launches"))
-        if compiled != "graphs":
-            found["saved_bytes"] = self.saved_bytes()
-            # Gradients of the last step would be freed within the next one, and lower its peak.
-            for optimizer in (self.learner.optimizer, self.learner.discriminator.optimizer):
-                optimizer.zero_grad(set_to_none=True)
-            found["peak_bytes"] = counting.peak_bytes(self.step, self.device)
-        if compiled == "off":
-            with counting.Operators() as counter:
-                count = partial(getattr, counter, "count")
-                found["operators"] = by_phase(self.learner, self.step, count, operator.sub)
-        if self.device == "cuda":
-            found["launches"] = counting.launches(self.step)
+        found["saved_bytes"] = self.saved_bytes()
+        # Gradients of the last step would be freed within the next one, and lower its peak.
+        for optimizer in (self.learner.optimizer, self.learner.discriminator.optimizer):
+            optimizer.zero_grad(set_to_none=True)
+        found["peak_bytes"] = counting.peak_bytes(self.step, self.device)
+        with counting.Operators() as counter:
+            count = partial(getattr, counter, "count")
+            found["operators"] = by_phase(self.learner, self.step, count, operator.sub)
+        found["launches"] = counting.launches(self.step) if self.device == "cuda" else None
         self._finish_labels()
         return found
 
@@ -199,25 +192,24 @@ def measure(
 
 def columns(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
     """Yield a row of the table for each row of measurements."""
-    ways = {"off": "", "on": ", compiled", "graphs": ", CUDA graphs"}
     firsts: dict[str, Mapping[str, Any]] = {}
     for row in rows:
         first = firsts.setdefault(row["network"], row)
         seconds, saved, peak = (row[x] for x in ("seconds", "saved_bytes", "peak_bytes"))
-        operators = row["operators"] or {}
+        operators = row["operators"]
         yield {
-            "network": row["network"] + ways[row["compile"]] + ", PESQ labels" * row["labels"],
+            "network": row["network"] + ", PESQ labels" * row["labels"],
             "checkpoint": row["checkpoint"],
             "AMP": row["amp"],
             **{f"{x} (ms)": 1e3 * seconds["step"][x] for x in ("median", "min", "max")},
             "time": seconds["step"]["median"] / first["seconds"]["step"]["median"],
             **{phase: 1e3 * seconds[phase]["median"] for phase in PHASES},
             "crops/s": row["crops_per_second"],
-            "saved (MiB)": saved and saved / MIB,
-            "peak (MiB)": peak and peak / MIB,
-            "memory": peak and first["peak_bytes"] and peak / first["peak_bytes"],
-            "operators": operators.get("step"),
-            "optimizer's": operators.get("optimizer"),
+            "saved (MiB)": saved / MIB,
+            "peak (MiB)": peak / MIB,
+            "memory": peak / first["peak_bytes"],
+            "operators": operators["step"],
+            "optimizer's": operators["optimizer"],
             "launches": row["launches"],
         }
 
@@ -230,12 +222,9 @@ def main() -> None:
     parser.add_argument("--crop", type=float, default=CROP)
     parser.add_argument("--only", nargs="+", default=FOUR, metavar="NAME", choices=list(networks()))
     parser.add_argument("--labels", action="store_true", help="also with labels by PESQ")
-    parser.add_argument("--compile", action="store_true", help="also compiled, and as CUDA graphs")
     options = parser.parse_args()
     device = Precision(options.device, "off").device
-    compiled = ("on", "graphs") if device.type == "cuda" else ("on",)
-    added = (options.labels, compiled * options.compile)
-    ways = [way for name in options.only for way in candidates(name, *added)]
+    ways = [way for name in options.only for way in candidates(name, options.labels)]
     sizes = {"batch": options.batch, "crop": options.crop, "rounds": options.rounds}
     rows = measure(ways, device.type, **sizes)
     print(f"a training step of {options.batch} x {options.crop:g} s, {options.rounds} rounds\n")

@@ -23,7 +23,6 @@ from scan_cases import (
     run,
     run_both,
 )
-from test_compile import learner
 from test_networks import EVERYTHING, small, snr
 from test_recompute import assert_equal, norm_of, results, sequences
 from test_training import FOLDERS, train
@@ -115,19 +114,6 @@ def test_both_directions_against_autograd(by_steps: bool, mode: Any) -> None:
     block, norm = block.cuda(), norm.cuda()
     got = results(lambda x: block(x, norm), [block, norm], x.float().cuda())
     assert_equal(got, expected, 1e-4)
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("how", ["on", "graphs"])
-@pytest.mark.parametrize("name", ["abl3", "bsrnn"])
-def test_a_compiled_run_learns_the_same(name: str, how: str) -> None:
-    clean = torch.randn(2, 4000)
-    batch = {"clean": clean, "noisy": clean + 0.3 * torch.randn(2, 4000)}
-    losses = [
-        [one.step(batch, number).values["loss"] for number in range(5)]
-        for one in (learner(name, "off", "cuda"), learner(name, how, "cuda"))
-    ]
-    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])

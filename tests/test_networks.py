@@ -267,3 +267,22 @@ def test_the_parts_that_must_not_overflow_do_not_in_fp16() -> None:
         waveform, spectrum = net(tone)
     assert spectrum.abs().max() > 65504
     assert waveform.isfinite().all()
+
+
+@pytest.mark.filterwarnings("ignore")  # of instances that Dynamo makes, and of complex numbers
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [("abl1", True), *(pytest.param("abl3", m, marks=pytest.mark.slow) for m in (False, "full"))],
+)
+def test_network_compiles_to_one_graph(name: str, mode: Any) -> None:
+    net = small(name, use_checkpoint=mode)
+    noisy = torch.randn(2, 2000)
+    compiled = torch.compile(net, backend="aot_eager", fullgraph=True)
+    found = []
+    for forward in (net, compiled):
+        net.zero_grad()
+        waveform, spectrum = forward(noisy)
+        (waveform.square().sum() + spectrum.abs().sum()).backward()
+        found.append([waveform.detach(), *(p.grad for p in net.parameters())])
+    for eager, traced in zip(*found, strict=True):
+        torch.testing.assert_close(traced, eager, rtol=1e-4, atol=1e-4)

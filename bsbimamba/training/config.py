@@ -29,7 +29,8 @@ _POSITIVE, _SHARE, _ANY = (1e-12, math.inf), (0, 1), (0, math.inf)
 _COUNT = (1, 1e9)
 _LARGEST_SIZE = 2**16  # of anything in a network
 # Settings of earlier versions, off in all runs that are known.
-_GONE = tuple(f"augment.{x}" for x in ("room", "room_decay", "band", "band_hz", "gain", "gain_db"))
+_GONE = ("run.compile", "augment.room", "augment.room_decay", "augment.band", "augment.band_hz",
+         "augment.gain", "augment.gain_db")  # fmt: skip
 
 
 class ConfigError(UserError):
@@ -156,7 +157,6 @@ class Run:
     amp: Annotated[
         Literal["auto", "bf16", "fp16", "off"], arg(aliases=["--amp"])  # mixed precision
     ] = "auto"
-    compile: Literal["off", "on", "graphs"] = "off"  # the network; graphs: as CUDA graphs
     accumulate: Annotated[int, arg(aliases=["--accumulate"])] = 1  # pieces of a batch, save memory
     workers: Annotated[int, arg(aliases=["--workers"])] = 2  # of each process' loader
     packed: bool = True  # read recordings that are slow to decode from 16-bit copies

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bsbimamba.network.net import BandSplitNet
 from bsbimamba.network.stft import compressed_magnitude, stft
-from bsbimamba.training.config import Config, Loss, require
+from bsbimamba.training.config import Config, Loss
 from bsbimamba.training.discriminator import MetricDiscriminator
 from bsbimamba.training.distributed import World
 from bsbimamba.training.losses import Active, Recordings, loss_terms
@@ -43,7 +43,6 @@ class Learner:
     """A network, its averaged weights, its optimizer and its discriminator.
 
     Each process of `world` has its part of every batch. `pool` labels the discriminator's examples.
-    Raises ConfigError where CUDA graphs are asked for without a CUDA device.
 
     Attributes:
         mark: called with the name of each phase of a step as it ends: "data"; "forward" and
@@ -65,13 +64,6 @@ class Learner:
         torch.manual_seed(config.seed)
         self.model = network(**config.model).to(precision.device)
         self.ema = EMA(self.model, config.optim.ema_decay)
-        require(
-            config.run.compile != "graphs" or precision.device.type == "cuda",
-            "run.compile=graphs: CUDA graphs need a CUDA device",
-        )
-        if config.run.compile != "off":  # at its first use; the average was copied before
-            mode = "reduce-overhead" if config.run.compile == "graphs" else None
-            self.model.compile(mode=mode, dynamic=False)
         self._parallel = world.parallel(self.model)
         self._shard = config.data.batch_size // world.size
         self.optimizer = make_optimizer(self.model, config.optim)
@@ -196,8 +188,7 @@ class Learner:
             self.mark("backward")
             for name, value in {"loss": loss, **terms}.items():
                 sums[name] = sums.get(name, 0.0) + part * value.detach()
-            # A copy: a CUDA graph writes the next piece where this one is.
-            waveforms.append(waveform.clone())
+            waveforms.append(waveform)
         means = self.world.all_reduce_sum(torch.stack(list(sums.values()))) / self.world.size
         return dict(zip(sums, means, strict=True)), torch.cat(waveforms)
 
