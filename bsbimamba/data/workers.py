@@ -12,8 +12,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
 from typing import TypeVar
@@ -98,13 +97,3 @@ def stop_by_signals() -> None:
     for each in STOP_SIGNALS:
         if each.name != "SIGUSR1" and signal.getsignal(each) is not signal.SIG_IGN:  # under nohup
             signal.signal(each, signal.default_int_handler)
-
-
-@contextmanager
-def variable(name: str, value: str | None) -> Iterator[None]:
-    """Give a variable of the environment a value, or none, and restore it afterwards."""
-    with patch.dict(os.environ):
-        os.environ.pop(name, None)
-        if value is not None:
-            os.environ[name] = value
-        yield

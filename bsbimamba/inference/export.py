@@ -12,19 +12,21 @@ from __future__ import annotations
 import argparse
 import copy
 import logging
+import os
 import warnings
 from collections.abc import Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bsbimamba.data.workers import stop_by_signals, variable
+from bsbimamba.data.workers import stop_by_signals
 from bsbimamba.inference.model import MODELS, WEIGHTS, find, write_model
 from bsbimamba.inference.windows import Windows, hops
 from bsbimamba.network.bands import BANDS, band_statistics
@@ -100,7 +102,11 @@ def onnx_model(network: BandSplitNet) -> bytes:
     table: dict[Any, Any] = {own.scan_chunked.default: _scan, own.conv_silu.default: _conv}
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns that torchvision is missing
     # "chunked" runs on every machine and is what `table` translates. PyTorch warns of its own code.
-    with warnings.catch_warnings(action="ignore"), variable(VARIABLE, "chunked"), torch.no_grad():
+    with (
+        warnings.catch_warnings(action="ignore"),
+        patch.dict(os.environ, {VARIABLE: "chunked"}),
+        torch.no_grad(),
+    ):
         program: Any = torch.onnx.export(
             RealNetwork(network).eval(), example, input_names=names, output_names=[OUTPUT],
             dynamic_shapes=dynamic, custom_translation_table=table, opset_version=OPSET,

@@ -62,11 +62,6 @@ class Model:
         """Return the device that the network is on."""
         return self.trained.network.device
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the configuration, which holds what cannot be pickled, as JSON."""
-        parts = vars(self.trained) | {"config": to_json(self.trained.config)}
-        return _unpickled, (parts, self.windows)
-
     def __call__(self, x: Samples, sample_rate: int) -> Samples:
         """Return the enhanced signal: of the same shape, rate, kind, dtype and device.
 
@@ -90,10 +85,6 @@ class Model:
             raise ValueError(f"the signal cannot be enhanced: {error}") from None
         y = np.concatenate(blocks, axis=1).reshape(values.shape).astype(values.dtype, copy=False)
         return torch.from_numpy(y).to(x) if isinstance(x, Tensor) else y
-
-
-def _unpickled(parts: Mapping[str, Any], windows: Windows) -> Model:
-    return Model(Trained(**{**parts, "config": from_json(parts["config"])}), windows)
 
 
 class _InMemory:

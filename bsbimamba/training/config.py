@@ -14,7 +14,6 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 from tyro.conf import Suppress, arg
@@ -185,8 +184,6 @@ class Config:
     run: Run = Run()
 
     def __post_init__(self) -> None:
-        # A read-only view, so that a frozen configuration is frozen all the way down.
-        object.__setattr__(self, "model", MappingProxyType(dict(self.model)))
         require(self.recipe in RECIPES, f"recipe {self.recipe!r} is not {' or '.join(RECIPES)}")
         require(0 <= self.seed < 2**63, "seed must be at least 0 and below 2^63")
 
@@ -298,8 +295,6 @@ def check_model(config: Config, defaults: Mapping[str, Any]) -> None:
             all(type(size) is not int or 1 <= size <= _LARGEST_SIZE for size in sizes),
             f"{name} is {value}, expected 1 to {_LARGEST_SIZE}",
         )
-        count = len(defaults[key]) if isinstance(defaults[key], tuple) else 1
-        require(len(sizes) == count, f"{name} is {value}, expected {count} values")
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

@@ -7,8 +7,7 @@ sungwon23/BSRNN for the third pair, the noisy recording judged with the enhanced
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -94,8 +93,12 @@ class MetricDiscriminator:
 
         enhanced, clean: compressed magnitudes (b, f, t).
         """
-        with self._frozen(), self.autocast():
+        # Gradients pass through it and stop at its weights. In evaluation mode its spectral norms
+        # keep their power iteration for its own steps.
+        self.network.eval().requires_grad_(False)
+        with self.autocast():
             judged = self.network(clean, enhanced)
+        self.network.train().requires_grad_(True)
         return F.mse_loss(judged, torch.ones_like(judged))
 
     def backward(self, mark: Callable[[str], object] = lambda phase: None) -> dict[str, Tensor]:
@@ -105,9 +108,6 @@ class MetricDiscriminator:
         PESQ. The loss is the mean over the labelled crops of all processes, kind by kind, and the
         sum over the kinds of pairs. With nothing remembered there are no gradients, and nothing is
         returned.
-
-        mark: called when the wait for the labels begins ("discriminator" has ended) and ends
-            ("labels").
         """
         self.optimizer.zero_grad(set_to_none=True)
         if self.pending is None:
@@ -198,15 +198,3 @@ class MetricDiscriminator:
             mine = self.world.shard(labels.shape[1])
             known = labels[:, mine].numpy()
             self.pending = Pending(waveforms[:, mine].to(device), lambda: known)
-
-    @contextmanager
-    def _frozen(self) -> Iterator[None]:
-        """Let gradients pass through the discriminator and stop at its weights.
-
-        In evaluation mode its spectral norms keep their power iteration for its own steps.
-        """
-        self.network.eval().requires_grad_(False)
-        try:
-            yield
-        finally:
-            self.network.train().requires_grad_(True)

@@ -192,10 +192,8 @@ def read_history(run: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 def circumstances(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the sessions of a run's `config.json` say of its making; {} without sessions.
 
-    Returns:
-        `sessions`: how many. `hours`: all together, each until it last saved. `devices`, `torch`,
-        `commits`: each once, in the order of the sessions, a commit with "+" where files differed
-        from it.
+    `sessions`: how many. `hours`: all together, each until it last saved. `devices`, `torch`,
+    `commits`: each once, in the order of the sessions, a commit with "+" where files differed.
     """
     sessions = config.get("sessions", [])
     if not sessions:

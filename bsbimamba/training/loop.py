@@ -75,11 +75,7 @@ class Trainer:
         folder: the run folder. A checkpoint in it is continued. The main process alone writes.
         fresh: clear the folder instead, once nothing else can be refused.
 
-    Raises:
-        ConfigError: the data do not fill one batch, or it cannot be shared, or the device is not
-            there, or `fresh` would clear a folder of something else.
-        CheckpointError: the folder's checkpoint is of another network or configuration.
-        DataError: another process is training in the folder.
+    Raises UserError where data, device or folder do not fit the configuration.
     """
 
     def __init__(

@@ -31,11 +31,9 @@ def normalised_pesq(clean: NDArray, enhanced: NDArray) -> float:
 
 
 class PesqPool:
-    """Score recordings in worker processes, which start with the first request.
+    """Score recordings in worker processes (at least 1), which start with the first request.
 
     A worker that dies or takes too long is replaced. Its recording has no score.
-
-    workers: how many, at least 1.
     """
 
     def __init__(self, workers: int) -> None:
@@ -45,8 +43,7 @@ class PesqPool:
     def label(self, clean: NDArray, enhanced: NDArray) -> Callable[[], NDArray]:
         """Start labelling a batch (b, s) by `normalised_pesq`.
 
-        Returns:
-            A function that waits for the labels (b,), float32, NaN where there is none.
+        Returns a function that waits for the labels (b,), float32, NaN where there is none.
         """
         started = [
             self._start(normalised_pesq, *pair) for pair in zip(clean, enhanced, strict=True)
@@ -58,8 +55,7 @@ class PesqPool:
     ) -> Callable[[], dict[str, float | str]]:
         """Start scoring one utterance (s,) by `metrics.scores.score`.
 
-        Returns:
-            A function that waits for the scores by name.
+        Returns a function that waits for the scores by name.
         """
         result = self._start(score, clean, enhanced, names)
         return lambda: result() or dict.fromkeys(names, "its worker failed")

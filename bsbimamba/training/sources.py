@@ -70,16 +70,9 @@ def _pairs(config: Config, skip_bad: bool) -> tuple[SpeechDataset, SpeechDataset
         held_out = _held_out_speakers(train, data, root)
         valid = [pair for pair in train if pair.speaker in held_out]
         train = [pair for pair in train if pair.speaker not in held_out]
-    # Where the files really are, however they are named.
-    both = set.intersection(*({os.path.realpath(x) for x in _files(s)} for s in (train, valid)))
-    if both:
-        raise DataError(
-            f"{root}: files to train on are also to validate with: {_some(both)}. Give them one "
-            "speaker, or take them out of one of the two."
-        )
     valid = _in_turn(valid, data.validation_files)
     _log_split(train, valid)
-    samples = _samples(config, _files([*train, *valid]))
+    samples = _samples(config, [x for pair in (*train, *valid) for x in (pair.clean, pair.noisy)])
     crop, limit = _frames(data.crop_seconds), _frames(data.validation_seconds)
     return (
         PairDataset(train, config.seed, crop, samples=samples, augment=config.augment),
@@ -124,10 +117,6 @@ def _mixtures(config: Config, skip_bad: bool) -> tuple[SpeechDataset, SpeechData
             valid, valid_noise, _SPLIT, frames=None, limit=limit, levels=_TEST_LEVELS, **shared
         ),
     )
-
-
-def _files(pairs: Sequence[Pair]) -> list[Path]:
-    return [path for pair in pairs for path in (pair.clean, pair.noisy)]
 
 
 def _samples(config: Config, paths: Sequence[Path]) -> Samples:

@@ -45,11 +45,8 @@ class Learner:
     Each process of `world` has its part of every batch. `pool` labels the discriminator's examples.
 
     Attributes:
-        mark: called with the name of each phase of a step as it ends: "data"; "forward" and
-            "backward" for each piece of the batch; "backward" (sums and clipping); "discriminator",
-            "labels" (the wait for them, from the second step on) and "discriminator"; "optimizer"
-            (both networks', and the average); "labels" (the request for new ones). Does nothing
-            unless replaced.
+        mark: called with the name of each phase of a step as it ends: data, forward, backward,
+            discriminator, labels (the wait for old ones, the request for new ones), optimizer.
     """
 
     def __init__(

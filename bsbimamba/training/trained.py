@@ -46,7 +46,7 @@ def load_trained(run: Path) -> Trained:
     """
     path = run
     if run.is_dir():
-        best_alone = (run / BEST).is_file() and not (run / LAST).is_file()
+        best_alone = not (run / LAST).is_file() and (run / BEST).is_file()
         path = run / (BEST if best_alone else LAST)
     state, digest = read(path)
     with understood(path):
@@ -94,8 +94,7 @@ def _network_class(name: str) -> type[BandSplitNet]:
     anywhere, lie below the repository too.
     """
     module, _, qualified = name.partition(":")
-    path = ROOT / f"{module.replace('.', '/')}.py"
-    if _NETWORKS.fullmatch(module) and path.is_file():
+    if _NETWORKS.fullmatch(module) and (ROOT / f"{module.replace('.', '/')}.py").is_file():
         found = getattr(importlib.import_module(module), qualified, None)
         if isinstance(found, type) and issubclass(found, BandSplitNet):
             return found
