@@ -78,7 +78,7 @@ def config_of(run: Path) -> dict[str, Any]:
     [
         ("--model.d-stat 8", "Perhaps you meant: --model.d-state"),
         ("--recipe metrik", "invalid choice 'metrik'"),
-        ("--preset uniform32", "Expected one of ('None', 'uniform31')"),
+        ("--preset uniform32", "invalid choice 'uniform32'"),
         ("--batch-size 0", "data.batch_size is 0, expected 1 to"),
         ("--optim.learning-rate nan", "optim.learning_rate is nan, expected"),
         ("--loss.phase 0 --loss.complex 0 --loss.magnitude 0 --loss.time 0", "must be above 0"),

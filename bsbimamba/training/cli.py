@@ -208,8 +208,8 @@ def _train(
         ended = "stopped" if trainer.fit(stopped) else "ended"
     except (MemoryError, torch.OutOfMemoryError) as error:
         raise TrainingError(
-            "out of memory; less is needed with another --batch-size, --crop or "
-            f"--model.use-checkpoint full ({error or type(error).__name__})"
+            "out of memory; try --accumulate 2, --model.use-checkpoint full, or a smaller "
+            f"--batch-size or --crop ({error or type(error).__name__})"
         ) from None
     finally:
         if trainer:
