@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +11,12 @@ import pytest
 import torch
 from hypothesis import settings
 
+# Fixtures.
+from pages import browser  # noqa: F401
+from saved_runs import run  # noqa: F401
+
 ROOT = Path(__file__).resolve().parents[1]
 SIDES = ("clean", "noisy")
-sys.path.insert(0, str(ROOT))
-
-from pages import browser  # noqa: E402, F401
-from saved_runs import run  # noqa: E402, F401
 
 # The same examples each time. `make test-slow` searches for others, with its own profile.
 settings.register_profile("same", derandomize=True)

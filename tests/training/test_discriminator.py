@@ -136,7 +136,7 @@ def test_two_processes_learn_the_mean_over_the_labelled_crops_of_both(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of one label and of two; a mean of the processes' means would weigh them wrongly."""
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{ROOT / 'tests'}")
     command = [sys.executable, __file__, str(tmp_path)]
     for process in [start_rank(command, rank, 2, 29513) for rank in range(2)]:
         errors = process.communicate(timeout=120)[1]

@@ -57,7 +57,7 @@ def pairs() -> dict[str, tuple[Signal, Signal]]:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
     from bsbimamba.metrics.scores import score
 
     scores = {name: score(*pair) for name, pair in pairs().items()}

@@ -31,7 +31,7 @@ def run_in_new_process(code: str, **environment: str) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-W", "error", "-c", code],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", **environment},
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests/scan'}", **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
