@@ -57,7 +57,7 @@ def test_the_page_makes_a_folder_that_passes_and_trains(trained: tuple[Path, str
     assert "\n2000936\n" in printed
     assert (root / "README.md").read_text().count("| abl4 |") == 1
     assert not list(root.rglob("*.bak"))
-    run = root / "runs" / "abl4"
+    run = root / "runs" / "try" / "abl4"
     assert load(run / "last.pt")["values"]["step"] == 4
     assert json.loads((run / "config.json").read_text())["network"] == "abl4.mbs_net:MBSNet"
     pytest.importorskip("ruff")
