@@ -7,8 +7,6 @@ and runs/. Only this machine can reach the page, unless --host says otherwise. S
 ended; 2: the command line or a model is wrong.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

@@ -10,8 +10,6 @@ is given. Status 0: done; 1: some files failed, as messages on stderr say; 2: th
 model or DIR is wrong; 130: interrupted.
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Sequence
 from functools import partial

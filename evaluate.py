@@ -10,8 +10,6 @@ in DIR/enhanced/RUN; run again, only what is new or has changed is enhanced. Sta
 line or the data, as a message on stderr says; 130: interrupted.
 """
 
-from __future__ import annotations
-
 import argparse
 import logging
 from collections.abc import Mapping, Sequence

@@ -11,8 +11,6 @@ Source: Gu and Dao, "Mamba: Linear-Time Sequence Modeling with Selective State S
 mamba_ssm/modules/mamba_simple.py.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, cast

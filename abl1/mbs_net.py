@@ -1,7 +1,5 @@
 """The network of this ablation: time path, uniform decoder."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import nn

@@ -1,7 +1,5 @@
 """The sequence models of this ablation: bidirectional Mamba within each band and across bands."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from bsbimamba.network.bands import DEFAULT_NORM

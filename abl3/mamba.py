@@ -1,7 +1,5 @@
 """The sequence models of this ablation, those of ablation 2, and its decoder."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from bsbimamba.network.bands import DEFAULT_NORM, WIDTHS

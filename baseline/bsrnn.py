@@ -7,8 +7,6 @@ band's variance in the split has a floor of 0.01, filters start near the identit
 by zeros.
 """
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 from bsbimamba.network.bands import DEFAULT_NORM, BandLinear, Norm

@@ -3,8 +3,6 @@
 Bytes and operators are counted, not sampled, so they are equal in every run.
 """
 
-from __future__ import annotations
-
 import gc
 import operator
 import time

@@ -8,8 +8,6 @@ A crop is two seconds of clean and of noisy speech. The system's cache holds the
 there is room.
 """
 
-from __future__ import annotations
-
 import tempfile
 import time
 from collections.abc import Iterator
@@ -17,10 +15,12 @@ from functools import partial
 from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
 from benchmarks.results import command_line, in_turn, report, spread, table
+from bsbimamba.data import samples
 from bsbimamba.data.audio import SAMPLE_RATE, read, write
 from bsbimamba.data.augment import Augment
 from bsbimamba.data.corpus import Pair, load_pairs
@@ -36,7 +36,10 @@ _EVERYTHING = Augment(speed=1, babble=1, remix=1)
 
 def measure(root: Path, workers: int, rounds: int, seconds: float = 3) -> dict[str, dict]:
     """Return the spread of crops a second from each format. seconds: of each measurement."""
-    with tempfile.TemporaryDirectory() as folder:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        patch.object(samples, "CACHE", Path(folder, "decoded")),
+    ):
         pairs = {kind: _copied(root, Path(folder, kind), kind) for kind in ("wav", "flac", "opus")}
         crops = {kind: _crops(each, Samples(), workers) for kind, each in pairs.items()}
         decoded = Samples()

@@ -11,8 +11,6 @@ as validation does with the longest utterances of VoiceBank-DEMAND. The largest 
 trying, within 5 %. The table has MiB, and nothing for what does not fit: the exit status is then 1.
 """
 
-from __future__ import annotations
-
 import gc
 from collections.abc import Callable
 from typing import Any

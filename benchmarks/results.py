@@ -1,7 +1,5 @@
 """What all benchmarks share: runs taken in turn, tables, and JSON files that name the machine."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import platform

@@ -10,8 +10,6 @@ is not timed. The table has the medians of rounds in turn and their ratios to ou
 forward and backward pass. The peak is that of both above the arguments.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.util import find_spec

@@ -14,8 +14,6 @@ step without weights, averages and optimizer states. Operators are dispatched on
 "time" and "memory" compare step and peak with the first row of the same network.
 """
 
-from __future__ import annotations
-
 import importlib
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence

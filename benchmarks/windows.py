@@ -8,8 +8,6 @@ whole, in dB of the whole), the change of each utterance's PESQ-WB (in the mean,
 and the extra computation.
 """
 
-from __future__ import annotations
-
 from contextlib import suppress
 from dataclasses import replace
 from itertools import cycle

@@ -4,8 +4,6 @@ Everything inside the project is 16 kHz mono float32. Other rates (soxr, very hi
 channel counts (their mean) are converted on reading.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import logging
@@ -195,7 +193,7 @@ def write(path: Path, x: NDArray, subtype: str | None = None, comment: str = "")
     """Write a mono signal (s,) at 16 kHz within [-1, 1], the whole file or nothing.
 
     Args:
-        path: the file, which ends in wav, flac, ogg or opus.
+        path: the file, which ends in wav, flac or opus. (libsndfile crashes on minutes of Vorbis.)
         subtype: of soundfile, "PCM_16" or "FLOAT"; None for the format's usual one.
         comment: a line of text that the file carries beside its samples.
     """

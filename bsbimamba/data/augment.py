@@ -5,8 +5,6 @@ parameter is drawn uniformly. Slots are applied in the order speed, babble, remi
 at 16 kHz. Everything random is drawn from the generator that is passed in.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

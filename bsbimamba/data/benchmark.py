@@ -4,9 +4,8 @@ Valentini-Botinhao et al., "Investigating RNN-based speech enhancement methods f
 text-to-speech", SSW 2016; doi 10.7488/ds/2117, the training set of 28 speakers.
 """
 
-from __future__ import annotations
-
 import os
+import re
 from pathlib import Path
 
 NAME = "VoiceBank-DEMAND"
@@ -21,13 +20,14 @@ TEST_PAIRS = sum(TEST_FILES.values())
 NOISY_PESQ, PESQ_TOLERANCE = 1.97, 0.01
 # Its logs of noises and SNRs, beside its folders or in one of this name.
 LOG_FOLDER = "logfiles"
-TRAIN_LOG, TEST_LOG = "log_trainset_28spk.txt", "log_testset.txt"
+TEST_LOG = "log_testset.txt"
+_LINE = re.compile(r"(\S+) +(\S+) +(-?\d+(?:\.\d+)?)")
 
 
 def read_log(path: Path) -> dict[str, tuple[str, float]]:
     """Return noise and SNR (dB) by recording from lines NAME NOISE SNR; {} without a file."""
     if not os.path.isfile(path):
         return {}
-    lines = (line.split() for line in path.read_text("utf-8-sig").splitlines())
-    rows = (words for words in lines if len(words) == 3)
-    return {name.removesuffix(".wav"): (noise, float(snr)) for name, noise, snr in rows}
+    lines = path.read_text("utf-8-sig", "replace").replace("\t", " ").splitlines()
+    found = [match.groups() for line in lines if (match := _LINE.fullmatch(line.strip()))]
+    return {name.removesuffix(".wav"): (noise, float(snr)) for name, noise, snr in found}

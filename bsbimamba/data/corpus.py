@@ -3,8 +3,6 @@
 A corpus of pairs is a folder that has folders of clean and of noisy files, or a table (CSV).
 """
 
-from __future__ import annotations
-
 import logging
 import os
 from dataclasses import dataclass, field
@@ -250,6 +248,8 @@ def _in_table(path: Path, split: str) -> Listing:
             continue
         parts = PurePosixPath(row["clean"]).with_suffix("").parts
         name = row["name"] or "/".join(part for part in parts if part not in ("/", "//", ".."))
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise DataError(f"{where}: the name {name!a} leads out of the folder of results")
         if name in listing.clean:
             raise DataError(f"{where}: a second pair is called {name}")
         try:

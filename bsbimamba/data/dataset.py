@@ -6,8 +6,6 @@ not depend on the process that makes it, the number of workers or earlier exampl
 the datasets of a run, and `data.loader` makes batches of their examples.
 """
 
-from __future__ import annotations
-
 import hashlib
 from abc import ABC, abstractmethod
 from bisect import bisect

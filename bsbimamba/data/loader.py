@@ -4,8 +4,6 @@
 `training.loop.Trainer` takes one step for each.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator
 from typing import Any
@@ -13,10 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from bsbimamba.data.dataset import Key
 from bsbimamba.data.workers import begin_worker, process_context
+from bsbimamba.utils import DataError
 
 log = logging.getLogger("data")
 
@@ -106,6 +105,14 @@ class Loader:
 
 
 def _together(examples: list[dict[str, Any]]) -> tuple[list[str], Tensor]:
-    """Return names, and both sides in one tensor (2, b, s): sending one is faster than two."""
+    """Return names, and both sides in one tensor (2, b, s): sending one is faster than two.
+
+    Raises DataError in a worker that lacks shared memory for it.
+    """
     sides = torch.stack([x[side] for side in ("clean", "noisy") for x in examples])
+    if get_worker_info() is not None:
+        try:
+            sides.share_memory_()  # here: in the queue's own thread, an error would be lost
+        except RuntimeError as error:
+            raise DataError(f"enlarge /dev/shm, or use --workers 0 ({error})") from None
     return [x["name"] for x in examples], sides.view(2, len(examples), -1)

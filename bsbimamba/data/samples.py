@@ -1,7 +1,5 @@
 """Samples of training examples, read from the recordings or from decoded copies of them."""
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import os

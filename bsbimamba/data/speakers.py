@@ -1,7 +1,5 @@
 """Who speaks in which file, and who is held out for validation."""
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import math
@@ -33,7 +31,10 @@ def speakers_of(folder: Path, files: Iterable[Path]) -> dict[Path, str]:
     """
     path = folder / "speakers.csv"
     rows = read_rows(path, ("file", "speaker")) if os.path.lexists(path) else []
-    table = {row["file"]: row["speaker"] for _, row in rows}
+    table: dict[str, str] = {}
+    for number, row in rows:
+        if table.setdefault(row["file"], row["speaker"]) != row["speaker"]:
+            raise DataError(f"{path}: line {number}: {row['file']} has two speakers")
     names = {file: file.relative_to(folder).as_posix() for file in files}
     unnamed = [name for name in names.values() if name not in table]
     if table and unnamed:
@@ -130,19 +131,22 @@ def read_rows(
     Raises DataError if it cannot be read, or a needed column or cell is missing.
     """
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        table = pd.read_csv(
+            path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False,
+            skip_blank_lines=False,
+        )  # fmt: skip
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror})") from None
     except ValueError as error:  # pandas' own errors are ValueErrors, too
         raise DataError(f"{path} is not a table in UTF-8 ({error})") from None
     table = table.rename(columns=lambda name: name.strip().lower())
-    if not set(needed) <= set(table.columns):
+    if not set(needed) <= set(table.columns) or not table.columns.is_unique:
         raise DataError(
             f"{path}: expected a first line with the columns {' and '.join(needed)}, "
             "separated by commas"
         )
     table = table.reindex(columns=[*needed, *optional], fill_value="").map(str.strip)
-    rows = list(enumerate(table.to_dict("records"), start=2))
+    rows = [x for x in enumerate(table.to_dict("records"), start=2) if any(x[1].values())]
     for number, row in rows:
         if not all(row[name] for name in needed):
             raise DataError(f"{path}: line {number} lacks one of {', '.join(needed)}")

@@ -7,8 +7,6 @@ nothing is wrong (a part of VoiceBank-DEMAND is right, too); 1: something is; 2:
 130: interrupted. `evaluate.py` says whether the noisy test files have the published scores.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections import defaultdict
 from collections.abc import Sequence

@@ -7,8 +7,6 @@ their recordings as 16-bit wav files into DIR/clean_trainset_28spk_wav and so on
 goes on where it was interrupted. `python -m bsbimamba.data.verify DIR` looks at all of it.
 """
 
-from __future__ import annotations
-
 import http.client
 import io
 import logging
@@ -32,7 +30,7 @@ from tqdm import tqdm
 from tyro.conf import FlagCreatePairsOff, arg
 
 from bsbimamba.data.audio import SAMPLE_RATE, encode
-from bsbimamba.data.benchmark import TEST_PAIRS, TRAIN_PAIRS
+from bsbimamba.data.benchmark import TEST_LOG, TEST_PAIRS, TRAIN_PAIRS
 from bsbimamba.data.corpus import load_pairs
 from bsbimamba.data.workers import in_threads, stop_by_signals, usable_cores
 from bsbimamba.utils import (
@@ -109,7 +107,8 @@ def prepare(
     with hold(downloads, "name another folder with --root"):
         for archive in PUBLISHED:
             folder = root / archive.name.removesuffix(".zip")
-            if len([*folder.glob("*.wav"), *folder.glob("*.txt")]) >= max(1, archive.files):
+            there = len([*folder.glob("*.wav")]) if archive.files else (folder / TEST_LOG).exists()
+            if there >= max(1, archive.files):
                 continue
             path = downloads / archive.name
             try:
@@ -149,7 +148,8 @@ def download(addresses: Sequence[str], target: Path, md5: str) -> None:
                 if getattr(error, "code", None) in _NEVER:
                     break
                 failures = 1 if _size(part) > before else failures + 1
-                time.sleep(PAUSE * 2 ** (failures - 1))
+                if failures < TRIES:
+                    time.sleep(PAUSE * 2 ** (failures - 1))
             else:
                 if checksum(part, "md5") == md5:
                     part.replace(target)

@@ -4,8 +4,6 @@ Worker processes start by `forkserver` (`spawn` where that is missing), never by
 child that enters a parallel numba kernel is killed by OpenMP.
 """
 
-from __future__ import annotations
-
 import atexit
 import multiprocessing
 import os

@@ -7,8 +7,6 @@ folder's name, and nothing if onnxruntime and PyTorch compute different results 
 Status 0: done; 1: the disk failed; 2: the command line, RUN, DIR or the ONNX model is wrong.
 """
 
-from __future__ import annotations
-
 import argparse
 import copy
 import logging

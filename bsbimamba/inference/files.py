@@ -1,7 +1,5 @@
 """Enhance audio files, and folders of them, into files of the same kind."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress

@@ -9,8 +9,6 @@ A model folder holds data only, nothing that is pickled:
 `config.json` is written last. Weights that do not match its checksum are refused.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterator, Mapping

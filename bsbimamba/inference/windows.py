@@ -9,8 +9,6 @@ begin at whole hops of the transform, so that their frames are those of the whol
 docs/windows.md measures how much windows differ from the whole.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass

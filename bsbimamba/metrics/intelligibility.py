@@ -3,8 +3,6 @@
 All take a clean and an enhanced 16-kHz signal (s,) and raise `MetricError` where there is no score.
 """
 
-from __future__ import annotations
-
 import warnings
 
 import numpy as np

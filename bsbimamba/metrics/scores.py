@@ -4,8 +4,6 @@ All take 16-kHz signals (s,) of one length: real numbers at a full scale of 1, o
 numbers. What cannot be scored raises `MetricError` with a reason. No placeholder replaces a score.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -6,8 +6,6 @@ Practice" (2nd ed., CRC Press 2013, chapter 11), in the form in which the field'
 (compute_metrics.py of CMGAN): frames of 30 ms every 7.5 ms, the last one left out.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from bsbimamba.metrics.signals import FRAME, MetricError, Samples, Signal, checked, windowed

@@ -1,7 +1,5 @@
 """What all metrics share: the check of their signals, short frames of them, spectrograms."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -8,8 +8,6 @@ bootstrap over the files, and the Wilcoxon test ranks them; both hold for these 
 speakers only. Would other trainings show it? Welch's test compares the means of seeds.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Sequence

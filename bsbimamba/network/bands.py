@@ -7,8 +7,6 @@ Source of the widths: Yu and Luo, "Efficient Monaural Speech Enhancement with Un
 Band-Split RNN", ICASSP 2023, in the 16-kHz setting of sungwon23/BSRNN.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby

@@ -1,7 +1,5 @@
 """What a network costs: its size, its multiply-accumulates, and the time and memory of its use."""
 
-from __future__ import annotations
-
 import copy
 import gc
 import os

@@ -4,8 +4,6 @@ The filter is a complex one of three taps over neighbouring frames ("deep filter
 Habets, IEEE SPL 2020; in BSRNN as in sungwon23/BSRNN).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

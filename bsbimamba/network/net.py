@@ -1,7 +1,5 @@
 """The signal path that all networks of this project share: split, layers, decode, filter."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -1,7 +1,5 @@
 """Paths: how a sequence model is applied along time or along bands of features (k, b, t, c)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from torch import Tensor, nn

@@ -5,8 +5,6 @@ s // 128 + 1 frames for s samples. Zeros, not reflection: they exist for every l
 does not change when silence is appended.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

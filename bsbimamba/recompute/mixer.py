@@ -13,8 +13,6 @@ width, `s` states, `k` rank of Δ. Source of the equations: Gu and Dao, "Mamba",
 (arXiv:2312.00752), figure 3 and algorithm 2; the gradients are those of its factors.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 

@@ -5,8 +5,6 @@ Sequences (n, l, c) are taken as they lie: sequence by sequence, or step by step
 of a network needs a transposed copy.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 

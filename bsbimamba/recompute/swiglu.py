@@ -6,8 +6,6 @@ Shazeer, "GLU Variants Improve Transformer", 2020 (arXiv:2002.05202), equation 6
 product of gate and value is kept; the norm and what is elementwise are computed again.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 

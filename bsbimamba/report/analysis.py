@@ -1,7 +1,5 @@
 """What the scores of several systems say: means, differences, groups of files, doubts; as JSON."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Mapping, Sequence

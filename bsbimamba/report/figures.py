@@ -1,7 +1,5 @@
 """The plots of scores and of trainings, for the page and as a picture; figures of other systems."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Mapping
 from functools import partial

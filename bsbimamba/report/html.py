@@ -1,7 +1,5 @@
 """`report.html`: one page with the tables, the plots and the sounds, that needs nothing else."""
 
-from __future__ import annotations
-
 import base64
 import io
 import os

@@ -1,7 +1,5 @@
 """Score files in worker processes."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from concurrent.futures import wait
 from concurrent.futures.process import BrokenProcessPool

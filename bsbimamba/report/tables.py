@@ -1,11 +1,10 @@
 """The tables of a comparison as Markdown, LaTeX and HTML, and the notes on what they rest on."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
+from typing import Any
 
 import pandas as pd
 
@@ -165,10 +164,18 @@ def remarks(analysis: Analysis) -> list[str]:
     trained = [system for system in analysis.systems if system.facts]
     for system in trained:
         facts = {x.replace("_", " "): system.facts[x] for x in _TOLD if x in system.facts}
-        texts = [f"{x}: {f'{y:.2f}' if isinstance(y, float) else y}" for x, y in facts.items()]
-        notes.append(f"{system.name}: {'; '.join(texts)}.".replace("'", ""))
+        notes.append(f"{system.name}: {'; '.join(f'{x}: {_told(y)}' for x, y in facts.items())}.")
     notes += [_CHOSEN] if trained else []
     return [*notes, *_NOTES, ", ".join(f"{x} {y}" for x, y in VERSIONS.items()) + "."]
+
+
+def _told(fact: Any) -> str:
+    """Return a fact in a few words."""
+    if isinstance(fact, dict):
+        fact = [f"{name} {value}" for name, value in fact.items()] or ["nothing"]
+    if isinstance(fact, list):
+        return some([str(x) for x in fact], 4)
+    return f"{fact:.2f}" if isinstance(fact, float) else str(fact)
 
 
 def marks_of(analysis: Analysis, metrics: Sequence[str]) -> dict[tuple[str, str], str]:

@@ -1,7 +1,5 @@
 """`selective_scan`, both directions at once, and the two passes one by one for `recompute`."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -9,8 +9,6 @@ is solved by the same doubling, run from right to left.
 Memory: O(b l d + b n d l / chunk) kept, O(b chunk d n) in passing.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -1,7 +1,5 @@
 """Which backend scans what: availability, and the fastest of those that there are."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """How tensors lie in memory on their way to the kernels, and where results are put."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -7,8 +7,6 @@ compiled module below it differs between versions.
 Source: state-spaces/mamba, mamba_ssm/ops/selective_scan_interface.py.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -4,8 +4,6 @@ As operators they are opaque to autocast and `torch.compile`, and a selective-ch
 name them. All backends share one schema; what differs is the function behind it.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any

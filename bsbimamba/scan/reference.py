@@ -4,8 +4,6 @@ One Python iteration per time step and autograd for the gradients, in the dtype 
 (float64 in the tests). Slow, and never chosen by `backend="auto"`.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

@@ -3,8 +3,6 @@
 They are loaded with `weights_only=True`: a checkpoint is data and cannot run code.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import logging
@@ -29,7 +27,7 @@ from bsbimamba.training.config import (
     to_json,
 )
 from bsbimamba.training.optimizer import Schedule
-from bsbimamba.utils import UserError, replacing
+from bsbimamba.utils import FailedError, UserError, replacing
 
 log = logging.getLogger("training")
 
@@ -54,16 +52,20 @@ def write(path: Path, state: State, previous: Path | None = None) -> None:
 
     previous: where to keep the file that it replaces.
 
-    Raises OSError if it cannot be written. The file that was there before is then untouched.
+    Raises FailedError if it cannot be written. The file that was there before is then untouched.
     """
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        file.write(buffer.getbuffer())
-        file.flush()
-        os.fsync(file.fileno())  # a power failure must not leave the new name on an empty file
-        if previous and path.is_file():
-            os.replace(path, previous)
+    try:
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            file.write(buffer.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())  # a power failure must not leave the new name on an empty file
+            if previous and path.is_file():
+                os.replace(path, previous)
+    except OSError as error:
+        what = f"{path} cannot be written: {error.strerror}"
+        raise FailedError(f"{what}. What was saved before is untouched.") from None
 
 
 def read_bytes(path: Path) -> bytes:
@@ -140,7 +142,7 @@ class Checkpoints:
         self._name, self._data, self._epoch = name_of(network), data, epoch
 
     def save(self, state: State, best: bool = False) -> None:
-        """Write `last.pt` (or `best.pt`). Raise OSError as `write` does."""
+        """Write `last.pt` (or `best.pt`). Raise FailedError as `write` does."""
         about = {"network": self._name, "config": to_json(self._config), "data": self._data}
         if best:
             write(self.best, {**state, **about})

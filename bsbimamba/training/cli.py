@@ -1,7 +1,5 @@
 """The command line that the four `train.py` share."""
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import logging
@@ -22,7 +20,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from tyro.conf import FlagCreatePairsOff, arg
 
 from bsbimamba.data.voicebank import FOLDER
-from bsbimamba.data.workers import STOP_SIGNALS, end_children
+from bsbimamba.data.workers import STOP_SIGNALS, end_children, stop_by_signals
 from bsbimamba.network.net import BandSplitNet
 from bsbimamba.training.checkpoint import BEST
 from bsbimamba.training.config import (
@@ -78,9 +76,9 @@ def main(
     """Train `network` as `config` and the command line say; end the process with its status.
 
     Status 0: trained, as far as was asked for. 75: stopped by SIGINT, SIGTERM, SIGUSR1, SIGHUP or
-    --minutes, and saved; the same command continues. 130: stopped by a second Ctrl-C, without
-    saving. 1: training failed. 2: something is wrong with the command line, the data or the run
-    folder. A message on stderr says what.
+    --minutes, and saved; the same command continues. 130: stopped by a second Ctrl-C, or before
+    training began. 1: training failed. 2: something is wrong with the command line, the data or the
+    run folder. A message on stderr says what.
 
     Args:
         network, config: of this `train.py`.
@@ -89,18 +87,17 @@ def main(
     """
     started = time.monotonic()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    words = sys.argv[1:] if arguments is None else list(arguments)
+    words = list(arguments or sys.argv[1:])
+    if arguments is None:
+        stop_by_signals()
 
     def work() -> int:
         chosen, options = parse(network, config, presets or {}, words)
-        with (
-            logging_redirect_tqdm(),
-            stop_on_signal(started + 60 * options.minutes) as stopped,
-            join() as world,
-        ):
+        with logging_redirect_tqdm(), join() as world:
             if not world.is_main:
                 log.setLevel(logging.WARNING)
-            return STOPPED if _train(chosen, options, world, stopped) else 0
+            deadline = started + 60 * options.minutes
+            return STOPPED if _train(chosen, options, world, deadline) else 0
 
     rank = os.environ.get("RANK", "0")
     status = carry_out("train.py" if rank == "0" else f"train.py (rank {rank})", work)
@@ -191,11 +188,10 @@ def stop_on_signal(deadline: float = math.inf) -> Iterator[Callable[[], bool]]:
             signal.signal(number, former)
 
 
-def _train(
-    network: type[BandSplitNet], options: Options, world: World, stopped: Callable[[], bool]
-) -> bool:
+def _train(network: type[BandSplitNet], options: Options, world: World, deadline: float) -> bool:
     """Train; return whether that was stopped."""
     config, folder = options.config, options.folder or ROOT / "runs" / options.config.name
+    require(folder.is_dir() or not folder.exists(), f"{folder} is not a folder")
     with world.local_main_first():  # the others read its index
         train, valid = make_datasets(config, options.skip_bad)
     # A job that Slurm or torchrun has started again continues, whatever its command says.
@@ -205,7 +201,8 @@ def _train(
     try:
         trainer = Trainer(network, config, train, valid, folder, fresh, world)
         trainer.describe()
-        ended = "stopped" if trainer.fit(stopped) else "ended"
+        with stop_on_signal(deadline) as stopped:
+            ended = "stopped" if trainer.fit(stopped) else "ended"
     except (MemoryError, torch.OutOfMemoryError) as error:
         raise TrainingError(
             "out of memory; try --accumulate 2, --model.use-checkpoint full, or a smaller "

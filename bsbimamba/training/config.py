@@ -5,8 +5,6 @@ is only continued where they are the same, its length (`optim.epochs`, `optim.st
 `run` decides how fast, and may change. The comments beside the fields are the command line's help.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import difflib
 import inspect
@@ -27,9 +25,9 @@ PLACES = ("data.root", "data.clean", "data.noise")
 _POSITIVE, _SHARE, _ANY = (1e-12, math.inf), (0, 1), (0, math.inf)
 _COUNT = (1, 1e9)
 _LARGEST_SIZE = 2**16  # of anything in a network
-# Settings of earlier versions, off in all runs that are known.
-_GONE = ("run.compile", "augment.room", "augment.room_decay", "augment.band", "augment.band_hz",
-         "augment.gain", "augment.gain_db")  # fmt: skip
+# Settings of earlier versions: those that change nothing, and those that must be off.
+_GONE = ("run.compile", "augment.room_decay", "augment.band_hz", "augment.gain_db")
+_OFF = ("augment.room", "augment.band", "augment.gain")
 
 
 class ConfigError(UserError):
@@ -313,7 +311,9 @@ def from_json(text: str) -> Config:
     try:
         flat = json.loads(text)
         settings = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in flat.items() if k not in _GONE
+            k: tuple(v) if isinstance(v, list) else v
+            for k, v in flat.items()
+            if k not in _GONE and (v or k not in _OFF)
         }
         return override(Config(), settings)
     except (TypeError, ValueError, AttributeError, ConfigError) as error:

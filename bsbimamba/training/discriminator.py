@@ -5,8 +5,6 @@ IEEE TASLP 2024, figure 3 and equation 9) and MP-SENet for the network, its drop
 sungwon23/BSRNN for the third pair, the noisy recording judged with the enhanced one as reference.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise

@@ -4,8 +4,6 @@ They are started by `torchrun`, on one machine or several. Gradients are average
 `DistributedDataParallel`. When a process fails, `torchrun` ends the others.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """What a run writes down: `config.json`, `metrics.jsonl`, TensorBoard events, samples, a bar."""
 
-from __future__ import annotations
-
 import json
 import logging
 import math
@@ -158,9 +156,11 @@ def clear(folder: Path) -> None:
     Raises ConfigError where there are such files without the `config.json` of a run.
     """
     there = [path for pattern in _OWN for path in folder.glob(pattern)]
-    if there and not {"network", "config", "facts"} <= read_config(folder).keys():
+    # A run that ended while it began has events alone.
+    others = [path for path in there if not path.name.startswith("events.")]
+    if others and not {"network", "config", "facts"} <= read_config(folder).keys():
         raise ConfigError(
-            f"{folder}: {there[0].name} is there, but no {CONFIG} of a run: it may be somebody "
+            f"{folder}: {others[0].name} is there, but no {CONFIG} of a run: it may be somebody "
             "else's. Clear the folder by hand, or name another with --run."
         )
     for path in there:
@@ -182,7 +182,7 @@ def read_history(run: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     Both are empty for what is no run folder. A line that is cut off is left out.
     """
     config, lines = read_config(run), []
-    if config:
+    if config and (run / METRICS).is_file():
         for text in (run / METRICS).read_text(encoding="utf-8").splitlines():
             with suppress(ValueError):
                 lines.append(json.loads(text))

@@ -1,7 +1,5 @@
 """The one training loop: steps, validations, checkpoints, and what to do when something fails."""
 
-from __future__ import annotations
-
 import logging
 import math
 import time
@@ -142,7 +140,7 @@ class Trainer:
 
         Raises:
             TrainingError: loss or gradients are not finite, again and again.
-            OSError: a checkpoint cannot be written; those before are untouched.
+            FailedError: a checkpoint cannot be written; those before are untouched.
         """
         pin = self.precision.device.type == "cuda"
         loader = Loader(self.train_set, self.sampler, self.config.run.workers, pin)

@@ -1,7 +1,5 @@
 """Muon, an optimizer that orthogonalises the updates of hidden matrices, and AdamW for all else."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from typing import Any
 

@@ -5,8 +5,6 @@ its own, while here the rate follows from the step alone, so that a resumed or r
 none. `AveragedModel` reads its counter on the host in every step, and its first update copies.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Iterable

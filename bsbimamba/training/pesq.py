@@ -1,7 +1,5 @@
 """PESQ of training examples from worker processes, so that the accelerator does not wait for it."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from concurrent.futures import wait

@@ -1,7 +1,5 @@
 """From a configuration's data settings to a training and a validation set that share nothing."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections import defaultdict
@@ -70,6 +68,9 @@ def _pairs(config: Config, skip_bad: bool) -> tuple[SpeechDataset, SpeechDataset
         held_out = _held_out_speakers(train, data, root)
         valid = [pair for pair in train if pair.speaker in held_out]
         train = [pair for pair in train if pair.speaker not in held_out]
+    real = [{os.path.realpath(pair.clean) for pair in pairs} for pairs in (train, valid)]
+    if both := real[0] & real[1]:
+        raise DataError(f"{root}: files to train on are also to validate with: {_some(both)}")
     valid = _in_turn(valid, data.validation_files)
     _log_split(train, valid)
     samples = _samples(config, [x for pair in (*train, *valid) for x in (pair.clean, pair.noisy)])

@@ -1,7 +1,5 @@
 """One training step of generator and discriminator."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from contextlib import nullcontext

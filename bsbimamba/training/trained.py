@@ -1,7 +1,5 @@
 """Trained networks, loaded from run folders for evaluation and use."""
 
-from __future__ import annotations
-
 import importlib
 import re
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Scores of a network on the held-out utterances."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

@@ -4,8 +4,6 @@ With TRITON_INTERPRET=1 in the environment before Triton is first imported, the 
 a CPU, slowly.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
