@@ -5,6 +5,7 @@ import logging
 import math
 import os
 import re
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePath
@@ -131,13 +132,14 @@ def read_rows(
     Raises DataError if it cannot be read, or a needed column or cell is missing.
     """
     try:
-        table = pd.read_csv(
-            path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False,
-            skip_blank_lines=False,
-        )  # fmt: skip
+        with warnings.catch_warnings(action="error"):  # of lines longer than the first
+            table = pd.read_csv(
+                path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False,
+                skip_blank_lines=False,
+            )  # fmt: skip
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror})") from None
-    except ValueError as error:  # pandas' own errors are ValueErrors, too
+    except (ValueError, Warning) as error:  # pandas' own errors are ValueErrors, too
         raise DataError(f"{path} is not a table in UTF-8 ({error})") from None
     table = table.rename(columns=lambda name: name.strip().lower())
     if not set(needed) <= set(table.columns) or not table.columns.is_unique:

@@ -176,6 +176,10 @@ def test_table_without_splits_serves_for_training_and_test(tmp_path: Path) -> No
         ("clean,noisy\na.wav,b.wav\na.wav,c.wav\n", "line 3: a second pair is called a"),
         ("clean,noisy,split\na.wav,b.wav,train\nc.wav,d.wav,\n", "line 3: split '' is not one of"),
         ("clean,noisy,snr_db\na.wav,b.wav,loud\n", "line 2: snr_db 'loud' is not a number"),
+        ("clean,noisy,name\na.wav,b.wav,../x\n", "line 2: the name '../x' leads out of"),
+        ("clean,noisy,name\na.wav,b.wav,/x\n", "line 2: the name '/x' leads out of"),
+        ("clean,noisy\na.wav,b.wav,train\n", "is not a table in UTF-8"),
+        ("clean,noisy\na.wav,b.wav\n\nc.wav,\n", "line 4 lacks one of"),
         (None, "cannot be read"),
     ],
 )
@@ -219,6 +223,10 @@ def test_speakers_csv_goes_before_names(tmp_path: Path, caplog: pytest.LogCaptur
     assert not caplog.messages
     assert speakers_of(tmp_path, files)[files[3]] == "c"
     assert "does not name 1 files, c_4.wav among them" in caplog.text
+    with (tmp_path / "speakers.csv").open("a") as file:
+        file.write("a_1.wav,f,eve\n")
+    with pytest.raises(DataError, match=r"line 5: a_1\.wav has two speakers"):
+        speakers_of(tmp_path, files)
 
 
 @pytest.mark.parametrize(

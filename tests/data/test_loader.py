@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import resource
 import shutil
 import signal
 from itertools import product
@@ -121,6 +122,20 @@ def test_loader_raises_what_a_batch_fails_with_twice(
 ) -> None:
     loader = Loader(Faulty(error), EpochSampler(2, 1, 0), workers, pin=False)
     with pytest.raises(error or RuntimeError, match=text):
+        list(loader.batches(0, 0))
+
+
+class Limited(Dataset):
+    """Its examples are made where no file, and so no shared memory, may be larger than 10 kB."""
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+        return {"name": "a", "clean": torch.zeros(9999), "noisy": torch.zeros(9999)}
+
+
+def test_loader_without_shared_memory_raises_and_does_not_wait() -> None:
+    loader = Loader(Limited(), EpochSampler(2, 1, 0), 1, pin=False)
+    with pytest.raises(DataError, match="enlarge /dev/shm, or use --workers 0"):
         list(loader.batches(0, 0))
 
 

@@ -137,7 +137,7 @@ def breakdowns(names: list[str], root: Path, snrs: Any = None) -> list[Breakdown
 def test_breakdowns_come_from_voicebanks_log(tmp_path: Path, place: str, root: str):
     (tmp_path / "logfiles").mkdir()
     (tmp_path / root).mkdir(parents=True, exist_ok=True)
-    (tmp_path / place).write_text(LOG)
+    (tmp_path / place).write_text(f"name noise snr\n{LOG}")
     snr, noise, speaker = breakdowns([f"speech/{x}" for x in NAMES], tmp_path / root, SNRS)
     assert (snr.axis, snr.source) == (SNR, "log_testset.txt")
     assert list(snr.groups) == ["0 to 5", "15 to 20"]

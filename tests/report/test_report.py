@@ -149,8 +149,8 @@ def test_notes_say_what_a_table_rests_on():
     assert "broken: 3 with a note or without a score (a, b, c), see per_file.csv." in notes
     assert (
         "run: checkpoint: best.pt; epochs: 6.22; batch: 6 x 2 s; seed: 3; recipe: plain; "
-        "beside recipe: {optim.learning_rate: 0.001, loss.time: 0.5}; held out: [p226, p287]; "
-        "hours: 1.50; devices: [H200]; sessions: 2; measured on: 2 threads of a CPU, 4 s at once."
+        "beside recipe: optim.learning_rate 0.001, loss.time 0.5; held out: p226, p287; "
+        "hours: 1.50; devices: H200; sessions: 2; measured on: 2 threads of a CPU, 4 s at once."
     ) in notes
 
 
