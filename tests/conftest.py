@@ -1,7 +1,5 @@
 """Fixtures of all tests: speech, small corpora and trainers."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Recordings made for tests."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Run folders: made for tests, without training; read; compared."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

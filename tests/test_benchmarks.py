@@ -1,7 +1,5 @@
 """The benchmarks: what they count, and one tiny run of each."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """README and docs: links resolve, commands and flags exist, programs compute what the code does."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """What needs a CUDA device: `make test-gpu`. Skipped where there is none."""
 
-from __future__ import annotations
-
 import copy
 import json
 import subprocess

@@ -1,7 +1,5 @@
 """Who imports whom, and README's table of networks."""
 
-from __future__ import annotations
-
 import ast
 import difflib
 import importlib

@@ -1,7 +1,5 @@
 """Atomic writes, locks, exit statuses, worker processes and OpenMP's wait policy."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """Audio files: reading every kind and pieces of it, checking, writing; levels."""
 
-from __future__ import annotations
-
 import json
 import os
 import struct

@@ -1,7 +1,5 @@
 """Augmentation: what each slot does to both sides; babble."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given, settings

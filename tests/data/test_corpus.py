@@ -1,7 +1,5 @@
 """Folders and tables of recordings: which files make pairs, who speaks, who is held out."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

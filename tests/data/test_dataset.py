@@ -1,7 +1,5 @@
 """Training examples: what they are made of, and that nothing but their key decides it."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable
 from copy import copy

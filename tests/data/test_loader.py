@@ -1,7 +1,5 @@
 """Batches: their order, each process' part of them, workers that die; decoded copies."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import pickle

@@ -1,7 +1,5 @@
 """The shipped sample: attributed, and split without what must not be trained on."""
 
-from __future__ import annotations
-
 import pytest
 from conftest import ROOT
 from recordings import SAMPLE

@@ -1,7 +1,5 @@
 """`python -m bsbimamba.data.verify`: what it says of good and of bad corpora."""
 
-from __future__ import annotations
-
 import re
 import shutil
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """`python -m bsbimamba.data.voicebank`, on a small corpus that a local server publishes."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import os

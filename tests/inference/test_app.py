@@ -1,7 +1,5 @@
 """The page: its limits, its command, and a real server, asked by Gradio's client."""
 
-from __future__ import annotations
-
 import os
 import signal
 import socket

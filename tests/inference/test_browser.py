@@ -1,7 +1,5 @@
 """The report page in a real browser: nothing is loaded, tables sort, players play."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Enhancing files and folders: what `enhance.py` writes and refuses, and a test set's files."""
 
-from __future__ import annotations
-
 import resource
 import subprocess
 import sys

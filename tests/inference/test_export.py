@@ -1,7 +1,5 @@
 """Exported models: onnxruntime computes what PyTorch computes, and folders are written whole."""
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """Trained networks as functions, for signals of every kind; model folders."""
 
-from __future__ import annotations
-
 import json
 import pickle
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """Windows: they cover every sample once, with the loudness and statistics of the whole."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -4,8 +4,6 @@
 figure that this project has given before compares with one that it gives from then on.
 """
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -4,8 +4,6 @@ Linear prediction is solved as a system of equations, spectra are sums over a DF
 climbed to band by band. 16 kHz, full scale 1.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Scores against analytic and reference values, what must not change them, and what has none."""
 
-from __future__ import annotations
-
 import math
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Intervals, tests and spreads against hand values, definitions, tables and simulation."""
 
-from __future__ import annotations
-
 import itertools
 import math
 

@@ -1,7 +1,5 @@
 """A path of the networks in plain PyTorch with autograd: the reference of `recompute`."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

@@ -1,7 +1,5 @@
 """The signal path around the networks: transform, bands, decoder, filter."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

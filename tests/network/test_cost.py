@@ -1,7 +1,5 @@
 """What a network costs: counts against sums by hand, measurements against what must be so."""
 
-from __future__ import annotations
-
 import copy
 import os
 

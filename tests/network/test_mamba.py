@@ -1,7 +1,5 @@
 """Mamba's module against an independent implementation, and what the blocks around it promise."""
 
-from __future__ import annotations
-
 import copy
 
 import pytest

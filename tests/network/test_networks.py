@@ -1,7 +1,5 @@
 """The four networks and the controls: size, cost, and what every enhancer here promises."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Callable

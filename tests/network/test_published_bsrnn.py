@@ -1,7 +1,5 @@
 """The preset `bsrnn_public` against what sungwon23/BSRNN computes, written anew from its facts."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import pytest

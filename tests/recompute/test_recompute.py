@@ -1,7 +1,5 @@
 """What is computed in pieces, with backward passes by hand, against autograd in float64."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Systems made for tests, without any audio."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch

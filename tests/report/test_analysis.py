@@ -1,7 +1,5 @@
 """Which runs are one model, what is compared with what, groups, and when scores are doubted."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

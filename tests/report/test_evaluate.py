@@ -1,7 +1,5 @@
 """Scoring of files, the command line's two modes, what it refuses, and what it judges."""
 
-from __future__ import annotations
-
 import json
 import os
 import time

@@ -1,7 +1,5 @@
 """Tables, marks and notes, plots, which sounds the page holds, and that no name breaks out."""
 
-from __future__ import annotations
-
 import base64
 import html
 import io

@@ -1,7 +1,5 @@
 """Arguments for scan and convolution, and what a backend makes of them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """Mamba's short convolution with its SiLU, on a CPU."""
 
-from __future__ import annotations
-
 import sys
 import types
 from typing import Any

@@ -1,7 +1,5 @@
 """The scan's backends that run on a CPU against the float64 oracle."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from hypothesis import example, given, settings

@@ -1,7 +1,5 @@
 """The CPU kernels: their vectors, their threads and what they read and write."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """What every backend of the scan promises to PyTorch and to its caller, and where it puts it."""
 
-from __future__ import annotations
-
 import logging
 from typing import Any
 

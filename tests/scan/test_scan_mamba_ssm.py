@@ -5,8 +5,6 @@ gradients on the way to it and back, with a stand-in that follows the package's 
 (b, d, l) and one direction. `make bench-gpu` runs the package itself.
 """
 
-from __future__ import annotations
-
 import sys
 import types
 from typing import Any

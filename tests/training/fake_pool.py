@@ -1,7 +1,5 @@
 """In the place of PESQ workers and a loader, in tests of the training loop."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

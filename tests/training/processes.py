@@ -1,7 +1,5 @@
 """Training by several processes in tests: commands, corpus, comparison."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,8 +1,6 @@
 """Checkpoint files: torn, flipped, on full disks, of something else; which one a run goes on from,
 and what is loaded of one for evaluation."""
 
-from __future__ import annotations
-
 import json
 import os
 import pickle

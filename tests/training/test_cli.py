@@ -1,7 +1,5 @@
 """The command line of `train.py`, called as a function: flags, refusals and the run folder."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os

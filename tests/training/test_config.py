@@ -1,7 +1,5 @@
 """Configurations: what an ablation changes and that it changes nothing else; settings by name."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -4,8 +4,6 @@
 gradients as FOLDER/RANK.pt.
 """
 
-from __future__ import annotations
-
 import copy
 import sys
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Several processes learn what one learns, resume, and end together."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

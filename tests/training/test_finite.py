@@ -1,7 +1,5 @@
 """Numbers that are not finite: the step is left out, the run goes back, the run gives up."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import replace

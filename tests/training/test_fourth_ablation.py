@@ -1,7 +1,5 @@
 """docs/fourth_ablation.md: its blocks run in their order, in a copy of the repository."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

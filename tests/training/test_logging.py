@@ -1,7 +1,5 @@
 """The log of a run: config.json, metrics.jsonl, TensorBoard, spectrograms, sessions."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The loss terms: right by their definitions, blind to silence, with finite gradients."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

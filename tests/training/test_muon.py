@@ -1,7 +1,5 @@
 """Muon: its updates, stacks of matrices, and what it takes of each network."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import nn

@@ -1,7 +1,5 @@
 """What turns gradients into weights beside the optimizer: rate, clipping, average, precision."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """PESQ from worker processes, which may die: their recording alone has no score."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import time

@@ -1,7 +1,5 @@
 """A resumed run equals an uninterrupted one, bit for bit, wherever it was interrupted."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from pathlib import Path

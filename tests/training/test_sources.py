@@ -1,7 +1,5 @@
 """Training and validation sets: what they share (nothing), and what cannot be used."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 from typing import Any

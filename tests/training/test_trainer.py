@@ -1,7 +1,5 @@
 """The training loop: what a step computes, and when it validates, saves and ends."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from dataclasses import replace

@@ -4,8 +4,6 @@ The narrow network saves after every step and has three steps an epoch. Its rate
 that it may be told to end at any step.
 """
 
-from __future__ import annotations
-
 import copy
 import os
 import random
