@@ -30,7 +30,7 @@ class LSTM(nn.Module):
         self.output.weight.matrices = 1  # type: ignore[attr-defined]
 
     def forward(self, x: Tensor, norm: nn.Module | None = None) -> Tensor:
-        """Of norm(x), where there is one."""
+        """Return the LSTM and Linear of norm(x), or of x without a norm."""
         x = x if norm is None else norm(x)
         return self.output(self.lstm(x.transpose(0, 1))[0]).transpose(0, 1)
 

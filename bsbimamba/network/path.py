@@ -36,7 +36,7 @@ class SwiGLU(nn.Module):
         self.output.weight.matrices = 1  # type: ignore[attr-defined]
 
     def forward(self, x: Tensor, norm: Norm | None, use_checkpoint: Checkpointing) -> Tensor:
-        """Of norm(x) where there is one (over channels), (..., c) to the same."""
+        """Return the feed-forward of norm(x), or of x without a norm: (..., c) to the same."""
         weight, bias = (None, None) if norm is None else (norm.weight, norm.bias)
         weights = Weights(weight, bias, self.gate_and_value.weight, self.output.weight)
         return swiglu(x, weights, use_checkpoint, 0.0 if norm is None else norm.eps)

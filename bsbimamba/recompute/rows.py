@@ -116,7 +116,7 @@ class Part(Protocol):
 
 
 class InPieces(torch.autograd.Function):
-    """A part of x (n, l, c), piece by piece in both passes: (n, l, c)."""
+    """Compute a part of a network on x (n, l, c) in pieces, forward and backward: (n, l, c)."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, part: Part, *weights: Any) -> Tensor:
@@ -215,5 +215,5 @@ def wanted(*tensors: Tensor | None) -> bool:
 
 
 def fields(piece: NamedTuple, names: tuple[str, ...]) -> list[Any]:
-    """Return those of a piece. (Dynamo cannot trace a `del piece` beside the comprehension.)"""
+    """Return fields of a piece. Dynamo cannot trace a comprehension beside `del piece`."""
     return [getattr(piece, name) for name in names]

@@ -8,7 +8,6 @@ import io
 import logging
 import math
 import os
-import shutil
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -56,9 +55,19 @@ def write(path: Path, state: State, previous: Path | None = None) -> None:
     """
     buffer = io.BytesIO()
     torch.save(state, buffer)
+    _put(path, buffer.getvalue(), previous)
+
+
+def copy(source: Path, *targets: Path) -> None:
+    """Replace files by a copy of another. Raise FailedError as `write` does."""
+    for target in targets:
+        _put(target, source.read_bytes())
+
+
+def _put(path: Path, content: bytes, previous: Path | None = None) -> None:
     try:
         with replacing(path) as temporary, temporary.open("wb") as file:
-            file.write(buffer.getbuffer())
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())  # a power failure must not leave the new name on an empty file
             if previous and path.is_file():
@@ -95,13 +104,6 @@ def read(path: Path) -> tuple[State, str]:
     if not isinstance(state, dict) or not {"network", "config", "values", "ema"} <= state.keys():
         raise CheckpointError(f"{path} is not a checkpoint of this project")
     return state, hashlib.sha256(content).hexdigest()
-
-
-def copy(source: Path, *targets: Path) -> None:
-    """Replace files by a copy of another."""
-    for target in targets:
-        with replacing(target) as temporary:
-            shutil.copyfile(source, temporary)
 
 
 @contextmanager
@@ -185,7 +187,7 @@ class Checkpoints:
             self._set_aside(aside)
             copy(path, self.good, self.previous, self.last)
         elif path == self.previous:
-            log.warning(f"{self.last} is damaged: going on from the checkpoint before it")
+            log.warning(f"{self.last} is damaged or gone: going on from the checkpoint before it")
             self._set_aside(self.last.with_name(DAMAGED))
             copy(path, self.last)
         return path, state

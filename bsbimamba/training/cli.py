@@ -87,7 +87,7 @@ def main(
     """
     started = time.monotonic()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    words = list(arguments or sys.argv[1:])
+    words = sys.argv[1:] if arguments is None else list(arguments)
     if arguments is None:
         stop_by_signals()
 

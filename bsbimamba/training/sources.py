@@ -68,8 +68,9 @@ def _pairs(config: Config, skip_bad: bool) -> tuple[SpeechDataset, SpeechDataset
         held_out = _held_out_speakers(train, data, root)
         valid = [pair for pair in train if pair.speaker in held_out]
         train = [pair for pair in train if pair.speaker not in held_out]
-    real = [{os.path.realpath(pair.clean) for pair in pairs} for pairs in (train, valid)]
-    if both := real[0] & real[1]:
+    # Where the files really are, however they are named.
+    sides = ([x for pair in pairs for x in (pair.clean, pair.noisy)] for pairs in (train, valid))
+    if both := set.intersection(*({os.path.realpath(x) for x in side} for side in sides)):
         raise DataError(f"{root}: files to train on are also to validate with: {_some(both)}")
     valid = _in_turn(valid, data.validation_files)
     _log_split(train, valid)

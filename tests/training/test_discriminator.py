@@ -55,7 +55,7 @@ def magnitudes_of(*waveforms: Tensor) -> list[Tensor]:
     return [compressed_magnitude(stft(x)) for x in waveforms]
 
 
-# What the generator is told
+# The generator's metric term
 
 
 @pytest.mark.parametrize("silent", [0, 1, 2])
@@ -73,7 +73,7 @@ def test_term_has_finite_gradients_of_the_generator_alone(silent: int) -> None:
         assert torch.equal(value, state[name]), name
 
 
-# What it learns
+# Its own loss
 
 
 def test_loss_is_the_sum_over_kinds_of_pairs_of_means_over_labelled_crops() -> None:

@@ -95,6 +95,17 @@ def test_validation_takes_turns_over_speakers_and_files(tmp_path: Path) -> None:
     assert valid[0, 0]["clean"].shape == (RATE // 4,)
 
 
+def test_pairs_refuse_a_file_on_both_sides(tmp_path: Path) -> None:
+    put_pairs(tmp_path, ["a_1.wav", "b_1.wav", "c_1.wav"])
+    table = tmp_path / "pairs.csv"
+    table.write_text(
+        "clean,noisy,split,speaker\nclean/a_1.wav,noisy/a_1.wav,train,a\n"
+        "clean/b_1.wav,noisy/b_1.wav,train,b\nclean/c_1.wav,noisy/../noisy/b_1.wav,valid,c\n"
+    )
+    with pytest.raises(DataError, match=r"also to validate with: .*noisy/b_1.wav"):
+        split(table, "pairs")
+
+
 # Mixtures
 
 
