@@ -13,13 +13,14 @@ mamba_ssm/modules/mamba_simple.py.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bsbimamba.recompute.mixer import Weights, mix
-from bsbimamba.recompute.rows import Checkpointing, check_checkpointing
+from bsbimamba.recompute.rows import Along, Checkpointing, along_time, check_checkpointing
+from bsbimamba.recompute.weights import stacked
 from bsbimamba.scan import selective_scan
 
 __all__ = [
@@ -70,6 +71,7 @@ class SelectiveSSM(nn.Module):
         for parameter in (self.A_log, self.D):
             # As in mamba_ssm; `training.optimizer` heeds it.
             parameter.no_weight_decay = True  # type: ignore[attr-defined]
+        self.dt_proj.bias.full_precision = True  # type: ignore[attr-defined]
         self.out_proj = nn.Linear(self.d_inner, d_model, bias=False)
         # What `training.muon` orthogonalises. The others set step sizes and the state's input.
         self.in_proj.weight.matrices = 2  # type: ignore[attr-defined]
@@ -91,45 +93,52 @@ def _mix(
     mixers: Sequence[SelectiveSSM],
     checkpoint: Checkpointing,
     norm: Any = None,
+    along: Along = along_time,
     merge: nn.Linear | None = None,
 ) -> Tensor:
-    """What one or two mixers of equal sizes make of norm(x), and `merge` of that. (b, l, c) to the
-    same. norm: a module with the weight, bias and eps of an nn.LayerNorm over c.
+    """What one or two mixers of equal sizes make of norm(x), and `merge` of that. x, norm, along
+    and what is returned: as in `in_pieces`.
 
     Two share every launch: the second one's direction is the opposite of the first one's. `merge`
     and their out_proj are one Linear after the other, and so one product with the product of the
-    weights: (c, 2 d) instead of 2 (c, d) and (c, 2 c).
+    weights: (2 d, c) instead of 2 (d, c) and (2 c, c).
     """
     first, r = mixers[0], len(mixers)
 
-    def stacked(parameter: Callable[[SelectiveSSM], Tensor]) -> Tensor:
-        values = [parameter(mixer) for mixer in mixers]
-        return torch.stack(values) if r > 1 else values[0][None]
+    def of(parameter: Callable[[SelectiveSSM], Tensor | None]) -> list[Any]:
+        return [parameter(mixer) for mixer in mixers]
 
-    into = stacked(lambda m: m.in_proj.weight).unflatten(1, (2, -1))
-    out = stacked(lambda m: m.out_proj.weight)
+    # Views whose backward passes take one operator, or none.
+    halves = [mixer.in_proj.weight.unflatten(0, (2, -1)).unbind() for mixer in mixers]
+    u, z, out, conv, conv_bias, selecting, dt = stacked(
+        *zip(*halves, strict=True),
+        of(lambda m: m.out_proj.weight.mT),
+        of(lambda m: m.conv1d.weight.squeeze(1)),
+        of(lambda m: m.conv1d.bias),
+        of(lambda m: m.x_proj.weight),
+        of(lambda m: m.dt_proj.weight),
+    )
+    A_log, D, dt_bias = stacked(
+        of(lambda m: m.A_log), of(lambda m: m.D), of(lambda m: m.dt_proj.bias)
+    )
     with torch.autocast(x.device.type, enabled=False):
         if merge is not None:
-            out = torch.bmm(merge.weight.unflatten(1, (r, -1)).transpose(0, 1), out)
-        A_log = stacked(lambda m: m.A_log)
+            out = torch.bmm(out, merge.weight.mT.unflatten(0, (r, -1)))
         A = -torch.exp(A_log if A_log.dtype == torch.float64 else A_log.float())
     weights = Weights(
-        norm=None if norm is None else norm.weight,
-        norm_bias=None if norm is None else norm.bias,
-        u=into[:, 0].flatten(0, 1),
-        z=into[:, 1].flatten(0, 1),
-        conv=stacked(lambda m: m.conv1d.weight[:, 0]),
-        conv_bias=stacked(lambda m: cast(Tensor, m.conv1d.bias)),
-        x=stacked(lambda m: m.x_proj.weight),
-        dt=stacked(lambda m: m.dt_proj.weight),
-        dt_bias=stacked(lambda m: m.dt_proj.bias),
+        u=u.flatten(0, 1),
+        z=z.flatten(0, 1),
+        conv=conv,
+        conv_bias=conv_bias,
+        x=selecting,
+        dt=dt,
+        dt_bias=dt_bias,
         A=A,
-        D=stacked(lambda m: m.D),
-        out=out.transpose(0, 1).flatten(1),
+        D=D,
+        out=out.flatten(0, 1),
         out_bias=None if merge is None else merge.bias,
     )
-    epsilon = 0.0 if norm is None else norm.eps
-    return mix(x, weights, checkpoint, first.chunk_size, first.reverse, epsilon)
+    return mix(x, weights, checkpoint, first.chunk_size, first.reverse, norm, along)
 
 
 class MambaBlock(nn.Module):
@@ -168,8 +177,8 @@ class BidirectionalMambaBlock(nn.Module):
         self.merge.weight.matrices = 1  # type: ignore[attr-defined]
         self.use_checkpoint = self.forward_mamba.use_checkpoint
 
-    def forward(self, x: Tensor, norm: Any = None) -> Tensor:
-        """(b, l, c) to (b, l, c), of norm(x) where there is one: a module with the weight, bias and
-        eps of an nn.LayerNorm over c. Its output need not be kept then."""
+    def forward(self, x: Tensor, norm: Any = None, along: Along = along_time) -> Tensor:
+        """(b, l, c) to (b, l, c); or features (k, b, t, c) to the same, by their sequences along
+        time or bands. norm: a `network.bands.Norm` before it, whose output need not be kept."""
         mixers = [self.forward_mamba.ssm, self.backward_mamba.ssm]
-        return _mix(x, mixers, self.use_checkpoint, norm, self.merge)
+        return _mix(x, mixers, self.use_checkpoint, norm, along, self.merge)

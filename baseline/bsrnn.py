@@ -7,19 +7,21 @@ band's variance in the split has a floor of 0.01, filters start near the identit
 by zeros.
 """
 
+import warnings
+
 from torch import Tensor, nn
 
 from bsbimamba.network.bands import DEFAULT_NORM, BandLinear, Norm
-from bsbimamba.network.decoder import GroupDecoder, MaskDecoder
+from bsbimamba.network.decoder import BandDecoder, MaskDecoder
 from bsbimamba.network.net import BandSplitNet
-from bsbimamba.network.path import Path, along_bands, along_time
+from bsbimamba.network.path import Along, Path, along_bands, along_time
+
+# cuDNN puts the weights of an LSTM together in each call: all parameters are views of one tensor.
+warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous chunk")
 
 
 class LSTM(nn.Module):
-    """An LSTM in one or both directions and the Linear back: (sequences, length, c) to the same.
-
-    Sequences may be a view of (length, sequences, c), which is how LSTMs want them: no copy then.
-    """
+    """An LSTM in one or both directions and the Linear back. (k, b, t, c) to the same."""
 
     def __init__(self, channels: int, hidden: int, bidirectional: bool) -> None:
         super().__init__()
@@ -29,10 +31,14 @@ class LSTM(nn.Module):
             of_input.matrices = of_state.matrices = 4  # type: ignore[attr-defined]  # the gates
         self.output.weight.matrices = 1  # type: ignore[attr-defined]
 
-    def forward(self, x: Tensor, norm: nn.Module | None = None) -> Tensor:
-        """Return the LSTM and Linear of norm(x), or of x without a norm."""
-        x = x if norm is None else norm(x)
-        return self.output(self.lstm(x.transpose(0, 1))[0]).transpose(0, 1)
+    def forward(self, x: Tensor, norm: nn.Module, along: Along) -> Tensor:
+        """Return what LSTM and Linear make of the sequences of norm(x)."""
+        steps = along.steps(norm(x))
+        # One tensor of zeros, where the LSTM would make two.
+        directions = 1 + self.lstm.bidirectional
+        start = steps.new_zeros(directions, steps.shape[1], self.lstm.hidden_size)
+        y = self.output(self.lstm(steps, (start, start))[0])
+        return along.features_of_steps(y, x.shape)
 
 
 class BSRNNLayer(nn.Module):
@@ -46,10 +52,10 @@ class BSRNNLayer(nn.Module):
         self.band_lstm = LSTM(channels, 2 * channels, bidirectional=True)
 
     def along_time(self, x: Tensor) -> Tensor:
-        return x + along_time(self.time_lstm, self.time_norm(x))
+        return x + self.time_lstm(x, self.time_norm, along_time)
 
     def along_bands(self, x: Tensor) -> Tensor:
-        return x + along_bands(self.band_lstm, self.band_norm(x))
+        return x + self.band_lstm(x, self.band_norm, along_bands)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.along_bands(self.along_time(x))
@@ -115,7 +121,7 @@ def start_as_published(network: BandSplitNet) -> None:
                 for matrix in parameter if parameter.dim() == 3 else [parameter]:
                     nn.init.xavier_uniform_(matrix)
     for module in network.modules():
-        if isinstance(module, GroupDecoder):
+        if isinstance(module, BandDecoder):
             module.start_near_identity()
 
 

@@ -1,26 +1,35 @@
-"""The 31 bands: where they lie, Linears with weights of their own for each, and the split.
+"""The 31 bands: where they lie, Linears with weights of their own for each, norms, and the split.
 
-Bands of equal width are neighbours and are computed as one batched product; there are five widths.
 Features are (k, b, t, c): bands, batch, frames, channels. So laid out, the products of split and
-decoder, one for each band, and both paths find them as they are, without a transposed copy.
+decoder and both paths find them as they are, without a transposed copy.
 Source of the widths: Yu and Luo, "Efficient Monaural Speech Enhancement with Universal Sample Rate
 Band-Split RNN", ICASSP 2023, in the 16-kHz setting of sungwon23/BSRNN.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from functools import cache
 from itertools import groupby
+from typing import Any
 
 import torch
-import torch.nn.functional as F
-from einops import rearrange, repeat
+from einops import rearrange
 from torch import Tensor, nn
 
 from bsbimamba.network.stft import BINS, compressed
+from bsbimamba.recompute.norm import layer_norm
+from bsbimamba.recompute.weights import padded
 
 WIDTHS = (2, *[3] * 10, *[8] * 12, *[16] * 7, 17)  # bins
-BANDS = len(WIDTHS)
+BANDS, WIDEST = len(WIDTHS), max(WIDTHS)
 assert sum(WIDTHS) == BINS
+
+# All bands are computed as one batched product, for which each has as many places as the widest
+# one has bins. A band's bins lie in the first of them. The others hold its first bin again, with
+# weights that are 0.
+_WIDTH, _OFFSET = torch.tensor(WIDTHS)[:, None], torch.arange(WIDEST)
+_IS_BIN = _OFFSET < _WIDTH
+BIN_OF_PLACE = (_WIDTH.cumsum(0) - _WIDTH + _OFFSET * _IS_BIN).flatten()  # (31 * 17)
+PLACE_OF_BIN = _IS_BIN.flatten().nonzero().flatten()  # (257)
 
 # By the name of a norm, the dimensions of (k, b, t, c) over which it takes its statistics.
 NORMS = {"channel": (3,), "frame": (0, 3), "recording": (0, 2, 3)}
@@ -30,38 +39,11 @@ DEFAULT_NORM = "frame"
 VARIANCE_FLOOR = 0.01
 
 
-@dataclass(frozen=True)
-class Group:
-    """Neighbouring bands that share all their sizes, and so one batched product."""
-
-    bands: slice
-    bins: slice
-    width: int  # bins in each band
-    hidden: int  # whatever else is sized band by band; 0 where nothing is
-
-    @property
-    def count(self) -> int:
-        return self.bands.stop - self.bands.start
-
-
-def groups(hidden: Sequence[int] = (0,) * BANDS) -> Iterator[Group]:
-    """The bands in runs of equal width and equal `hidden`, from low to high."""
-    if len(hidden) != BANDS:
-        raise ValueError(
-            f"{len(hidden)} hidden widths given, expected one for each of {BANDS} bands"
-        )
-    band = bin_ = 0
-    for (width, size), run in groupby(zip(WIDTHS, hidden, strict=True)):
-        count = len(list(run))
-        bands, bins = slice(band, band + count), slice(bin_, bin_ + count * width)
-        yield Group(bands, bins, width, size)
-        band, bin_ = bands.stop, bins.stop
-
-
 class BandLinear(nn.Module):
-    """`bands` Linears side by side: (k, m, inputs) to (k, m, outputs), m any number of rows.
+    """The weights of the Linears, one for each of `bands` neighbours, from `inputs` to `outputs`.
 
-    Each is initialised as `nn.Linear(inputs, outputs)` is.
+    Each is initialised as `nn.Linear(inputs, outputs)` is. The Linears of all bands are computed as
+    one product, with weights that `recompute.weights.padded` puts together.
     """
 
     def __init__(self, bands: int, inputs: int, outputs: int) -> None:
@@ -70,29 +52,45 @@ class BandLinear(nn.Module):
         self.weight = nn.Parameter(torch.empty(bands, inputs, outputs).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(bands, 1, outputs).uniform_(-bound, bound))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.baddbmm(self.bias, x, self.weight)
+
+def affine_linear(x: Tensor, gain: Tensor, offset: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Return (x gain + offset) weight + bias for each band: (k, m, i) to (k, m, o).
+
+    gain, offset (k, 1, i) are applied to the Linear's weight (k, i, o) and bias (k, 1, o), which
+    are smaller than x. Nothing but x is kept for the backward pass.
+    """
+    return torch.baddbmm(torch.baddbmm(bias, offset, weight), x, gain.mT * weight)
 
 
-def standardised(x: Tensor, dims: tuple[int, ...], eps: float = 1e-5) -> Tensor:
-    """Return x less its mean and over its standard deviation, both taken over `dims`."""
-    if torch.compiler.is_exporting():
-        # `layer_norm` would fix the number of frames to that of the example.
-        x = x - _mean(x, dims)
-        return x * torch.rsqrt(_mean(x.square(), dims) + eps)
-    order = [dim for dim in range(x.dim()) if dim not in dims] + list(dims)
-    sizes = [x.shape[dim] for dim in dims]
-    # Autocast would make copies in float32 first. The statistics are of that precision anyway.
-    with torch.autocast(x.device.type, enabled=False):
-        y = F.layer_norm(x.permute(order), sizes, eps=eps)
-    return y.permute([order.index(dim) for dim in range(x.dim())])
+def select(x: Tensor, index: Tensor, inverse: Tensor) -> Tensor:
+    """Return x.index_select(1, index), where `inverse` is the index of the way back.
+
+    index: `BIN_OF_PLACE` and inverse: `PLACE_OF_BIN`, or the other way round. Gradients of places
+    that are no bin are those of a band's first bin, and come to nothing: their weights are 0.
+    """
+    return _Select.apply(x, index, inverse)
 
 
-def _mean(x: Tensor, dims: tuple[int, ...]) -> Tensor:
-    """Over `dims`, one by one: onnxruntime adds up a million numbers badly."""
-    for dim in reversed(dims):
-        x = x.mean(dim, keepdim=True)
-    return x
+class _Select(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, index: Tensor, inverse: Tensor) -> Tensor:
+        ctx.inverse = inverse
+        return x.index_select(1, index)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return grad.index_select(1, ctx.inverse), None, None
+
+
+def runs(*sizes: Sequence[int]) -> list[tuple[int, ...]]:
+    """Return runs of bands that have all sizes in common, as (count, size, ...), from low to high.
+
+    Raises ValueError unless there is a size for each band.
+    """
+    for each in sizes:
+        if len(each) != BANDS:
+            raise ValueError(f"{len(each)} widths given, one for each of {BANDS} bands is expected")
+    return [(len(list(run)), *each) for each, run in groupby(zip(*sizes, strict=True))]
 
 
 class Norm(nn.Module):
@@ -103,7 +101,8 @@ class Norm(nn.Module):
         kind: "channel" takes the statistics over channels, "frame" over the channels and bands of
             a frame, "recording" over channels, frames and bands (the published BSRNN's GroupNorm).
             With the first two, a piece of a recording and the whole agree.
-        bands: give each of so many bands statistics, gains and offsets of its own.
+        bands: the gains and offsets (bands, 1, c) of so many bands, each with its own statistics.
+            `network.decoder` computes with them.
 
     Raises:
         ValueError: there is no such kind.
@@ -120,12 +119,7 @@ class Norm(nn.Module):
         self.eps = 1e-5
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.dims == (3,) and self.weight.dim() == 1:
-            return F.layer_norm(x, x.shape[-1:], self.weight, self.bias, self.eps)
-        # A band's own are (k, 1, c), the common ones (c).
-        weight, bias = (p.unsqueeze(-2) for p in (self.weight, self.bias))
-        y = standardised(x, self.dims, self.eps) * weight + bias
-        return y.to(x.dtype)  # under autocast, an LSTM takes no other
+        return layer_norm(x, self.dims, self.eps, self.weight, self.bias)[0]
 
 
 def band_statistics(features: Tensor) -> Tensor:
@@ -140,59 +134,72 @@ def band_sums(features: Tensor) -> Tensor:
 
     The sums of a recording's blocks of frames add up to those of the recording.
     """
-    powers = (features, features.square())
-    bins = torch.stack([x.sum((2, 3), dtype=torch.float64) for x in powers], -1)
-    bands = [bins[:, g.bins].unflatten(1, (g.count, g.width)).mean(2) for g in groups()]
-    return torch.cat(bands, 1)
+    powers = torch.stack([features, features.square()])
+    bins = powers.sum((3, 4), dtype=torch.float64)
+    return (bins @ _band_means(features.device)).permute(1, 2, 0)
+
+
+@cache
+def _band_means(device: torch.device) -> Tensor:
+    """Return the matrix (257, 31) that takes the mean of each band's bins."""
+    widths = torch.tensor(WIDTHS)
+    means = torch.eye(BANDS, dtype=torch.float64) / widths
+    return means.repeat_interleave(widths, 0, output_size=BINS).to(device)
 
 
 def of_sums(sums: Tensor, frames: int) -> Tensor:
     """Compute `band_statistics` (b, 31, 2) from `band_sums` over so many frames."""
     mean, power = (sums / (2 * frames)).unbind(-1)
-    return torch.stack([mean, (power - mean.square() + VARIANCE_FLOOR).sqrt()], -1)
+    variance = torch.addcmul(power, mean, mean, value=-1)
+    return torch.stack([mean, (variance + VARIANCE_FLOOR).sqrt()], -1)
 
 
 class BandSplit(nn.Module):
-    """Complex spectrum (b, f, t) to features (k, b, t, c).
+    """Turn a complex spectrum (b, f, t) into features (k, b, t, c).
 
     Real and imaginary part of the compressed spectrum X |X|^-0.7, a gain and an offset for each of
     the two in each bin, then a Linear to c channels for each band. split_norm: standardise each
     band before that, by its statistics over bins × frames, as the published BSRNN does.
     """
 
+    bin_of_place: Tensor
+    place_of_bin: Tensor
+
     def __init__(self, channels: int, split_norm: bool = True) -> None:
         super().__init__()
         self.split_norm = split_norm
         self.weight = nn.Parameter(torch.ones(BINS, 1, 2))
         self.bias = nn.Parameter(torch.zeros(BINS, 1, 2))
-        self.groups = list(groups())
         self.linears = nn.ModuleList(
-            BandLinear(group.count, 2 * group.width, channels) for group in self.groups
+            BandLinear(count, 2 * width, channels) for count, width in runs(WIDTHS)
         )
-        for group, linear in zip(self.groups, self.linears, strict=True):
-            linear.weight.matrices = group.count  # type: ignore[union-attr]
+        for linear in self.linears:
+            linear.weight.matrices = len(linear.weight)  # type: ignore[union-attr,arg-type]
+        self.register_buffer("bin_of_place", BIN_OF_PLACE, persistent=False)
+        self.register_buffer("place_of_bin", PLACE_OF_BIN, persistent=False)
 
     def forward(self, spectrum: Tensor, statistics: Tensor | None = None) -> Tensor:
-        """statistics: `band_statistics` of the recording that the spectrum is a piece of; without
-        them, those of the spectrum are taken."""
+        """Compute the features.
+
+        statistics: `band_statistics` of the recording that the spectrum is a piece of; without
+        them, those of the spectrum are taken.
+        """
         return self.of_parts(torch.view_as_real(compressed(spectrum)), statistics)
 
     def of_parts(self, features: Tensor, statistics: Tensor | None = None) -> Tensor:
-        """The compressed spectrum's real and imaginary parts (b, f, t, 2) to (k, b, t, c)."""
-        b = features.shape[0]
-        if not self.split_norm:
-            statistics = None
-        elif statistics is None:
-            statistics = band_statistics(features)
-        outputs = []
-        for group, linear in zip(self.groups, self.linears, strict=True):
-            x = features[:, group.bins]
-            if statistics is not None:
-                mean, deviation = repeat(
-                    statistics[:, group.bands], "b k s -> s b (k w) 1 1", w=group.width
-                )
-                x = (x - mean) / deviation
-            x = x * self.weight[group.bins] + self.bias[group.bins]
-            x = rearrange(x, "b (k w) t r -> k (b t) (w r)", w=group.width)
-            outputs.append(linear(x))
-        return rearrange(torch.cat(outputs), "k (b t) c -> k b t c", b=b)
+        """Compute them from real and imaginary parts (b, f, t, 2) of the compressed spectrum."""
+        x = features.index_select(1, self.bin_of_place).unflatten(1, (BANDS, -1))
+        if self.split_norm:
+            statistics = band_statistics(features) if statistics is None else statistics
+            mean, deviation = rearrange(statistics, "b k s -> s b k 1 1 1")
+            x = (x - mean) / deviation
+        x = rearrange(x, "b k w t r -> k (b t) (w r)")
+        gains = torch.stack([self.weight, self.bias])
+        gains = select(gains, self.bin_of_place, self.place_of_bin).unflatten(1, (BANDS, -1))
+        gain, offset = rearrange(gains, "two k w 1 r -> two k 1 (w r)")
+        linears: list[Any] = list(self.linears)
+        weight, bias = padded([y.weight for y in linears], [y.bias for y in linears])
+        y = affine_linear(x, gain, offset, weight, bias)
+        # Norms over frames and the band path take the bands of a frame side by side in memory.
+        y = y.transpose(0, 1).contiguous().transpose(0, 1)
+        return y.unflatten(1, (features.shape[0], -1))

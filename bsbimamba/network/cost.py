@@ -14,6 +14,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from bsbimamba.data.audio import SAMPLE_RATE
+from bsbimamba.network.bands import BANDS, BandLinear
 from bsbimamba.network.net import BandSplitNet
 from bsbimamba.utils import hardware
 
@@ -39,14 +40,17 @@ def count_macs(net: BandSplitNet, seconds: int = 2) -> float:
     """Count multiply-accumulates for one second of one recording, counted on one forward pass.
 
     Counted are matrix products, convolutions, LSTMs, and three in each state update of a scan (the
-    decay, the input, the output); not counted are elementwise functions, norms and transforms.
+    decay, the input, the output); not counted are elementwise functions, norms and transforms, nor
+    the zeros that pad the products of all bands.
     """
 
     def lstm(x: Any, w_in: Any, w_out: Any, *args: Any, **kwargs: Any) -> int:
         return 2 * x[0] * x[1] * (w_in[0] * w_in[1] + w_out[0] * w_out[1])
 
     # The counter knows matrix products and convolutions; the scan has registered its operators.
-    formulas = {torch.ops.aten.mkldnn_rnn_layer: lstm}
+    # Products of bands, the only ones by `baddbmm`, are padded: their weights are counted instead.
+    formulas = {torch.ops.aten.mkldnn_rnn_layer: lstm, torch.ops.aten.baddbmm: lambda *_, **__: 0}
+    of_bands = sum(m.weight.numel() for m in net.modules() if isinstance(m, BandLinear))
     probe = copy.deepcopy(net).cpu().eval()
     with (
         # This one may name a backend that no CPU can run, or that does not say what it costs.
@@ -54,8 +58,10 @@ def count_macs(net: BandSplitNet, seconds: int = 2) -> float:
         torch.no_grad(),
         FlopCounterMode(display=False, custom_mapping=formulas) as counter,
     ):
-        probe(torch.zeros(1, seconds * SAMPLE_RATE))
-    return counter.get_total_flops() / 2 / seconds
+        noisy = torch.zeros(1, seconds * SAMPLE_RATE)
+        # Band statistics, which are a norm's, take a product unless they are given.
+        _, spectrum = probe(noisy, statistics=torch.ones(1, BANDS, 2))
+    return (counter.get_total_flops() / 2 + spectrum.shape[-1] * of_bands) / seconds
 
 
 def measure_cost(net: BandSplitNet, device: torch.device | str, seconds: float = 4.0) -> Cost:

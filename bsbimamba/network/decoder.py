@@ -5,53 +5,61 @@ Habets, IEEE SPL 2020; in BSRNN as in sungwon23/BSRNN).
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from bsbimamba.network.bands import BANDS, DEFAULT_NORM, BandLinear, Group, Norm, groups
+from bsbimamba.network.bands import (
+    BANDS,
+    BIN_OF_PLACE,
+    DEFAULT_NORM,
+    PLACE_OF_BIN,
+    WIDTHS,
+    BandLinear,
+    Norm,
+    affine_linear,
+    runs,
+    select,
+)
+from bsbimamba.recompute.norm import layer_norm
+from bsbimamba.recompute.weights import padded
 
 TAPS = 3
 
 
-class GroupDecoder(nn.Module):
-    """The decoders of one group of bands: norm, Linear, tanh, Linear, GLU.
+class BandDecoder(nn.Module):
+    """The weights of the decoders, one for each of `count` neighbours: norm, Linear, Linear.
 
-    (k, b, t, c) to the real and imaginary filter coefficients (b, k * width, t, 3, 2) of its bins.
+    width: bins of a band. hidden: its numbers between the Linears.
     """
 
-    def __init__(self, group: Group, channels: int, norm: str) -> None:
+    def __init__(self, count: int, width: int, hidden: int, channels: int, norm: str) -> None:
         super().__init__()
-        self.width = group.width
-        self.norm = Norm(channels, norm, group.count)
-        self.hidden = BandLinear(group.count, channels, group.hidden)
-        self.hidden.weight.matrices = group.count  # type: ignore[attr-defined]
-        self.output = BandLinear(group.count, group.hidden, 2 * group.width * TAPS * 2)
+        self.norm = Norm(channels, norm, count)
+        self.hidden = BandLinear(count, channels, hidden)
+        self.hidden.weight.matrices = count  # type: ignore[attr-defined]
+        self.output = BandLinear(count, hidden, 2 * width * TAPS * 2)
         self.start_near_identity()
 
     @torch.no_grad()
     def start_near_identity(self) -> None:
         """Scale down the output, as it was just initialised.
 
-        With the 1 that the centre tap adds, an untrained network returns (nearly) its input. From a
-        plain start it is still below its noisy input after a hundred steps.
+        An untrained network then returns (nearly) its input. From a plain start it is still below
+        its noisy input after a hundred steps.
         """
         for parameter in self.output.parameters():
             parameter.mul_(0.1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        b = x.shape[1]
-        x = self.norm(x).flatten(1, 2)
-        x = F.glu(self.output(torch.tanh(self.hidden(x))), dim=-1)
-        return rearrange(
-            x, "k (b t) (w tap r) -> b (k w) t tap r", b=b, w=self.width, tap=TAPS, r=2
-        )
-
 
 class MaskDecoder(nn.Module):
-    """Features (k, b, t, c) to a complex filter (b, f, t, 3): taps at frames t - 1, t and t + 1.
+    """Turn features (k, b, t, c) into a complex filter (b, f, t, 3) for `apply_filter`.
+
+    Each band has a decoder of its own: norm, Linear, tanh, Linear, GLU. All are computed as one,
+    for as many places as `network.bands` gives each band.
 
     Args:
         channels: c.
@@ -59,35 +67,52 @@ class MaskDecoder(nn.Module):
         norm: as in `Norm`, of each band by itself.
     """
 
+    place_of_bin: Tensor
+    bin_of_place: Tensor
+
     def __init__(
         self, channels: int, hidden: int | Sequence[int], norm: str = DEFAULT_NORM
     ) -> None:
         super().__init__()
         widths = [hidden] * BANDS if isinstance(hidden, int) else list(hidden)
-        self.groups = list(groups(widths))
-        self.decoders = nn.ModuleList(GroupDecoder(group, channels, norm) for group in self.groups)
+        self.decoders = nn.ModuleList(
+            BandDecoder(count, width, size, channels, norm)
+            for count, width, size in runs(WIDTHS, widths)
+        )
+        self.register_buffer("place_of_bin", PLACE_OF_BIN, persistent=False)
+        self.register_buffer("bin_of_place", BIN_OF_PLACE, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         # Complex numbers of half precision overflow at 65504: the filter is complex64, always.
-        taps = torch.view_as_complex(self.parts(x).float().contiguous())
-        identity = taps.new_tensor([0, 1, 0])
-        return taps + identity
+        return torch.view_as_complex(self.parts(x).float())
 
     def parts(self, x: Tensor) -> Tensor:
-        """Real and imaginary parts (b, f, t, 3, 2) of the filter without its 1 in the centre."""
-        filters = [
-            decoder(x[group.bands])
-            for group, decoder in zip(self.groups, self.decoders, strict=True)
-        ]
-        return torch.cat(filters, dim=1)
+        """Compute real and imaginary parts (b, f, t, 3, 2) of the filter."""
+        b = x.shape[1]
+        decoders: list[Any] = list(self.decoders)
+        norm = decoders[0].norm
+        gain, offset, hidden, hidden_bias, output, output_bias = padded(
+            [d.norm.weight for d in decoders],
+            [d.norm.bias for d in decoders],
+            [d.hidden.weight for d in decoders],
+            [d.hidden.bias for d in decoders],
+            # The halves that GLU takes are padded each by itself.
+            [d.output.weight.unflatten(2, (2, -1)) for d in decoders],
+            [d.output.bias.unflatten(2, (2, -1)) for d in decoders],
+            copies=True,
+        )
+        x = layer_norm(x, norm.dims, norm.eps)[0].flatten(1, 2)
+        x = torch.tanh(affine_linear(x, gain, offset, hidden, hidden_bias))
+        y = F.glu(torch.baddbmm(output_bias.flatten(2), x, output.flatten(2)), dim=-1)
+        y = rearrange(y, "k (b t) (w tap r) -> b (k w) t tap r", b=b, tap=TAPS, r=2)
+        return select(y, self.place_of_bin, self.bin_of_place)
 
 
 def apply_filter(taps: Tensor, spectrum: Tensor) -> Tensor:
     """Filter a spectrum (b, f, t) over its frames with taps (b, f, t, 3); zeros beyond its ends.
 
-    out[t] = taps[t, 0] x[t - 1] + taps[t, 1] x[t] + taps[t, 2] x[t + 1]
+    out[t] = taps[t, 0] x[t - 1] + (1 + taps[t, 1]) x[t] + taps[t, 2] x[t + 1]: with taps of 0, it
+    returns the spectrum.
     """
-    padded = F.pad(spectrum, (1, 1))
-    frames = spectrum.shape[-1]
-    shifted = [padded[..., i : i + frames] for i in range(TAPS)]
-    return sum((taps[..., i] * x for i, x in enumerate(shifted)), torch.zeros_like(spectrum))
+    neighbours = F.pad(spectrum, (1, 1)).unfold(-1, TAPS, 1)
+    return spectrum + (taps * neighbours).sum(-1)

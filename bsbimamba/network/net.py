@@ -12,7 +12,7 @@ RMS_FLOOR = 1e-5
 
 
 def loudness(x: Tensor) -> Tensor:
-    """Root mean square (b, 1) of waveforms (b, s), at least RMS_FLOOR."""
+    """Return the root mean square (b, 1) of waveforms (b, s), at least RMS_FLOOR."""
     # The floor is under the root: at silence the root's own gradient is infinite.
     return x.float().square().mean(-1, keepdim=True).clamp_min(RMS_FLOOR**2).sqrt()
 
@@ -37,13 +37,13 @@ class BandSplitNet(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """Return where it computes."""
         return next(self.parameters()).device
 
     def forward(
         self, noisy: Tensor, scale: Tensor | None = None, statistics: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Noisy waveforms (b, s), s >= 1, to enhanced ones (b, s) and their spectrum (b, f, t).
+        """Enhance waveforms (b, s), s >= 1; return also the enhanced spectrum (b, f, t).
 
         Each item is divided by its loudness first and multiplied by it in the end. Of a piece of a
         recording, give the recording's loudness as `scale` (b, 1), and the `band_statistics` of all
@@ -53,15 +53,14 @@ class BandSplitNet(nn.Module):
         scale = loudness(noisy) if scale is None else scale
         spectrum = stft(noisy / scale)
         taps = self.decoder(self.layers(self.split(spectrum, statistics)))
-        enhanced = apply_filter(taps, spectrum)
-        waveform = istft(enhanced, noisy.shape[-1])
-        return waveform * scale, enhanced * scale[..., None]
+        enhanced = apply_filter(taps, spectrum * scale[..., None])
+        return istft(enhanced, noisy.shape[-1]), enhanced
 
     @torch.no_grad()
     def enhance(
         self, noisy: Tensor, scale: Tensor | None = None, statistics: Tensor | None = None
     ) -> Tensor:
-        """Noisy waveforms (b, s), s >= 1, to enhanced ones (b, s), without gradients.
+        """Enhance waveforms (b, s), s >= 1, without gradients.
 
         scale, statistics: as in `forward`.
         """

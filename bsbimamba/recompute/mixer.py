@@ -1,11 +1,11 @@
-"""Mamba's mixer in one or two directions, with the norm before it and the Linear behind it.
+"""Mamba's mixer in one or two directions, with the Linear behind it.
 
-    x → norm → W_u, W_z → convolution, SiLU → W_x → W_dt → scan, gate → W_out
+    x → W_u, W_z → convolution, SiLU → W_x → W_dt → scan, gate → W_out
 
 Both passes take the sequences piece by piece (`recompute.rows`), so that of the wide tensors in
 between only what is kept exists for all of them at once. Checkpointed, that is the expensive matrix
 products: the two halves of in_proj, and x_proj's few columns with the scan's states at chunk
-borders. The norm, the convolution and Δ (a product of rank 12) are computed again. The scan is not:
+borders. The convolution and Δ (a product of rank 12) are computed again. The scan is not:
 its backward pass walks through the states anyway, and hands over the output, too.
 
 Shapes: `r` directions, `n` sequences, `l` scanned length, `m` = n l rows, `c` channels, `d` inner
@@ -20,17 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bsbimamba.recompute.rows import (
-    Checkpointing,
-    InPieces,
-    Layout,
-    compute_dtype,
-    fields,
-    norm_backward,
-    norm_forward,
-    wanted,
-    wide,
-)
+from bsbimamba.recompute.rows import Along, Checkpointing, Layout, compute_dtype, fields, in_pieces
 from bsbimamba.scan.api import scan_backward, scan_forward
 from bsbimamba.scan.convolution import convolution_backward, convolution_forward
 from bsbimamba.scan.interface import Inputs, Options, Upstream
@@ -39,13 +29,11 @@ from bsbimamba.scan.interface import Inputs, Options, Upstream
 class Weights(NamedTuple):
     """The mixer's parameters, those of its directions side by side.
 
-    norm, norm_bias (c), or None for no norm; u, z (r d, c); conv (r, d, taps), conv_bias (r, d);
+    u, z (r d, c); conv (r, d, taps), conv_bias (r, d);
     x (r, k + 2 s, d), its rows those of Δ, B and C; dt (r, d, k), dt_bias (r, d); A (r, d, s);
-    D (r, d); out (c, r d), out_bias (c) or None.
+    D (r, d); out (r d, c), out_bias (c) or None.
     """
 
-    norm: Any
-    norm_bias: Any
     u: Tensor
     z: Tensor
     conv: Tensor
@@ -63,9 +51,6 @@ class _Piece(NamedTuple):
     """What there is of a piece: None where it has to be computed. rows (m, ·) and directions
     (r, n, l, ·) as named; kept is the scan's own."""
 
-    normed: Any = None  # (m, c)
-    mean: Any = None
-    rstd: Any = None
     u: Any = None  # before the convolution, (m, r d)
     z: Any = None  # (m, r d)
     convolved: Any = None  # (r, n, l, d)
@@ -88,26 +73,23 @@ def mix(
     checkpoint: Checkpointing,
     chunk_size: int,
     reverse: bool,
-    epsilon: float,
+    norm: Any,
+    along: Along,
 ) -> Tensor:
-    """Return the mixer's output (n, l, c) for x (n, l, c), in autocast's dtype where that is on.
+    """Return the mixer's output for norm(x), both as in `in_pieces`.
 
     Gradients cannot be differentiated again.
 
     Raises:
         ValueError: the backend that BSBIMAMBA_SCAN names cannot run.
     """
-    dtype = compute_dtype(x)
-    if not x.numel():
-        return x.to(dtype, copy=True)
-    kept = _KEPT[checkpoint] if wanted(x, *weights) else ()
-    part = _Mixer(kept, chunk_size, reverse, epsilon, dtype)
-    return InPieces.apply(x, part, *weights)
+    part = _Mixer(_KEPT[checkpoint], chunk_size, reverse, compute_dtype(x))
+    return in_pieces(x, part, weights, norm, along, keep_normed=checkpoint is False)
 
 
 class _Mixer(NamedTuple):
     """See `recompute.rows.Part`. reverse: the first direction reads from right to left, and the
-    second, if there is one, the other way. epsilon: of the norm. dtype: of the products.
+    second, if there is one, the other way. dtype: of the products.
 
     Wide tensors are let go as soon as nothing needs them any more.
     """
@@ -115,7 +97,6 @@ class _Mixer(NamedTuple):
     kept: tuple[str, ...]
     chunk_size: int
     reverse: bool
-    epsilon: float
     dtype: torch.dtype
 
     @property
@@ -132,8 +113,8 @@ class _Mixer(NamedTuple):
         kept = fields(piece, self.kept)
         y = layout.rows(piece.out)
         del piece
-        bias = None if weights.out_bias is None else weights.out_bias.to(y.dtype)
-        return F.linear(y, weights.out, bias), kept
+        bias = weights.out_bias
+        return F.linear(y, weights.out.mT, None if bias is None else bias.to(y.dtype)), kept
 
     def backward(
         self, grad: Tensor, kept: dict[str, Any], rows: Tensor, layout: Layout, weights: Weights
@@ -141,23 +122,23 @@ class _Mixer(NamedTuple):
         w = weights
         r, rank = len(w.A), w.dt.shape[-1]
         whole = self.completed(_Piece(**kept), rows, layout, w, out=False)
-        normed, mean, rstd, u, z, convolved, selected, delta, y, borders = whole
+        u, z, convolved, selected, delta, y, borders = whole
         del whole, kept
         inputs = _scan_inputs(convolved, delta, selected, z, w, layout)
         sums: dict[str, Tensor] = {}
         if w.out_bias is not None:
-            sums["out_bias"] = wide(grad).sum(0)
-        dy = layout.directions(grad @ w.out, r)
+            sums["out_bias"] = grad.sum(0)
+        dy = layout.directions(grad @ w.out.mT, r)
         upstream = Upstream(dy, None, want_out=y is None)
         found, again = scan_backward(upstream, inputs, borders, self.options)
         del dy, inputs, upstream
         y = again if y is None else y
-        sums["out"] = wide(grad.mT @ layout.rows(y))
+        sums["out"] = layout.rows(y).mT @ grad
         del y, again
         dz = layout.rows(cast(Tensor, found.z))
-        sums["z"] = wide(dz.mT @ normed)
+        sums["z"] = dz.mT @ rows
         ddelta = _by_direction(found.delta, layout)
-        sums["dt"] = wide(torch.bmm(ddelta.mT, selected[..., :rank]))
+        sums["dt"] = torch.bmm(ddelta.mT, selected[..., :rank])
         dselected = torch.cat(
             [torch.bmm(ddelta, w.dt), *(_by_direction(x, layout) for x in (found.B, found.C))], -1
         )
@@ -168,9 +149,8 @@ class _Mixer(NamedTuple):
             "dt_bias": cast(Tensor, found.delta_bias),
         }
         del found, ddelta, delta
-        sums["x"] = wide(torch.bmm(dselected.mT, _by_direction(convolved, layout)))
-        for way in range(r):
-            du[way].addmm_(dselected[way], w.x[way])
+        sums["x"] = torch.bmm(dselected.mT, _by_direction(convolved, layout))
+        du.baddbmm_(dselected, w.x)
         del convolved
         du, sums["conv"], sums["conv_bias"] = convolution_backward(
             _by_sequence(du, layout),
@@ -180,10 +160,8 @@ class _Mixer(NamedTuple):
             self.reverse,
         )
         du = layout.rows(du)
-        sums["u"] = wide(du.mT @ normed)
-        dnormed = torch.addmm(dz @ w.z, du, w.u)
-        dx, of_norm = norm_backward(dnormed, rows, mean, rstd, w.norm, w.norm_bias)
-        return dx, sums | of_norm
+        sums["u"] = du.mT @ rows
+        return torch.addmm(dz @ w.z, du, w.u), sums
 
     def completed(
         self, piece: _Piece, rows: Tensor, layout: Layout, w: Weights, out: bool = True
@@ -191,11 +169,9 @@ class _Mixer(NamedTuple):
         """Return the piece with all that was missing; the scan's output only where it is asked for,
         or where what the scan's backward pass needs was not kept either."""
         r = len(w.A)
-        normed, mean, rstd, u, z, convolved, selected, delta, y, kept = piece
-        if normed is None:
-            normed, mean, rstd = norm_forward(rows, w.norm, w.norm_bias, self.epsilon, self.dtype)
+        u, z, convolved, selected, delta, y, kept = piece
         if u is None or z is None:
-            u, z = normed @ w.u.mT, normed @ w.z.mT
+            u, z = rows @ w.u.mT, rows @ w.z.mT
         if convolved is None:
             convolved = convolution_forward(
                 layout.directions(u, r), w.conv, w.conv_bias, self.reverse
@@ -209,7 +185,7 @@ class _Mixer(NamedTuple):
             y, kept = scan_forward(
                 _scan_inputs(convolved, delta, selected, z, w, layout), self.options
             )
-        return _Piece(normed, mean, rstd, u, z, convolved, selected, delta, y, kept)
+        return _Piece(u, z, convolved, selected, delta, y, kept)
 
 
 def _by_direction(x: Tensor, layout: Layout) -> Tensor:

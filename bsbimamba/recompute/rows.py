@@ -1,8 +1,9 @@
-"""What the parts share: how sequences lie in memory, both passes piece by piece, the norm.
+"""What the parts share: the norm before them, both passes piece by piece, how rows lie in memory.
 
-Sequences (n, l, c) are taken as they lie: sequence by sequence, or step by step, as a view of
-(l, n, c). Products and norms go over rows (m, c), m = n l in the order of memory, so that no path
-of a network needs a transposed copy.
+Features are (k, b, t, c): bands, batch, frames, channels. A norm takes all of them at once; what it
+gives, sequences (n, l, c), goes through a part piece by piece. They are taken as they lie: sequence
+by sequence, or step by step, as a view of (l, n, c). Products go over rows (m, c), m = n l in the
+order of memory.
 """
 
 from collections.abc import Sequence
@@ -11,14 +12,15 @@ from typing import Any, Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from bsbimamba.recompute.norm import layer_norm, layer_norm_backward
+
 # False keeps all that the backward pass uses; True keeps the expensive matrix products; "full"
 # keeps the input alone. What is not kept is computed again.
 Checkpointing = bool | Literal["full"]
 
-# Rows of a piece: on a CPU so many that what a step of the computation leaves is still in the cache
-# for the next one. On a GPU each piece costs some twenty launches, and it has no such cache.
-_CPU_ROWS, _GPU_ROWS = 8192, 16384
-_GPU_PIECES = 3
+# Rows of a piece on a CPU: so many that what a step of the computation leaves is still in the cache
+# for the next one.
+_CPU_ROWS = 8192
 
 
 def check_checkpointing(mode: Checkpointing) -> Checkpointing:
@@ -63,20 +65,59 @@ def lies_by_steps(x: Tensor) -> bool:
     return not x.is_contiguous() and x.stride(0) < x.stride(1)
 
 
-def pieces(n: int, length: int, device: torch.device) -> list[slice]:
-    """n sequences of `length` rows each in shares that are computed one after the other.
+class Along(NamedTuple):
+    """Which sequences (n, l, c) features are: the bands of each frame, or the frames of each band.
 
-    They bound what is in memory in passing, in both passes. A graph that is exported has one share:
+    Neither way makes a copy of features that are contiguous.
+    """
+
+    bands: bool
+
+    def sequences(self, x: Tensor) -> Tensor:
+        """(k, b, t, c) to (n, l, c). Along time, also (n, l, c) to the same."""
+        return x.flatten(1, 2).transpose(0, 1) if self.bands else x.flatten(0, -3)
+
+    def features(self, y: Tensor, shape: torch.Size) -> Tensor:
+        """The way back, to features of this shape."""
+        if self.bands:
+            return y.transpose(0, 1).unflatten(1, shape[1:3])
+        return y.unflatten(0, shape[:-2])
+
+    def steps(self, x: Tensor) -> Tensor:
+        """(k, b, t, c) to (l, n, c): the sequences step by step."""
+        return (x if self.bands else x.permute(2, 1, 0, 3)).flatten(1, 2)
+
+    def features_of_steps(self, y: Tensor, shape: torch.Size) -> Tensor:
+        """The way back, to features of this shape."""
+        k, b, t, _ = shape
+        if self.bands:
+            return y.unflatten(1, (b, t))
+        return y.unflatten(1, (b, k)).permute(2, 1, 0, 3)
+
+
+along_time, along_bands = Along(bands=False), Along(bands=True)
+
+
+def pieces(n: int, length: int, device: torch.device) -> list[slice]:
+    """Return n sequences of `length` rows each in shares that are computed one after the other.
+
+    A GPU, where each costs some twenty launches, has one share. So has a graph that is exported:
     their number would follow from the length of the example that it is made with.
     """
-    if torch.compiler.is_exporting():
+    if torch.compiler.is_exporting() or device.type != "cpu":
         return [slice(0, n)]
-    if device.type == "cpu":
-        count = -(-n // max(1, _CPU_ROWS // length))
-    else:
-        count = min(_GPU_PIECES, -(-n * length // _GPU_ROWS))
+    count = -(-n // max(1, _CPU_ROWS // length))
     size = -(-n // count)
     return [slice(start, min(start + size, n)) for start in range(0, n, size)]
+
+
+def _shares(x: Tensor) -> list[tuple[slice, Layout]]:
+    """Return the `pieces` of x (n, l, c), and how each lies in memory."""
+    by_steps = lies_by_steps(x)
+    return [
+        (share, Layout(share.stop - share.start, x.shape[1], by_steps))
+        for share in pieces(x.shape[0], x.shape[1], x.device)
+    ]
 
 
 def _join(parts: list[Tensor], by_steps: bool) -> Tensor:
@@ -111,88 +152,94 @@ class Part(Protocol):
     def backward(
         self, grad: Tensor, kept: dict[str, Any], rows: Tensor, layout: Layout, weights: Any
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the gradient of the rows, and that of each weight in float32 at least, which is
-        summed over pieces."""
+        """Return the gradient of the rows, and that of each weight."""
+
+
+def in_pieces(
+    x: Tensor, part: Any, weights: Sequence[Any], norm: Any, along: Along, keep_normed: bool
+) -> Tensor:
+    """Compute a part of a network on norm(x), in autocast's dtype where that is on.
+
+    Args:
+        x: features (k, b, t, c), or sequences (n, l, c) along time. So is what is returned.
+        norm: a `network.bands.Norm`, or None for no norm.
+        keep_normed: keep norm(x) for the backward pass, which computes it again otherwise.
+    """
+    if not x.numel():
+        return x.to(part.dtype, copy=True)
+    dims, epsilon, *own = ((), 0.0, None, None)
+    if norm is not None:
+        dims, epsilon, *own = norm.dims, norm.eps, norm.weight, norm.bias
+    if not (wanted := _wanted(x, *own, *weights)):
+        part = part._replace(kept=())
+    settings = part, along, dims, epsilon, keep_normed and wanted
+    return InPieces.apply(x, settings, *own, *weights)
 
 
 class InPieces(torch.autograd.Function):
-    """Compute a part of a network on x (n, l, c) in pieces, forward and backward: (n, l, c)."""
+    """See `in_pieces`."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, part: Part, *weights: Any) -> Tensor:
-        by_steps = lies_by_steps(x)
-        outputs, kept = [], []
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        settings: Any,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        *weights: Any,
+    ) -> Tensor:
+        part, along, *_, keep_normed = ctx.settings = settings
         with torch.autocast(x.device.type, enabled=False):
+            normed, mean, rstd = _normed(x, weight, bias, settings)
+            outputs, kept = [], []
             w = part.prepared(weights)
-            for share in pieces(x.shape[0], x.shape[1], x.device):
-                layout = Layout(share.stop - share.start, x.shape[1], by_steps)
-                y, own = part.forward(layout.rows(x[share]), layout, w)
+            for share, layout in _shares(normed):
+                y, own = part.forward(layout.rows(normed[share]), layout, w)
                 kept += own
                 outputs.append(layout.back(y))
                 del y, own
-        ctx.part, ctx.by_steps, ctx.weights = part, by_steps, len(weights)
-        ctx.save_for_backward(x, *weights, *kept)
-        return _join(outputs, by_steps)
+        ctx.weights = len(weights)
+        of_norm = (normed, mean, rstd) if keep_normed else (None, None, None)
+        ctx.save_for_backward(x, weight, bias, *of_norm, *weights, *kept)
+        return along.features(_join(outputs, lies_by_steps(normed)), x.shape)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        part: Part = ctx.part
-        x, *saved = ctx.saved_tensors
+        part, along, dims, *_ = ctx.settings
+        x, weight, bias, normed, mean, rstd, *saved = ctx.saved_tensors
         weights, kept = saved[: ctx.weights], saved[ctx.weights :]
         sums: dict[str, Tensor] = {}
         gradients, count = [], len(part.kept)
         with torch.autocast(x.device.type, enabled=False):
+            if normed is None:
+                normed, mean, rstd = _normed(x, weight, bias, ctx.settings)
+            grad = along.sequences(grad)
             w = part.prepared(weights)
-            for number, share in enumerate(pieces(x.shape[0], x.shape[1], x.device)):
-                layout = Layout(share.stop - share.start, x.shape[1], ctx.by_steps)
+            for number, (share, layout) in enumerate(_shares(normed)):
                 own = dict(zip(part.kept, kept[number * count :], strict=False))
-                rows, g = layout.rows(x[share]), layout.rows(grad[share]).to(part.dtype)
+                rows, g = layout.rows(normed[share]), layout.rows(grad[share])
                 dx, found = part.backward(g, own, rows, layout, w)
                 gradients.append(layout.back(dx))
                 for name, value in found.items():
-                    sums[name] = sums[name].add_(value) if name in sums else value
-        of_weights = (
-            None if x is None else sums[name].to(x.dtype)
-            for name, x in zip(w._fields, weights, strict=True)
-        )
-        return _join(gradients, ctx.by_steps), None, *of_weights
+                    sums[name] = wide(sums[name]).add_(value) if name in sums else value
+            of_weights = [
+                None if x is None else sums[name].to(x.dtype)
+                for name, x in zip(w._fields, weights, strict=True)
+            ]
+            dx = along.features(_join(gradients, lies_by_steps(normed)), x.shape).to(x.dtype)
+            if not dims:
+                return dx, None, None, None, *of_weights
+            dx, *of_norm = layer_norm_backward(dx, x, dims, weight, bias, mean, rstd)
+        return dx, None, *of_norm, *of_weights
 
 
-def norm_forward(
-    rows: Tensor, weight: Tensor | None, bias: Tensor | None, epsilon: float, dtype: torch.dtype
+def _normed(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, settings: Any
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """LayerNorm over the channels of rows (m, c), computed in the dtype of its weights and given in
-    `dtype`; and the means and inverse deviations (m, 1) that it took. Without weights, the rows."""
-    if weight is None:
-        return rows.to(dtype), None, None
-    normed, mean, rstd = torch.native_layer_norm(
-        rows.to(weight.dtype), rows.shape[-1:], weight, bias, epsilon
-    )
-    return normed.to(dtype), mean, rstd
-
-
-def norm_backward(
-    grad: Tensor,
-    rows: Tensor,
-    mean: Tensor | None,
-    rstd: Tensor | None,
-    weight: Tensor | None,
-    bias: Tensor | None,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """The gradients of rows (m, c), and of the weights by name, from that of the output."""
-    if weight is None:
-        return grad.to(rows.dtype), {}
-    dx, dweight, dbias = torch.ops.aten.native_layer_norm_backward(
-        grad.to(weight.dtype),
-        rows.to(weight.dtype),
-        rows.shape[-1:],
-        mean,
-        rstd,
-        weight,
-        bias,
-        [True, True, True],
-    )
-    return dx.to(rows.dtype), {"norm": dweight, "norm_bias": dbias}
+    """Return the sequences (n, l, c) of norm(x), means and inverse deviations."""
+    part, along, dims, epsilon, _ = settings
+    normed, *of_norm = layer_norm(x, dims, epsilon, weight, bias) if dims else (x, None, None)
+    return along.sequences(normed.to(part.dtype)), *of_norm
 
 
 def wide(x: Tensor) -> Tensor:
@@ -208,7 +255,7 @@ def compute_dtype(x: Tensor) -> torch.dtype:
     return x.dtype
 
 
-def wanted(*tensors: Tensor | None) -> bool:
+def _wanted(*tensors: Tensor | None) -> bool:
     """Return whether there will be a backward pass."""
     some = any(x is not None and x.requires_grad for x in tensors)
     return some and torch.is_grad_enabled()

@@ -1,9 +1,9 @@
-"""The gated feed-forward with the norm before it, if it has one, piece by piece in both passes.
+"""The gated feed-forward, piece by piece in both passes.
 
-    x → norm → gate and value → silu(gate) value → output
+    x → gate and value → silu(gate) value → output
 
 Shazeer, "GLU Variants Improve Transformer", 2020 (arXiv:2002.05202), equation 6. Checkpointed, the
-product of gate and value is kept; the norm and what is elementwise are computed again.
+product of gate and value is kept; what is elementwise is computed again.
 """
 
 from collections.abc import Sequence
@@ -15,23 +15,17 @@ from torch import Tensor
 
 from bsbimamba.recompute.rows import (
     Checkpointing,
-    InPieces,
     Layout,
+    along_bands,
     compute_dtype,
     fields,
-    norm_backward,
-    norm_forward,
-    wanted,
-    wide,
+    in_pieces,
 )
 
 
 class Weights(NamedTuple):
-    """norm, norm_bias (c), or None for no norm; into (2 h, c), the gate's rows before the value's;
-    out (c, h)."""
+    """into (2 h, c), the gate's rows before the value's; out (c, h)."""
 
-    norm: Any
-    norm_bias: Any
     into: Tensor
     out: Tensor
 
@@ -39,9 +33,6 @@ class Weights(NamedTuple):
 class _Piece(NamedTuple):
     """What there is of a piece's rows: None where it has to be computed."""
 
-    normed: Any = None  # (m, c)
-    mean: Any = None
-    rstd: Any = None
     both: Any = None  # gate and value, (m, 2 h)
     opened: Any = None  # silu(gate), (m, h)
     product: Any = None  # (m, h)
@@ -54,21 +45,17 @@ _KEPT: dict[Checkpointing, tuple[str, ...]] = {
 }
 
 
-def swiglu(x: Tensor, weights: Weights, checkpoint: Checkpointing, epsilon: float) -> Tensor:
-    """Return the feed-forward of x (..., c), whose rows are contiguous, in autocast's dtype where
-    that is on: (..., c)."""
-    dtype = compute_dtype(x)
-    if not x.numel():
-        return x.to(dtype, copy=True)
-    part = _SwiGLU(_KEPT[checkpoint] if wanted(x, *weights) else (), epsilon, dtype)
-    return InPieces.apply(x.reshape(-1, 1, x.shape[-1]), part, *weights).view_as(x)
+def swiglu(x: Tensor, weights: Weights, checkpoint: Checkpointing, norm: Any) -> Tensor:
+    """Return the feed-forward of norm(x), both as in `in_pieces`: (k, b, t, c) to the same."""
+    part = _SwiGLU(_KEPT[checkpoint], compute_dtype(x))
+    # The rows of a frame side by side: so a norm over frames leaves them.
+    return in_pieces(x, part, weights, norm, along_bands, keep_normed=checkpoint is False)
 
 
 class _SwiGLU(NamedTuple):
-    """See `recompute.rows.Part`. epsilon: of the norm. dtype: of the products."""
+    """See `recompute.rows.Part`. dtype: of the products."""
 
     kept: tuple[str, ...]
-    epsilon: float
     dtype: torch.dtype
 
     def prepared(self, weights: Sequence[Any]) -> Weights:
@@ -83,28 +70,22 @@ class _SwiGLU(NamedTuple):
         self, grad: Tensor, kept: dict[str, Any], rows: Tensor, layout: Layout, weights: Weights
     ) -> tuple[Tensor, dict[str, Tensor]]:
         piece = self.completed(_Piece(**kept), rows, weights)
-        dout = wide(grad.mT @ piece.product)
+        dout = grad.mT @ piece.product
         gate, value = piece.both.chunk(2, dim=-1)
         dproduct = grad @ weights.out
         dgate = torch.ops.aten.silu_backward(dproduct * value, gate)
         dboth = torch.cat([dgate, dproduct * piece.opened], -1)
         del dproduct, dgate
-        dinto = wide(dboth.mT @ piece.normed)
-        dx, of_norm = norm_backward(
-            dboth @ weights.into, rows, piece.mean, piece.rstd, weights.norm, weights.norm_bias
-        )
-        return dx, {"into": dinto, "out": dout, **of_norm}
+        return dboth @ weights.into, {"into": dboth.mT @ rows, "out": dout}
 
     def completed(self, piece: _Piece, rows: Tensor, w: Weights) -> _Piece:
         """Return the piece with all that was missing."""
-        normed, mean, rstd, both, opened, product = piece
-        if normed is None:
-            normed, mean, rstd = norm_forward(rows, w.norm, w.norm_bias, self.epsilon, self.dtype)
+        both, opened, product = piece
         if both is None:
-            both = normed @ w.into.mT
+            both = rows @ w.into.mT
         gate, value = both.chunk(2, dim=-1)
         if opened is None:
             opened = F.silu(gate)
         if product is None:
             product = opened * value
-        return _Piece(normed, mean, rstd, both, opened, product)
+        return _Piece(both, opened, product)

