@@ -13,7 +13,7 @@ from pystoi.utils import EPS, remove_silent_frames, stft
 from scipy.signal import resample_poly
 
 from bsbimamba.data.audio import SAMPLE_RATE
-from bsbimamba.metrics.signals import LONGEST, MetricError, Samples, Signal, checked
+from bsbimamba.metrics.signals import MetricError, Samples, Signal, checked
 
 _SEGMENT, _HOP = 30, N_FRAME // 2  # frames of a segment, samples at 10 kHz
 _SECONDS = 0.384
@@ -50,30 +50,11 @@ def stoi(clean: Samples, enhanced: Samples) -> float:
     return float((x * y).sum(axis=2).mean())
 
 
-def stoi_pystoi(clean: Samples, enhanced: Samples) -> float:
-    """Return STOI (at most 1) by the package pystoi, for use outside VoiceBank-DEMAND's tables."""
-    return _by_pystoi(clean, enhanced, extended=False)
+def stoi_pystoi(clean: Samples, enhanced: Samples, extended: bool = False) -> float:
+    """Return STOI (at most 1) by the package pystoi, for use outside VoiceBank-DEMAND's tables.
 
-
-def estoi(clean: Samples, enhanced: Samples) -> float:
-    """Return extended STOI (at most 1) by the package pystoi.
-
-    Jensen and Taal, IEEE/ACM TASLP 2016. The noise that pystoi adds has a fixed seed.
+    extended: ESTOI instead (Jensen and Taal, IEEE/ACM TASLP 2016); its noise has a fixed seed.
     """
-    return _by_pystoi(clean, enhanced, extended=True)
-
-
-def _long_enough(clean: Samples, enhanced: Samples) -> tuple[Signal, Signal]:
-    clean, enhanced = checked(clean, enhanced)
-    seconds = len(clean) / SAMPLE_RATE
-    if seconds < _SECONDS:
-        raise MetricError(_TOO_LITTLE)
-    if seconds > LONGEST:
-        raise MetricError(f"too long for STOI ({LONGEST} s)")
-    return clean, enhanced
-
-
-def _by_pystoi(clean: Samples, enhanced: Samples, extended: bool) -> float:
     clean, enhanced = _long_enough(clean, enhanced)
     # pystoi draws the noise of the extended form from numpy's global generator.
     state = np.random.get_state()  # noqa: NPY002
@@ -87,3 +68,10 @@ def _by_pystoi(clean: Samples, enhanced: Samples, extended: bool) -> float:
         raise MetricError(_TOO_LITTLE) from None
     finally:
         np.random.set_state(state)  # noqa: NPY002
+
+
+def _long_enough(clean: Samples, enhanced: Samples) -> tuple[Signal, Signal]:
+    clean, enhanced = checked(clean, enhanced)
+    if len(clean) < _SECONDS * SAMPLE_RATE:
+        raise MetricError(_TOO_LITTLE)
+    return clean, enhanced

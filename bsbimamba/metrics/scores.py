@@ -1,7 +1,7 @@
 """Objective scores of one enhanced utterance against its clean one.
 
-All take 16-kHz signals (s,) of one length: real numbers at a full scale of 1, or signed whole
-numbers. What cannot be scored raises `MetricError` with a reason. No placeholder replaces a score.
+All take 16-kHz signals (s,) of one length, at a full scale of 1. What cannot be scored raises
+`MetricError` with a reason. No placeholder replaces a score.
 """
 
 import math
@@ -12,7 +12,7 @@ from functools import cache, partial
 import pesq
 
 from bsbimamba.data.audio import SAMPLE_RATE
-from bsbimamba.metrics.intelligibility import estoi, stoi, stoi_pystoi
+from bsbimamba.metrics.intelligibility import stoi, stoi_pystoi
 from bsbimamba.metrics.segmental import llr, segsnr, si_sdr, snr, wss
 from bsbimamba.metrics.signals import MetricError, Samples, checked
 
@@ -78,14 +78,12 @@ class Metric:
     tie: float
     measure: Callable[..., float]
     parts: tuple[str, ...] = ()
-    unit: str = ""
     higher_is_better: bool = True
 
     @property
     def column(self) -> str:
         """The heading of its column; an arrow says where lower is better."""
-        unit, sign = f" ({self.unit})" * bool(self.unit), "" if self.higher_is_better else " ↓"
-        return f"{self.heading}{unit}{sign}"
+        return self.heading if self.higher_is_better else f"{self.heading} ↓"
 
     def show(self, value: float) -> str:
         """Return a value as tables show it."""
@@ -95,12 +93,12 @@ class Metric:
 METRICS: dict[str, Metric] = {
     "pesq_wb": Metric("PESQ-WB", 3, 0.01, pesq_wb),
     "stoi": Metric("STOI", 4, 0.001, stoi),
-    "estoi": Metric("ESTOI", 4, 0.001, estoi),
+    "estoi": Metric("ESTOI", 4, 0.001, partial(stoi_pystoi, extended=True)),
     "csig": Metric("CSIG", 3, 0.01, csig, ("pesq_wb", "llr", "wss")),
     "cbak": Metric("CBAK", 3, 0.01, cbak, ("pesq_wb", "wss", "segsnr")),
     "covl": Metric("COVL", 3, 0.01, covl, ("pesq_wb", "llr", "wss")),
-    "segsnr": Metric("SegSNR", 2, 0.05, segsnr, unit="dB"),
-    "si_sdr": Metric("SI-SDR", 2, 0.05, si_sdr, unit="dB"),
+    "segsnr": Metric("SegSNR (dB)", 2, 0.05, segsnr),
+    "si_sdr": Metric("SI-SDR (dB)", 2, 0.05, si_sdr),
     "csig_float": Metric("CSIG, float scale", 3, 0.01, csig, ("pesq_wb", "llr", "wss_float")),
     "cbak_float": Metric("CBAK, float scale", 3, 0.01, cbak, ("pesq_wb", "wss_float", "segsnr")),
     "covl_float": Metric("COVL, float scale", 3, 0.01, covl, ("pesq_wb", "llr", "wss_float")),
@@ -111,7 +109,7 @@ METRICS: dict[str, Metric] = {
         "WSS, float scale", 2, 0.1, partial(wss, full_scale=1 / 32768), higher_is_better=False
     ),
     "stoi_pystoi": Metric("STOI by pystoi", 4, 0.001, stoi_pystoi),
-    "snr": Metric("SNR", 2, 0.05, snr, unit="dB"),
+    "snr": Metric("SNR (dB)", 2, 0.05, snr),
 }
 
 

@@ -38,7 +38,7 @@ def si_sdr(clean: Samples, enhanced: Samples) -> float:
     reference = clean - clean.mean()
     estimate = enhanced - enhanced.mean()
     target = (estimate @ reference) / (reference @ reference) * reference
-    return _ratio("SI-SDR", target, estimate - target, "the clean one, scaled")
+    return _ratio("SI-SDR", target, estimate - target)
 
 
 def snr(clean: Samples, enhanced: Samples) -> float:
@@ -47,7 +47,7 @@ def snr(clean: Samples, enhanced: Samples) -> float:
     For a noisy recording this is its input SNR.
     """
     clean, enhanced = checked(clean, enhanced)
-    return _ratio("SNR", clean, enhanced - clean, "the clean one")
+    return _ratio("SNR", clean, enhanced - clean)
 
 
 def segsnr(clean: Samples, enhanced: Samples) -> float:
@@ -104,10 +104,10 @@ def wss(clean: Samples, enhanced: Samples, full_scale: float = 1.0) -> float:
     return _mean_of_lower(distances, len(distances), "WSS")
 
 
-def _ratio(name: str, signal: Signal, error: Signal, same: str) -> float:
+def _ratio(name: str, signal: Signal, error: Signal) -> float:
     power, rest = float(signal @ signal), float(error @ error)
     if rest < _ROUNDING * power:
-        raise MetricError(f"{name} is infinite: the enhanced signal is {same}")
+        raise MetricError(f"{name} is infinite: the enhanced signal is the clean one")
     if power < _ROUNDING * rest:
         raise MetricError(f"{name} is minus infinity: nothing of the clean signal is left")
     return 10 * float(np.log10(power / rest))

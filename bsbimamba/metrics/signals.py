@@ -12,7 +12,6 @@ from bsbimamba.data.audio import SAMPLE_RATE, SILENCE
 
 # 30 ms every 7.5 ms at 16 kHz: the frames of Loizou's segmental measures.
 FRAME, HOP = 480, 120
-LONGEST = 300  # s; frames take some 3 MB of memory a second, in every process that scores
 FLOOR_DB = -80.0  # of spectrograms, below the loudest bin of all that are compared
 
 Signal = NDArray[np.float64]
@@ -24,7 +23,7 @@ class MetricError(Exception):
 
 
 def checked(clean: Samples, enhanced: Samples) -> tuple[Signal, Signal]:
-    """Return both signals (s,) in float64 at a full scale of 1. Whole numbers are scaled to it.
+    """Return both signals (s,) in float64.
 
     Raises:
         MetricError: no metric means anything on them.
@@ -33,7 +32,7 @@ def checked(clean: Samples, enhanced: Samples) -> tuple[Signal, Signal]:
         raise MetricError(f"lengths differ: clean {clean.shape}, enhanced {enhanced.shape}")
     if not clean.size:
         raise MetricError("there are no samples")
-    signals = _at_full_scale(clean), _at_full_scale(enhanced)
+    signals = clean.astype(np.float64), enhanced.astype(np.float64)
     for name, x in zip(("clean", "enhanced"), signals, strict=True):
         if not np.isfinite(x).all():
             raise MetricError(f"the {name} signal has NaN or infinite samples")
@@ -48,14 +47,11 @@ def windowed(x: Signal) -> Signal:
     There is one frame fewer than there is room for, as in his programs (see `segmental`).
 
     Raises:
-        MetricError: the signal is shorter than a frame, or longer than `LONGEST`.
+        MetricError: the signal is shorter than a frame.
     """
     count = (len(x) - FRAME) // HOP
     if count < 1:
-        milliseconds = 1000 * (FRAME + HOP) / SAMPLE_RATE
-        raise MetricError(f"too short for frames ({milliseconds:.1f} ms)")
-    if len(x) > LONGEST * SAMPLE_RATE:
-        raise MetricError(f"too long for frames ({LONGEST} s)")
+        raise MetricError(f"too short for frames ({1000 * (FRAME + HOP) / SAMPLE_RATE:.1f} ms)")
     return sliding_window_view(x, FRAME)[::HOP][:count] * np.hanning(FRAME + 2)[1:-1]
 
 
@@ -65,7 +61,7 @@ def levels(signals: Mapping[str, Samples]) -> dict[str, Signal]:
     They are in dB below the loudest bin of all signals, not below `FLOOR_DB`. Bins are 31.25 Hz
     apart, frames 8 ms; the first frame is centred at the signal's start.
     """
-    padded = {name: np.pad(x, 256) for name, x in signals.items()}
+    padded = {name: np.pad(x, 256) for name, x in signals.items()}  # librosa warns of short ones
     spectra = {
         name: np.abs(librosa.stft(x, n_fft=512, hop_length=128, center=False))
         for name, x in padded.items()
@@ -76,8 +72,3 @@ def levels(signals: Mapping[str, Samples]) -> dict[str, Signal]:
         name: librosa.amplitude_to_db(x, ref=loudest, amin=floor, top_db=None)
         for name, x in spectra.items()
     }
-
-
-def _at_full_scale(x: Samples) -> Signal:
-    scale = -float(np.iinfo(x.dtype).min) if np.issubdtype(x.dtype, np.signedinteger) else 1.0
-    return x.astype(np.float64) / scale

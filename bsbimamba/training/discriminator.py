@@ -6,22 +6,19 @@ sungwon23/BSRNN for the third pair, the noisy recording judged with the enhanced
 """
 
 from collections.abc import Callable
-from dataclasses import replace
-from itertools import pairwise
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from bsbimamba.network.stft import compressed_magnitude, stft
 from bsbimamba.training.config import Config
 from bsbimamba.training.distributed import World
-from bsbimamba.training.optimizer import GradientClip, make_optimizer
-from bsbimamba.training.pesq import PesqPool
+from bsbimamba.training.flat import Flat
+from bsbimamba.training.optimizer import Optimizer
+from bsbimamba.training.pesq import Labeller
 from bsbimamba.training.precision import Precision
 
 _WIDTH = 16
@@ -60,30 +57,31 @@ class Pending(NamedTuple):
     """Pairs to learn from, of which the labels may still be computed."""
 
     waveforms: Tensor  # (p + 1, b, s): clean, enhanced, (noisy), each judged against the one before
-    labels: Callable[[], NDArray]  # waits for the PESQ (p, b), scaled to [0, 1]; NaN: there is none
+    labels: Callable[[], Tensor]  # waits for the PESQ (p, b), scaled to [0, 1]; NaN: there is none
 
 
 class MetricDiscriminator:
     """The discriminator, its optimizer, its scaler and the batch it learns from next.
 
-    In each step of training, in this order: `term` judges the generator, with the discriminator
-    frozen; `backward` computes the gradients of the discriminator's loss on the batch of the step
-    before, waiting for its labels; `step` follows them, or `skip` forgets them; `remember` has the
-    present batch labelled while the next step is computed.
+    In each step of training, in this order: `take` waits for the labels of the batch of the step
+    before; `term` judges the generator, with the discriminator frozen; `backward` computes the
+    gradients of the discriminator's loss on what was taken, which the optimizer follows, if all is
+    well; `remember` has the present batch labelled while the next step is computed.
     """
 
-    def __init__(self, world: World, config: Config, precision: Precision, pool: PesqPool) -> None:
-        self.world, self.pool, self.autocast = world, pool, precision.autocast
+    def __init__(
+        self, world: World, config: Config, precision: Precision, labeller: Labeller
+    ) -> None:
+        self.world, self.labeller, self.autocast = world, labeller, precision.autocast
         self.third_pair = config.loss.third_pair
         self.network = Discriminator().to(precision.device)
-        self._parallel = world.parallel(self.network)
+        for parameter in self.network.parameters():
+            parameter.full_precision = True  # type: ignore[attr-defined]  # for spectral norms
         # AdamW, whatever the generator's optimizer: the rate and the optimizer of its sources.
-        optim = replace(
-            config.optim, algorithm="adamw", learning_rate=config.optim.discriminator_rate
-        )
-        self.optimizer = make_optimizer(self.network, optim)
-        self.scaler = precision.make_scaler()
-        self.clip = GradientClip(config.optim.clip_ratio, precision.device)
+        self.flat = Flat(self.network, use_muon=False)
+        self._parallel = world.parallel(self.flat)
+        rate = config.optim.discriminator_rate
+        self.optimizer = Optimizer(self.flat, config.optim, rate, precision.make_scaler())
         self.pending: Pending | None = None
 
     def term(self, enhanced: Tensor, clean: Tensor) -> Tensor:
@@ -91,30 +89,25 @@ class MetricDiscriminator:
 
         enhanced, clean: compressed magnitudes (b, f, t).
         """
-        # Gradients pass through it and stop at its weights. In evaluation mode its spectral norms
-        # keep their power iteration for its own steps.
-        self.network.eval().requires_grad_(False)
+        self.network.eval()  # its spectral norms keep their power iteration for its own steps
         with self.autocast():
-            judged = self.network(clean, enhanced)
-        self.network.train().requires_grad_(True)
+            judged = self.flat(clean, enhanced, frozen=True)
+        self.network.train()
         return F.mse_loss(judged, torch.ones_like(judged))
 
-    def backward(self, mark: Callable[[str], object] = lambda phase: None) -> dict[str, Tensor]:
-        """Compute the gradients of the loss on the remembered batch; return what to log of it.
+    def take(self) -> tuple[Tensor, ...]:
+        """Return the remembered waveforms (p + 1, b, s) and labels (p, b), or nothing."""
+        pending, self.pending = self.pending, None
+        return () if pending is None else (pending.waveforms, pending.labels())
 
-        A clean recording with itself as reference has the label 1, the remembered pairs have their
-        PESQ. The loss is the mean over the labelled crops of all processes, kind by kind, and the
-        sum over the kinds of pairs. With nothing remembered there are no gradients, and nothing is
-        returned.
+    def backward(self, waveforms: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Compute the gradients of the loss on a batch from `take`; return what to log of it.
+
+        A clean recording with itself as reference has the label 1, the pairs have their PESQ. The
+        loss is the mean over the labelled crops of all processes, kind by kind, and the sum over
+        the kinds of pairs.
         """
-        self.optimizer.zero_grad(set_to_none=True)
-        if self.pending is None:
-            return {}
-        magnitudes = [compressed_magnitude(stft(x)) for x in self.pending.waveforms]
-        mark("discriminator")
-        labels = torch.from_numpy(self.pending.labels()).to(magnitudes[0].device)
-        mark("labels")
-        self.pending = None
+        magnitudes = [compressed_magnitude(stft(x)) for x in waveforms]
         valid = ~labels.isnan()
         known = labels.nan_to_num()
         sums = self.world.all_reduce_sum(torch.cat([valid.sum(1).float(), known[0].sum()[None]]))
@@ -129,39 +122,23 @@ class MetricDiscriminator:
         valid, shares = torch.cat([valid, valid[:1]]), torch.cat([counts, counts[:1]]).clamp_min(1)
         loss = (torch.where(valid, errors, 0.0).sum(1) / shares).sum()
         # Gradients become means over the processes; this loss is one process' part of a sum.
-        self.scaler.scale(self.world.size * loss).backward()
+        self.optimizer.backward(self.world.size * loss)
         loss = self.world.all_reduce_sum(loss.detach())
-        self.scaler.unscale_(self.optimizer)
-        norm = self.clip(self.network.parameters())
         return {
             "discriminator": loss,
-            "discriminator_grad_norm": norm,
+            "discriminator_grad_norm": self.optimizer.clip(),
             "pesq": total / counts[0] * 3.5 + 1,  # NaN where there is no label at all
             "labelled": counts[0],
         }
 
-    def step(self) -> None:
-        """Follow the gradients that `backward` has made, if it has made any."""
-        if self._has_gradients():
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-            self.clip.accept()
+    def remember(self, waveforms: Tensor, go: Tensor) -> None:
+        """Have a batch labelled, to learn from in the next step.
 
-    def skip(self) -> None:
-        """Forget the gradients that `backward` has made, if it has made any."""
-        if self._has_gradients():
-            self.optimizer.zero_grad(set_to_none=True)
-            self.scaler.forget_unscaled()
-
-    def _has_gradients(self) -> bool:
-        return any(p.grad is not None for p in self.network.parameters())
-
-    def remember(self, enhanced: Tensor, clean: Tensor, noisy: Tensor) -> None:
-        """Take waveforms (b, s) to learn from in the next step, and have them labelled."""
-        waveforms = torch.stack([clean, enhanced, *([noisy] if self.third_pair else [])]).detach()
-        rows = waveforms.cpu().numpy()
-        waits = [self.pool.label(*pair) for pair in pairwise(rows)]
-        self.pending = Pending(waveforms, lambda: np.stack([wait() for wait in waits]))
+        waveforms: clean, enhanced and noisy, (3, b, s). go: where it is 0, the batch is replaced by
+        silence, which has no label.
+        """
+        waveforms = torch.where(go > 0, waveforms[: 3 if self.third_pair else 2], 0.0)
+        self.pending = Pending(waveforms, self.labeller(waveforms))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the whole state, with the remembered batch and, once they are there, its labels.
@@ -172,27 +149,24 @@ class MetricDiscriminator:
         if self.pending is not None:
             mine = {
                 "waveforms": self.pending.waveforms.cpu(),
-                "labels": torch.from_numpy(self.pending.labels()),
+                "labels": self.pending.labels().cpu(),
             }
             parts = self.world.all_gather(mine)
             pending = {name: torch.cat([part[name] for part in parts], 1) for name in mine}
         return {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "clip": self.clip.state_dict(),
-            "scaler": self.scaler.state_dict(),
             "pending": pending,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.clip.load_state_dict(state["clip"])
-        self.scaler.load_state_dict(state["scaler"])
         self.pending = None
         if state["pending"] is not None:
             device = next(self.network.parameters()).device
-            waveforms, labels = (state["pending"][name] for name in ("waveforms", "labels"))
-            mine = self.world.shard(labels.shape[1])
-            known = labels[:, mine].numpy()
-            self.pending = Pending(waveforms[:, mine].to(device), lambda: known)
+            mine = self.world.shard(state["pending"]["labels"].shape[1])
+            waveforms, labels = (
+                state["pending"][name][:, mine].to(device) for name in ("waveforms", "labels")
+            )
+            self.pending = Pending(waveforms, lambda: labels)

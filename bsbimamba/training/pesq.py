@@ -1,31 +1,49 @@
-"""PESQ of training examples from worker processes, so that the accelerator does not wait for it."""
+"""PESQ of training examples, so that the accelerator does not wait for it.
+
+Worker processes compute it exactly; `label_on_device` computes it in PyTorch.
+"""
 
 import logging
 from collections.abc import Callable
-from concurrent.futures import wait
 from concurrent.futures.process import BrokenProcessPool
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from pebble import ProcessExpired, ProcessPool
+from torch import Tensor
 
 from bsbimamba.data.audio import SAMPLE_RATE
-from bsbimamba.data.workers import begin_worker, process_context
+from bsbimamba.data.workers import result_of, worker_pool
+from bsbimamba.metrics.pesq_torch import pesq_torch
 from bsbimamba.metrics.scores import MetricError, pesq_wb, score
 
 log = logging.getLogger("training")
+
+# Labels recordings (p + 1, b, s), each with the one before it as its reference. Returns a function
+# that waits for the labels (p, b), float32, on their device: (PESQ - 1) / 3.5, as MetricGAN+ and
+# CMGAN label; NaN where there is none.
+Labeller = Callable[[Tensor], Callable[[], Tensor]]
 
 _LOWEST, _HIGHEST = 1.0, 4.5
 _LIMIT = 30.0  # s, or as long as the recording lasts; PESQ of a crop takes 0.1 s on a free core
 
 
 def normalised_pesq(clean: NDArray, enhanced: NDArray) -> float:
-    """Return (PESQ - 1) / 3.5, as MetricGAN+ and CMGAN label; NaN where PESQ fails."""
+    """Return the label of one recording; NaN where PESQ fails."""
     try:
         return (pesq_wb(clean, enhanced) - _LOWEST) / (_HIGHEST - _LOWEST)
     except MetricError:
         return float("nan")
+
+
+def label_on_device(waveforms: Tensor) -> Callable[[], Tensor]:
+    """Label recordings by `metrics.pesq_torch`; see `Labeller`. Nothing is read on the host."""
+    pairs = (side.flatten(0, 1) for side in (waveforms[:-1], waveforms[1:]))
+    labels = (pesq_torch(*pairs) - _LOWEST) / (_HIGHEST - _LOWEST)
+    return lambda: labels.view(-1, waveforms.shape[1])
 
 
 class PesqPool:
@@ -38,15 +56,19 @@ class PesqPool:
         self._workers = workers
         self._pool: ProcessPool | None = None
 
-    def label(self, clean: NDArray, enhanced: NDArray) -> Callable[[], NDArray]:
-        """Start labelling a batch (b, s) by `normalised_pesq`.
-
-        Returns a function that waits for the labels (b,), float32, NaN where there is none.
-        """
+    def label(self, waveforms: Tensor) -> Callable[[], Tensor]:
+        """Start labelling recordings by `normalised_pesq`; see `Labeller`."""
         started = [
-            self._start(normalised_pesq, *pair) for pair in zip(clean, enhanced, strict=True)
+            self._start(normalised_pesq, *pair)
+            for sides in pairwise(waveforms.cpu().numpy())
+            for pair in zip(*sides, strict=True)
         ]
-        return lambda: np.array([result() for result in started], np.float32)  # None becomes NaN
+
+        def labels() -> Tensor:
+            found = np.array([result() for result in started], np.float32)  # None becomes NaN
+            return torch.from_numpy(found).view(-1, waveforms.shape[1]).to(waveforms.device)
+
+        return labels
 
     def validate(
         self, clean: NDArray, enhanced: NDArray, names: tuple[str, ...]
@@ -60,36 +82,23 @@ class PesqPool:
 
     def close(self) -> None:
         """End the workers."""
-        if self._pool is not None:
+        if self._pool:
             self._pool.stop()
             self._pool.join()
 
     def _start(self, function: Callable, clean: NDArray, *arguments: Any) -> Callable[[], Any]:
         """Start a call; return a function that waits for its result, None where it failed."""
-        pool = self._working_pool()
-        limit = max(_LIMIT, clean.shape[-1] / SAMPLE_RATE)
+        if not self._pool or not self._pool.active:  # a worker that dies with nothing to do ends it
+            self.close()
+            self._pool = worker_pool(self._workers)
+        pool, limit = self._pool, max(_LIMIT, clean.shape[-1] / SAMPLE_RATE)
         future = pool.schedule(function, (clean, *arguments), timeout=limit)
 
         def result() -> Any:
             try:
-                # pebble forgets what waits for a worker when the pool breaks.
-                while not wait([future], timeout=1).done:
-                    if not pool.active:
-                        raise BrokenProcessPool("a worker died while it had nothing to do")
-                return future.result()
+                return result_of(pool, future)
             except (BrokenProcessPool, ProcessExpired, TimeoutError) as error:
                 log.warning(f"an utterance is left without a score: its worker failed ({error!r})")
                 return None
 
         return result
-
-    def _working_pool(self) -> ProcessPool:
-        """Return the pool, or a new one: a worker that dies with nothing to do breaks it."""
-        if self._pool is not None and not self._pool.active:
-            self.close()
-            self._pool = None
-        if self._pool is None:
-            self._pool = ProcessPool(
-                self._workers, initializer=begin_worker, context=process_context()
-            )
-        return self._pool

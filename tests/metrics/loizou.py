@@ -10,15 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import solve_toeplitz, toeplitz
 
-# Klatt's 25 critical bands: centre and width in Hz.
-BANDS = [
-    (50.0, 70.0), (120.0, 70.0), (190.0, 70.0), (260.0, 70.0), (330.0, 70.0), (400.0, 70.0),
-    (470.0, 70.0), (540.0, 77.3724), (617.372, 86.0056), (703.378, 95.3398), (798.717, 105.411),
-    (904.128, 116.256), (1020.38, 127.914), (1148.30, 140.423), (1288.72, 153.823),
-    (1442.54, 168.154), (1610.70, 183.457), (1794.16, 199.776), (1993.93, 217.153),
-    (2211.08, 235.631), (2446.71, 255.255), (2701.97, 276.072), (2978.04, 298.126),
-    (3276.17, 321.465), (3597.63, 346.136),
-]  # fmt: skip
+from bsbimamba.metrics.segmental import _CENTRES, _WIDTHS
+
 Frame = NDArray[np.float64]
 
 
@@ -70,7 +63,7 @@ def wss(clean: Frame, enhanced: Frame, scale: float) -> float:
 def levels(x: Frame) -> list[float]:
     power = np.abs(DFT @ x) ** 2
     found = []
-    for centre, width in BANDS:
+    for centre, width in zip(_CENTRES, _WIDTHS, strict=True):
         energy = 0.0
         for k in range(512):
             gain = math.exp(-11 * ((k - centre * 512 // 8000) / (width * 512 / 8000)) ** 2)

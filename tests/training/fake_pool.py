@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from bsbimamba.training.loop import Trainer
 
@@ -20,14 +21,14 @@ class FakePool:
         self.noisy: list[NDArray] = []
         self.pesq = [2.0] * 100
 
-    def label(self, clean: NDArray, enhanced: NDArray) -> Callable[[], NDArray]:
-        self.events.append(f"ask {len(self.labelled)}")
+    def label(self, waveforms: Tensor) -> Callable[[], Tensor]:
         number = len(self.labelled)
-        self.labelled.append(enhanced.copy())
+        self.events.append(f"ask {number}")
+        self.labelled.append(waveforms[1].numpy())
 
-        def labels() -> NDArray:
+        def labels() -> Tensor:
             self.events.append(f"use {number}")
-            return np.full(len(clean), 0.5, np.float32)
+            return torch.full((len(waveforms) - 1, waveforms.shape[1]), 0.5)
 
         return labels
 

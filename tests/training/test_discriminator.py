@@ -5,37 +5,40 @@ gradients as FOLDER/RANK.pt.
 """
 
 import copy
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 import torch
 from conftest import ROOT
-from numpy.typing import NDArray
-from processes import start_rank
 from recordings import voiced
+from saved_runs import assert_same_state, fit_to, load, metrics
 from torch import Tensor, nn
 
+from bsbimamba.metrics.pesq_torch import pesq_torch
 from bsbimamba.network.stft import compressed_magnitude, stft
-from bsbimamba.training.config import Config, Loss, Optim
+from bsbimamba.training.config import Config, Loss, Optim, Run
 from bsbimamba.training.discriminator import MetricDiscriminator
 from bsbimamba.training.distributed import World, join
+from bsbimamba.training.logging import read_config
+from bsbimamba.training.loop import Trainer
 from bsbimamba.training.precision import Precision
 
 
-class FixedPool:
-    """In the place of `PesqPool`: return the given labels (b,) in turn, note what is labelled."""
+class FixedLabels:
+    """A labeller: return the given labels (b,) of each kind of pairs, note what is labelled."""
 
     def __init__(self, *labels: list[float]) -> None:
-        self._labels = list(labels)
-        self.pairs: list[tuple[NDArray, NDArray]] = []
+        self._labels = torch.tensor(labels)
+        self.labelled: list[Tensor] = []
 
-    def label(self, reference: NDArray, judged: NDArray) -> Callable[[], NDArray]:
-        labels = self._labels[len(self.pairs) % len(self._labels)]
-        self.pairs.append((reference, judged))
-        return lambda: np.array(labels, np.float32)
+    def __call__(self, waveforms: Tensor) -> Callable[[], Tensor]:
+        self.labelled.append(waveforms)
+        return lambda: self._labels
 
 
 def make(
@@ -43,8 +46,8 @@ def make(
 ) -> MetricDiscriminator:
     """A discriminator on the CPU with fixed labels, without its dropout."""
     torch.manual_seed(3)
-    pool = FixedPool(*labels)
-    made = MetricDiscriminator(world or World(), config or Config(), Precision("cpu", "off"), pool)
+    precision, labeller = Precision("cpu", "off"), FixedLabels(*labels)
+    made = MetricDiscriminator(world or World(), config or Config(), precision, labeller)
     for layer in made.network.modules():
         if isinstance(layer, nn.Dropout):
             layer.p = 0.0
@@ -68,7 +71,7 @@ def test_term_has_finite_gradients_of_the_generator_alone(silent: int) -> None:
     discriminator.term(*magnitudes_of(noisy, clean)).backward()
     assert noisy.grad.isfinite().all()
     assert silent == 2 or noisy.grad.abs().max() > 0
-    assert all(p.grad is None and p.requires_grad for p in discriminator.network.parameters())
+    assert discriminator.flat.tensor.grad is None
     for name, value in discriminator.network.state_dict().items():
         assert torch.equal(value, state[name]), name
 
@@ -82,12 +85,10 @@ def test_loss_is_the_sum_over_kinds_of_pairs_of_means_over_labelled_crops() -> N
     discriminator.network.register_forward_hook(lambda *call: seen.extend((*call[1], call[2])))
     clean, noisy = voiced(13, 0.2)
     enhanced = 0.5 * (clean + noisy)
-    discriminator.remember(enhanced, clean, noisy)
+    discriminator.remember(torch.stack([clean, enhanced, noisy]), torch.tensor(1.0))
     # PESQ is not symmetric: the enhanced recordings are the references of the noisy ones.
-    expected_pairs = [(clean, enhanced), (enhanced, noisy)]
-    for got, wanted in zip(discriminator.pool.pairs, expected_pairs, strict=True):
-        np.testing.assert_array_equal(got, wanted)
-    learnt = discriminator.backward()
+    assert torch.equal(discriminator.labeller.labelled[0], torch.stack([clean, enhanced, noisy]))
+    learnt = discriminator.backward(*discriminator.take())
     references, judged, scores = seen
     sides = magnitudes_of(clean, enhanced, noisy)
     assert torch.equal(references, torch.cat([sides[0], sides[0], sides[1]]))
@@ -97,21 +98,62 @@ def test_loss_is_the_sum_over_kinds_of_pairs_of_means_over_labelled_crops() -> N
     expected += ((third[0] - 0.9) ** 2 + (third[1] - 0.3) ** 2) / 2
     assert float(learnt["discriminator"]) == pytest.approx(expected, rel=1e-5)
     assert (float(learnt["labelled"]), float(learnt["pesq"])) == pytest.approx((1, 1 + 3.5 * 0.4))
-    assert all(p.grad.isfinite().all() for p in discriminator.network.parameters())
+    assert discriminator.flat.tensor.grad.isfinite().all()
 
 
 def test_discriminator_learns_to_tell_good_from_bad() -> None:
     """By AdamW, whatever the generator's optimizer."""
     discriminator = make([0.9, 0.1], config=Config(optim=Optim(algorithm="muon")))
-    assert type(discriminator.optimizer) is torch.optim.AdamW
+    assert not discriminator.flat.muon
     clean, noisy = voiced(11, 0.3)
-    enhanced = torch.stack([clean[0], noisy[1]])
+    waveforms = torch.stack([clean, torch.stack([clean[0], noisy[1]]), noisy])
     losses = []
     for _ in range(40):
-        discriminator.remember(enhanced, clean, noisy)
-        losses.append(float(discriminator.backward()["discriminator"]))
-        discriminator.step()
+        discriminator.remember(waveforms, torch.tensor(1.0))
+        losses.append(float(discriminator.backward(*discriminator.take())["discriminator"]))
+        discriminator.optimizer.step(torch.tensor(1.0), torch.tensor(True))
     assert np.mean(losses[-5:]) < 0.3 * losses[0]
+
+
+# Labels by processes and on the device
+
+
+def run_with(labels: Literal["auto", "pesq", "torch"]) -> Run:
+    return Run(workers=0, device="cpu", amp="off", log_every=1, metric_labels=labels)
+
+
+@pytest.mark.parametrize("third_pair", [False, True])
+def test_run_with_torch_labels_resumes_bit_for_bit(
+    third_pair: bool, make: Callable[..., Trainer]
+) -> None:
+    settings = {"loss": Loss(metric=0.05, third_pair=third_pair), "run": run_with("torch")}
+    whole = make("whole", **settings)
+    fit_to(whole, 4)
+    for stop in (2, 4):
+        part = make("part", **settings)
+        fit_to(part, stop)
+    assert_same_state(whole.folder, part.folder)
+    pending = load(part.folder / "last.pt")["discriminator"]["pending"]
+    waveforms = pending["waveforms"]
+    assert len(pending["labels"]) == 1 + third_pair
+    for labels, reference, judged in zip(pending["labels"], waveforms, waveforms[1:], strict=False):
+        expected = (pesq_torch(reference, judged) - 1) / 3.5
+        torch.testing.assert_close(labels, expected, atol=1e-4, rtol=0)
+        assert labels.isfinite().any()
+    assert whole.pool.events == part.pool.events == []  # type: ignore[attr-defined]
+
+
+def test_run_may_go_on_with_other_labels(make: Callable[..., Trainer]) -> None:
+    """A batch keeps the labels that it was given; every start of the run says which it gives."""
+    for step, labels in enumerate(("pesq", "torch", "torch", "auto"), start=1):
+        trainer = make(run=run_with(labels))
+        trainer.describe()
+        fit_to(trainer, step)
+    sessions = read_config(trainer.folder)["sessions"]
+    assert [x["metric_labels"] for x in sessions] == ["pesq", "torch", "torch", "pesq"]
+    pesq = [line["train"].get("pesq") for line in metrics(trainer.folder) if "train" in line]
+    assert pesq[:2] == [None, 1 + 3.5 * 0.5]  # the fake pool's
+    assert 1 + 3.5 * 0.5 not in pesq[2:]
 
 
 # Two processes
@@ -124,10 +166,10 @@ def share_of_four(world: World) -> dict[str, Tensor]:
     discriminator = make(labels[mine], world=world)
     pairs = [voiced(seed, noise) for seed, noise in ((1, 0.02), (2, 0.2))]
     clean, noisy = (torch.cat(side)[mine] for side in zip(*pairs, strict=True))
-    discriminator.remember(0.5 * (clean + noisy), clean, noisy)
-    learnt = discriminator.backward()
-    gradients = {name: p.grad for name, p in discriminator.network.named_parameters()}
-    return {"loss": learnt["discriminator"], **gradients}
+    waveforms = torch.stack([clean, 0.5 * (clean + noisy), noisy])
+    discriminator.remember(waveforms, torch.tensor(1.0))
+    learnt = discriminator.backward(*discriminator.take())
+    return {"loss": learnt["discriminator"], "gradient": discriminator.flat.tensor.grad}
 
 
 def test_two_processes_learn_the_mean_over_the_labelled_crops_of_both(
@@ -135,10 +177,8 @@ def test_two_processes_learn_the_mean_over_the_labelled_crops_of_both(
 ) -> None:
     """Of one label and of two; a mean of the processes' means would weigh them wrongly."""
     monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{ROOT / 'tests'}")
-    command = [sys.executable, __file__, str(tmp_path)]
-    for process in [start_rank(command, rank, 2, 29513) for rank in range(2)]:
-        errors = process.communicate(timeout=120)[1]
-        assert process.returncode == 0, errors
+    launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    subprocess.run([sys.executable, "-m", *launcher, __file__, str(tmp_path)], check=True)
     alone = share_of_four(World())
     for rank in range(2):
         learnt = torch.load(tmp_path / f"{rank}.pt", weights_only=True)

@@ -1,4 +1,4 @@
-"""PESQ from worker processes, which may die: their recording alone has no score."""
+"""Labels by worker processes, which may die: their recording alone has no score; and by PyTorch."""
 
 import multiprocessing
 import os
@@ -7,13 +7,15 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from recordings import voiced
 
 from bsbimamba.metrics.scores import pesq_wb
-from bsbimamba.training.pesq import PesqPool
+from bsbimamba.training.pesq import PesqPool, label_on_device
 
-CLEAN, NOISY = (side.numpy() for side in voiced(0, 0.05))
+PAIR = torch.stack(voiced(0, 0.05))  # clean and noisy: (2, b, s)
+CLEAN, NOISY = PAIR.numpy()
 LABELLING = "bsbimamba.training.pesq.normalised_pesq"
 
 
@@ -36,24 +38,31 @@ def take_a_second(clean: NDArray, enhanced: NDArray) -> float:
 
 
 def test_labels_are_pesq_and_nan_where_there_is_none(pool: PesqPool) -> None:
-    labels = pool.label(CLEAN, NOISY)()
-    expected = [(pesq_wb(c, n) - 1) / 3.5 for c, n in zip(CLEAN, NOISY, strict=True)]
-    np.testing.assert_allclose(labels, expected, rtol=1e-6)
+    """Of each recording with the one before as its reference; by processes and on the device."""
+    three = torch.stack([*PAIR, PAIR[0]])
+    expected = [
+        [(pesq_wb(c, n) - 1) / 3.5 for c, n in zip(*sides, strict=True)]
+        for sides in ((CLEAN, NOISY), (NOISY, CLEAN))
+    ]
+    np.testing.assert_allclose(pool.label(three)(), expected, rtol=1e-6)
+    np.testing.assert_allclose(label_on_device(three)(), expected, atol=3e-3)
     scores = [pool.validate(*pair, ("pesq_wb",))() for pair in zip(CLEAN, NOISY, strict=True)]
-    np.testing.assert_allclose([s["pesq_wb"] for s in scores], 1 + 3.5 * labels, rtol=1e-6)
-    silent = CLEAN * [[1], [0]]
-    assert np.isfinite(pool.label(silent, NOISY)()).tolist() == [True, False]
+    found = [1 + 3.5 * label for label in expected[0]]
+    assert [s["pesq_wb"] for s in scores] == pytest.approx(found)
+    three[0, 1] = 0
+    for labeller in (pool.label, label_on_device):
+        assert labeller(three)().isfinite().tolist() == [[True, False], [True, True]]
 
 
 def test_labels_are_made_while_the_caller_works(
     pool: PesqPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pool.label(CLEAN, NOISY)()  # the worker is up
+    pool.label(PAIR)()  # the worker is up
     monkeypatch.setattr(LABELLING, take_a_second)
-    labels = pool.label(CLEAN[:1], NOISY[:1])
+    labels = pool.label(PAIR[:, :1])
     time.sleep(3)
     began = time.monotonic()
-    assert labels() == [0.5]
+    assert labels().tolist() == [[0.5]]
     assert time.monotonic() - began < 0.5
 
 
@@ -62,17 +71,17 @@ def test_recording_that_ends_its_worker_has_no_score(
 ) -> None:
     with monkeypatch.context() as patched:
         patched.setattr(LABELLING, end_worker)
-        broken = pool.label(CLEAN[:1], NOISY[:1])
-    sound = pool.label(CLEAN, NOISY)
-    assert np.isnan(broken()).all()
+        broken = pool.label(PAIR[:, :1])
+    sound = pool.label(PAIR)
+    assert broken().isnan().all()
     assert "an utterance is left without a score" in caplog.text
-    assert np.isfinite(sound()).all()  # the worker is replaced
+    assert sound().isfinite().all()  # the worker is replaced
 
 
 def test_worker_that_dies_while_idle_is_replaced(pool: PesqPool) -> None:
-    assert np.isfinite(pool.label(CLEAN, NOISY)()).all()
+    assert pool.label(PAIR)().isfinite().all()
     for worker in multiprocessing.active_children():
         worker.kill()
         worker.join()
     time.sleep(2)  # until the pool has noticed
-    assert np.isfinite(pool.label(CLEAN, NOISY)()).all()
+    assert pool.label(PAIR)().isfinite().all()
