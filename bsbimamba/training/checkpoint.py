@@ -17,14 +17,7 @@ from typing import Any
 
 import torch
 
-from bsbimamba.training.config import (
-    PLACES,
-    Config,
-    diff,
-    from_json,
-    network_defaults,
-    to_json,
-)
+from bsbimamba.training.config import PLACES, Config, diff, from_json, network_defaults, to_json
 from bsbimamba.training.optimizer import Schedule
 from bsbimamba.utils import FailedError, UserError, replacing
 
@@ -205,8 +198,8 @@ class Checkpoints:
                 except CheckpointError as error:
                     damage.append(str(error))
         if damage:
-            lines = [*damage, "Put back a copy, or start anew with --fresh."]
-            raise CheckpointError("\n".join(lines))
+            damage.append("Put back a copy, or start anew with --fresh.")
+            raise CheckpointError("\n".join(damage))
         return None
 
     def _set_aside(self, path: Path) -> None:
@@ -230,10 +223,9 @@ class Checkpoints:
             if not key.startswith(_FREE)
         ]
         if changed:
-            lines = [f"{path} was made with other settings:", *changed]
-            raise CheckpointError("\n".join(lines) + _WAY_OUT)
+            settings = "\n".join(changed)
+            raise CheckpointError(f"{path} was made with other settings:\n{settings}{_WAY_OUT}")
         if state["data"] != self._data:
-            raise CheckpointError(
-                f"{path} was trained on other files than are named now.{_WAY_OUT}"
-            )
+            what = "was trained on other files than are named now."
+            raise CheckpointError(f"{path} {what}{_WAY_OUT}")
         return config

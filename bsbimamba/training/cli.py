@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
@@ -32,9 +32,9 @@ from bsbimamba.training.config import (
     require,
 )
 from bsbimamba.training.distributed import World, join
-from bsbimamba.training.loop import Trainer, TrainingError
+from bsbimamba.training.loop import Trainer
 from bsbimamba.training.sources import make_datasets
-from bsbimamba.utils import ROOT, carry_out
+from bsbimamba.utils import ROOT, FailedError, carry_out
 
 log = logging.getLogger("training")
 
@@ -197,20 +197,16 @@ def _train(network: type[BandSplitNet], options: Options, world: World, deadline
     # A job that Slurm or torchrun has started again continues, whatever its command says.
     counts = ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT")
     fresh = options.fresh and all(os.environ.get(name, "0") == "0" for name in counts)
-    trainer = None
     try:
-        trainer = Trainer(network, config, train, valid, folder, fresh, world)
-        trainer.describe()
-        with stop_on_signal(deadline) as stopped:
-            ended = "stopped" if trainer.fit(stopped) else "ended"
+        with closing(Trainer(network, config, train, valid, folder, fresh, world)) as trainer:
+            trainer.describe()
+            with stop_on_signal(deadline) as stopped:
+                ended = "stopped" if trainer.fit(stopped) else "ended"
     except (MemoryError, torch.OutOfMemoryError) as error:
-        raise TrainingError(
+        raise FailedError(
             "out of memory; try --accumulate 2, --model.use-checkpoint full, or a smaller "
             f"--batch-size or --crop ({error or type(error).__name__})"
         ) from None
-    finally:
-        if trainer:
-            trainer.close()
     log.info(
         f"{folder}: {ended} after {trainer.step:,} of {trainer.schedule.total:,} steps; "
         f"{trainer.health.skipped} skipped"

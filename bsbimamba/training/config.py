@@ -26,7 +26,7 @@ _POSITIVE, _SHARE, _ANY = (1e-12, math.inf), (0, 1), (0, math.inf)
 _COUNT = (1, 1e9)
 _LARGEST_SIZE = 2**16  # of anything in a network
 # Settings of earlier versions: those that change nothing, and those that must be off.
-_GONE = ("run.compile", "augment.room_decay", "augment.band_hz", "augment.gain_db")
+_GONE = ("augment.room_decay", "augment.band_hz", "augment.gain_db")
 _OFF = ("augment.room", "augment.band", "augment.gain")
 
 
@@ -154,9 +154,13 @@ class Run:
     amp: Annotated[
         Literal["auto", "bf16", "fp16", "off"], arg(aliases=["--amp"])  # mixed precision
     ] = "auto"
+    compile: Literal["auto", "graph", "off"] = "auto"  # a step as one CUDA graph; auto: on one GPU
     accumulate: Annotated[int, arg(aliases=["--accumulate"])] = 1  # pieces of a batch, save memory
     workers: Annotated[int, arg(aliases=["--workers"])] = 2  # of each process' loader
     packed: bool = True  # read recordings that are slow to decode from 16-bit copies
+    # PESQ for loss.metric: exact, by processes, or by PyTorch, on the device and without time
+    # alignment; auto: torch on a GPU
+    metric_labels: Literal["auto", "pesq", "torch"] = "auto"
     pesq_workers: int = 0  # of each process; 0: one for each core but one, shared among processes
     log_every: int = 10  # steps
     save_minutes: float = 10.0  # between checkpoints; each validation writes one more
@@ -253,10 +257,11 @@ def beside_recipe(config: Config) -> dict[str, Any]:
 
 def method(config: Config) -> dict[str, Any]:
     """Return the settings that a run's outcome follows from, without seed and places of data."""
+    of_run = ("run.amp", "run.metric_labels") if config.loss.metric else ("run.amp",)
     return {
         name: value
         for name, value in flatten(config).items()
-        if name not in ("seed", *PLACES) and (not name.startswith("run.") or name == "run.amp")
+        if name not in ("seed", *PLACES) and (not name.startswith("run.") or name in of_run)
     }
 
 

@@ -64,6 +64,10 @@ class World:
             dist.all_reduce(values)
         return values
 
+    def all_reduce_mean(self, values: Tensor) -> Tensor:
+        """Replace a tensor by its mean over all processes, and return it."""
+        return values if self.size == 1 else self.all_reduce_sum(values).div_(self.size)
+
     def all_reduce_any(self, *flags: bool) -> tuple[bool, ...]:
         """Return, for each flag, whether it is set in some process."""
         if self.size == 1:
@@ -77,13 +81,6 @@ class World:
         if self.size > 1:
             dist.all_gather_object(values, value)
         return values
-
-    def broadcast(self, value: Any) -> Any:
-        """Return the value of the main process."""
-        box = [value]
-        if self.size > 1:
-            dist.broadcast_object_list(box, src=0)
-        return box[0]
 
     def spare_cores(self) -> int:
         """Return the number of cores for each process' PESQ workers: one is left to compute."""

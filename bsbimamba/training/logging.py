@@ -51,28 +51,26 @@ class RunLog:
                 temporary.write_bytes(self._metrics.read_bytes()[:size])
         self._events = SummaryWriter(str(folder), purge_step=step + 1)
 
-    def describe(
-        self, model: BandSplitNet, config: Config, amp: str, processes: int, step: int
-    ) -> None:
+    def describe(self, model: BandSplitNet, config: Config, facts: dict[str, Any]) -> None:
         """Write `config.json`: the settings, how they differ from BASE, and what made the run.
+
+        facts: of this start: amp, metric_labels, processes, first_step.
 
         `sessions` has an entry for every start of the run, so that a run that was continued by
         other code, or on another machine, says so.
         """
-        facts: dict[str, Any] = {
+        facts = {
             "parameters": count_parameters(model),
             "macs_per_second": count_macs(model),
             "device": str(model.device),
             "hardware": hardware(model.device),
-            "amp": amp,
-            "processes": processes,
-            "first_step": step,
+            **facts,
         }
         log.info(
             f"{config.name}: {facts['parameters']:,} parameters, "
             f"{facts['macs_per_second'] / 1e9:.2f} GMAC per second of audio, recipe "
             f"{config.recipe}, batches of {config.data.batch_size} x {config.data.crop_seconds:g} s"
-            f" by {processes} processes, on {facts['hardware']}, mixed precision {amp}"
+            f" by {facts['processes']} processes, on {facts['hardware']}, amp {facts['amp']}"
         )
         versions = {"python": platform.python_version()} | {n: version(n) for n in _PACKAGES}
         about = {"started": _now(), "host": platform.node(), "source": source()}
@@ -86,7 +84,7 @@ class RunLog:
                 {**about, "versions": versions, **facts},
             ],
         }
-        self.saved(step)
+        self.saved(facts["first_step"])
 
     def saved(self, step: int) -> None:
         """Note in `config.json` that a step is saved: until then a session's time counts."""
@@ -156,11 +154,9 @@ def clear(folder: Path) -> None:
     Raises ConfigError where there are such files without the `config.json` of a run.
     """
     there = [path for pattern in _OWN for path in folder.glob(pattern)]
-    # A run that ended while it began has events alone.
-    others = [path for path in there if not path.name.startswith("events.")]
-    if others and not {"network", "config", "facts"} <= read_config(folder).keys():
+    if there and "facts" not in read_config(folder):
         raise ConfigError(
-            f"{folder}: {others[0].name} is there, but no {CONFIG} of a run: it may be somebody "
+            f"{folder}: {there[0].name} is there, but no {CONFIG} of a run: it may be somebody "
             "else's. Clear the folder by hand, or name another with --run."
         )
     for path in there:
@@ -170,10 +166,9 @@ def clear(folder: Path) -> None:
 def read_config(run: Path) -> dict[str, Any]:
     """Return the content of a folder's `config.json`; {} where there is none of a run."""
     try:
-        content = json.loads((run / CONFIG).read_text(encoding="utf-8"))
+        return json.loads((run / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return content if isinstance(content, dict) else {}
 
 
 def read_history(run: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:

@@ -20,22 +20,18 @@ from bsbimamba.training.config import Config, require
 from bsbimamba.training.distributed import World
 from bsbimamba.training.logging import RunLog, clear
 from bsbimamba.training.optimizer import Schedule
-from bsbimamba.training.pesq import PesqPool
+from bsbimamba.training.pesq import PesqPool, label_on_device
 from bsbimamba.training.precision import Precision
-from bsbimamba.training.step import Learner, Result, Stateful
+from bsbimamba.training.step import Learner, Result
 from bsbimamba.training.validation import Validator
 from bsbimamba.utils import FailedError, hold
 
 log = logging.getLogger("training")
 
 
-class TrainingError(FailedError):
-    """Training cannot go on; the text says why."""
-
-
 @dataclass
 class Health:
-    """Counts of steps that were skipped because a number was not finite. A part of the state.
+    """Counts of steps that were skipped because a number was not finite.
 
     Attributes:
         skipped: in all. in_a_row: since the last step that was taken.
@@ -45,23 +41,6 @@ class Health:
     skipped: int = 0
     in_a_row: int = 0
     rollbacks: int = 0
-
-    def report(self) -> str:
-        """Return what is known of the skipped steps, and what to try."""
-        return (
-            f"{self.skipped} steps were skipped for a loss or gradient that is not finite, the "
-            f"last {self.in_a_row} in a row; the run went back {self.rollbacks} times, each time "
-            "to a smaller learning rate. metrics.jsonl names the files of each skipped step. If "
-            "the same files come back, look at them. If not, training diverges: try a smaller "
-            "--optim.learning-rate or --optim.clip-ratio, or --amp bf16 or off."
-        )
-
-    def state_dict(self) -> dict[str, int]:
-        return dict(vars(self))
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        for name in vars(self):
-            setattr(self, name, int(state[name]))
 
 
 class Trainer:
@@ -105,10 +84,14 @@ class Trainer:
         with ExitStack() as closing:
             if world.is_main:
                 folder.mkdir(parents=True, exist_ok=True)
-                closing.callback(hold(folder, "name another folder with --run").release)
+                closing.callback(hold(folder).release)
             self.pool = PesqPool(config.run.pesq_workers or world.spare_cores())
             closing.callback(self.pool.close)
-            self.learner = Learner(network, config, self.precision, world, self.pool)
+            self.labels = config.run.metric_labels
+            if self.labels == "auto":
+                self.labels = "torch" if self.precision.device.type == "cuda" else "pesq"
+            labeller = self.pool.label if self.labels == "pesq" else label_on_device
+            self.learner = Learner(network, config, self.precision, world, labeller)
             self.validator = Validator(valid, self.pool, self.precision.device, world)
             self.checkpoints = Checkpoints(folder, network, config, data, len(self.sampler))
             if fresh and world.is_main:
@@ -117,7 +100,7 @@ class Trainer:
             self.runlog = RunLog(folder, self.step, logged) if world.is_main else None
             if self.runlog:
                 closing.callback(self.runlog.close)
-            self._closing = closing.pop_all()
+            self.close = closing.pop_all().close  # ends processes and log, and unlocks the folder
 
     @property
     def due(self) -> int:
@@ -139,8 +122,8 @@ class Trainer:
         Returns whether training was stopped.
 
         Raises:
-            TrainingError: loss or gradients are not finite, again and again.
-            FailedError: a checkpoint cannot be written; those before are untouched.
+            FailedError: loss or gradients are not finite, again and again; a batch does not fit
+                into memory; or a checkpoint cannot be written, where those before are untouched.
         """
         pin = self.precision.device.type == "cuda"
         loader = Loader(self.train_set, self.sampler, self.config.run.workers, pin)
@@ -156,23 +139,39 @@ class Trainer:
         return not going
 
     def train_step(self, batch: dict[str, Any]) -> Result:
-        """Take one step on this process' part of a batch, {"name", "clean", "noisy"}."""
+        """Take one step on this process' part of a batch, {"name", "clean", "noisy"}.
+
+        Raises FailedError if it does not fit into the device's memory.
+        """
         rate = self.rate_factor * self.schedule.factor(self.step)
-        return self.learner.step(batch, self.step, rate, self.step >= self.schedule.metric_from)
+        try:
+            return self.learner.step(batch, self.step, rate, self.step >= self.schedule.metric_from)
+        except torch.OutOfMemoryError:
+            pass  # what the step holds is let go before it is tried what fits
+        size, seconds = len(batch["clean"]), self.config.data.crop_seconds
+        advice = "use a larger --accumulate, or a smaller --batch-size or --crop."
+        # In several processes, the others are not here to try.
+        if self.world.size == 1 and (fits := self.learner.largest_part(batch)):
+            advice = f"{fits} at a time do; use --batch-size {fits}"
+            if not self.config.loss.metric:  # a discriminator takes the whole batch
+                advice += f", or --accumulate {-(-size // fits)}, which computes the same"
+        batch_of = f"a batch of {size} x {seconds:g} s"
+        raise FailedError(
+            f"{batch_of} does not fit into the memory of {self.precision.device}: {advice}"
+        )
 
     def describe(self) -> None:
         """Log what is going to be trained, and write it to `config.json`."""
         if self.runlog:
-            world, amp = self.world.size, self.precision.amp
-            self.runlog.describe(self.learner.model, self.config, amp, world, self.step)
+            facts = {"amp": self.precision.amp, "processes": self.world.size}
+            if self.config.loss.metric:
+                facts["metric_labels"] = self.labels
+            facts["first_step"] = self.step
+            self.runlog.describe(self.learner.model, self.config, facts)
             log.info(
                 f"{self.folder}: {len(self.sampler)} steps an epoch, {self.schedule.total:,} steps "
                 f"in all, at step {self.step:,}"
             )
-
-    def close(self) -> None:
-        """End worker processes and log, and unlock the folder."""
-        self._closing.close()
 
     def _train(self, loader: Loader, stopped: Callable[[], bool]) -> bool:
         """Train to the epoch's end, the next validation or the fall; False where stopped."""
@@ -187,70 +186,92 @@ class Trainer:
             loader.batches(epoch, done), "training", self.schedule.total, initial=self.step,
             leave=False, unit="step", disable=None if self.world.is_main else True,
         )  # fmt: skip
+        # Results are read late: the host need not wait for a GPU in every step.
+        late = self.precision.device.type == "cuda" or self.config.run.compile == "graph"
+        unread: list[tuple[int, list[str], Result]] = []
         for batch in bar:
             result = self.train_step(batch)
             self.step += 1
-            if result.broken:
-                self._skip(epoch, result, batch["name"])
-                if self.health.in_a_row >= self.config.optim.skips_in_a_row:
-                    self._roll_back()  # the weights are to blame
+            unread.append((self.step, batch["name"], result))
+            due = time.monotonic() - saved > 60 * self.config.run.save_minutes
+            stop, save = self.world.all_reduce_any(stopped(), due and self.world.is_main)
+            ends = self.validated < self.due or self.step == self.schedule.fall_from
+            if stop or save or ends or not late or self._is_logged(self.step):
+                if not self._follow(epoch, unread, bar):
                     return True
-            else:
-                self.health.in_a_row = 0
-                bar.set_postfix(self._log_step(epoch, result), refresh=False)
-            late = time.monotonic() - saved > 60 * self.config.run.save_minutes
-            stop, save = self.world.all_reduce_any(stopped(), late and self.world.is_main)
+                unread.clear()
             if stop:
                 return False
-            if self.validated < self.due or self.step == self.schedule.fall_from:
+            if ends:
                 return True
             if save:
                 self._save()
                 saved = time.monotonic()
         return True
 
-    def _log_step(self, epoch: int, result: Result) -> dict[str, float]:
-        """Log a step that was taken, if it is its turn; return what the progress bar shows."""
-        ends = self.step in (1, self.schedule.total) or self.step % len(self.sampler) == 0
-        if self.runlog and (ends or self.step % self.config.run.log_every == 0):
-            rate = self.learner.optimizer.param_groups[0]["lr"]
-            values = {**result.values, "learning_rate": rate}
-            if self.health.skipped:
-                values["skipped"] = self.health.skipped
-            (before, then), self._since = self._since, (self.step, time.monotonic())
-            crops = self.config.data.batch_size * (self.step - before)
-            speed = {"crops_per_second": crops / max(self._since[1] - then, 1e-9)}
-            if self.precision.device.type == "cuda":
-                speed["gpu_gib"] = torch.cuda.max_memory_allocated() / 2**30
-            self.runlog.record(self.step, epoch, train=values, speed=speed)
-        shown = ("loss", "grad_norm", "pesq")
-        return {name: result.values[name] for name in shown if name in result.values}
+    def _is_logged(self, step: int) -> bool:
+        """Return whether it is a step's turn to be logged."""
+        ends = step in (1, self.schedule.total) or step % len(self.sampler) == 0
+        return ends or step % self.config.run.log_every == 0
 
-    def _skip(self, epoch: int, result: Result, names: list[str]) -> None:
-        """Count and log a step that was not taken, with the files of its batch."""
-        self.health.skipped += 1
-        self.health.in_a_row += 1
-        everywhere = [name for part in self.world.all_gather(names) for name in part]
-        if self.runlog:
-            values = ", ".join(f"{name} {value}" for name, value in result.broken.items())
-            log.warning(f"skipped step {self.step}: {values} in a batch of {', '.join(everywhere)}")
-            skipped = {**result.broken, "in_a_row": self.health.in_a_row}
-            self.runlog.record(self.step, epoch, skipped=skipped, names=everywhere)
+    def _follow(
+        self, epoch: int, results: list[tuple[int, list[str], Result]], bar: "tqdm[Any]"
+    ) -> bool:
+        """Log steps, with their files, and count those that were skipped; False if rolled back."""
+        for step, names, result in results:
+            if not result.broken:
+                self.health.in_a_row = 0
+                shown = {name: result.values[name] for name in ("loss", "grad_norm")}
+                bar.set_postfix(shown, refresh=False)
+                if self.runlog and self._is_logged(step):
+                    self._log_step(epoch, step, result, self.runlog)
+                continue
+            self.health.skipped += 1
+            self.health.in_a_row += 1
+            everywhere = [name for part in self.world.all_gather(names) for name in part]
+            if self.runlog:
+                values = ", ".join(f"{name} {value}" for name, value in result.broken.items())
+                log.warning(f"skipped step {step}: {values} in a batch of {', '.join(everywhere)}")
+                skipped = {**result.broken, "in_a_row": self.health.in_a_row}
+                self.runlog.record(step, epoch, skipped=skipped, names=everywhere)
+            if self.health.in_a_row >= self.config.optim.skips_in_a_row:
+                self._roll_back(step)  # the weights are to blame
+                return False
+        return True
 
-    def _roll_back(self) -> None:
+    def _log_step(self, epoch: int, step: int, result: Result, runlog: RunLog) -> None:
+        """Log a step that was taken."""
+        rate = self.rate_factor * self.schedule.factor(step - 1)
+        values = {**result.values, "learning_rate": rate * self.config.optim.learning_rate}
+        if self.health.skipped:
+            values["skipped"] = self.health.skipped
+        (before, then), self._since = self._since, (step, time.monotonic())
+        crops = self.config.data.batch_size * (step - before)
+        speed = {"crops_per_second": crops / max(self._since[1] - then, 1e-9)}
+        if self.precision.device.type == "cuda":
+            speed["gpu_gib"] = torch.cuda.max_memory_allocated() / 2**30
+        runlog.record(step, epoch, train=values, speed=speed)
+
+    def _roll_back(self, step: int) -> None:
         """Go back to the last good state, with a smaller learning rate."""
-        if self.health.rollbacks >= self.config.optim.rollbacks:
-            raise TrainingError(self.health.report())
-        before, skipped = self.step, self.health.in_a_row
+        health = self.health
+        if health.rollbacks >= self.config.optim.rollbacks:
+            raise FailedError(
+                f"{health.skipped} steps were skipped for a loss or gradient that is not finite, "
+                f"the last {health.in_a_row} in a row; the run went back {health.rollbacks} times, "
+                "each time to a smaller learning rate. metrics.jsonl names the files of each "
+                "skipped step. If the same files come back, look at them. If not, training "
+                "diverges: try a smaller --optim.learning-rate or --optim.clip-ratio, or --amp "
+                "bf16 or off."
+            )
         self._resume(good=True)
-        self.health.in_a_row = 0
-        self.health.rollbacks += 1
+        self.health = Health(health.skipped, 0, health.rollbacks + 1)
         if self.runlog:
             log.warning(
-                f"{skipped} steps in a row were skipped: back to step {self.step}, with "
+                f"{health.in_a_row} steps in a row were skipped: back to step {self.step}, with "
                 f"{self.rate_factor:g} times the learning rate"
             )
-            rollback = {"from": before, "rate_factor": self.rate_factor}
+            rollback = {"from": step, "rate_factor": self.rate_factor}
             self.runlog.record(self.step, self.step // len(self.sampler), rollback=rollback)
         self._saved = None
         self._save()  # or after a crash the rollback would be forgotten
@@ -264,8 +285,7 @@ class Trainer:
         scores, samples = found
         self.validated = self.due
         better = scores["pesq_wb"] > self.best
-        if better:
-            self.best = scores["pesq_wb"]
+        self.best = max(self.best, scores["pesq_wb"])  # which is NaN where nothing had a score
         if self.runlog:
             epoch = self.step // len(self.sampler)
             self.runlog.validation(self.step, epoch, scores, samples, better)
@@ -274,16 +294,15 @@ class Trainer:
         self._save_good()
         return True
 
-    def _parts(self) -> dict[str, Stateful]:
-        return {**self.learner.parts(), "health": self.health}
-
     def _save(self, best: bool = False) -> None:
         """Write a checkpoint, unless this very state has been saved; all processes must call it."""
         now = (self.step, self.validated)
         if not best and now == self._saved:
             return
-        state: dict[str, Any] = {name: part.state_dict() for name, part in self._parts().items()}
+        parts = self.learner.parts()
+        state: dict[str, Any] = {name: part.state_dict() for name, part in parts.items()}
         if self.runlog:
+            state["health"] = vars(self.health)
             state["values"] = {
                 "step": self.step,
                 "epochs": self.step / len(self.sampler),
@@ -311,13 +330,15 @@ class Trainer:
         kept, found = self.checkpoints, None
         if self.world.is_main:
             found = kept.whole(kept.good, kept.last, kept.previous) if good else kept.newest()
-        found = self.world.broadcast(found)
+        found = self.world.all_gather(found)[0]
         if found is None:
             return 0
         path, state = found
         with understood(path):
-            for name, part in (self.learner.parts() if good else self._parts()).items():
+            for name, part in self.learner.parts().items():
                 part.load_state_dict(state[name])
+            if not good:
+                self.health = Health(**state["health"])
             values = state["values"]
             self.step, self.validated = int(values["step"]), int(values["validated"])
             self.best, logged = max(self.best, float(values["best"])), int(values["logged"])

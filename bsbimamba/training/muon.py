@@ -1,13 +1,13 @@
-"""Muon, an optimizer that orthogonalises the updates of hidden matrices, and AdamW for all else."""
+"""Muon: the orthogonalised updates of hidden matrices.
 
-from collections import defaultdict
-from typing import Any
+Source: Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024.
+"""
 
 import torch
 from torch import Tensor
-from torch.optim.adamw import adamw
 
 _STEPS, _COEFFICIENTS = 5, (3.4445, -4.7750, 2.0315)
+Shape = tuple[int, int, int]  # matrices, rows, columns
 
 
 def matrices(parameter: Tensor) -> int:
@@ -22,120 +22,76 @@ def matrices(parameter: Tensor) -> int:
 def orthogonalise(x: Tensor) -> Tensor:
     """Approximate the orthogonal matrix nearest to each of a batch (n, rows, columns).
 
-    Five Newton-Schulz steps of a quintic polynomial keep the singular vectors. They bring singular
-    values from 0.0015 of the Frobenius norm on to between 0.68 and 1.21. On CUDA devices that have
-    bfloat16 they are computed in it.
-
-    Source: Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024.
+    There must be no more rows than columns. Five Newton-Schulz steps of a quintic polynomial keep
+    the singular vectors. They bring singular values from 0.0015 of the Frobenius norm on to between
+    0.68 and 1.21. Rows and columns of zeros stay zeros. On CUDA devices that have bfloat16 the
+    steps are computed in it.
     """
     a, b, c = _COEFFICIENTS
-    tall = x.shape[1] > x.shape[2]
     half = x.is_cuda and torch.cuda.get_device_capability(x.device) >= (8, 0)
     norm = torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True)
     y = (x / norm.clamp_min(1e-7)).to(torch.bfloat16 if half else x.dtype)
     for _ in range(_STEPS):
-        gram = torch.bmm(y.mT, y) if tall else torch.bmm(y, y.mT)  # the smaller of the two
-        factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
-        left, right = (y, factor) if tall else (factor, y)
-        y = torch.baddbmm(y, left, right, beta=a)
+        gram = torch.bmm(y, y.mT)
+        y = torch.baddbmm(y, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), y, beta=a)
     return y.to(x.dtype)
 
 
-def _gradients(parameters: list[Tensor]) -> list[Tensor]:
-    return [p.grad for p in parameters if p.grad is not None]
+def split(flat: Tensor, shapes: list[Shape]) -> list[Tensor]:
+    """Return views (n, rows, columns) of a tensor in which stacks of matrices lie one by one."""
+    parts = flat.split([n * rows * columns for n, rows, columns in shapes])
+    return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
-class Muon(torch.optim.Optimizer):
-    """Optimize the groups with `use_muon` by Muon, and all others by fused AdamW.
+def muon_update(momentum: Tensor, shapes: list[Shape]) -> list[Tensor]:
+    """Return the update of each stack of matrices (n, rows, columns), whose momenta lie one by one.
 
-    Muon's step is the orthogonalised Nesterov momentum of each matrix, times
-    0.2 √max(rows, columns). It is then as large as AdamW's, so that one learning rate fits both
-    (Liu et al., "Muon is scalable for LLM training", 2025, equation 4). Weight decay is decoupled.
-    Matrices of one size are computed as one batch, whatever parameters they come from.
+    It is the orthogonal matrix times 0.2 √max(rows, columns), and then as large as AdamW's, so that
+    one learning rate fits both (Liu et al., "Muon is scalable for LLM training", 2025, equation 4).
 
-    Args:
-        groups: of parameters; those with `use_muon` hold parameters with the attribute `matrices`.
-        lr: the learning rate. A group's may be set to a tensor: nothing is read on the host.
-        betas, weight_decay: as in `torch.optim.AdamW`.
-        momentum: of Muon.
+    Matrices are computed in batches (`_batches`): an operator costs a GPU more than the zeros that
+    the smaller ones are padded with.
+    """
+    stacks = split(momentum, shapes)
+    updates = list(stacks)
+    for members in _batches(shapes):
+        own = [shapes[i] for i in members]
+        batch = momentum.new_zeros(_size(own))
+        torch._foreach_copy_(_places(batch, own), [stacks[i] for i in members])
+        for i, place in zip(members, _places(orthogonalise(batch), own), strict=True):
+            updates[i] = place
+    torch._foreach_mul_(updates, [0.2 * max(shape[1:]) ** 0.5 for shape in shapes])
+    return updates
+
+
+def _size(shapes: list[Shape]) -> Shape:
+    """Return the shape of a batch of stacks, whose matrices have no more rows than columns."""
+    rows = max(min(shape[1:]) for shape in shapes)
+    return sum(n for n, *_ in shapes), rows, max(max(shape[1:]) for shape in shapes)
+
+
+def _places(batch: Tensor, shapes: list[Shape]) -> list[Tensor]:
+    """Return the views of a batch where its stacks lie."""
+    parts = zip(batch.split([n for n, *_ in shapes]), shapes, strict=True)
+    return [(x.mT if rows > columns else x)[:, :rows, :columns] for x, (_, rows, columns) in parts]
+
+
+def _batches(shapes: list[Shape]) -> list[list[int]]:
+    """Return the numbers of the stacks that are computed as one batch each.
+
+    Those whose longer sides are equal; and those before, whose longer sides are smaller, where
+    their padding adds at most a quarter to the multiplications of both.
     """
 
-    def __init__(
-        self,
-        groups: list[dict[str, Any]],
-        lr: float,
-        betas: tuple[float, float],
-        weight_decay: float,
-        momentum: float = 0.95,
-    ) -> None:
-        defaults = {
-            "use_muon": False,
-            "lr": lr,
-            "betas": betas,
-            "eps": 1e-8,
-            "weight_decay": weight_decay,
-            "momentum": momentum,
-            "fused": True,  # makes `load_state_dict` put AdamW's step counts on the device
-        }
-        super().__init__(groups, defaults)
+    def multiplications(members: list[int]) -> int:
+        n, rows, columns = _size([shapes[i] for i in members])
+        return n * rows**2 * (2 * columns + rows)
 
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Take one step with the present gradients. Parameters without one are left alone."""
-        for group in self.param_groups:
-            parameters = [p for p in group["params"] if p.grad is not None]
-            if parameters:
-                (self._muon if group["use_muon"] else self._adamw)(parameters, group)
-
-    def _muon(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
-        gradients = _gradients(parameters)
-        (momenta,) = self._states(parameters, "momentum")
-        torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
-        nesterov = torch._foreach_lerp(gradients, momenta, group["momentum"])
-
-        updates = [
-            u.reshape(matrices(p), -1, p.shape[-1])
-            for p, u in zip(parameters, nesterov, strict=True)
-        ]
-        alike: dict[torch.Size, list[int]] = defaultdict(list)
-        for i, update in enumerate(updates):
-            alike[update.shape[1:]].append(i)
-        for size, members in alike.items():
-            batch = orthogonalise(torch.cat([updates[i] for i in members]))
-            batch = batch * (-0.2 * max(size) ** 0.5 * group["lr"])
-            parts = batch.split([len(updates[i]) for i in members])
-            for i, part in zip(members, parts, strict=True):
-                updates[i] = part.view_as(parameters[i])
-
-        torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
-        torch._foreach_add_(parameters, updates)
-
-    def _adamw(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
-        for p in parameters:
-            if "step" not in self.state[p]:
-                self.state[p]["step"] = torch.zeros((), device=p.device)
-        means, squares = self._states(parameters, "exp_avg", "exp_avg_sq")
-        adamw(
-            parameters,
-            _gradients(parameters),
-            means,
-            squares,
-            [],
-            [self.state[p]["step"] for p in parameters],
-            fused=True,
-            amsgrad=False,
-            beta1=group["betas"][0],
-            beta2=group["betas"][1],
-            lr=group["lr"],
-            weight_decay=group["weight_decay"],
-            eps=group["eps"],
-            maximize=False,
-        )
-
-    def _states(self, parameters: list[Tensor], *names: str) -> list[list[Tensor]]:
-        """Return the named states of parameters, which begin as zeros."""
-        for p in parameters:
-            for name in names:
-                if name not in self.state[p]:
-                    self.state[p][name] = torch.zeros_like(p)
-        return [[self.state[p][name] for p in parameters] for name in names]
+    batches: list[list[int]] = []
+    for longer in sorted({max(shape[1:]) for shape in shapes}):
+        batch = [i for i, shape in enumerate(shapes) if max(shape[1:]) == longer]
+        apart = multiplications(batch) + (multiplications(batches[-1]) if batches else 0)
+        if batches and multiplications(batches[-1] + batch) <= 1.25 * apart:
+            batch = batches.pop() + batch
+        batches.append(batch)
+    return batches

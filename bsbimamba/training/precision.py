@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Any
 
 import torch
+from torch import Tensor
 
 from bsbimamba.training.config import require
 
@@ -54,22 +54,27 @@ class Precision:
 
     def make_scaler(self) -> Scaler:
         """Return a loss scaler. It is active with fp16 only."""
-        return Scaler(self.device.type, enabled=self.amp == "fp16")
+        return Scaler(self.device, enabled=self.amp == "fp16")
 
 
-class Scaler(torch.amp.GradScaler):
-    """A loss scaler that can leave out a step, and resume from a run in another precision."""
+class Scaler:
+    """A factor of the loss, so that gradients do not vanish in fp16; 1 where it is not enabled.
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a state, unless it is the empty one of a run that was not in fp16."""
-        if state_dict:
-            super().load_state_dict(state_dict)
+    It is halved where a gradient overflows, and doubled after 2,000 steps without. Nothing is read
+    on the host, as `torch.amp.GradScaler` does.
+    """
 
-    def forget_unscaled(self) -> None:
-        """Prepare for the next step where the present one is left out. The scale stays."""
-        if self.is_enabled():
-            self.update(self.get_scale())
+    def __init__(self, device: torch.device, enabled: bool) -> None:
+        self.enabled = enabled
+        self.factor = torch.full((), 65536.0 if enabled else 1.0, device=device)
+        self._good = torch.zeros((), dtype=torch.int32, device=device)  # steps without an overflow
 
-    def may_overflow(self) -> bool:
-        """Return whether an infinite gradient is an overflow, which halving the scale may cure."""
-        return self.is_enabled() and self.get_scale() > 1
+    def update(self, go: Tensor, overflow: Tensor) -> None:
+        """Follow the gradient of a step in fp16. go: False to change nothing."""
+        factor, good = self.factor.clone(), self._good.clone()
+        torch._amp_update_scale_(factor, good, overflow.float(), 2.0, 0.5, 2000)
+        self.factor.copy_(torch.where(go, factor, self.factor))
+        self._good.copy_(torch.where(go, good, self._good))
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"factor": self.factor, "good": self._good} if self.enabled else {}

@@ -11,14 +11,8 @@ from torch import Tensor
 
 from bsbimamba.network.net import BandSplitNet
 from bsbimamba.training.checkpoint import BEST, LAST, read, understood
-from bsbimamba.training.config import (
-    Config,
-    ConfigError,
-    check_model,
-    from_json,
-    network_defaults,
-)
-from bsbimamba.utils import ROOT, some
+from bsbimamba.training.config import Config, ConfigError, check_model, from_json, network_defaults
+from bsbimamba.utils import ROOT
 
 _NETWORKS = re.compile(r"(baseline|abl[a-z0-9]+)\.[a-z_0-9]+")  # their modules
 
@@ -44,8 +38,7 @@ def load_trained(run: Path) -> Trained:
     """
     path = run
     if run.is_dir():
-        best_alone = not (run / LAST).is_file() and (run / BEST).is_file()
-        path = run / (BEST if best_alone else LAST)
+        path = run / (LAST if (run / LAST).is_file() else BEST)
     state, digest = read(path)
     with understood(path):
         config = from_json(state["config"])
@@ -78,8 +71,7 @@ def network_with(name: str, config: Config, weights: Mapping[str, Tensor]) -> Ba
     try:
         net.load_state_dict(weights)
     except RuntimeError as error:  # which names every tensor
-        reasons = [f"{line.strip():.200}" for line in str(error).splitlines()[1:]]
-        raise RuntimeError(f"the weights are another network's: {some(reasons, 2)}") from None
+        raise RuntimeError(f"the weights are another network's: {error!s:.300}") from None
     if not all(torch.isfinite(value).all() for value in weights.values()):
         raise RuntimeError("some of the weights are NaN or infinite")
     return net.eval().requires_grad_(False)

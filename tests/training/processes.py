@@ -1,6 +1,5 @@
 """Training by several processes in tests: commands, corpus, comparison."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +17,7 @@ OPTIONS = [
     *("--batch-size", "4", "--crop", "0.5", "--workers", "0", "--seed", "3", "--amp", "off"),
     *("--model.channels=16", "--run.log_every=1", "--run.validate_every=2"),
     *("--data.validation_files=5", "--optim.warmup_steps=0", "--loss.metric=0.05"),
+    "--run.pesq_workers=1",
 ]
 
 
@@ -67,13 +67,3 @@ def relative_difference(one: Path, other: Path, part: str) -> float:
         for name, x in a.items()
         if x.is_floating_point()
     )
-
-
-def start_rank(launched: list[str], rank: int, size: int, port: int) -> subprocess.Popen[str]:
-    """Start one of several processes without torchrun, so that no agent supervises it."""
-    here = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
-    there = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    # As torchrun does; another number of threads rounds in another way.
-    variables = {**here, **there, "OMP_NUM_THREADS": 1}
-    environment = os.environ | {name: str(value) for name, value in variables.items()}
-    return subprocess.Popen(launched, env=environment, stderr=subprocess.PIPE, text=True)

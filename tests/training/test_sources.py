@@ -72,7 +72,7 @@ def test_pairs_validate_on_the_valid_folder(tmp_path: Path) -> None:
     assert len(train) == len(VOICES)
     assert [pair.name for pair in valid.items] == ["q1_1", "q2_1"]
     put_pairs(tmp_path / "valid", ["p225_9.wav"])
-    with pytest.raises(DataError, match="in its train split too: p225"):
+    with pytest.raises(DataError, match="p225: speakers of its valid split"):
         split(tmp_path)
 
 

@@ -96,23 +96,19 @@ def assert_as_undisturbed(corpus: Path, run: Path) -> None:
 # Each network by each recipe
 
 
-@pytest.mark.parametrize(
-    ("folder", "amp"), [*((folder, "auto") for folder in FOLDERS), ("abl3", "bf16")]
-)
-def test_four_steps_are_one_and_three(
-    folder: str, amp: str, tiny_corpus: Path, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_four_steps_are_one_and_three(folder: str, tiny_corpus: Path, tmp_path: Path) -> None:
     """Bit for bit, across an epoch's end (3 steps), a validation and the rate's fall.
 
-    The uninterrupted run loads its data itself, the interrupted one in two worker processes.
+    The uninterrupted run loads its data itself, the interrupted one in a worker process.
     """
-    if amp == "bf16" and not can_do(amp):
-        pytest.skip("this CPU cannot compute in bf16")
-    whole, parts, options = tmp_path / "whole", tmp_path / "parts", ["--steps", "4", "--amp", amp]
-    train(folder, tiny_corpus, whole, *options, "--workers", "0")
-    train(folder, tiny_corpus, parts, *options, "--minutes", "1e-9", status=75)
+    amp = "bf16" if folder == "abl3" and can_do("bf16") else "auto"
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    options = ["--steps", "4", "--amp", amp, "--model.channels=16", "--workers"]
+    train(folder, tiny_corpus, whole, *options, "0")
+    train(folder, tiny_corpus, parts, *options, "1", "--minutes", "1e-9", status=75)
     assert step_of(parts) == 1
-    train(folder, tiny_corpus, parts, *options)
+    train(folder, tiny_corpus, parts, *options, "1")
     assert_same_state(whole, parts)
     assert metrics(whole) == metrics(parts)
     assert [line["step"] for line in metrics(whole)] == [1, 2, 3, 3, 4, 4]
