@@ -5,28 +5,9 @@ from torch import Tensor
 
 from bsbimamba.scan import reference
 from bsbimamba.scan.dispatch import choose
-from bsbimamba.scan.interface import (
-    Inputs,
-    Options,
-    Upstream,
-    check_arguments,
-    finished,
-    refuse_forward_mode,
-)
+from bsbimamba.scan.interface import Inputs, Options, Upstream, check_arguments, finished
 from bsbimamba.scan.layout import laid_out_as
 from bsbimamba.scan.operators import OPERATORS
-
-_AXES = {
-    "u": "bld",
-    "delta": "bld",
-    "A": "dn",
-    "B": "bln",
-    "C": "bln",
-    "D": "d",
-    "z": "bld",
-    "delta_bias": "d",
-    "initial_state": "bdn",
-}
 
 
 def selective_scan(
@@ -74,7 +55,7 @@ def selective_scan(
     """
     inputs = Inputs(u, delta, A, B, C, D, z, delta_bias, initial_state)
     options = Options(delta_softplus, reverse, chunk_size, return_last_state)
-    _check(inputs, options, directions=False)
+    check_arguments(inputs, options, directions=False)
     out, last = _scan(inputs.map(lambda _, x: x[None]), options, backend)
     return (out[0], last[0]) if return_last_state else out[0]
 
@@ -96,7 +77,7 @@ def scan_directions(
     """
     inputs = Inputs(**tensors)  # type: ignore[arg-type]
     options = Options(delta_softplus, reverse, chunk_size, want_last=False)
-    _check(inputs, options, directions=True)
+    check_arguments(inputs, options, directions=True)
     return _scan(inputs, options, backend)[0]
 
 
@@ -105,12 +86,7 @@ def scan_forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor]:
 
     For backward passes that are written by hand: nothing is checked, and autograd sees nothing.
     """
-    name, inputs, options = _prepared(inputs, options, "auto")
-    if name == "reference":
-        out, _, kept = reference.BACKEND.forward(inputs, options)
-        return laid_out_as(inputs.u, out), kept
-    operator, _ = OPERATORS[name]
-    out, _, kept = operator(*inputs, *options)
+    out, _, kept = _forward(inputs, options, "auto")
     return out, kept
 
 
@@ -131,38 +107,34 @@ def scan_backward(
 
 def _scan(inputs: Inputs, options: Options, backend: str) -> tuple[Tensor, Tensor]:
     """Return the outputs and last states of all directions."""
-    u = inputs.u
-    name, inputs, options = _prepared(inputs, options, backend)
-    A, initial = inputs.A, inputs.initial_state
+    u, A, initial = inputs.u, inputs.A, inputs.initial_state
     if u.numel() == 0:
         last = A.new_zeros(*u.shape[:2], *A.shape[1:], dtype=inputs.compute_dtype)
         return u.clone(), last if initial is None else last + initial
-    if name == "reference":
-        with torch.autocast(u.device.type, enabled=False):
-            out, last, _ = reference.BACKEND.forward(inputs, options)
-    else:
-        refuse_forward_mode()
-        operator, _ = OPERATORS[name]
-        out, last, _ = operator(*inputs, *options)
+    out, last, _ = _forward(inputs, options, backend)
     return out.to(u.dtype), last
+
+
+def _forward(inputs: Inputs, options: Options, backend: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Return outputs, last states and what the backward pass needs."""
+    name, inputs, options = _prepared(inputs, options, backend)
+    if name == "reference":
+        with torch.autocast(inputs.u.device.type, enabled=False):
+            out, last, kept = reference.BACKEND.forward(inputs, options)
+        return laid_out_as(inputs.u, out), last, kept
+    if torch.autograd.forward_ad._current_level >= 0:  # derivatives would come out as 0
+        raise NotImplementedError(
+            "this backend has no forward-mode derivative (jvp, jacfwd, make_dual). "
+            "Use reverse mode, or backend='reference'."
+        )
+    operator, _ = OPERATORS[name]
+    return operator(*inputs, *options)
 
 
 def _prepared(inputs: Inputs, options: Options, backend: str) -> tuple[str, Inputs, Options]:
     """Return the backend, inputs and options as it takes them; see `choose` for the errors."""
     name = choose(backend, inputs, options.want_last)
-    options = options._replace(chunk_size=min(options.chunk_size, max(inputs.u.shape[2], 1)))
+    options = options._replace(chunk_size=min(options.chunk_size, inputs.u.shape[2]))
     if any(x is not None and x.dtype == torch.float64 for x in inputs):
         inputs = inputs.computing()
     return name, inputs, options
-
-
-def _check(inputs: Inputs, options: Options, directions: bool) -> None:
-    optional = Inputs._field_defaults
-    given = {k: x for k, x in inputs._asdict().items() if x is not None or k not in optional}
-    check_arguments(given, _AXES, directions)
-    if inputs.A.shape[-1] < 1:
-        raise ValueError(f"A has shape {tuple(inputs.A.shape)}, expected at least one state")
-    if not isinstance(options.chunk_size, int) or options.chunk_size < 1:
-        raise ValueError(
-            f"chunk_size is {options.chunk_size!r}, expected a whole number of at least 1"
-        )

@@ -75,13 +75,10 @@ def backward(
     out = torch.empty_like(u)
     du, dstep, dA = torch.zeros_like(u), torch.zeros_like(u), torch.zeros_like(A)
     dB, dC = torch.zeros_like(B), torch.zeros_like(C)
-    dz = None
-    grad_out = grad_out.to(u.dtype)
-    gy = grad_out
+    gy = grad_out = grad_out.to(u.dtype)
     if z is not None:
         gate = torch.sigmoid(z)
         gy = grad_out * (z * gate)
-        dz = grad_out * gate * (1 + z * (1 - gate))  # times the output before the gate, below
     carried = torch.zeros_like(u[:, 0, :, None] * A) if grad_last is None else grad_last
     for start in reversed(range(0, u.shape[1], options.chunk_size)):
         part = slice(start, start + options.chunk_size)
@@ -107,10 +104,10 @@ def backward(
         dC[:, part] = torch.einsum("bcdn,bcd->bcn", states, gy_)
         y = torch.einsum("bcdn,bcn->bcd", states, C_)
         out[:, part] = y if D is None else y + D * u_
-    if z is not None and dz is not None:
-        dz *= out
+    dz = dD = None
+    if z is not None:
+        dz = grad_out * gate * (1 + z * (1 - gate)) * out
         out *= z * gate
-    dD = None
     if D is not None:
         dD = (gy * u).sum((0, 1))
         du += gy * D

@@ -2,13 +2,14 @@
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from functools import cache
 from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 
-from bsbimamba.scan.interface import Inputs
+from bsbimamba.scan.interface import Inputs, Options, Upstream
+from bsbimamba.scan.triton import launch as triton
 
 log = logging.getLogger("scan")
 
@@ -18,14 +19,10 @@ VARIABLE = "BSBIMAMBA_SCAN"
 # Fastest first, as measured by `python -m benchmarks.scan` (EXPERIMENTS.md). On a CPU "cpu" is the
 # fastest from two to four steps on.
 _FASTEST = {"cpu": ("cpu", "chunked"), "cuda": ("triton", "mamba_ssm", "chunked")}
-# What each needs. A package's Python half can be there without the compiled one.
-_PACKAGES = {
-    "triton": ("triton",),
-    "mamba_ssm": ("mamba_ssm", "selective_scan_cuda"),
-    "causal_conv1d": ("causal_conv1d", "causal_conv1d_cuda"),
-}
-# Looked up once, and before torch.compile could trace it. The packages are not imported.
-INSTALLED = {k: all(find_spec(name) for name in names) for k, names in _PACKAGES.items()}
+# Looked up once, and before torch.compile could trace it; of mamba-ssm its compiled half, without
+# which the other can be there. The packages are not imported.
+_NEEDED = {"triton": "triton", "mamba_ssm": "selective_scan_cuda"}
+INSTALLED = {name: find_spec(package) is not None for name, package in _NEEDED.items()}
 _logged: set[tuple[str, str]] = set()
 
 
@@ -35,43 +32,25 @@ def choose(backend: str, inputs: Inputs, want_last: bool = False) -> str:
     The environment variable BSBIMAMBA_SCAN stands in for "auto", whose choice is logged once.
 
     Raises:
-        ValueError: `backend` cannot scan the inputs.
+        ValueError: `backend` is not known, or cannot scan the inputs.
     """
-
-    def reason(name: str) -> str | None:
-        return why_not(name, inputs, want_last)
-
     origin = "backend"
     if backend == "auto" and os.environ.get(VARIABLE):
         backend, origin = os.environ[VARIABLE], f"the environment variable {VARIABLE}:"
     if backend != "auto":
-        return checked(backend, BACKENDS, reason, "chunked", origin)
+        if backend not in BACKENDS:
+            raise ValueError(f"{origin} {backend!r} is not one of {', '.join(BACKENDS)}, auto")
+        why = why_not(backend, inputs, want_last)
+        if why is not None:
+            raise ValueError(f"{origin} {backend!r} {why}. Use 'chunked' or 'auto'.")
+        return backend
     device = inputs.u.device.type
-    name = next(name for name in _FASTEST.get(device, ("chunked",)) if reason(name) is None)
+    able = (x for x in _FASTEST.get(device, ("chunked",)) if why_not(x, inputs, want_last) is None)
+    name = next(able)
     if (name, device) not in _logged and not torch.compiler.is_compiling():
         _logged.add((name, device))
         log.info("selective scan on %s: backend %s", device, name)
     return name
-
-
-def checked(
-    backend: str,
-    known: Sequence[str],
-    reason: Callable[[str], str | None],
-    other: str,
-    origin: str = "backend",
-) -> str:
-    """Return a backend that was asked for by name.
-
-    Raises:
-        ValueError: it is not known, or cannot run for a reason; the message proposes the `other`.
-    """
-    if backend not in known:
-        raise ValueError(f"{origin} {backend!r} is not one of {', '.join(known)}, auto")
-    why = reason(backend)
-    if why is not None:
-        raise ValueError(f"{origin} {backend!r} {why}. Use {other!r} or 'auto'.")
-    return backend
 
 
 def why_not(name: str, inputs: Inputs, want_last: bool = False) -> str | None:
@@ -98,6 +77,28 @@ def cannot_run(u: Tensor, name: str) -> str | None:
         return f"needs the package {name.replace('_', '-')}, which is not installed"
     # Triton's interpreter runs on a CPU.
     interpreted = name == "triton" and os.environ.get("TRITON_INTERPRET") == "1"
-    if device == "cuda" or (device == "cpu" and interpreted):
-        return None
-    return f"runs on a CUDA device, and u is on {u.device}"
+    if device != "cuda" and not (device == "cpu" and interpreted):
+        return f"runs on a CUDA device, and u is on {u.device}"
+    return triton_fails(device) if name == "triton" else None
+
+
+@torch.compiler.assume_constant_result
+def triton_fails(device: str) -> str | None:
+    """Say why Triton cannot compile or start its kernels; None where it can."""
+    return _try_triton(device)
+
+
+@cache
+def _try_triton(device: str) -> str | None:
+    """Scan a single step. Triton may be installed and still fail, without a C compiler or with a
+    driver that does not fit it, by exceptions of many types."""
+    one = torch.ones(1, 1, 1, 1, device=device)
+    inputs, options = Inputs(one, one, one[0], one, one), Options(True, False, 1, want_last=False)
+    try:
+        out, _, kept = triton.forward(inputs, options)
+        triton.backward(Upstream(out, None, want_out=True), inputs, kept, options)
+    except Exception as error:
+        reason = f"cannot run its kernels here: {type(error).__name__}: {error}"
+        log.warning("Triton %s", reason)
+        return reason
+    return None

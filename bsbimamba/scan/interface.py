@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from bsbimamba.scan.layout import laid_out_as, scanning_order, ways, within
+from bsbimamba.scan.layout import laid_out_as, row_major, scanning_order, ways, within
 
 FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 # The tensors that run along the sequence; the others are parameters and states.
@@ -50,6 +50,11 @@ class Inputs(NamedTuple):
     def computing(self) -> Inputs:
         """Return all of them in `compute_dtype`."""
         return self.map(lambda _, x: x.to(self.compute_dtype))
+
+
+# The axes of each without directions, one letter an axis.
+_AXES = ("bld", "bld", "dn", "bln", "bln", "d", "bld", "d", "bdn")
+AXES = dict(zip(Inputs._fields, _AXES, strict=True))
 
 
 class Options(NamedTuple):
@@ -94,23 +99,22 @@ class Backend(Protocol):
         absent input, or is not wanted, may be anything."""
 
 
-def check_arguments(tensors: Mapping[str, Any], axes: Mapping[str, str], directions: bool) -> None:
+def check_arguments(inputs: Inputs, options: Options, directions: bool) -> None:
     """Raise ValueError unless all are float tensors on one device whose shapes agree.
 
-    Args:
-        tensors: by name. None is allowed for those of which it is the default.
-        axes: the axes of each, one letter an axis; the same letter means the same size.
-        directions: each has 1 or 2 directions in front.
+    directions: each has 1 or 2 directions in front.
     """
     sizes: dict[str, int] = {}
-    for name, x in tensors.items():
+    for name, x in inputs._asdict().items():
+        if x is None and name in Inputs._field_defaults:
+            continue
         if not isinstance(x, Tensor):
             raise ValueError(f"{name} is of type {type(x).__name__}, expected a tensor")
-        shape, expected = tuple(x.shape), "r" * directions + axes[name]
+        shape, expected = tuple(x.shape), "r" * directions + AXES[name]
         if x.dtype not in FLOATS:
             raise ValueError(f"{name} {shape} has dtype {x.dtype}, expected one of {FLOATS}")
-        if x.device != tensors["u"].device:
-            raise ValueError(f"{name} {shape} is on {x.device}, u is on {tensors['u'].device}")
+        if x.device != inputs.u.device:
+            raise ValueError(f"{name} {shape} is on {x.device}, u is on {inputs.u.device}")
         fits = len(shape) == len(expected) and all(
             sizes.setdefault(axis, size) == size for axis, size in zip(expected, shape, strict=True)
         )
@@ -119,15 +123,22 @@ def check_arguments(tensors: Mapping[str, Any], axes: Mapping[str, str], directi
             raise ValueError(f"{name} has shape {shape}, expected ({', '.join(expected)}): {known}")
     if directions and sizes["r"] not in (1, 2):
         raise ValueError(f"u has {sizes['r']} directions, expected 1 or 2")
+    if options.chunk_size < 1:
+        raise ValueError(f"chunk_size is {options.chunk_size}, expected at least 1")
 
 
-def refuse_forward_mode() -> None:
-    """Raise NotImplementedError where derivatives are taken forwards, which would come out as 0."""
-    if torch.autograd.forward_ad._current_level >= 0:
-        raise NotImplementedError(
-            "this backend has no forward-mode derivative (jvp, jacfwd, make_dual). "
-            "Use reverse mode, or backend='reference' of the scan."
+def for_kernels(inputs: Inputs) -> Inputs:
+    """Return the sequences with channels side by side, and parameters and states dense in float32,
+    the latter as (..., n, d). D and delta_bias are zeros where they are absent."""
+    zeros = inputs.A.new_zeros(inputs.A.shape[:2])
+    D, bias = (zeros if x is None else x for x in (inputs.D, inputs.delta_bias))
+    return inputs._replace(D=D, delta_bias=bias).map(
+        lambda name, x: (
+            row_major(x)
+            if name in SEQUENCES
+            else (x.mT if name in STATES else x).float().contiguous()
         )
+    )
 
 
 def borders(inputs: Inputs, options: Options) -> Tensor:
@@ -171,6 +182,18 @@ class ByDirection:
             turned = name in (*SEQUENCES, "out")
             found.append(scanning_order(x, options.reverse) if turned else x)
         return found
+
+
+def by_autograd(
+    scan: Callable[[Inputs], Tensor], inputs: Inputs, grad_out: Tensor
+) -> list[Tensor | None]:
+    """Return the gradients of scan(inputs) in the order of `Inputs`, and its value."""
+    with torch.enable_grad():
+        leaves = inputs.map(lambda _, x: x.detach().requires_grad_())
+        out = scan(leaves)
+        given = [x for x in leaves if x is not None]
+        found = iter(torch.autograd.grad(out, given, grad_out.to(out.dtype)))
+    return [*(None if x is None else next(found) for x in leaves), out.detach()]
 
 
 def _directions(inputs: Inputs, options: Options) -> list[Inputs]:

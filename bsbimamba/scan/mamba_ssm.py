@@ -10,7 +10,7 @@ Source: state-spaces/mamba, mamba_ssm/ops/selective_scan_interface.py.
 import torch
 from torch import Tensor
 
-from bsbimamba.scan.interface import SEQUENCES, ByDirection, Inputs, Options
+from bsbimamba.scan.interface import SEQUENCES, ByDirection, Inputs, Options, by_autograd
 
 
 def forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:
@@ -27,20 +27,10 @@ def nothing_kept(inputs: Inputs, options: Options) -> Tensor:
 def backward(
     grad_out: Tensor, grad_last: Tensor | None, inputs: Inputs, kept: Tensor, options: Options
 ) -> list[Tensor | None]:
-    """Return the gradients in the order of `Inputs`, and the output."""
-    if grad_last is not None:
-        raise ValueError(
-            "backend 'mamba_ssm' has no gradient for the last state. Use 'triton' or 'chunked'."
-        )
-    # The function is the package's own autograd node: what is differentiated is exactly what it is
-    # given.
-    with torch.enable_grad():
-        leaves = _arguments(inputs).map(lambda _, x: x.detach().requires_grad_())
-        out, _ = _call(leaves, options)
-        given = [x for x in leaves if x is not None]
-        grads = torch.autograd.grad(out, given, grad_out.mT.to(out.dtype).contiguous())
-    found = iter([x.mT if x.dim() == 3 else x for x in grads])
-    return [*(None if x is None else next(found) for x in leaves), out.detach().mT]
+    """Differentiate the package's own autograd node, by exactly what it is given."""
+    given, grad_out = _arguments(inputs), grad_out.mT.contiguous()
+    found = by_autograd(lambda leaves: _call(leaves, options)[0], given, grad_out)
+    return [x.mT if x is not None and x.dim() == 3 else x for x in found]
 
 
 def _arguments(inputs: Inputs) -> Inputs:

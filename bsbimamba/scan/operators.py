@@ -92,17 +92,13 @@ def _make_operators(
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
         ctx.options = inputs[9:]
         ctx.save_for_backward(*inputs[:9], output[2])
-        ctx.set_materialize_grads(False)
 
     def backward_pass(
-        ctx: Any, grad_out: Tensor | None, grad_last: Tensor | None, _: Tensor | None
+        ctx: Any, grad_out: Tensor, grad_last: Tensor, _: Tensor
     ) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors
-        if not Options(*ctx.options).want_last:
-            grad_last = None  # tracing makes one up for the tensor of size 0
-        if grad_out is None:
-            grad_out = torch.zeros(saved[0].shape, dtype=saved[0].dtype, device=saved[0].device)
-        grads = backward_operator(grad_out, grad_last, *saved, *ctx.options, False)
+        of_last = grad_last if Options(*ctx.options).want_last else None
+        grads = backward_operator(grad_out, of_last, *saved, *ctx.options, False)
         wanted = (
             grad if x is not None and needed else None
             for grad, x, needed in zip(grads, saved, ctx.needs_input_grad, strict=False)

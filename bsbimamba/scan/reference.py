@@ -8,19 +8,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bsbimamba.scan.interface import ByDirection, Inputs, Options
+from bsbimamba.scan.interface import ByDirection, Inputs, Options, by_autograd
 
 
-def selective_scan_reference(inputs: Inputs, delta_softplus: bool) -> tuple[Tensor, Tensor]:
-    """Gu and Dao, "Mamba", 2023, equations 2a, 2b and 4 (A by zero-order hold, B by Euler's rule).
+def forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:
+    """Scan one direction, see `scan.interface.ByDirection`; keep nothing.
 
-    Takes one direction in scanning order. Returns the output (b, l, d) and the last state
-    (b, d, n).
+    Gu and Dao, "Mamba", 2023, equations 2a, 2b and 4 (A by zero-order hold, B by Euler's rule).
     """
-    u, delta, A, B, C, D, z, delta_bias, initial_state = inputs
+    u, delta, A, B, C, D, z, delta_bias, initial_state = inputs.computing()
     if delta_bias is not None:
         delta = delta + delta_bias
-    if delta_softplus:
+    if options.delta_softplus:
         # F.softplus goes over to the identity at 20; this is exact on both sides of it.
         delta = torch.logaddexp(delta, torch.zeros_like(delta))
     if initial_state is None:
@@ -37,26 +36,14 @@ def selective_scan_reference(inputs: Inputs, delta_softplus: bool) -> tuple[Tens
         y = y + D * u
     if z is not None:
         y = y * F.silu(z)
-    return y, state
-
-
-def forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:
-    """Scan one direction, see `scan.interface.ByDirection`; keep nothing."""
-    out, last = selective_scan_reference(inputs.computing(), options.delta_softplus)
-    return out, last, out.new_empty(0)
+    return y, state, y.new_empty(0)
 
 
 def backward(
     grad_out: Tensor, grad_last: Tensor | None, inputs: Inputs, kept: Tensor, options: Options
 ) -> list[Tensor | None]:
-    """Return the gradients in the order of `Inputs`, by autograd through all of it again, and the
-    output. The last state's gradient is not considered."""
-    with torch.enable_grad():
-        leaves = inputs.map(lambda _, x: x.detach().requires_grad_())
-        out, _, _ = forward(leaves, options)
-        given = [x for x in leaves if x is not None]
-        found = iter(torch.autograd.grad(out, given, grad_out.to(out.dtype)))
-    return [*(None if x is None else next(found) for x in leaves), out.detach()]
+    """Compute all of it again and differentiate that, without the last state's gradient."""
+    return by_autograd(lambda leaves: forward(leaves, options)[0], inputs, grad_out)
 
 
 BACKEND = ByDirection(forward, backward)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 
-def compile_kernel(name: str, dtype: str, capability: int, **changes: Any) -> Any:
+def compile_kernel(name: str, dtype: str, capability: int) -> Any:
     """Compile a kernel of `scan.triton.scan_kernels` for u, delta, B, C and z of `dtype`."""
     import triton
     from triton.backends.compiler import GPUTarget
@@ -19,11 +19,10 @@ def compile_kernel(name: str, dtype: str, capability: int, **changes: Any) -> An
 
     kernel = getattr(scan_kernels, name)
     fixed: dict[str, Any] = {
-        "CHUNK": 64, "REVERSE": False, "SOFTPLUS": True, "HAS_D": True, "HAS_Z": True,
-        "HAS_BIAS": True, "HAS_INITIAL": False, "HAS_LAST": False, "WANT_LAST": False, "N": 16,
-        **(launch.FORWARD if name == "scan_forward" else launch.BACKWARD), **changes,
+        "CHUNK": 64, "REVERSE": False, "SOFTPLUS": True, "HAS_Z": True, "HAS_INITIAL": False,
+        "HAS_LAST": False, "WANT_LAST": False, "N": 16,
+        **(launch.FORWARD if name == "scan_forward" else launch.BACKWARD),
     }  # fmt: skip
-    fixed["LEVELS"] = fixed.get("TILE", 8).bit_length()
     options = {key: fixed.pop(key) for key in ("num_warps", "maxnreg")}
     sequences = ("u", "delta", "z", "out", "grad_out", "du", "ddelta", "dz")
     signature: dict[str, Any] = {}

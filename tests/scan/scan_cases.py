@@ -1,12 +1,15 @@
 """Arguments for scan and convolution, and what a backend makes of them."""
 
 from typing import Any
+from unittest.mock import patch
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bsbimamba.scan import causal_conv_silu, scan_directions, selective_scan
+from bsbimamba.scan import convolution, scan_directions, selective_scan
+from bsbimamba.scan.convolution import convolution_backward, convolution_forward
 
 NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias", "initial_state")
 OPTIONAL = ("D", "z", "delta_bias", "initial_state")
@@ -40,13 +43,14 @@ def make_both(b: int, length: int, d: int, n: int) -> dict[str, Tensor]:
     return {k: torch.stack([one[k], other[k]]) for k in one if k != "initial_state"}
 
 
+def probe(x: Tensor) -> Tensor:
+    rng = torch.Generator().manual_seed(1)
+    return torch.randn(x.shape, generator=rng, dtype=torch.float64)
+
+
 def gradients(outputs: dict[str, Tensor], leaves: dict[str, Tensor]) -> dict[str, Tensor]:
     """The outputs, and all gradients of a fixed scalar function of them."""
-    rng = torch.Generator().manual_seed(1)
-    loss = sum(
-        (x.double() * torch.randn(x.shape, generator=rng, dtype=torch.float64).to(x.device)).sum()
-        for x in outputs.values()
-    )
+    loss = sum((x.double() * probe(x).to(x.device)).sum() for x in outputs.values())
     grads = torch.autograd.grad(loss, list(leaves.values()))  # type: ignore[arg-type]
     return {**outputs, **dict(zip(leaves, grads, strict=True))}
 
@@ -118,8 +122,36 @@ def check_overflowing_decay(backend: str) -> None:
     assert_close({"out": out}, {"out": expected}, torch.float32)
 
 
-def convolution(u: Tensor, weight: Tensor, bias: Tensor, reverse: bool) -> Tensor:
-    """(b, l, d) by conv1d on (b, d, l), flipped where it looks ahead."""
+def check_contract(backend: str, tensors: list[Tensor | None], want_last: bool = True) -> None:
+    """Schema, fake implementations, autograd registration and tracing, forward and backward."""
+    operator = getattr(torch.ops.bsbimamba, f"scan_{backend}")
+    backward = getattr(torch.ops.bsbimamba, f"scan_{backend}_backward")
+    options = (True, False, 4, want_last)
+    torch.library.opcheck(operator, (*tensors, *options))
+    given = [None if x is None else x.detach() for x in tensors]
+    out, last, kept = operator(*given, *options)
+    upstream = (out, last if want_last else None)
+    for want_out in (False, True):
+        torch.library.opcheck(backward, (*upstream, *given, kept, *options, want_out))
+
+
+def check_every_entry_is_written(
+    backend: str, arguments: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is left as `torch.empty` has made it."""
+    expected = run(arguments, torch.float32, backend, chunk_size=16)
+    empty = torch.empty
+
+    def poisoned(*args: Any, **options: Any) -> Tensor:
+        return empty(*args, **options).fill_(torch.nan)
+
+    monkeypatch.setattr(torch, "empty", poisoned)
+    got = run(arguments, torch.float32, backend, chunk_size=16)
+    assert all(torch.equal(got[name], expected[name]) for name in got)
+
+
+def definition(u: Tensor, weight: Tensor, bias: Tensor, reverse: bool) -> Tensor:
+    """The convolution (b, l, d) by conv1d on (b, d, l), flipped where it looks ahead."""
     x = u.flip(1) if reverse else u
     padded = F.pad(x.transpose(1, 2), (weight.shape[1] - 1, 0))
     y = F.conv1d(padded, weight[:, None], bias, groups=len(weight)).transpose(1, 2)
@@ -135,6 +167,11 @@ def make_convolution(b: int, length: int, d: int, taps: int, directions: int) ->
     }
 
 
+def only(backend: str) -> Any:
+    """Let the convolution be computed by this backend."""
+    return patch.object(convolution, "_BACKENDS", {backend: convolution._BACKENDS[backend]})
+
+
 def compare_convolution(
     backend: str,
     b: int,
@@ -142,7 +179,7 @@ def compare_convolution(
     d: int,
     taps: int = 4,
     reverse: bool = False,
-    directions: int = 1,
+    directions: int = 2,
     dtype: torch.dtype = torch.float32,
     device: str = "cpu",
 ) -> None:
@@ -152,11 +189,11 @@ def compare_convolution(
     }
     leaves = leaves_of(arguments, torch.float64)
     ways = (reverse, not reverse)[:directions]
-    parts = [
-        convolution(*(x[r] for x in leaves.values()), reverse=way) for r, way in enumerate(ways)
-    ]
+    parts = [definition(*(x[r] for x in leaves.values()), way) for r, way in enumerate(ways)]
     expected = gradients({"out": torch.stack(parts)}, leaves)
-    leaves = leaves_of({k: v.to(device) for k, v in arguments.items()}, dtype)
-    out = causal_conv_silu(**leaves, reverse=reverse, backend=backend)
+    given = {k: v.to(device, dtype) for k, v in arguments.items()}
+    with only(backend):
+        out = convolution_forward(*given.values(), reverse)
+        found = convolution_backward(probe(out).to(out), *given.values(), reverse)
     assert out.dtype == dtype
-    assert_close(gradients({"out": out}, leaves), expected, dtype)
+    assert_close({"out": out, **dict(zip(given, found, strict=True))}, expected, dtype)

@@ -148,15 +148,6 @@ def test_pieces_equal_the_whole(backend: str, reverse: bool) -> None:
 
 
 @pytest.mark.parametrize("backend", ALL)
-def test_reverse_is_the_scan_of_the_flipped_sequence(backend: str) -> None:
-    arguments = {k: v.float() for k, v in make_arguments(2, 21, 40, 4).items()}
-    flipped = {k: v.flip(1) if k in SEQUENCES else v for k, v in arguments.items()}
-    options = {"delta_softplus": True, "backend": backend}
-    got = selective_scan(**arguments, reverse=True, **options)
-    torch.testing.assert_close(got, selective_scan(**flipped, **options).flip(1))
-
-
-@pytest.mark.parametrize("backend", ALL)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_nan_that_goes_in_comes_out(backend: str, name: str) -> None:
     check_nan(backend, name)

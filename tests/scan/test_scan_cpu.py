@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import ROOT
 from numba import njit
-from scan_cases import make_arguments, run
+from scan_cases import check_every_entry_is_written, make_arguments
 from torch import Tensor
 
 from bsbimamba.scan.cpu import vectors
@@ -36,17 +36,17 @@ def run_in_new_process(code: str, **environment: str) -> subprocess.Popen:
     )
 
 
-def over_vectors(function: Any, x: np.ndarray) -> np.ndarray:
-    """A function of one vector, applied to a whole array."""
+def over_vectors(function: Any, x: np.ndarray, dtype: Any = np.float32) -> np.ndarray:
+    """A function of one vector, applied to a whole array; bfloat16 as uint16."""
 
     @njit
     def apply(x, out):  # type: ignore[no-untyped-def]
         for i in range(0, x.size, vectors.LANES):
             vectors.store(out, i, function(vectors.load(x, i)))
 
-    padded = np.zeros(-(-x.size // 16) * 16, np.float32)
+    padded = np.zeros(-(-x.size // 16) * 16, x.dtype)
     padded[: x.size] = x
-    out = np.empty_like(padded)
+    out = np.empty(padded.size, dtype)
     apply(padded, out)
     return out[: x.size]
 
@@ -85,24 +85,19 @@ def test_functions_at_the_edges(function: Any, expected: list[float]) -> None:
 
 
 def test_bfloat16_is_read_and_written_as_torch_does() -> None:
-    @njit
-    def copy(x, out):  # type: ignore[no-untyped-def]
-        for i in range(0, x.size, vectors.LANES):
-            vectors.store(out, i, vectors.load(x, i))
+    def narrowed(x: Tensor) -> Tensor:
+        return torch.from_numpy(over_vectors(same, x.numpy(), np.uint16)).view(torch.bfloat16)
 
+    same = njit(lambda x: x)
     special = torch.tensor([torch.nan, torch.inf, -torch.inf, 0.0, -0.0, 3e38, 1e-40, 1.00390625])
     x = torch.cat([special, torch.randn(4088)])
-    rounded = torch.empty(4096, dtype=torch.bfloat16)
-    copy(x.numpy(), rounded.view(torch.uint16).numpy())
     expected = x.bfloat16()
-    assert rounded[0].isnan()
-    assert torch.equal(rounded[1:], expected[1:])
+    assert narrowed(x)[0].isnan()
+    assert torch.equal(narrowed(x)[1:], expected[1:])
     nans = torch.tensor([0x7FFFFFFF, 0x7F800001], dtype=torch.int32).view(torch.float32)
-    copy(nans.repeat(8).numpy(), rounded.view(torch.uint16).numpy())
-    assert rounded[:16].isnan().all()
-    back = torch.empty(4096)
-    copy(expected.view(torch.uint16).numpy(), back.numpy())
-    assert torch.equal(back[1:], expected.float()[1:])
+    assert narrowed(nans).isnan().all()
+    back = over_vectors(same, expected.view(torch.uint16).numpy())
+    assert torch.equal(torch.from_numpy(back)[1:], expected.float()[1:])
 
 
 def test_a_forked_child_scans_as_its_parent_does() -> None:
@@ -130,16 +125,7 @@ def test_a_forked_child_scans_as_its_parent_does() -> None:
 
 @pytest.mark.parametrize("width", [64, 70])
 def test_every_entry_is_written(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    arguments = make_arguments(3, 65, width, 5)
-    expected = run(arguments, torch.float32, "cpu")
-    empty = torch.empty
-
-    def poisoned(*args: Any, **options: Any) -> Tensor:
-        return empty(*args, **options).fill_(torch.nan)
-
-    monkeypatch.setattr(torch, "empty", poisoned)
-    got = run(arguments, torch.float32, "cpu")
-    assert all(torch.equal(got[name], expected[name]) for name in got)
+    check_every_entry_is_written("cpu", make_arguments(3, 65, width, 5), monkeypatch)
 
 
 @pytest.mark.slow

@@ -17,6 +17,8 @@ from scan_cases import (
     NAMES,
     OPTIONAL,
     assert_close,
+    check_contract,
+    check_every_entry_is_written,
     check_extreme_steps,
     check_nan,
     check_overflowing_decay,
@@ -82,7 +84,7 @@ def test_kernels_compile_for_the_cards_they_are_for() -> None:
 
 
 @interpreted
-@pytest.mark.parametrize("length", [1, 7, 31, 65])
+@pytest.mark.parametrize("length", [1, 7, 31, 33])
 def test_two_directions_against_the_oracle(length: int) -> None:
     """All gradients, a width that is no multiple of the block, several chunks, one launch."""
     arguments = make_both(1, length, 70, 3)
@@ -138,16 +140,7 @@ def test_other_sizes_give_the_same(block: int, tile: int, monkeypatch: pytest.Mo
 
 @interpreted
 def test_every_entry_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    arguments = make_arguments(2, 19, 66, 2)
-    expected = run(arguments, torch.float32, "triton", chunk_size=16)
-    empty = torch.empty
-
-    def poisoned(*args: object, **options: object) -> torch.Tensor:
-        return empty(*args, **options).fill_(torch.nan)  # type: ignore[call-overload]
-
-    monkeypatch.setattr(torch, "empty", poisoned)
-    got = run(arguments, torch.float32, "triton", chunk_size=16)
-    assert all(torch.equal(got[name], expected[name]) for name in got)
+    check_every_entry_is_written("triton", make_arguments(2, 19, 66, 2), monkeypatch)
 
 
 @interpreted
@@ -170,16 +163,8 @@ def test_no_value_depends_on_the_layout(
 def test_operators_keep_torchs_contract() -> None:
     """Also for the smallest of shapes, whose views are contiguous as they are."""
     for length in (1, 5):
-        x = {
-            k: v.float()[None].requires_grad_() for k, v in make_arguments(1, length, 8, 2).items()
-        }
-        operator = torch.ops.bsbimamba.scan_triton
-        given = [x[name] for name in NAMES]
-        torch.library.opcheck(operator, (*given, True, False, 4, True))
-        detached = [value.detach() for value in given]
-        out, last, borders = operator(*detached, True, False, 4, True)
-        backward = torch.ops.bsbimamba.scan_triton_backward
-        torch.library.opcheck(backward, (out, last, *detached, borders, True, False, 4, True, True))
+        x = make_arguments(1, length, 8, 2).values()
+        check_contract("triton", [value.float()[None].requires_grad_() for value in x])
 
 
 @interpreted
@@ -195,8 +180,11 @@ def test_extreme_step_sizes_give_no_nan(delta: float) -> None:
 
 
 @interpreted
-@pytest.mark.parametrize("length", [1, 2, 3, 64, 67])
+@pytest.mark.parametrize("length", [1, 2, 3, 16, 19])
 @pytest.mark.parametrize("reverse", [False, True])
-def test_convolution(length: int, reverse: bool) -> None:
-    compare_convolution("triton", 1, length, 70, reverse=reverse, directions=2)
+def test_convolution(length: int, reverse: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bsbimamba.scan.triton import launch
+
+    monkeypatch.setitem(launch._CONV, "SEGMENT", 16)  # of 64, the interpreter takes too long
+    compare_convolution("triton", 1, length, 70, reverse=reverse)
     compare_convolution("triton", 1, length, 64, taps=2, reverse=reverse, dtype=torch.bfloat16)

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from numba import njit
+from torch import Tensor
 
 # Groups of sequences whose parameters' gradients are each summed inside one task. More of them
 # balance better over threads and cost memory; the sums do not depend on the number of threads.
@@ -69,9 +70,11 @@ def kernel(function: Callable) -> Callable:
 def share_out(kernel: Callable, tasks: int, *arguments: Any) -> None:
     """Run `kernel(counter, tasks, *arguments)` on `torch.get_num_threads()` threads.
 
-    Each takes tasks until the counter has passed their number, so that a thread that the system is
-    slow to wake takes fewer of them.
+    The kernel gets a tensor as the array of all memory that it reaches over, bfloat16 as uint16,
+    and None as an array of size 0. Each thread takes tasks until the counter has passed their
+    number, so that a thread that the system is slow to wake takes fewer of them.
     """
+    arguments = tuple(_flat(x) if x is None or isinstance(x, Tensor) else x for x in arguments)
     counter = np.zeros(1, np.int64)
     threads = min(torch.get_num_threads(), tasks)
     futures = []
@@ -88,6 +91,14 @@ def share_out(kernel: Callable, tasks: int, *arguments: Any) -> None:
         for future in futures:
             if not future.cancel():
                 future.result()
+
+
+def _flat(x: Tensor | None) -> np.ndarray:
+    if x is None:
+        return np.empty(0, np.float32)
+    reach = sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True))
+    values = x.detach().as_strided((reach + 1 if x.numel() else 0,), (1,))
+    return values.view(torch.uint16).numpy() if x.dtype == torch.bfloat16 else values.numpy()
 
 
 @lru_cache(maxsize=1)

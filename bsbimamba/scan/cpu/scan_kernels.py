@@ -1,9 +1,9 @@
 """The selective scan's numba kernels, forward and backward.
 
-Both walk the sequence step by step for sixteen channels at a time, one vector,
-whose states are in the first-level cache. Neither starts threads: each takes numbers of
-independent tasks from a counter until none is left, and `scan.cpu.launch` calls it on every
-thread. A task writes to places of its own, so the result does not depend on who did it.
+Both walk the sequence step by step for sixteen channels at a time, one vector, whose states are in
+the first-level cache. Neither starts threads: each takes numbers of independent tasks from a
+counter until none is left, and `share_out` calls it on every thread. A task writes to places of its
+own, so the result does not depend on who did it.
 
 All arrays are flat. Of what the user gives, u, delta, B, C, z and the output's gradient may be
 float32 or bfloat16 (as uint16); they, and what is written in the shape of u, come with their
@@ -21,11 +21,12 @@ from numba import njit
 
 from bsbimamba.scan.cpu.kernel import kernel
 from bsbimamba.scan.cpu.vectors import (
+    FINITE,
     LANES,
     LOG2_E,
     ONE,
     ZERO,
-    finite_exp2,
+    exp2,
     fma,
     load,
     load_scalar,
@@ -129,7 +130,7 @@ def scan_forward(
             x *= step
             for s in range(n):
                 value = x * splat(load_scalar(B, b_t + s))
-                value = fma(finite_exp2(step * load(a2, s * LANES)), load(h, s * LANES), value)
+                value = fma(exp2(step * load(a2, s * LANES), FINITE), load(h, s * LANES), value)
                 store(h, s * LANES, value)
                 y = fma(value, splat(load_scalar(C, c_t + s)), y)
             if z.size > 0:
@@ -215,7 +216,7 @@ def scan_backward(
                         x *= step
                         for s in range(n):
                             at = k * state + s * LANES
-                            decay = finite_exp2(step * load(a2, s * LANES))
+                            decay = exp2(step * load(a2, s * LANES), FINITE)
                             store(decays, at, decay)
                             value = x * splat(load_scalar(B, b_t + s))
                             value = fma(decay, load(states, at), value)

@@ -12,6 +12,7 @@ comparisons are written so that NaN fails them and is passed on.
 # mypy: disable-error-code="no-untyped-def, call-arg, attr-defined, var-annotated"
 from __future__ import annotations
 
+import inspect
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -29,6 +30,7 @@ _FLOATS = ir.VectorType(_FLOAT, LANES)
 _INT32 = ir.IntType(32)
 _INTS = ir.VectorType(_INT32, LANES)
 _INT16 = ir.IntType(16)
+_INT16S = ir.VectorType(_INT16, LANES)
 _FMA = f"llvm.fmuladd.v{LANES}f32"
 
 # Adding it rounds to an integer and leaves that plus 127, the bias of an exponent, in the low bits
@@ -60,19 +62,25 @@ def _call(builder: Any, name: str, result: Any, *values: Any) -> Any:
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), values)
 
 
-def _codegen(emit: Callable) -> Callable:
-    return lambda context, builder, signature, values: emit(builder, *values)
+def _to_vector(emit: Callable) -> Callable:
+    """Make a function for numba code of one that emits LLVM's instructions for a vector."""
+
+    def typed(typing_context, *operands):
+        def codegen(context, builder, signature, values):
+            return emit(builder, *values)
+
+        return _vector(*operands), codegen
+
+    typed.__signature__ = inspect.signature(emit)  # numba wants to know how many operands
+    return intrinsic(typed)
 
 
 def _operator(symbol: Callable, instruction: str) -> None:
     """Give vectors a Python operator."""
 
-    @intrinsic
-    def combine(typing_context, a, b):
-        def emit(builder, a, b):
-            return getattr(builder, instruction)(a, b, flags=("contract",))
-
-        return _vector(_vector, _vector), _codegen(emit)
+    @_to_vector
+    def combine(builder, a, b):
+        return getattr(builder, instruction)(a, b, flags=("contract",))
 
     @overload(symbol)
     def typed(a, b):
@@ -88,43 +96,32 @@ _operator(operator.imul, "fmul")
 _operator(operator.truediv, "fdiv")
 
 
-@intrinsic
-def fma(typing_context, a, b, c):
+@_to_vector
+def fma(builder, a, b, c):
     """a * b + c, in one rounding where the CPU can."""
-
-    def emit(builder, *values):
-        return _call(builder, _FMA, _FLOATS, *values)
-
-    return _vector(_vector, _vector, _vector), _codegen(emit)
+    return _call(builder, _FMA, _FLOATS, a, b, c)
 
 
 def _polynomial(*coefficients: float) -> Callable:
     """Return a function of a vector: the polynomial with these, lowest order first, by Horner."""
     constants = [_constant(float(np.float32(c))) for c in coefficients]
 
-    @intrinsic
-    def evaluate(typing_context, x):
-        def emit(builder, x):
-            value = constants[-1]
-            for constant in constants[-2::-1]:
-                value = _call(builder, _FMA, _FLOATS, value, x, constant)
-            return value
-
-        return _vector(_vector), _codegen(emit)
+    @_to_vector
+    def evaluate(builder, x):
+        value = constants[-1]
+        for constant in constants[-2::-1]:
+            value = _call(builder, _FMA, _FLOATS, value, x, constant)
+        return value
 
     return evaluate
 
 
-@intrinsic
-def splat(typing_context, x):
+@_to_vector
+def splat(builder, x):
     """A float32 in every lane."""
-
-    def emit(builder, x):
-        nothing = ir.Constant(_FLOATS, ir.Undefined)
-        first = builder.insert_element(nothing, x, ir.Constant(_INT32, 0))
-        return builder.shuffle_vector(first, nothing, _constant(0, _INTS))
-
-    return _vector(types.float32), _codegen(emit)
+    nothing = ir.Constant(_FLOATS, ir.Undefined)
+    first = builder.insert_element(nothing, x, ir.Constant(_INT32, 0))
+    return builder.shuffle_vector(first, nothing, _constant(0, _INTS))
 
 
 @intrinsic
@@ -162,96 +159,65 @@ def row_totals(typing_context, array, offset):
     return _vector(array, types.intp), codegen
 
 
-@intrinsic
-def where_less(typing_context, a, b, x, y):
+@_to_vector
+def where_less(builder, a, b, x, y):
     """x where a < b, elsewhere, and where a or b is NaN, y."""
-
-    def emit(builder, a, b, x, y):
-        return builder.select(builder.fcmp_ordered("<", a, b), x, y)
-
-    return _vector(_vector, _vector, _vector, _vector), _codegen(emit)
+    return builder.select(builder.fcmp_ordered("<", a, b), x, y)
 
 
-@intrinsic
-def nearest(typing_context, x):
+@_to_vector
+def nearest(builder, x):
     """x rounded to an integer, for |x| < 2**22."""
-
-    def emit(builder, x):
-        return builder.fsub(builder.fadd(x, _constant(_ROUNDER)), _constant(_ROUNDER))
-
-    return _vector(_vector), _codegen(emit)
+    return builder.fsub(builder.fadd(x, _constant(_ROUNDER)), _constant(_ROUNDER))
 
 
-@intrinsic
-def power_of_two(typing_context, x):
+@_to_vector
+def power_of_two(builder, x):
     """2 ** nearest(x), for x in [-127, 128]: 0 at the lower end, inf at the upper."""
-
-    def emit(builder, x):
-        bits = builder.bitcast(builder.fadd(x, _constant(_ROUNDER)), _INTS)
-        return builder.bitcast(builder.shl(bits, _constant(23, _INTS)), _FLOATS)
-
-    return _vector(_vector), _codegen(emit)
+    bits = builder.bitcast(builder.fadd(x, _constant(_ROUNDER)), _INTS)
+    return builder.bitcast(builder.shl(bits, _constant(23, _INTS)), _FLOATS)
 
 
 def _address(context, builder, kind, array, offset):
     return builder.gep(context.make_array(kind)(context, builder, array).data, [offset])
 
 
-def _widened(builder, x, integers, floats):
-    """bfloat16 bits as float32."""
-    shift = _constant(16, integers) if integers is _INTS else ir.Constant(integers, 16)
-    return builder.bitcast(builder.shl(builder.zext(x, integers), shift), floats)
+def _reader(result: Any, floats: Any, halves: Any, shift: Any) -> Callable:
+    """Make a function that reads from an offset of a one-dimensional array, as LLVM's `floats`;
+    shift: 16, for the bits of each bfloat16."""
+
+    def read(typing_context, array, offset):
+        def codegen(context, builder, signature, values):
+            kind = floats if array.dtype == types.float32 else halves
+            pointer = _address(context, builder, array, *values)
+            x = builder.load(builder.bitcast(pointer, kind.as_pointer()), align=2)
+            if kind is floats:
+                return x
+            return builder.bitcast(builder.shl(builder.zext(x, shift.type), shift), floats)
+
+        return result(array, types.intp), codegen
+
+    return intrinsic(read)
 
 
-def _narrowed(builder, x):
-    """float32 as bfloat16 bits, to nearest even; a NaN stays one."""
-    bits = builder.bitcast(x, _INTS)
-    odd = builder.and_(builder.lshr(bits, _constant(16, _INTS)), _constant(1, _INTS))
-    rounded = builder.add(bits, builder.add(odd, _constant(0x7FFF, _INTS)))
-    high = builder.lshr(rounded, _constant(16, _INTS))
-    kept = builder.select(builder.fcmp_unordered("uno", x, x), _constant(0x7FC0, _INTS), high)
-    return builder.trunc(kept, ir.VectorType(_INT16, LANES))
-
-
-def _elements(array):
-    """The LLVM type of an array's elements: float32, or the bits of bfloat16."""
-    return {types.float32: _FLOAT, types.uint16: _INT16}[array.dtype]
-
-
-@intrinsic
-def load(typing_context, array, offset):
-    """The vector that begins at `offset` of a one-dimensional array."""
-    element = _elements(array)
-
-    def codegen(context, builder, signature, values):
-        pointer = _address(context, builder, array, *values)
-        kind = ir.VectorType(element, LANES)
-        x = builder.load(builder.bitcast(pointer, kind.as_pointer()), align=2)
-        return x if element is _FLOAT else _widened(builder, x, _INTS, _FLOATS)
-
-    return _vector(array, types.intp), codegen
-
-
-@intrinsic
-def load_scalar(typing_context, array, offset):
-    """One element, as float32."""
-    element = _elements(array)
-
-    def codegen(context, builder, signature, values):
-        x = builder.load(_address(context, builder, array, *values))
-        return x if element is _FLOAT else _widened(builder, x, _INT32, _FLOAT)
-
-    return types.float32(array, types.intp), codegen
+load = _reader(_vector, _FLOATS, _INT16S, _constant(16, _INTS))
+load_scalar = _reader(types.float32, _FLOAT, _INT16, ir.Constant(_INT32, 16))
 
 
 @intrinsic
 def store(typing_context, array, offset, x):
-    """Write a vector to `offset` and on."""
-    element = _elements(array)
+    """Write a vector to `offset` and on: a bfloat16 is the nearest, or even; a NaN stays one."""
 
     def codegen(context, builder, signature, values):
         pointer = _address(context, builder, array, *values[:2])
-        kept = values[2] if element is _FLOAT else _narrowed(builder, values[2])
+        kept = values[2]
+        if array.dtype == types.uint16:
+            bits = builder.bitcast(kept, _INTS)
+            odd = builder.and_(builder.lshr(bits, _constant(16, _INTS)), _constant(1, _INTS))
+            rounded = builder.add(bits, builder.add(odd, _constant(0x7FFF, _INTS)))
+            high = builder.lshr(rounded, _constant(16, _INTS))
+            nan = builder.fcmp_unordered("uno", kept, kept)
+            kept = builder.trunc(builder.select(nan, _constant(0x7FC0, _INTS), high), _INT16S)
         builder.store(kept, builder.bitcast(pointer, kept.type.as_pointer()), align=2)
         return context.get_dummy_value()
 
@@ -309,22 +275,12 @@ _log1p_series = _polynomial(1, *LOG1P)
 _sigmoid_series = _polynomial(1, *(c if i % 2 else -c for i, c in enumerate(SERIES)))
 _SMALL = np.float32(SERIES_LIMIT)
 _LOWEST, _HIGHEST = np.float32(-127), np.float32(128)
+FINITE = np.float32(127)  # of an exponent, so that the factor leaves a state of zero at zero
 
 
 @njit(inline="always")
-def exp2(x):
-    """2**x: 0 below -126.5, inf from 127.5 on."""
-    return _power(x, _HIGHEST)
-
-
-@njit(inline="always")
-def finite_exp2(x):
-    """2**min(x, 127): a factor that leaves a state of zero at zero."""
-    return _power(x, _HIGHEST - ONE)
-
-
-@njit(inline="always")
-def _power(x, highest):
+def exp2(x, highest=_HIGHEST):
+    """2**min(x, highest): 0 below -126.5, inf from 127.5 on."""
     x = where_less(x, splat(_LOWEST), splat(_LOWEST), x)
     x = where_less(splat(highest), x, splat(highest), x)
     return power_of_two(x) * _power_series(x - nearest(x))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from bsbimamba.scan.triton.step_kernels import sigmoid
+from bsbimamba.scan.triton.step_kernels import sigmoid, start_of, time_of
 
 
 @triton.jit
@@ -19,6 +19,14 @@ def _load_taps(weight, r, d, width, mask, TAPS: tl.constexpr):
     for i in tl.static_range(TAPS):
         taps = taps + (tl.load(weight + (r * TAPS + i) * width + d, mask=mask, other=0.0),)
     return taps
+
+
+@triton.jit
+def _load_step(x, strides, k, length, backwards, d, mask):
+    """The k-th step of x in scanning order for channels d; zeros outside of the sequence."""
+    here = mask & (tl.zeros_like(d) + k >= 0) & (tl.zeros_like(d) + k < length)
+    t = time_of(k, length, backwards)
+    return tl.load(x + t * strides[2], mask=here, other=0.0).to(tl.float32)
 
 
 @triton.jit
@@ -46,18 +54,15 @@ def conv_forward(
     row = (program // blocks // segments).to(tl.int64)
     r = row // batch
     backwards = (r == 1) != REVERSE
-    u += r * of_u[0] + (row % batch) * of_u[1] + d
-    out += r * of_y[0] + (row % batch) * of_y[1] + d
+    u = start_of(u, of_u, r, row % batch) + d
+    out = start_of(out, of_y, r, row % batch) + d
     taps = _load_taps(weight, r, d, width, mask, TAPS)
     shift = tl.load(bias + r * width + d, mask=mask, other=0.0)
     window = (tl.zeros([BLOCK], tl.float32),)
     for i in tl.static_range(TAPS - 1, 0, -1):
-        k = start - i
-        t = tl.where(backwards, length - 1 - k, k).to(tl.int64)
-        here = mask & (tl.zeros_like(d) + k >= 0)
-        window = window + (tl.load(u + t * of_u[2], mask=here, other=0.0).to(tl.float32),)
+        window = window + (_load_step(u, of_u, start - i, length, backwards, d, mask),)
     for k in range(start, tl.minimum(start + SEGMENT, length)):
-        t = tl.where(backwards, length - 1 - k, k).to(tl.int64)
+        t = time_of(k, length, backwards)
         x = tl.load(u + t * of_u[2], mask=mask, other=0.0).to(tl.float32)
         window = window[1:] + (x,)
         y = _convolved(shift, taps, window, TAPS)
@@ -84,9 +89,9 @@ def conv_backward(
     row = place // segments
     r = row // batch
     backwards = (r == 1) != REVERSE
-    u += r * of_u[0] + (row % batch) * of_u[1] + d
-    grad_out += r * of_out[0] + (row % batch) * of_out[1] + d
-    du += r * of_y[0] + (row % batch) * of_y[1] + d
+    u = start_of(u, of_u, r, row % batch) + d
+    grad_out = start_of(grad_out, of_out, r, row % batch) + d
+    du = start_of(du, of_y, r, row % batch) + d
     taps = _load_taps(weight, r, d, width, mask, TAPS)
     shift = tl.load(bias + r * width + d, mask=mask, other=0.0)
     zero = tl.zeros([BLOCK], tl.float32)
@@ -95,22 +100,15 @@ def conv_backward(
     last = stop + TAPS - 2
     for i in tl.static_range(TAPS):
         k = last + 1 - TAPS + 1 + i
-        t = tl.where(backwards, length - 1 - k, k).to(tl.int64)
-        here = mask & (tl.zeros_like(d) + k >= 0) & (tl.zeros_like(d) + k < length)
-        window = window + (tl.load(u + t * of_u[2], mask=here, other=0.0).to(tl.float32),)
+        window = window + (_load_step(u, of_u, k, length, backwards, d, mask),)
         grads, d_taps = grads + (zero,), d_taps + (zero,)
     for back in range(last - start + 1):
         k = last - back
-        first = k - TAPS + 1  # the step under the first tap
-        t = tl.where(backwards, length - 1 - first, first).to(tl.int64)
-        here = mask & (tl.zeros_like(d) + first >= 0)
-        here &= tl.zeros_like(d) + first < length
-        x = tl.load(u + t * of_u[2], mask=here, other=0.0).to(tl.float32)
+        # The step under the first tap joins.
+        x = _load_step(u, of_u, k - TAPS + 1, length, backwards, d, mask)
         window = (x,) + window[: TAPS - 1]
         y = _convolved(shift, taps, window, TAPS)
-        t = tl.where(backwards, length - 1 - k, k).to(tl.int64)
-        here = mask & (tl.zeros_like(d) + k < length)
-        g = tl.load(grad_out + t * of_out[2], mask=here, other=0.0).to(tl.float32)
+        g = _load_step(grad_out, of_out, k, length, backwards, d, mask)
         opened = sigmoid(y)
         g *= opened * (1.0 + y * (1.0 - opened))
         grads = (g,) + grads[: TAPS - 1]
@@ -123,6 +121,7 @@ def conv_backward(
             new_taps = new_taps + (d_taps[i] + g * window[i],)
             dx += taps[i] * grads[TAPS - 1 - i]
         d_taps = new_taps
+        t = time_of(k, length, backwards)
         tl.store(du + t * of_y[2], dx, mask=mask & (tl.zeros_like(d) + k < stop))
     tl.store(dbias + place * width + d, d_shift, mask=mask)
     for i in tl.static_range(TAPS):

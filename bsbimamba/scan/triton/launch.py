@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bsbimamba.scan.interface import SEQUENCES, STATES, Inputs, Options, Upstream, borders
+from bsbimamba.scan.interface import Inputs, Options, Upstream, borders, for_kernels
 from bsbimamba.scan.layout import empty_as, row_major, scanning_order, strides
 
 # A warp and two channels a lane: B and C, which all channels of a step share, are loaded once for
@@ -26,21 +26,20 @@ def forward(inputs: Inputs, options: Options) -> tuple[Tensor, Tensor, Tensor]:
     """See `scan.interface.Backend`."""
     from bsbimamba.scan.triton.scan_kernels import scan_forward
 
-    prepared = _prepared(inputs)
-    u, delta, A, _, _, _, z, _, _ = prepared
-    r, b, length, d = u.shape
-    n = A.shape[1]
+    given = for_kernels(inputs)
+    u, delta, A, _, _, _, z, _, _ = given
+    (r, b, length, d), n = u.shape, A.shape[1]
     out = empty_as(u)
     last = _new(u, r, b, n, d if options.want_last else 0)
     kept = borders(inputs, options)
-    arrays = (*prepared[:3], _packed(prepared, options), *prepared[5:], out, last, kept)
+    arrays = (*given[:3], _packed(given, options), *given[5:], out, last, kept)
     with _device_of(u):
         scan_forward[(r * b * -(-d // FORWARD["BLOCK"]),)](
             *(u if x is None else x for x in arrays),
             *(strides(x) for x in (u, delta, z, out)),
             *(b, length, d),
             WANT_LAST=options.want_last,
-            **_settings(prepared, options),
+            **_settings(given, options),
             **FORWARD,
         )
     return out, last.mT, kept
@@ -52,10 +51,9 @@ def backward(
     """See `scan.interface.Backend`."""
     from bsbimamba.scan.triton.scan_kernels import scan_backward
 
-    prepared = _prepared(inputs)
-    u, delta, A, _, _, _, z, _, initial = prepared
-    r, b, length, d = u.shape
-    n = A.shape[1]
+    given = for_kernels(inputs)
+    u, delta, A, _, _, _, z, _, initial = given
+    (r, b, length, d), n = u.shape, A.shape[1]
     grad_out = row_major(upstream.out)
     grad_last = None if upstream.last is None else upstream.last.mT.contiguous()
     blocks = -(-d // BACKWARD["BLOCK"])
@@ -71,7 +69,7 @@ def backward(
     dinitial = None if initial is None else _new(u, r, b, n, d)
     scratch, carry = _new(u, r, groups, tiles, n, d), _new(u, r, groups, n, d)
     arrays = (
-        *(grad_out, grad_last, *prepared[:3], _packed(prepared, options), *prepared[5:], kept),
+        *(grad_out, grad_last, *given[:3], _packed(given, options), *given[5:], kept),
         *(du, ddelta, dA, dBC, dD, dz, dbias, dinitial, out, scratch, carry),
     )
     with _device_of(u):
@@ -81,8 +79,7 @@ def backward(
             *(r, b, length, d, groups),
             HAS_LAST=grad_last is not None,
             WANT_OUT=upstream.want_out,
-            LEVELS=BACKWARD["TILE"].bit_length(),
-            **_settings(prepared, options),
+            **_settings(given, options),
             **BACKWARD,
         )
     del arrays, scratch, carry
@@ -91,18 +88,6 @@ def backward(
     dB, dC = (x.clone(memory_format=torch.contiguous_format) for x in (dB, dC))
     dinitial = None if dinitial is None else dinitial.mT
     return [du, ddelta, dA.sum(1).mT, dB, dC, dD.sum(1), dz, dbias.sum(1), dinitial, out]
-
-
-def _prepared(inputs: Inputs) -> Inputs:
-    """Return what is read at every step as it is; parameters and states in float32, the latter with
-    the channels last."""
-    return inputs.map(
-        lambda name, x: (
-            row_major(x)
-            if name in SEQUENCES
-            else (x.mT if name in STATES else x).float().contiguous()
-        )
-    )
 
 
 def _packed(inputs: Inputs, options: Options) -> Tensor:
@@ -117,9 +102,7 @@ def _settings(inputs: Inputs, options: Options) -> dict[str, Any]:
         "CHUNK": options.chunk_size,
         "REVERSE": options.reverse,
         "SOFTPLUS": options.delta_softplus,
-        "HAS_D": inputs.D is not None,
         "HAS_Z": inputs.z is not None,
-        "HAS_BIAS": inputs.delta_bias is not None,
         "HAS_INITIAL": inputs.initial_state is not None,
         "N": inputs.A.shape[1],
         "enable_fp_fusion": True,
@@ -135,19 +118,25 @@ def _device_of(x: Tensor) -> torch.cuda.device:
     return torch.cuda.device(x.device if x.is_cuda else -1)
 
 
-# Channels and steps of a program of the convolution.
-_CONV: dict[str, Any] = {"BLOCK": 64, "SEGMENT": 64}
+# BLOCK and SEGMENT: channels and steps of a program of the convolution.
+_CONV: dict[str, Any] = {"BLOCK": 64, "SEGMENT": 64, "num_warps": 1, "enable_fp_fusion": True}
 
 
 def convolution_forward(u: Tensor, weight: Tensor, bias: Tensor, reverse: bool) -> Tensor:
     """See `scan.convolution`."""
     from bsbimamba.scan.triton.convolution_kernels import conv_forward
 
-    u, weight, bias, grid, settings = _prepared_convolution(u, weight, bias, reverse)
+    u = row_major(u)
+    r, b, length, d = u.shape
     out = empty_as(u)
     with _device_of(u):
-        conv_forward[grid](
-            *(u, weight, bias, out), *(strides(x) for x in (u, out)), *u.shape[1:], **settings
+        conv_forward[(r * b * -(-length // _CONV["SEGMENT"]) * -(-d // _CONV["BLOCK"]),)](
+            *(u, weight, bias, out),
+            *(strides(x) for x in (u, out)),
+            *(b, length, d),
+            REVERSE=reverse,
+            TAPS=weight.shape[1],
+            **_CONV,
         )
     return out
 
@@ -158,27 +147,18 @@ def convolution_backward(
     """See `scan.convolution`."""
     from bsbimamba.scan.triton.convolution_kernels import conv_backward
 
-    u, weight, bias, grid, settings = _prepared_convolution(u, weight, bias, reverse)
-    grad_out = row_major(grad_out)
+    u, grad_out = row_major(u), row_major(grad_out)
     (r, b, length, d), taps = u.shape, weight.shape[1]
     segments = -(-length // _CONV["SEGMENT"])
     du = empty_as(u)
     dweight, dbias = _new(u, r, b, segments, taps, d), _new(u, r, b, segments, d)
     with _device_of(u):
-        conv_backward[grid](
+        conv_backward[(r * b * segments * -(-d // _CONV["BLOCK"]),)](
             *(grad_out, u, weight, bias, du, dweight, dbias),
             *(strides(x) for x in (u, grad_out, du)),
             *(b, length, d),
-            **settings,
+            REVERSE=reverse,
+            TAPS=taps,
+            **_CONV,
         )
-    return [du, dweight.sum((1, 2)).transpose(1, 2), dbias.sum((1, 2))]
-
-
-def _prepared_convolution(u: Tensor, weight: Tensor, bias: Tensor, reverse: bool) -> tuple:
-    """What the kernels take: u, weight (r, taps, d), bias; how many programs; the settings."""
-    r, b, length, d = u.shape
-    weight = weight.float().transpose(1, 2).contiguous()
-    programs = r * b * -(-length // _CONV["SEGMENT"]) * -(-d // _CONV["BLOCK"])
-    settings = {"REVERSE": reverse, "TAPS": weight.shape[1], **_CONV}
-    settings |= {"num_warps": 1, "enable_fp_fusion": True}
-    return row_major(u), weight, bias.float().contiguous(), (programs,), settings
+    return [du, dweight.sum((1, 2)), dbias.sum((1, 2))]

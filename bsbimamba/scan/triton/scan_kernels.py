@@ -35,9 +35,9 @@ from bsbimamba.scan.triton.step_kernels import (
 def scan_forward(
     u, delta, A, BC, D, z, bias, initial, out, last, borders,
     of_u, of_delta, of_z, of_y, batch, length, width,
-    CHUNK: tl.constexpr, REVERSE: tl.constexpr, SOFTPLUS: tl.constexpr,
-    HAS_D: tl.constexpr, HAS_Z: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_INITIAL: tl.constexpr,
-    WANT_LAST: tl.constexpr, N: tl.constexpr, BLOCK: tl.constexpr, TILE: tl.constexpr,
+    CHUNK: tl.constexpr, REVERSE: tl.constexpr, SOFTPLUS: tl.constexpr, HAS_Z: tl.constexpr,
+    HAS_INITIAL: tl.constexpr, WANT_LAST: tl.constexpr,
+    N: tl.constexpr, BLOCK: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     """Program = direction x sequence x channel block. BC (r, b, l, 2, n) is in scanning order.
     Outputs as in `scan.interface`, but for the last state, (r, b, n, d)."""
@@ -55,12 +55,8 @@ def scan_forward(
     borders += row * ((length - 1) // CHUNK) * N * width + d
     a2 = rates_of(A + r * N * width + d, width, mask, N)
     h = load_state(initial + row * N * width + d, width, mask, HAS_INITIAL, N, BLOCK)
-    skip = tl.zeros([BLOCK], tl.float32)
-    shift = tl.zeros([BLOCK], tl.float32)
-    if HAS_D:
-        skip = tl.load(D + r * width + d, mask=mask, other=0.0)
-    if HAS_BIAS:
-        shift = tl.load(bias + r * width + d, mask=mask, other=0.0)
+    skip = tl.load(D + r * width + d, mask=mask, other=0.0)
+    shift = tl.load(bias + r * width + d, mask=mask, other=0.0)
     for part in range((length - 1) // CHUNK + 1):
         if part > 0:
             store_state(borders, width, mask, h, N)
@@ -88,10 +84,9 @@ def scan_backward(
     grad_out, grad_last, u, delta, A, BC, D, z, bias, initial, borders,
     du, ddelta, dA, dBC, dD, dz, dbias, dinitial, out, scratch, carry,
     of_u, of_delta, of_z, of_out, of_y, directions, batch, length, width, groups,
-    CHUNK: tl.constexpr, REVERSE: tl.constexpr, SOFTPLUS: tl.constexpr,
-    HAS_D: tl.constexpr, HAS_Z: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_INITIAL: tl.constexpr,
-    HAS_LAST: tl.constexpr, WANT_OUT: tl.constexpr, N: tl.constexpr, BLOCK: tl.constexpr,
-    TILE: tl.constexpr, LEVELS: tl.constexpr,
+    CHUNK: tl.constexpr, REVERSE: tl.constexpr, SOFTPLUS: tl.constexpr, HAS_Z: tl.constexpr,
+    HAS_INITIAL: tl.constexpr, HAS_LAST: tl.constexpr, WANT_OUT: tl.constexpr,
+    N: tl.constexpr, BLOCK: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     """Program = direction x group of sequences x channel block.
 
@@ -117,12 +112,8 @@ def scan_backward(
     carry += place * N * width + d
     dA += place * N * width + d
     A += r * N * width + d
-    skip = tl.zeros([BLOCK], tl.float32)
-    shift = tl.zeros([BLOCK], tl.float32)
-    if HAS_D:
-        skip = tl.load(D + r * width + d, mask=mask, other=0.0)
-    if HAS_BIAS:
-        shift = tl.load(bias + r * width + d, mask=mask, other=0.0)
+    skip = tl.load(D + r * width + d, mask=mask, other=0.0)
+    shift = tl.load(bias + r * width + d, mask=mask, other=0.0)
     d_skip = tl.zeros([BLOCK], tl.float32)
     d_shift = tl.zeros([BLOCK], tl.float32)
     # Which gradient of B or C a lane stores, see `sum_over_lanes`.
@@ -220,7 +211,7 @@ def scan_backward(
                         dbs = (tl.sum(tl.reshape(db, [32, BLOCK // 32]), 1),) + dbs
                         dcs = (tl.sum(tl.reshape(dc, [32, BLOCK // 32]), 1),) + dcs
                     dxs, dsteps, ys = new_dxs, new_dsteps, new_ys
-                    both = sum_over_lanes(dbs + dcs, lanes, 2 * TILE, LEVELS)
+                    both = sum_over_lanes(dbs + dcs, lanes, 2 * TILE)
                     tl.store(dbc + place_of_sum, both, mask=step_of_sum < inside)
                     tl.store(carry + m * width, g, mask=mask)
                     tl.store(dA + m * width, da, mask=mask)
@@ -253,7 +244,5 @@ def scan_backward(
             for m in range(N):
                 g = tl.load(carry + m * width, mask=mask, other=0.0)
                 tl.store(dinitial + states + m * width, g, mask=mask)
-    if HAS_D:
-        tl.store(dD + place * width + d, d_skip, mask=mask)
-    if HAS_BIAS:
-        tl.store(dbias + place * width + d, d_shift, mask=mask)
+    tl.store(dD + place * width + d, d_skip, mask=mask)
+    tl.store(dbias + place * width + d, d_shift, mask=mask)

@@ -102,15 +102,6 @@ def time_of(k, length, backwards):
 
 
 @triton.jit
-def one_step(h, a2, step, driven, bc, SOFTPLUS: tl.constexpr, N: tl.constexpr):
-    """The state one step later; bc points to B and C of the step."""
-    later = ()
-    for s in tl.static_range(N):
-        later = later + (decay_of(step * a2[s], SOFTPLUS) * h[s] + driven * tl.load(bc + s),)
-    return later
-
-
-@triton.jit
 def walk(
     h, a2, u, delta, z, out, bc, of_u, of_delta, of_z, of_y,
     first, length, backwards, shift, skip, d, mask, SOFTPLUS: tl.constexpr,
@@ -130,7 +121,12 @@ def walk(
             gates = gates + (tl.load(z + t * of_z[2] + d, mask=mask, other=0.0).to(tl.float32),)
     for j in tl.static_range(COUNT):
         here = bc + j * 2 * N
-        h = one_step(h, a2, steps[j], steps[j] * xs[j], here, SOFTPLUS, N)
+        driven = steps[j] * xs[j]  # type: ignore[var-annotated]
+        later = ()
+        for s in tl.static_range(N):
+            decayed = decay_of(steps[j] * a2[s], SOFTPLUS) * h[s]
+            later = later + (decayed + driven * tl.load(here + s),)
+        h = later
         if WRITE:
             y = skip * xs[j]
             for s in tl.static_range(N):
@@ -145,8 +141,8 @@ def walk(
 
 
 @triton.jit
-def sum_over_lanes(values, lanes, COUNT: tl.constexpr, LEVELS: tl.constexpr):
-    """The sums of COUNT = 2**LEVELS vectors of channels, as one vector over the 32 lanes.
+def sum_over_lanes(values, lanes, COUNT: tl.constexpr):
+    """The sums of COUNT (a power of 2) vectors of channels, as one vector over the 32 lanes.
 
     Lane l holds the sum of vector l * COUNT // 32. In each level a lane gives away one half of what
     it has and is given its share of the other: 31 exchanges at most, where to sum each vector for
@@ -154,7 +150,7 @@ def sum_over_lanes(values, lanes, COUNT: tl.constexpr, LEVELS: tl.constexpr):
     """
     for level in tl.static_range(5):
         partner = lanes ^ (16 >> level)
-        if level < LEVELS:
+        if COUNT >> level > 1:
             upper = lanes > partner
             folded = ()
             for i in tl.static_range(COUNT >> (level + 1)):
