@@ -11,7 +11,6 @@ export OMP_WAIT_POLICY ?= passive
 
 BIN := .venv/bin
 DEMO := runs/demo
-RESULTS := .cache/bench
 DEMO_NETWORKS := baseline abl1 abl2 abl3
 
 .PHONY: demo test test-slow test-gpu bench bench-gpu check format clean
@@ -41,22 +40,13 @@ test-gpu: .venv/development
 # The scan against the best others and the loop that defines it, a training step of each network, and
 # how fast training examples come: about half an hour on 2 cores.
 bench: .venv/development
-	$(BIN)/python -m benchmarks.scan --loop --json $(RESULTS)/scan.json
-	$(BIN)/python -m benchmarks.step --device cpu --rounds 3 --json $(RESULTS)/step.json
-	$(BIN)/python -m benchmarks.loader --json $(RESULTS)/loader.json
+	$(BIN)/python -m benchmarks.scan --loop
+	$(BIN)/python -m benchmarks.step
+	$(BIN)/python -m benchmarks.loader
 
-# On a GPU: the scan, a step of small and large batches, with and without PESQ labels, and
-# whether 12 GB are enough. About eight minutes by estimate. One that fails leaves the others their
-# turn.
+# On a GPU, at most six minutes: writes docs/gpu.md.
 bench-gpu: .venv/development
-	status=0; \
-	$(BIN)/python -m benchmarks.scan --device cuda --rounds 3 --json $(RESULTS)/scan_gpu.json || status=1; \
-	$(BIN)/python -m benchmarks.step --device cuda --labels --rounds 5 \
-		--json $(RESULTS)/step_gpu.json || status=1; \
-	$(BIN)/python -m benchmarks.step --device cuda --batch 32 --only abl3 baseline --labels --rounds 3 \
-		--json $(RESULTS)/step_gpu_32.json || status=1; \
-	$(BIN)/python -m benchmarks.memory --json $(RESULTS)/memory.json || status=1; \
-	exit $$status
+	$(BIN)/python -m benchmarks.gpu
 
 check: .venv/development
 	$(BIN)/ruff check .

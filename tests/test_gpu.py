@@ -10,6 +10,7 @@ import pytest
 import torch
 from plain_path import plain_pair
 from processes import command, relative_difference
+from recordings import voiced
 from scan_cases import (
     NAMES,
     assert_close,
@@ -22,10 +23,15 @@ from scan_cases import (
     run_both,
 )
 from test_networks import EVERYTHING, small, snr
-from test_recompute import assert_equal, norm_of, results, sequences
+from test_recompute import assert_equal, norm_of, results
 from test_training import FOLDERS, train
 
+from benchmarks.step import Candidate, Measured
+from bsbimamba.network.bands import NORMS
+from bsbimamba.recompute.rows import Along, along_bands, along_time
 from bsbimamba.scan import selective_scan
+from bsbimamba.training.graph import Replayed
+from bsbimamba.training.pesq import label_on_device
 from real_mamba_optimized import BidirectionalMambaBlock
 
 pytestmark = [
@@ -102,16 +108,31 @@ def test_a_network_says_the_same_as_on_a_cpu(name: str) -> None:
 
 
 @pytest.mark.parametrize("mode", [False, True, "full"])
-@pytest.mark.parametrize("by_steps", [False, True])
-def test_both_directions_against_autograd(by_steps: bool, mode: Any) -> None:
-    """In three pieces; the oracle in float64."""
+@pytest.mark.parametrize("along", [along_time, along_bands])
+@pytest.mark.parametrize("kind", NORMS)
+def test_both_directions_against_autograd(kind: str, along: Along, mode: Any) -> None:
+    """The oracle in float64."""
     block = BidirectionalMambaBlock(32, chunk_size=16, use_checkpoint=mode)
-    norm, x = norm_of(32), sequences(by_steps, n=300, length=70, channels=32)
+    norm, x = norm_of(32, kind), torch.randn(31, 10, 70, 32, dtype=torch.float64)
     exact, exact_norm = copy.deepcopy(block).double().cuda(), copy.deepcopy(norm).double().cuda()
-    expected = results(lambda x: plain_pair(exact, x, exact_norm), [exact, exact_norm], x.cuda())
+    expected = results(
+        lambda x: plain_pair(exact, x, exact_norm, along), [exact, exact_norm], x.cuda()
+    )
     block, norm = block.cuda(), norm.cuda()
-    got = results(lambda x: block(x, norm), [block, norm], x.float().cuda())
+    got = results(lambda x: block(x, norm, along), [block, norm], x.float().cuda())
     assert_equal(got, expected, 1e-4)
+
+
+def test_labels_are_those_of_the_cpu_and_the_host_waits_for_nothing() -> None:
+    pairs = torch.stack(voiced(0, 0.05))
+    on_device = pairs.cuda()
+    label_on_device(on_device)  # makes the tables
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        labels = label_on_device(on_device)()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    torch.testing.assert_close(labels.cpu(), label_on_device(pairs)(), atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
@@ -124,6 +145,15 @@ def test_training(folder: str, precision: str, tiny_corpus: Path, tmp_path: Path
         assert torch.tensor(values["loss"]).isfinite()
 
 
+@pytest.mark.parametrize("labels", ["none", "torch"])
+def test_a_step_as_a_graph_has_few_launches(labels: str) -> None:
+    ways = (Candidate("abl3", labels=labels, compile=x) for x in ("off", "graph"))
+    runs = (Measured(way, "cuda", 2, 0.5, label_on_device) for way in ways)
+    eager, graph = (run.counts()["launches"] for run in runs)
+    assert eager["forward"] > 50
+    assert graph["step"] - graph["labels"] < eager["step"] / 10
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp16", "off"])
 def test_a_resumed_run_is_close_to_the_uninterrupted_one(
     precision: str, tiny_corpus: Path, tmp_path: Path
@@ -134,6 +164,57 @@ def test_a_resumed_run_is_close_to_the_uninterrupted_one(
     for step in ("1", "3", "4"):
         train("abl3", tiny_corpus, tmp_path / "parts", *options, step)
     assert relative_difference(tmp_path / "whole", tmp_path / "parts", "model") < 1e-3
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16", "off"])
+@pytest.mark.parametrize("folder", ["abl3", "baseline"])
+def test_graph_learns_what_plain_steps_learn(
+    folder: str, precision: str, tiny_corpus: Path, tmp_path: Path
+) -> None:
+    """With a discriminator, in a run in which it is used from the seventh step on."""
+    options = ["--device", "cuda", "--amp", precision, "--steps", "12", "--loss.metric=0.05"]
+    options += ["--loss.metric-from=0.5", "--run.compile"]
+    for way in ("graph", "off"):
+        train(folder, tiny_corpus, tmp_path / way, *options, way)
+    assert relative_difference(tmp_path / "graph", tmp_path / "off", "model") < 1e-3
+
+
+def test_graph_takes_changed_inputs_and_random_numbers() -> None:
+    """A dropout draws from the seed of the call, as without a graph."""
+    state = torch.zeros(1000, device="cuda")
+
+    def function(x: torch.Tensor) -> torch.Tensor:
+        return state.add_(torch.nn.functional.dropout(x, 0.5)).clone()
+
+    def results(call: Any) -> list[torch.Tensor]:
+        state.zero_()
+        found = []
+        for seed in range(8):
+            torch.manual_seed(seed)
+            found.append(call(torch.full((1000,), float(seed + 1), device="cuda")).clone())
+        return found
+
+    expected, got = results(function), results(Replayed(function))
+    assert all(torch.equal(x, y) for x, y in zip(expected, got, strict=True))
+
+
+def test_what_cannot_be_captured_is_computed_plainly(caplog: pytest.LogCaptureFixture) -> None:
+    replayed = Replayed(lambda x: x + float(x.sum()))  # reads a number on the host
+    for _ in range(6):
+        assert float(replayed(torch.ones(1, device="cuda"))) == 2
+    assert caplog.text.count("without a CUDA graph") == 1
+    assert replayed.reason
+
+
+def test_step_reads_nothing_on_the_host() -> None:
+    step = Measured(Candidate("abl3", labels="torch"), "cuda", 2, 0.5, label_on_device).step
+    for _ in range(3):  # plans and constants are made
+        step()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there are not two GPUs here")
