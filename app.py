@@ -4,7 +4,7 @@
 
 MODEL is a run folder, a checkpoint, a model folder or a model's name; by default, all in models/
 and runs/. Only this machine can reach the page, unless --host says otherwise. Status 0: it was
-ended; 2: the command line or a model is wrong.
+ended; 1: the port is taken; 2: the command line or a model is wrong.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from bsbimamba.data.audio import SAMPLE_RATE, AudioError
 from bsbimamba.data.workers import stop_by_signals
 from bsbimamba.inference.files import KINDS, FileSource
 from bsbimamba.inference.model import MODELS, WEIGHTS, Model, load
-from bsbimamba.inference.windows import enhanced, survey
+from bsbimamba.inference.windows import enhanced
 from bsbimamba.training.logging import spectrograms
 from bsbimamba.utils import ROOT, DataError, carry_out
 
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def serve(options: argparse.Namespace) -> int:
-    """Serve the page until interrupted. Raise DataError if it cannot be served."""
+    """Serve the page until interrupted. Raise OSError if the port is taken."""
     if find_spec("gradio") is None:
         raise DataError("the page needs Gradio: pip install -e '.[page]'")
     models = load_models(options.models)
@@ -54,10 +54,7 @@ def serve(options: argparse.Namespace) -> int:
         os.environ["GRADIO_TEMP_DIR"] = folder  # before Gradio is imported
         where = {"server_name": options.host, "server_port": options.port, "share": False}
         limits = {"max_file_size": MEGABYTES << 20, "run_history": False, "footer_links": []}
-        try:
-            page(models).launch(**where, **limits)
-        except (OSError, OverflowError) as error:
-            raise DataError(f"--host {options.host} --port {options.port}: {error}") from None
+        page(models).launch(**where, **limits)
     return 0
 
 
@@ -86,7 +83,7 @@ def page(models: Mapping[str, Model]) -> Any:
             source = FileSource(Path(path))
             if source.channels > 2 or source.frames > 60 * MINUTES * source.rate:
                 raise AudioError(f"at most {MINUTES} minutes in mono or stereo are allowed")
-            for block in enhanced(network, source, survey(source), windows):
+            for block in enhanced(network, source, windows):
                 blocks.append(block)
                 progress(sum(each.shape[1] for each in blocks) / source.frames, desc="Enhancing")
             noisy, clean = (np.concatenate(list(x), axis=1) for x in (source.blocks(), blocks))

@@ -52,12 +52,11 @@ def _run(options: argparse.Namespace) -> int:
     failed = 0
     for target, source in tqdm(todo.items(), desc="enhancing", unit="file", disable=None):
         try:
-            message = "; ".join(enhance_file(model, source, target))
+            enhance_file(model, source, target)
         except (AudioError, OSError) as error:
-            failed, message = failed + 1, str(error)
-        if message:
+            failed += 1
             with tqdm.external_write_mode():
-                say(f"{source}: {message}")
+                say(f"{source}: {error}")
     summary = f"{len(todo) - failed} of {len(jobs)} files enhanced into {options.out}"
     if kept := len(jobs) - len(todo):
         summary += f"; {kept} were there already (--overwrite replaces them)"

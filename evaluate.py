@@ -6,8 +6,8 @@
 Writes DIR/per_file.csv, DIR/summary.json, DIR/table.md, DIR/table.tex and DIR/report.html, and
 prints the tables; of runs with a training log, also DIR/curve.png. A run's enhanced files are kept
 in DIR/enhanced/RUN; run again, only what is new or has changed is enhanced. Status 0: done; 1:
-`--require-gain` or `--strict` is not met, or the disk is; 2: something is wrong with the command
-line or the data, as a message on stderr says; 130: interrupted.
+`--require-gain` is not met, or the disk is full; 2: something is wrong with the command line or the
+data, as a message on stderr says; 130: interrupted.
 """
 
 import argparse
@@ -23,13 +23,12 @@ import pandas as pd
 import bsbimamba.openmp  # noqa: F401  (before torch)
 from bsbimamba.data.corpus import find_recordings, list_pairs
 from bsbimamba.data.workers import stop_by_signals, usable_cores
-from bsbimamba.metrics.scores import METRICS
 from bsbimamba.report.analysis import NOISY, Analysis, System, choose_baseline, models_of, summary
 from bsbimamba.report.figures import write_curve
 from bsbimamba.report.html import CLEAN, report
 from bsbimamba.report.scoring import Task, score_files
 from bsbimamba.report.tables import latex, markdown
-from bsbimamba.utils import DataError, carry_out, is_within, say, show, write_text
+from bsbimamba.utils import DataError, carry_out, say, write_text
 
 # The processes that score import this file: what needs torch is imported where it is used.
 
@@ -52,12 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, metavar="N", default=usable_cores())
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--baseline", metavar="NAME", help="what the others are compared with")
-    sound = "of sound in report.html; what is beyond is played from its files"
-    parser.add_argument("--audio", type=float, metavar="MB", default=16.0, help=sound)
     gain = "status 1 unless every PESQ is above the noisy"
     parser.add_argument("--require-gain", action="store_true", help=gain)
-    strict = "status 1 if any file lacks a score"
-    parser.add_argument("--strict", action="store_true", help=strict)
     options = parser.parse_args(arguments)
     of_runs = options.data and options.runs and not options.noisy
     of_folders = options.clean and options.enhanced
@@ -66,20 +61,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("name RUN... --data ROOT, or --clean DIR --enhanced DIR... [--noisy DIR]")
     if options.require_gain and not (options.runs or options.noisy):
         parser.error("--require-gain needs --noisy")
-    if options.workers < 1:
-        parser.error("--workers is at least 1")
     return carry_out("evaluate.py", partial(_evaluate, options))
 
 
 def _evaluate(options: argparse.Namespace) -> int:
     clean, systems = _of_runs(options) if options.runs else _of_folders(options)
     data = options.data or options.clean
-    # All systems at once, so that no process waits for the last file of one. What has no clean
-    # file is noted for the system that has it, and counts for no other.
+    # All systems at once, so that no process waits for the last file of one.
     tasks = [
-        Task(system.name, utterance, clean.get(utterance), system.files.get(utterance))
+        Task(system.name, name, clean[name], system.files.get(name, "there is no file of its name"))
         for system in systems
-        for utterance in [*sorted(clean), *sorted(system.files.keys() - clean)]
+        for name in sorted(clean)
     ]
     options.out.mkdir(parents=True, exist_ok=True)
     rows = score_files(tasks, options.workers)
@@ -92,9 +84,9 @@ def _evaluate(options: argparse.Namespace) -> int:
     write_text(options.out / "table.md", table)
     write_text(options.out / "table.tex", latex(analysis))
     write_curve(analysis, options.out)
-    write_text(options.out / "report.html", report(analysis, options.out, options.audio * 2**20))
-    show(table)
-    return _judge(rows, options)
+    write_text(options.out / "report.html", report(analysis, options.out))
+    print(table, end="", flush=True)
+    return _judge(rows) if options.require_gain else 0
 
 
 def _of_runs(options: argparse.Namespace) -> tuple[Mapping[str, Path], list[System]]:
@@ -113,9 +105,6 @@ def _of_runs(options: argparse.Namespace) -> tuple[Mapping[str, Path], list[Syst
     paired = {name: path for name, path in noisy.items() if name in clean}
     if not paired:
         raise DataError(f"{options.data}: no noisy file is named as a clean one is")
-    for folder in listing.folders:
-        if is_within(options.out, folder) or is_within(folder, options.out / "enhanced"):
-            raise DataError(f"--out {options.out} would put enhanced files among those of {folder}")
     systems = [System(NOISY, noisy)]
     for name, run, trained in zip(_names_of(options.runs), options.runs, loaded, strict=True):
         config, lines = read_history(run if run.is_dir() else run.parent)
@@ -197,22 +186,14 @@ def _names_of(paths: Sequence[Path]) -> list[str]:
     raise DataError(f"two runs would be called {twice}: name each once, or rename a folder")
 
 
-def _judge(rows: pd.DataFrame, options: argparse.Namespace) -> int:
-    """Return status 0, or 1 where what was demanded is not so."""
-    failed = []
-    if options.require_gain:
-        pesq = rows.pivot(index="utterance", columns="system", values="pesq_wb")
-        pesq = pesq[pesq[NOISY].notna()]  # a system without a score for one of these has no gain
-        gain = pesq.drop(columns=NOISY).sub(pesq[NOISY], axis=0).sum(skipna=False)
-        if behind := list(gain.index[~(gain > 0)]):
-            failed.append(f"not above the noisy PESQ: {', '.join(behind)}")
-    lacking = rows[rows[list(METRICS)].isna().any(axis=1)].groupby("system", sort=False).size()
-    if options.strict and len(lacking):
-        counts = ", ".join(f"{name} ({count})" for name, count in lacking.items())
-        failed.append(f"files without all scores: {counts}")
-    for text in failed:
-        say(text)
-    return int(bool(failed))
+def _judge(rows: pd.DataFrame) -> int:
+    """Return status 0, or 1 if a system's PESQ is not above that of the noisy files."""
+    pesq = rows.pivot(index="utterance", columns="system", values="pesq_wb")
+    pesq = pesq[pesq[NOISY].notna()]  # a system without a score for one of these has no gain
+    gain = pesq.drop(columns=NOISY).sub(pesq[NOISY], axis=0).sum(skipna=False)
+    if behind := list(gain.index[~(gain > 0)]):
+        say(f"not above the noisy PESQ: {', '.join(behind)}")
+    return int(bool(behind))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import logging
 import platform
 import subprocess
@@ -54,38 +53,27 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text in UTF-8; invalid characters, as of file names, are escaped."""
+    """Write a text in UTF-8, the whole file or nothing; invalid characters of names are escaped."""
     with replacing(path) as temporary:
         temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
 
 
-def remove_partials(folder: Path) -> None:
-    """Remove files that an interrupted `replacing` has left half-written in a folder."""
-    for path in folder.glob(f".{'[0-9a-f]' * 32}.partial"):  # no other program's
-        with suppress(OSError):
-            path.unlink()
+def hold(folder: Path) -> FileLock:
+    """Return a lock on a run's folder, and remove what an interrupted `replacing` has left in it.
 
-
-def hold(folder: Path, otherwise: str) -> FileLock:
-    """Return a lock on a folder, and remove half-written files from it.
-
-    The system releases the lock when the process ends, in whatever way.
-
-    Args:
-        folder: it is locked by the file `.lock` in it.
-        otherwise: how to choose another folder, for the message.
-
-    Raises:
-        DataError: another process holds it.
+    The folder is locked by the file `.lock` in it. The system releases the lock when the process
+    ends, in whatever way. Raises DataError if another process holds it.
     """
     lock = FileLock(folder / ".lock", thread_local=False)
     try:
         lock.acquire(blocking=False)
     except Timeout:
         raise DataError(
-            f"{folder} is in use by another process. Wait for it, stop it, or {otherwise}."
+            f"{folder} is in use by another process. Wait for it, stop it, or name another folder "
+            "with --run."
         ) from None
-    remove_partials(folder)
+    for path in folder.glob(f".{'[0-9a-f]' * 32}.partial"):  # no other program's
+        path.unlink()
     return lock
 
 
@@ -170,10 +158,3 @@ def carry_out(name: str, work: Callable[[], int], again: str = "") -> int:
 def say(message: str) -> None:
     """Print a message on stderr."""
     print(message, file=sys.stderr, flush=True)
-
-
-def show(text: str) -> None:
-    """Print a text on stdout; what stdout cannot encode is escaped."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
-    print(text, end="", flush=True)

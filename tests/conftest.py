@@ -8,10 +8,7 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import settings
-
-# Fixtures.
-from pages import browser  # noqa: F401
-from saved_runs import run  # noqa: F401
+from saved_runs import run  # noqa: F401, a fixture
 
 ROOT = Path(__file__).resolve().parents[1]
 SIDES = ("clean", "noisy")

@@ -13,6 +13,7 @@ from abl3.mbs_net import MBSNet
 from bsbimamba.network.net import BandSplitNet
 from bsbimamba.training import checkpoint
 from bsbimamba.training.config import Config, to_json
+from bsbimamba.training.flat import Flat
 from bsbimamba.training.loop import Trainer
 from bsbimamba.training.optimizer import EMA
 
@@ -22,7 +23,7 @@ def save_run(folder: Path, seed: int = 0, step: int = 3, name: str = checkpoint.
     torch.manual_seed(seed)
     network = MBSNet(channels=16)
     config = Config(model={"channels": 16}, seed=seed)
-    parts = {"model": network, "ema": EMA(network, 0.9)}
+    parts = {"model": network, "ema": EMA(network, Flat(network, use_muon=False), 0.9)}
     folder.mkdir(parents=True, exist_ok=True)
     state = {
         "network": f"{MBSNet.__module__}:{MBSNet.__qualname__}",

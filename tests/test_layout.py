@@ -32,7 +32,7 @@ ALLOWED = {
     "evaluate": {"data", "inference", "metrics", "network", "report", "training", *COMMON},
     "enhance": {"data", "inference", "training", *COMMON},
     "app": {"data", "inference", "training", *COMMON},
-    "benchmarks": {"data", "inference", "metrics", "network", "scan", "training", *COMMON},
+    "benchmarks": {*NETWORK, "baseline", "inference", "metrics", "scan", "training", "utils"},
 }
 # Single files that may import more than their package.
 MORE = {f"{name}/train.py": {"training"} for name in (*ABLATIONS, "baseline")}

@@ -6,11 +6,10 @@ channel counts (their mean) are converted on reading.
 
 import io
 import json
-import logging
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -23,8 +22,6 @@ from scipy.signal import lfilter
 
 from bsbimamba.data.workers import in_threads
 from bsbimamba.utils import replacing, write_text
-
-log = logging.getLogger("data")
 
 SAMPLE_RATE = 16_000
 FRAME = 160  # samples: 10 ms
@@ -45,6 +42,8 @@ _PIECE_DB, _RECORDING_DB = 30, 40
 # Where `look_over` keeps the facts about good files. Its number goes up when results change.
 _CACHES = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
 INDEX = Path(_CACHES, "bs-bimamba", "audio-index-4.json")
+# Formats that are written, by extension, with their usual encodings.
+_WRITTEN = {".wav": ("WAV", None), ".flac": ("FLAC", None), ".opus": ("OGG", "OPUS")}
 # libsndfile seeks to a wrong place near the end of Vorbis (its issue 885), and roughly in MP3.
 _NOT_SOUGHT = ("VORBIS", "MPEG_LAYER_III")
 _UNKNOWN_LENGTH = 1 << 48  # libsndfile's number where the header gives none is far above
@@ -79,20 +78,19 @@ class Info:
         return np.unpackbits(packed, count=-(-self.frames // FRAME)).astype(bool)
 
 
-def look_over(paths: Sequence[Path], fresh: bool = False) -> dict[Path, Info | str]:
+def look_over(paths: Sequence[Path]) -> dict[Path, Info | str]:
     """Return the facts about each file (`inspect`), or why it cannot be used.
 
     Facts about good files are kept in INDEX. A file is decoded again if its size or its time of
-    change differs from the index. fresh: decode every file.
+    change differs from the index.
     """
     try:
         index = json.loads(INDEX.read_text("utf-8"))
-        known: dict[str, Info | str] = {stamped: Info(**info) for stamped, info in index.items()}
-    except (OSError, ValueError, AttributeError, TypeError):  # missing or damaged
-        known = {}
+    except (OSError, ValueError):  # missing or damaged
+        index = {}
     # Taken before a file is read, so that a change in between is noticed the next time.
     stamps = {path: stamp(path) for path in paths}
-    new = [path for path, stamped in stamps.items() if fresh or stamped not in known]
+    new = [path for path, stamped in stamps.items() if stamped not in index]
 
     def facts_or_reason(path: Path) -> Info | str:
         try:
@@ -100,20 +98,13 @@ def look_over(paths: Sequence[Path], fresh: bool = False) -> dict[Path, Info | s
         except AudioError as error:
             return str(error)
 
-    found = in_threads(facts_or_reason, new, "checking audio")
-    known |= {stamps[path]: facts for path, facts in zip(new, found, strict=True)}
-    if new:
-        files = {
-            stamped: asdict(info)
-            for stamped, info in known.items()
-            if isinstance(info, Info) and stamped == stamp(Path(stamped.rsplit("|", 2)[0]))
-        }
-        try:
+    found = dict(zip(new, in_threads(facts_or_reason, new, "checking audio"), strict=True))
+    index |= {stamps[path]: asdict(x) for path, x in found.items() if isinstance(x, Info)}
+    if found:
+        with suppress(OSError):  # where nothing can be kept, files are decoded each time
             INDEX.parent.mkdir(parents=True, exist_ok=True)
-            write_text(INDEX, json.dumps(files))
-        except OSError as error:
-            log.info("the list of checked files is not kept (%s)", error)
-    return {path: known[stamped] for path, stamped in stamps.items()}
+            write_text(INDEX, json.dumps(index))
+    return {path: found.get(path) or Info(**index[stamped]) for path, stamped in stamps.items()}
 
 
 def stamp(path: Path) -> str:
@@ -128,26 +119,19 @@ def inspect(path: Path) -> Info:
     """Decode a file completely and return the facts about it.
 
     An Ogg file that lacks its beginning or its end passes for a shorter one. Raises AudioError if
-    the file cannot be decoded, is empty, cut short, silent, or holds no audio.
+    the file cannot be decoded, is empty, cut short, silent, or has samples that are not finite.
     """
     with opened(path) as file:
-        rate, announced = file.samplerate, file.frames
-        x = _mono(file)
-        if file.seekable():
-            file.seek(announced // 2)  # as it will be when pieces are read
-        cut_short = len(x) < announced or is_cut_short(path)
-    if cut_short:
+        rate, announced, x = file.samplerate, file.frames, _mono(file)
+    if len(x) < announced or is_cut_short(path):
         raise AudioError(f"cut short or damaged: its header announces more than {len(x)} samples")
     if not np.isfinite(x).all():
         raise AudioError("has NaN or infinite samples")
     mono = _to_16k(x, rate)
     if not len(mono):
         raise AudioError("empty: no samples")
-    loudness = power(mono)
-    if loudness < 10 ** (SILENCE / 10):
+    if power(mono) < 10 ** (SILENCE / 10):
         raise AudioError(f"silent: below {SILENCE:.0f} dB of full scale")
-    if not loudness < 10 ** (LOUDEST / 10):
-        raise AudioError(f"no audio: above {LOUDEST:.0f} dB of full scale")
     activity = np.packbits(active_frames(mono)).tobytes().hex()
     return Info(len(mono), rate, active_level(mono), activity)
 
@@ -178,11 +162,9 @@ def described(path: Path) -> tuple[int, int, str]:
 
 def encode(x: NDArray, extension: str, subtype: str | None = None, comment: str = "") -> bytes:
     """Return a file's content for a mono signal (s,) at 16 kHz. The arguments are `write`'s."""
-    kind = extension.removeprefix(".").upper()
-    if kind == "OPUS":
-        kind, subtype = "OGG", kind
+    kind, usual = _WRITTEN[extension]
     encoded = io.BytesIO()
-    with sf.SoundFile(encoded, "w", SAMPLE_RATE, 1, subtype, format=kind) as file:
+    with sf.SoundFile(encoded, "w", SAMPLE_RATE, 1, subtype or usual, format=kind) as file:
         if comment:
             file.comment = comment
         file.write(x)
@@ -193,11 +175,11 @@ def write(path: Path, x: NDArray, subtype: str | None = None, comment: str = "")
     """Write a mono signal (s,) at 16 kHz within [-1, 1], the whole file or nothing.
 
     Args:
-        path: the file, which ends in wav, flac or opus. (libsndfile crashes on minutes of Vorbis.)
+        path: the file, which ends in .wav, .flac or .opus.
         subtype: of soundfile, "PCM_16" or "FLOAT"; None for the format's usual one.
         comment: a line of text that the file carries beside its samples.
     """
-    content = encode(x, path.suffix.lower(), subtype, comment)
+    content = encode(x, path.suffix, subtype, comment)
     with replacing(path) as temporary:
         temporary.write_bytes(content)
 
@@ -213,7 +195,7 @@ def walk(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
     for path in folder.iterdir():
         if path.name.startswith("."):
             continue
-        if os.path.isdir(path):
+        if path.is_dir():
             yield from walk(path, (*above, real))
         elif path.suffix.lower() in EXTENSIONS:
             yield path
@@ -224,8 +206,7 @@ def opened(path: Path) -> Iterator[sf.SoundFile]:
     """Open a file for decoding. Raise AudioError for what goes wrong until it is closed."""
     try:
         status = path.stat()
-        # Opening a named pipe would wait forever.
-        if not stat.S_ISREG(status.st_mode):
+        if not stat.S_ISREG(status.st_mode):  # opening a named pipe would wait forever
             raise AudioError("not a file")
         if status.st_size == 0:
             raise AudioError("empty: no bytes")

@@ -68,13 +68,11 @@ class Listing:
     """The files of a split, unopened.
 
     Attributes:
-        folders: that of the clean and that of the noisy files.
         clean, noisy: paths by utterance. One that only one of the two has makes no pair.
         speakers: by utterance, of every clean file.
         noises: noise and SNR in dB by utterance, where a table names them (else "" and NaN).
     """
 
-    folders: tuple[Path, Path]
     clean: dict[str, Path] = field(default_factory=dict)
     noisy: dict[str, Path] = field(default_factory=dict)
     speakers: dict[str, str] = field(default_factory=dict)
@@ -95,18 +93,13 @@ def load_pairs(root: Path, split: str, skip_bad: bool = False) -> list[Pair]:
     return pairs
 
 
-def check_pairs(
-    listing: Listing, split: str, fresh: bool = False
-) -> tuple[list[Pair], dict[Path, str]]:
-    """Return the usable pairs of a split, sorted by name, and why files cannot be used.
-
-    fresh: decode every file, also those that were good before.
-    """
+def check_pairs(listing: Listing, split: str) -> tuple[list[Pair], dict[Path, str]]:
+    """Return the usable pairs of a split, sorted by name, and why files cannot be used."""
     clean, noisy = listing.clean, listing.noisy
     bad = {noisy[name]: "has no clean file of that name" for name in noisy.keys() - clean}
     bad |= {clean[name]: "has no noisy file of that name" for name in clean.keys() - noisy}
     names = sorted(clean.keys() & noisy.keys())
-    found = look_over([side[name] for name in names for side in (clean, noisy)], fresh)
+    found = look_over([side[name] for name in names for side in (clean, noisy)])
     pairs = []
     for name in names:
         speaker = listing.speakers[name]
@@ -165,33 +158,35 @@ def list_pairs(root: Path, split: str) -> Listing:
     Names are the same on both sides. Raises DataError if there is no such split, a table cannot be
     used, or a folder has no audio.
     """
-    listing = _in_table(root, split) if is_table(root) else _in_folders(root, split)
-    if listing is None or not listing.clean:
+    if not has_split(root, split):
         known = ", ".join(f"{clean} + {noisy}" for clean, noisy in LAYOUTS[split])
         where = "" if is_table(root) else f". Known folders below it: {known}."
         raise DataError(f"{root}: no {split} pairs{where}")
-    return listing
+    if is_table(root):
+        return _in_table(root, split)
+    folder, other = pair_folders(root, split)
+    clean, noisy = find_recordings(folder), find_recordings(other)
+    by_path = speakers_of(folder, clean.values())
+    return Listing(clean, noisy, {name: by_path[path] for name, path in clean.items()})
 
 
 def has_split(root: Path, split: str) -> bool:
     """Tell whether there is such a split. Raise DataError if a table cannot be used."""
-    if is_table(root):
-        return bool(_in_table(root, split).clean)
-    return pair_folders(root, split) is not None
+    return bool(_in_table(root, split).clean if is_table(root) else pair_folders(root, split))
 
 
 def is_table(root: Path) -> bool:
     """Tell whether a corpus is a table rather than a folder."""
-    return root.suffix.lower() == ".csv" and not os.path.isdir(root)
+    return root.suffix.lower() == ".csv" and not root.is_dir()
 
 
-def pair_folders(root: Path, split: str) -> tuple[Path, Path] | None:
-    """Return the clean and the noisy folder of a split ("train", "valid", "test"), or None."""
+def pair_folders(root: Path, split: str) -> tuple[Path, ...]:
+    """Return the clean and the noisy folder of a split ("train", "valid", "test"), or nothing."""
     for names in LAYOUTS[split]:
         clean, noisy = (root / name for name in names)
-        if os.path.isdir(clean) and os.path.isdir(noisy):
+        if clean.is_dir() and noisy.is_dir():
             return _unpacked(clean), _unpacked(noisy)
-    return None
+    return ()
 
 
 def _unpacked(folder: Path) -> Path:
@@ -205,8 +200,8 @@ def find_recordings(folder: Path) -> dict[str, Path]:
 
     Raises DataError if there are none, or if two differ in their extension only.
     """
-    if not os.path.isdir(folder):
-        raise DataError(f"{folder}: no such folder, or one that may not be looked into")
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder")
     found: dict[str, Path] = {}
     for path in sorted(walk(folder)):
         name = path.relative_to(folder).with_suffix("").as_posix()
@@ -215,15 +210,6 @@ def find_recordings(folder: Path) -> dict[str, Path]:
     if not found:
         raise DataError(f"{folder}: no audio in it")
     return found
-
-
-def _in_folders(root: Path, split: str) -> Listing | None:
-    folders = pair_folders(root, split)
-    if folders is None:
-        return None
-    clean, noisy = (find_recordings(folder) for folder in folders)
-    by_path = speakers_of(folders[0], clean.values())
-    return Listing(folders, clean, noisy, {name: by_path[path] for name, path in clean.items()})
 
 
 def _in_table(path: Path, split: str) -> Listing:
@@ -235,27 +221,26 @@ def _in_table(path: Path, split: str) -> Listing:
     """
     rows = read_rows(path, ("clean", "noisy"), ("split", "name", "speaker", "noise", "snr_db"))
     # Speakers are found for all splits at once, so that each has one name in all of them.
-    files = [Path(os.path.abspath(path.parent / row["clean"])) for _, row in rows]
+    files = [Path(os.path.abspath(path.parent / row["clean"])) for row in rows]
     above = Path(os.path.commonpath([file.parent for file in files] or [path.parent]))
     found = speakers_of(above, files)
-    splits = SPLITS if any(row["split"] for _, row in rows) else ("",)
-    listing = Listing((path.parent, path.parent))
-    for (number, row), file in zip(rows, files, strict=True):
-        where = f"{path}: line {number}"
+    splits = SPLITS if any(row["split"] for row in rows) else ("",)
+    listing = Listing()
+    for row, file in zip(rows, files, strict=True):
         if row["split"] not in splits:
-            raise DataError(f"{where}: split {row['split']!a} is not one of {SPLITS}")
+            raise DataError(f"{path}: the split {row['split']!a} is not one of {SPLITS}")
         if split not in ((row["split"],) if row["split"] else ("train", "test")):
             continue
         parts = PurePosixPath(row["clean"]).with_suffix("").parts
         name = row["name"] or "/".join(part for part in parts if part not in ("/", "//", ".."))
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-            raise DataError(f"{where}: the name {name!a} leads out of the folder of results")
+            raise DataError(f"{path}: the name {name!a} leads out of the folder of results")
         if name in listing.clean:
-            raise DataError(f"{where}: a second pair is called {name}")
+            raise DataError(f"{path}: two pairs are called {name}")
         try:
             listing.noises[name] = row["noise"], float(row["snr_db"] or "nan")
         except ValueError:
-            raise DataError(f"{where}: snr_db {row['snr_db']!a} is not a number") from None
+            raise DataError(f"{path}: snr_db {row['snr_db']!a} is not a number") from None
         listing.clean[name] = path.parent / row["clean"]
         listing.noisy[name] = path.parent / row["noisy"]
         listing.speakers[name] = row["speaker"] or found[file]

@@ -4,20 +4,14 @@
 `training.loop.Trainer` takes one step for each.
 """
 
-import logging
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from bsbimamba.data.dataset import Key
 from bsbimamba.data.workers import begin_worker, process_context
-from bsbimamba.utils import DataError
-
-log = logging.getLogger("data")
 
 _ORDER = 2  # what a generator is for; 0 and 1 are those of `data.dataset`
 
@@ -58,8 +52,6 @@ class EpochSampler(Sampler):
 class Loader:
     """Batches {"name": list, "clean": (b, s), "noisy": (b, s)} in a sampler's order.
 
-    If a worker process dies, new ones make the rest of the epoch, with the same examples.
-
     Args:
         dataset: of `data.dataset`.
         sampler: its epoch and start are set here.
@@ -68,51 +60,21 @@ class Loader:
     """
 
     def __init__(self, dataset: Dataset, sampler: EpochSampler, workers: int, pin: bool) -> None:
-        self._dataset, self.sampler, self._workers, self._pin = dataset, sampler, workers, pin
-        self._loader = self._start()
+        self._sampler = sampler
+        self._loader = DataLoader(
+            dataset,
+            batch_sampler=sampler,
+            num_workers=workers,
+            multiprocessing_context=process_context() if workers else None,
+            persistent_workers=workers > 0,
+            pin_memory=pin,
+            worker_init_fn=begin_worker,
+        )
 
     def batches(self, epoch: int, start: int) -> Iterator[dict[str, Any]]:
         """Yield the batches of an epoch, from number `start` on.
 
-        Raises DataError if a file has changed, and what a batch has failed with twice.
+        Raises DataError if a file has changed, RuntimeError if a worker process dies.
         """
-        self.sampler.set_epoch(epoch, start)
-        failed = -1
-        while self.sampler.start < len(self.sampler):
-            try:
-                for names, sides in self._loader:
-                    self.sampler.start += 1
-                    yield {"name": names, "clean": sides[0], "noisy": sides[1]}
-            except (RuntimeError, OSError, EOFError) as error:
-                # A worker's death shows as any of these, by what was on its way between processes.
-                if failed == self.sampler.start:
-                    raise
-                failed = self.sampler.start
-                log.warning("batch %d failed (%s); it is loaded once more", failed, error)
-                self._loader = self._start()
-
-    def _start(self) -> DataLoader:
-        return DataLoader(
-            self._dataset,
-            batch_sampler=self.sampler,
-            num_workers=self._workers,
-            multiprocessing_context=process_context() if self._workers else None,
-            persistent_workers=self._workers > 0,
-            pin_memory=self._pin,
-            worker_init_fn=begin_worker,
-            collate_fn=_together,
-        )
-
-
-def _together(examples: list[dict[str, Any]]) -> tuple[list[str], Tensor]:
-    """Return names, and both sides in one tensor (2, b, s): sending one is faster than two.
-
-    Raises DataError in a worker that lacks shared memory for it.
-    """
-    sides = torch.stack([x[side] for side in ("clean", "noisy") for x in examples])
-    if get_worker_info() is not None:
-        try:
-            sides.share_memory_()  # here: in the queue's own thread, an error would be lost
-        except RuntimeError as error:
-            raise DataError(f"enlarge /dev/shm, or use --workers 0 ({error})") from None
-    return [x["name"] for x in examples], sides.view(2, len(examples), -1)
+        self._sampler.set_epoch(epoch, start)
+        yield from self._loader

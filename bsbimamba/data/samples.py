@@ -30,20 +30,21 @@ class Samples:
         """Decode recordings that are slow to decode into CACHE, and read them from there.
 
         These are Ogg and MP3 files and those of other sampling rates. A copy has 16-bit integers,
-        or 32-bit floats where the recording exceeds full scale. It replaces the copy of an earlier
-        state of the recording. Raises DataError if a copy cannot be written.
+        or 32-bit floats where the recording exceeds full scale. A recording that changes gets
+        another copy; the old one stays, as another run may read it. Raises DataError if a copy
+        cannot be written.
         """
         copies = {}
         for path, info in audio.look_over(list(paths)).items():
             slow = path.suffix.lower() in _SLOW
             if isinstance(info, Info) and (slow or info.rate != audio.SAMPLE_RATE):
-                copies[path] = (
-                    CACHE / _hash(os.path.abspath(path)) / f"{_hash(audio.stamp(path))}.npy"
-                )
+                digest = hashlib.sha256(os.fsencode(audio.stamp(path))).hexdigest()
+                copies[path] = CACHE / f"{digest[:20]}.npy"
         new = [path for path, copy in copies.items() if not copy.is_file()]
         if new:
             log.info("decoded copies of %d recordings are kept in %s", len(copies), CACHE)
         try:
+            CACHE.mkdir(parents=True, exist_ok=True)
             in_threads(lambda path: _decode(path, copies[path]), new, "decoding")
         except OSError as error:
             raise DataError(
@@ -70,16 +71,9 @@ class Samples:
         return np.pad(x, (0, frames - len(x))) if len(x) < frames else x
 
 
-def _hash(text: str) -> str:
-    return hashlib.sha256(os.fsencode(text)).hexdigest()[:20]
-
-
 def _decode(path: Path, copy: Path) -> None:
     x = audio.read(path)
     scaled = np.round(x * _FULL_SCALE)
     fits = np.abs(scaled + 0.5).max() < _FULL_SCALE
-    copy.parent.mkdir(parents=True, exist_ok=True)
     with replacing(copy) as temporary, temporary.open("wb") as file:
         np.save(file, scaled.astype(np.int16) if fits else x)
-    for other in set(copy.parent.glob("*.npy")) - {copy}:  # of an earlier state of the recording
-        other.unlink(missing_ok=True)

@@ -3,9 +3,7 @@
 import hashlib
 import logging
 import math
-import os
 import re
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePath
@@ -31,11 +29,10 @@ def speakers_of(folder: Path, files: Iterable[Path]) -> dict[Path, str]:
     cannot be used.
     """
     path = folder / "speakers.csv"
-    rows = read_rows(path, ("file", "speaker")) if os.path.lexists(path) else []
-    table: dict[str, str] = {}
-    for number, row in rows:
-        if table.setdefault(row["file"], row["speaker"]) != row["speaker"]:
-            raise DataError(f"{path}: line {number}: {row['file']} has two speakers")
+    rows = read_rows(path, ("file", "speaker")) if path.exists() else []
+    table = {row["file"]: row["speaker"] for row in rows}
+    if both := [row["file"] for row in rows if table[row["file"]] != row["speaker"]]:
+        raise DataError(f"{path}: {both[0]} has two speakers")
     names = {file: file.relative_to(folder).as_posix() for file in files}
     unnamed = [name for name in names.values() if name not in table]
     if table and unnamed:
@@ -93,9 +90,9 @@ def hold_out(
 ) -> set[str]:
     """Return which of `names` (speakers, or noise files) are kept for validation.
 
-    The `wanted` ones if they are all there, and others too; else `share` of them, at least one and
-    never all: those that come first by a hash, so that adding a name changes at most one other
-    choice. Return an empty set for a single name.
+    The `wanted` ones alone if they are all there, and others too; else `share` of the names, at
+    least one and never all: those that come first by a hash, so that adding a name changes at most
+    one other choice. Return an empty set for a single name.
 
     Args:
         names: of a speaker, as often as there are files of theirs.
@@ -105,16 +102,17 @@ def hold_out(
             number of files come last.
     """
     counts = Counter(names)
-    preferred = set(wanted) if set(wanted) < counts.keys() else set()
+    if wanted and set(wanted) < counts.keys():
+        return set(wanted)
     # What is held out beyond `items` is of no use: leave those with many files to training.
     many = _MANY * counts.total() / len(counts) if items else math.inf
 
-    def place(name: str) -> tuple[bool, bool, bytes]:
+    def place(name: str) -> tuple[bool, bytes]:
         digest = hashlib.sha256(f"{seed}/{name}".encode("utf-8", "surrogateescape")).digest()
-        return name not in preferred, counts[name] > many, digest
+        return counts[name] > many, digest
 
     order = sorted(counts, key=place)
-    count = len(preferred) or max(1, round(share * len(order)))
+    count = max(1, round(share * len(order)))
     if least <= len(order) // 2:
         count = max(count, least)
     while count < len(order) // 5 and items > sum(
@@ -126,30 +124,27 @@ def hold_out(
 
 def read_rows(
     path: Path, needed: Sequence[str], optional: Sequence[str] = ()
-) -> list[tuple[int, dict[str, str]]]:
-    """Return the rows of a CSV file with a header, with their line numbers; "" for empty cells.
+) -> list[dict[str, str]]:
+    """Return the rows of a CSV file with a header; "" for empty cells.
 
     Raises DataError if it cannot be read, or a needed column or cell is missing.
     """
     try:
-        with warnings.catch_warnings(action="error"):  # of lines longer than the first
-            table = pd.read_csv(
-                path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False,
-                skip_blank_lines=False,
-            )  # fmt: skip
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror})") from None
-    except (ValueError, Warning) as error:  # pandas' own errors are ValueErrors, too
-        raise DataError(f"{path} is not a table in UTF-8 ({error})") from None
+        table = pd.read_csv(
+            path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False
+        )
+    except (OSError, ValueError) as error:  # pandas' own errors are ValueErrors, too
+        raise DataError(f"{path} cannot be read as a table in UTF-8 ({error})") from None
     table = table.rename(columns=lambda name: name.strip().lower())
-    if not set(needed) <= set(table.columns) or not table.columns.is_unique:
+    if not set(needed) <= set(table.columns):
         raise DataError(
             f"{path}: expected a first line with the columns {' and '.join(needed)}, "
             "separated by commas"
         )
-    table = table.reindex(columns=[*needed, *optional], fill_value="").map(str.strip)
-    rows = [x for x in enumerate(table.to_dict("records"), start=2) if any(x[1].values())]
-    for number, row in rows:
-        if not all(row[name] for name in needed):
-            raise DataError(f"{path}: line {number} lacks one of {', '.join(needed)}")
-    return rows
+    rows = table.reindex(columns=[*needed, *optional], fill_value="").map(str.strip)
+    rows = rows[(rows != "").any(axis=1)]  # spreadsheets write empty ones at the end
+    lacking = (rows[list(needed)] == "").any(axis=1)
+    if lacking.any():
+        row = ",".join(rows.loc[lacking, list(needed)].iloc[0])
+        raise DataError(f"{path}: the row {row!a} lacks one of {', '.join(needed)}")
+    return rows.to_dict("records")

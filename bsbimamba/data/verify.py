@@ -1,16 +1,15 @@
 """Verify a corpus of pairs: is everything there, and is it what training and scoring expect?
 
-    python -m bsbimamba.data.verify ROOT [--workers N]
+    python -m bsbimamba.data.verify ROOT
 
 Prints how many pairs there are, and which files are wrong and what to do about them. Status 0:
-nothing is wrong (a part of VoiceBank-DEMAND is right, too); 1: something is; 2: there are no pairs;
-130: interrupted. `evaluate.py` says whether the noisy test files have the published scores.
+nothing is wrong; 1: something is; 2: there are no pairs; 130: interrupted. `evaluate.py` says
+whether the noisy test files have the published scores.
 """
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
-from itertools import combinations
+from itertools import chain, combinations
 from pathlib import Path
 
 import numpy as np
@@ -20,15 +19,13 @@ from tyro.conf import Positional
 
 from bsbimamba.data.audio import CLIPPED, FULL_SCALE, SAMPLE_RATE, Signal, described, read
 from bsbimamba.data.benchmark import NAME, TEST_PAIRS, TRAIN_PAIRS
-from bsbimamba.data.corpus import SPLITS, Listing, Pair, check_pairs, has_split, list_pairs
-from bsbimamba.data.speakers import is_test_speaker
-from bsbimamba.data.workers import in_threads, stop_by_signals, usable_cores
-from bsbimamba.utils import DataError, carry_out, show, some
+from bsbimamba.data.corpus import SPLITS, Pair, check_pairs, has_split, list_pairs
+from bsbimamba.data.workers import in_threads, stop_by_signals
+from bsbimamba.utils import DataError, carry_out, some
 
 _LISTED = 5  # files, before "and N more"
-# Pairs in the published folders. A folder with the second share of them is meant to have them all.
+# Pairs in the published folders.
 _PUBLISHED = {"clean_trainset_28spk_wav": TRAIN_PAIRS, "clean_testset_wav": TEST_PAIRS}
-_MOST = 0.9
 _ENOUGH = 20 * SAMPLE_RATE  # samples of a pair that are looked at for its lag
 # What is wrong, and what to do about it.
 _FRESH = "get the corpus again (python -m bsbimamba.data.voicebank), or remove both sides"
@@ -37,59 +34,49 @@ _FORMAT = "not of 16 kHz and one channel: convert them once, rather than at ever
 _CLIPPING = "clipped: convert them again with some dB less gain, or remove both sides"
 _LENGTH = f"longer or shorter than the clean file: {_FRESH}"
 _LAG = f"late or early: shifted by a codec, or no mixture of the clean file; {_FRESH}"
-_COPIES = "there more than once: keep one of each"
 _SPEAKERS = "speakers in several splits: what is tested on must not be trained on"
-_COUNT = "files are missing or too many: python -m bsbimamba.data.voicebank gets what is missing"
+_COUNT = f"of {NAME}'s splits incomplete: python -m bsbimamba.data.voicebank gets what is missing"
 
 
-def verify(root: Path, workers: int) -> tuple[list[str], dict[str, list[str]]]:
+def verify(root: Path) -> tuple[list[str], dict[str, list[str]]]:
     """Check every file of a corpus in threads; return facts, and files by their fault."""
     listings = {split: list_pairs(root, split) for split in SPLITS if has_split(root, split)}
     if not listings:
         raise DataError(f"{root}: no pairs there, as in train/clean and train/noisy below it")
-    if {"train", "test"} <= listings.keys() and listings["train"].noisy == listings["test"].noisy:
-        tested = all(map(is_test_speaker, listings["train"].speakers.values()))
-        del listings["train" if tested else "test"]
-    facts, wrong, same = [], defaultdict(list), defaultdict(set)
+    if "train" in listings and listings["train"] == listings.get("test"):
+        del listings["train"]  # one folder or table serves for both
+    facts, wrong = [], defaultdict(list)
     for split, listing in listings.items():
-        text, right = count(listing)
-        facts.append(f"{split}: {text}")
-        if not right:
-            wrong[_COUNT].append(f"{split}: {text}")
-        pairs, bad = check_pairs(listing, split, fresh=True)
+        count = len(listing.clean.keys() & listing.noisy.keys())
+        facts.append(f"{split}: {count:,} pairs")
+        total = _PUBLISHED.get(next(iter(listing.clean.values())).parent.name, count)
+        if count != total:
+            wrong[_COUNT].append(f"{split}: {count:,} of {total:,} pairs")
+        pairs, bad = check_pairs(listing, split)
         wrong[_UNUSABLE] += [f"{path}: {reason}" for path, reason in sorted(bad.items())]
-        for faults, digests in in_threads(look_at, pairs, f"looking at {split}", workers):
-            for what, text in faults:
-                if text not in wrong[what]:  # a clean file may belong to several noisy ones
-                    wrong[what].append(text)
-            for path, digest in digests.items():
-                same[digest].add(path)
-    wrong[_COPIES] += [" = ".join(sorted(paths)) for paths in same.values() if len(paths) > 1]
+        for what, text in chain(*in_threads(look_at, pairs, f"looking at {split}")):
+            wrong[what].append(text)
     for one, other in combinations(listings, 2):
         both = {*listings[one].speakers.values()} & {*listings[other].speakers.values()}
         wrong[_SPEAKERS] += [f"{speaker} in {one} and {other}" for speaker in sorted(both)]
     return facts, {what: files for what, files in wrong.items() if files}
 
 
-def look_at(pair: Pair) -> tuple[list[tuple[str, str]], dict[str, str]]:
-    """Return what is wrong with a pair, as (what, file and details), and both files' digests."""
-    faults, digests, signals = [], {}, []
-    for path in (pair.clean, pair.noisy):
+def look_at(pair: Pair) -> list[tuple[str, str]]:
+    """Return what is wrong with a pair, as (what, file and details)."""
+    faults = []
+    clean, noisy = read(pair.clean), read(pair.noisy)
+    for path, x in ((pair.clean, clean), (pair.noisy, noisy)):
         rate, channels, _ = described(path)
         if (rate, channels) != (SAMPLE_RATE, 1):
             faults.append((_FORMAT, f"{path}: {rate} Hz, {channels} channels"))
-        x = read(path)
         if (share := float(np.mean(np.abs(x) >= FULL_SCALE))) > CLIPPED:
             faults.append((_CLIPPING, f"{path}: {share:.2%} of the samples"))
-        content = np.round(x * 32768).astype("<i4").tobytes()  # as a copy in another format has it
-        digests[str(path)] = hashlib.sha256(content).hexdigest()
-        signals.append(x)
-    clean, noisy = signals
     if longer := len(noisy) - len(clean):
         faults.append((_LENGTH, f"{pair.noisy}: {longer:+d} samples"))
     if lag := lag_of(clean[:_ENOUGH], noisy[:_ENOUGH]):
         faults.append((_LAG, f"{pair.noisy}: {lag:+d} samples"))
-    return faults, digests
+    return faults
 
 
 def lag_of(clean: Signal, noisy: Signal) -> int:
@@ -102,26 +89,16 @@ def lag_of(clean: Signal, noisy: Signal) -> int:
     return int(correlation_lags(len(y), len(x))[correlate(y, x, method="fft").argmax()])
 
 
-def count(listing: Listing) -> tuple[str, bool]:
-    """Return how many pairs a split has, and whether that is right."""
-    found = len(listing.clean.keys() & listing.noisy.keys())
-    total = _PUBLISHED.get(listing.folders[0].name)
-    if total is None:
-        return f"{found:,} pairs", True
-    text = f"{found:,} of the {total:,} pairs of {NAME}'s set"
-    return text, found == total or found < _MOST * total
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
 
-    def work(root: Positional[Path], workers: int = usable_cores()) -> int:
-        """Verify a corpus of pairs. workers: threads."""
-        facts, wrong = verify(root, workers)
-        lines = [*facts, "" if wrong else "nothing is wrong"]
+    def work(root: Positional[Path]) -> int:
+        """Verify a corpus of pairs."""
+        facts, wrong = verify(root)
+        lines = facts if wrong else [*facts, "nothing is wrong"]
         for what, files in wrong.items():
             lines += [f"{len(files)} {what}", "  " + some(files, _LISTED, "\n  ")]
-        show("\n".join(lines) + "\n")
+        print("\n".join(lines))
         return int(bool(wrong))
 
     prog = "python -m bsbimamba.data.verify"

@@ -1,10 +1,9 @@
 """Download VoiceBank-DEMAND and convert it to 16 kHz.
 
-    python -m bsbimamba.data.voicebank [--root DIR] [--workers N] [--remove-archives]
+    python -m bsbimamba.data.voicebank [--root DIR]
 
 The archives of Edinburgh DataShare (https://doi.org/10.7488/ds/2117) come into DIR/.download, and
-their recordings as 16-bit wav files into DIR/clean_trainset_28spk_wav and so on. The same command
-goes on where it was interrupted. `python -m bsbimamba.data.verify DIR` looks at all of it.
+their recordings as 16-bit wav files into DIR/clean_trainset_28spk_wav and so on.
 """
 
 import http.client
@@ -27,29 +26,19 @@ import soundfile as sf
 import soxr
 import tyro
 from tqdm import tqdm
-from tyro.conf import FlagCreatePairsOff, arg
+from tyro.conf import arg
 
-from bsbimamba.data.audio import SAMPLE_RATE, encode
+from bsbimamba.data.audio import SAMPLE_RATE, write
 from bsbimamba.data.benchmark import TEST_LOG, TEST_PAIRS, TRAIN_PAIRS
 from bsbimamba.data.corpus import load_pairs
-from bsbimamba.data.workers import in_threads, stop_by_signals, usable_cores
-from bsbimamba.utils import (
-    ROOT,
-    DataError,
-    FailedError,
-    carry_out,
-    checksum,
-    hold,
-    remove_partials,
-    replacing,
-)
+from bsbimamba.data.workers import in_threads, stop_by_signals
+from bsbimamba.utils import ROOT, FailedError, carry_out, checksum, write_text
 
 log = logging.getLogger("data")
 
 FOLDER = ROOT / "data" / "voicebank_demand"
-TRIES, PAUSE = 6, 1.0  # without progress; s before the second try, twice as many before the next
+TRIES, PAUSE = 6, 5.0  # of each address; s before the next one
 _TIMEOUT = 60.0  # s in which a server has to send something
-_NEVER = (401, 403, 404, 410)  # of these answers, another try brings the same
 _NETWORK = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError)
 # Addresses in the older and in the newer software of the site.
 _OLDER = "https://datashare.ed.ac.uk/bitstream/handle/10283/2791/"
@@ -86,44 +75,30 @@ PUBLISHED = (
 )  # fmt: skip
 
 
-def prepare(
-    root: Annotated[Path, arg(metavar="DIR")] = FOLDER,
-    workers: int = usable_cores(),
-    remove_archives: FlagCreatePairsOff[bool] = False,
-) -> int:
+def prepare(root: Annotated[Path, arg(metavar="DIR")] = FOLDER) -> int:
     """Download VoiceBank-DEMAND and convert it to 16 kHz.
 
     Run again after an interruption, and it goes on where it stopped. Archives that lie in
     DIR/.download are not downloaded. Exit status: 0 done, 1 the network or the disk failed, 2 wrong
     input, 130 interrupted.
 
-    Args:
-        root: folder to make.
-        workers: threads that convert.
-        remove_archives: remove downloads once they are converted.
+    root: folder to make.
     """
-    downloads = root / ".download"
-    downloads.mkdir(parents=True, exist_ok=True)
-    with hold(downloads, "name another folder with --root"):
-        for archive in PUBLISHED:
-            folder = root / archive.name.removesuffix(".zip")
-            there = len([*folder.glob("*.wav")]) if archive.files else (folder / TEST_LOG).exists()
-            if there >= max(1, archive.files):
-                continue
-            path = downloads / archive.name
-            try:
-                if not path.is_file():
-                    download(archive.addresses, path, archive.md5)
-                elif checksum(path, "md5") != archive.md5:
-                    raise DataError(f"{path} has another MD5 than was published: remove it")
-            except FailedError as error:
-                if archive.files:
-                    raise
-                log.warning("%s Going on without: noises and SNRs will not be known.", error)
-                continue
-            convert(path, folder, workers)
-            if remove_archives:
-                path.unlink()
+    for archive in PUBLISHED:
+        folder = root / archive.name.removesuffix(".zip")
+        there = len([*folder.glob("*.wav")]) if archive.files else (folder / TEST_LOG).exists()
+        if there >= max(1, archive.files):
+            continue
+        path = root / ".download" / archive.name
+        try:
+            if not path.is_file() or checksum(path, "md5") != archive.md5:
+                download(archive.addresses, path, archive.md5)
+        except FailedError as error:
+            if archive.files:
+                raise
+            log.warning("%s Going on without: noises and SNRs will not be known.", error)
+        else:
+            convert(path, folder)
     counts = [f"{len(load_pairs(root, split)):,} {split} pairs" for split in ("train", "test")]
     print(f"{root}: {', '.join(counts)}")
     return 0
@@ -132,31 +107,26 @@ def prepare(
 def download(addresses: Sequence[str], target: Path, md5: str) -> None:
     """Download a file from the first of its addresses that has it, and verify it.
 
-    What has arrived lies beside it as NAME.part; the next try, and the next call, go on from there.
-    Raises FailedError if no address gives a file of this checksum.
+    What has arrived lies beside it, in NAME.part1 from the first address. The next try and the next
+    call go on from there. Raises FailedError if no address gives a file of this checksum.
     """
-    part = target.with_name(f"{target.name}.part")
+    target.parent.mkdir(parents=True, exist_ok=True)
     reasons = []
-    for address in addresses:
-        failures = 0
-        while failures < TRIES:
-            before = _size(part)
+    for number, address in enumerate(addresses, 1):
+        part = target.with_name(f"{target.name}.part{number}")
+        for _ in range(TRIES):
             try:
                 _receive(address, part)
             except _NETWORK as error:
                 reason = str(error)
-                if getattr(error, "code", None) in _NEVER:
-                    break
-                failures = 1 if _size(part) > before else failures + 1
-                if failures < TRIES:
-                    time.sleep(PAUSE * 2 ** (failures - 1))
-            else:
-                if checksum(part, "md5") == md5:
-                    part.replace(target)
-                    return
-                part.unlink()
-                reason = "is not what was published (another checksum)"
-                break
+                time.sleep(PAUSE)
+                continue
+            if checksum(part, "md5") == md5:
+                part.replace(target)
+                return
+            part.unlink()
+            reason = "is not what was published (another checksum)"
+            break
         reasons.append(f"{address}: {reason}")
     raise FailedError(
         f"{target.name} cannot be downloaded ({'; '.join(reasons)}). Run again later, which goes "
@@ -164,13 +134,9 @@ def download(addresses: Sequence[str], target: Path, md5: str) -> None:
     )
 
 
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
-
-
 def _receive(address: str, part: Path) -> None:
     """Append what a server sends after the bytes that have arrived, or begin anew."""
-    arrived = _size(part)
+    arrived = part.stat().st_size if part.exists() else 0
     headers = {"User-Agent": "bs-bimamba"} | ({"Range": f"bytes={arrived}-"} if arrived else {})
     request = urllib.request.Request(address, headers=headers)
     try:
@@ -186,21 +152,24 @@ def _receive(address: str, part: Path) -> None:
             file, "write", total, initial=file.tell(), desc=part.stem, miniters=1, disable=None
         ) as body:
             shutil.copyfileobj(response, body)
-    if _size(part) < total:
-        raise ConnectionError(f"the connection ended after {_size(part)} of {total} bytes")
+    if (arrived := part.stat().st_size) < total:
+        raise ConnectionError(f"the connection ended after {arrived} of {total} bytes")
 
 
-def convert(archive: Path, folder: Path, workers: int) -> None:
-    """Make the files of an archive that `folder` lacks, in threads."""
+def convert(archive: Path, folder: Path) -> None:
+    """Make the files of an archive that `folder` lacks, at 16 kHz and in 16 bits, in threads."""
     folder.mkdir(exist_ok=True)
-    remove_partials(folder)
     with ZipFile(archive) as opened:
 
         def make(member: str) -> None:
             target = folder / PurePosixPath(member).name
             content = opened.read(member)
-            with replacing(target) as temporary:
-                temporary.write_bytes(resampled(content) if target.suffix == ".wav" else content)
+            if target.suffix == ".txt":
+                write_text(target, content.decode("utf-8", "replace"))
+                return
+            signal, rate = sf.read(io.BytesIO(content), dtype="float64")
+            signal = 32768 * soxr.resample(signal, rate, SAMPLE_RATE, quality="VHQ")
+            write(target, signal.round().clip(-32768, 32767).astype(np.int16))
 
         wanted = [
             name
@@ -209,15 +178,7 @@ def convert(archive: Path, folder: Path, workers: int) -> None:
             and not member.name.startswith(".")  # as macOS adds
             and not (folder / member.name).exists()
         ]
-        in_threads(make, wanted, folder.name, workers)
-
-
-def resampled(content: bytes) -> bytes:
-    """Return a mono wav file's content at 16 kHz and in 16 bits."""
-    signal, rate = sf.read(io.BytesIO(content), dtype="float64")
-    if rate != SAMPLE_RATE:
-        signal = soxr.resample(signal, rate, SAMPLE_RATE, quality="VHQ")
-    return encode(np.round(32768 * signal).clip(-32768, 32767).astype(np.int16), ".wav")
+        in_threads(make, wanted, folder.name)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""Worker processes for loader and PESQ labels, threads for files; how commands are stopped.
+"""Worker processes for loader, labels and scores, threads for files; how commands are stopped.
 
 Worker processes start by `forkserver` (`spawn` where that is missing), never by `fork`: a forked
 child that enters a parallel numba kernel is killed by OpenMP.
@@ -11,11 +11,14 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
-from typing import TypeVar
+from typing import Any, TypeVar
 from unittest.mock import patch
 
+from pebble import ProcessPool
 from tqdm.contrib.concurrent import thread_map
 
 S = TypeVar("S")
@@ -62,17 +65,33 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def in_threads(
-    function: Callable[[S], T], items: Sequence[S], what: str, threads: int | None = None
-) -> list[T]:
+def worker_pool(workers: int) -> ProcessPool:
+    """Return a pool of worker processes (at least 1), which start with the first task."""
+    return ProcessPool(workers, initializer=begin_worker, context=process_context())
+
+
+def result_of(pool: ProcessPool, task: "Future[Any]") -> Any:
+    """Wait for a task of a pool, and return its result.
+
+    Raises:
+        TimeoutError: it took too long. ProcessExpired: its process died.
+        BrokenProcessPool: a process died with nothing to do, which ends the pool.
+    """
+    while not wait([task], timeout=1).done:
+        if not pool.active:  # pebble forgets what waits for a process then
+            raise BrokenProcessPool("a worker died while it had nothing to do")
+    return task.result()
+
+
+def in_threads(function: Callable[[S], T], items: Sequence[S], what: str) -> list[T]:
     """Return what a function returns for each item, in their order; show the progress.
 
     For work that lets other threads run: decoding, resampling, reading and writing files.
 
-    what: label of the progress bar. threads: their number, by default that of the cores.
+    what: label of the progress bar.
     """
     return thread_map(
-        function, items, max_workers=threads or usable_cores(), desc=what, unit="file",
+        function, items, max_workers=usable_cores(), desc=what, unit="file",
         leave=False, disable=None if items else True,  # None: where there is no terminal
     )  # fmt: skip
 

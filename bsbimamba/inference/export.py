@@ -1,9 +1,10 @@
 """Export a trained network as a model folder, with an ONNX model.
 
-    python -m bsbimamba.inference.export RUN [-o DIR] [--no-onnx] [--overwrite]
+    python -m bsbimamba.inference.export RUN [-o DIR] [--no-onnx]
 
 It writes model.safetensors, model.onnx and config.json into DIR, by default models/ and the run
-folder's name, and nothing if onnxruntime and PyTorch compute different results (docs/export.md).
+folder's name, in place of a model that is there, and nothing if onnxruntime and PyTorch compute
+different results (docs/export.md).
 Status 0: done; 1: the disk failed; 2: the command line, RUN, DIR or the ONNX model is wrong.
 """
 
@@ -33,7 +34,7 @@ from bsbimamba.network.net import RMS_FLOOR, BandSplitNet, loudness
 from bsbimamba.network.stft import BINS, COMPRESSION, HOP, compressed, stft
 from bsbimamba.scan.dispatch import VARIABLE
 from bsbimamba.scan.interface import ways
-from bsbimamba.utils import DataError, carry_out, say, show
+from bsbimamba.utils import DataError, carry_out, say
 
 try:
     import onnx
@@ -53,9 +54,6 @@ SHAPES = {INPUT: ["batch", BINS, "frames", 2], STATISTICS: ["batch", BANDS, 2]}
 SHAPES[OUTPUT] = SHAPES[INPUT]
 TOLERANCE = 1e-4  # of the spectrum's root mean square
 _FRAMES = (1, 2, 3, 31, 126)  # of the short spectra that are compared
-# Sequences that are scanned side by side: the 31 bands, so that the time path needs no padding. The
-# states of all frames of the band path, 24 KB each, would not fit into the cache together.
-_BLOCK = 31
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,7 +62,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("run", help="a run folder, a checkpoint, a model folder, or a model's name")
     parser.add_argument("-o", "--out", type=Path, metavar="DIR", help="by default models/RUN")
     parser.add_argument("--no-onnx", action="store_true", help="no ONNX model, only the weights")
-    parser.add_argument("--overwrite", action="store_true", help="replace the model in DIR")
     return carry_out("export", partial(export, parser.parse_args(arguments)))
 
 
@@ -74,9 +71,8 @@ def export(options: argparse.Namespace) -> int:
     target: Path = options.out or MODELS / (path.parent if path.is_file() else path).name
     if MISSING and not options.no_onnx:
         raise DataError(f"ONNX needs {MISSING}: pip install -e '.[export]', or give --no-onnx")
-    replaced = options.overwrite and (target / WEIGHTS).exists()
-    if target.exists() and any(target.iterdir()) and not replaced:
-        raise DataError(f"{target} is not empty: use another -o; --overwrite replaces models only")
+    if target.exists() and any(target.iterdir()) and not (target / WEIGHTS).exists():
+        raise DataError(f"{target} holds other files than a model's: use another -o")
     trained = find(options.run)
     translated = None
     if not options.no_onnx:
@@ -84,7 +80,7 @@ def export(options: argparse.Namespace) -> int:
         content = onnx_model(trained.network)
         translated = content, checked(trained.network, content)
     write_model(target, trained, translated)
-    show(f"{target} is written\n")
+    print(f"{target} is written")
     return 0
 
 
@@ -186,7 +182,7 @@ class RealNetwork(nn.Module):
         power = (1e9 * spectrum.square().sum(-1, keepdim=True) + 1) ** exponent
         features = network.split.of_parts(spectrum * power * 1e9**-exponent, statistics)
         taps = network.decoder.parts(network.layers(features))  # (b, f, t, 3, 2)
-        # `apply_filter`, where these taps lack the 1 of the centre one.
+        # `apply_filter` in real numbers.
         padded, out = F.pad(spectrum, (0, 0, 1, 1)), spectrum
         for i in range(TAPS):
             x, tap = padded[:, :, i : i + spectrum.shape[2]], taps[:, :, :, i]
@@ -200,7 +196,7 @@ class OnnxLSTM(nn.Module):
 
     def __init__(self, lstm: nn.LSTM) -> None:
         super().__init__()
-        self.hidden = lstm.hidden_size
+        self.hidden_size, self.bidirectional = lstm.hidden_size, lstm.bidirectional
         suffixes = ("", "_reverse") if lstm.bidirectional else ("",)
 
         def stacked(name: str) -> Tensor:
@@ -212,19 +208,23 @@ class OnnxLSTM(nn.Module):
         self.R = nn.Buffer(stacked("weight_hh"))
         self.B = nn.Buffer(torch.cat([stacked("bias_ih"), stacked("bias_hh")], 1))
 
-    def forward(self, x: Tensor) -> tuple[Tensor, None]:
-        """Map (l, b, c) to (l, b, ways · h); None stands for the states that `nn.LSTM` returns."""
-        shape = [x.shape[0], len(self.W), x.shape[1], self.hidden]
-        ways = "bidirectional" if len(self.W) == 2 else "forward"
+    def forward(self, x: Tensor, start: tuple[Tensor, Tensor]) -> tuple[Tensor, None]:
+        """Map (l, b, c) to (l, b, ways · h); None stands for the states that `nn.LSTM` returns.
+
+        start: zeros, which ONNX's operator takes without being given them.
+        """
+        shape = [x.shape[0], len(self.W), x.shape[1], self.hidden_size]
+        ways = "bidirectional" if self.bidirectional else "forward"
         y = torch.onnx.ops.symbolic(
-            "LSTM", [x, self.W, self.R, self.B], {"hidden_size": self.hidden, "direction": ways},
+            "LSTM", [x, self.W, self.R, self.B],
+            {"hidden_size": self.hidden_size, "direction": ways},
             dtype=x.dtype, shape=shape, version=OPSET,
         )  # fmt: skip
         return y.transpose(1, 2).flatten(2), None
 
 
 # In both translations: r directions, b sequences, l scanned length, d inner width, n state.
-def _conv(u: Any, weight: Any, bias: Any, reverse: bool, backend: str) -> Any:
+def _conv(u: Any, weight: Any, bias: Any, reverse: bool) -> Any:
     """Translate `scan.convolution.conv_silu`: u (r, b, l, d), weight (r, d, taps), bias (r, d)."""
     outs, taps = [], weight.shape[2]
     for way, backwards in enumerate(ways(weight.shape[0], reverse)):
@@ -264,24 +264,22 @@ def _of(x: Any, way: int) -> Any:
 
 
 def _recurrence(sequences: Sequence[Any], A: Any, sizes: tuple[int, int], backwards: bool) -> Any:
-    """Return y (l, b, d) of one direction: a Scan over steps in a Scan over blocks of sequences.
+    """Return y (l, b, d) of one direction, by ONNX's Scan.
 
     sequences: delta and delta u (l, b, d), B and C (l, b, n). A: (n, d). sizes: d and n.
     """
     d, n = sizes
-    count = op.Shape(sequences[0], start=1, end=2)
-    missing = op.Mod(op.Neg(count), op.Constant(value_ints=[_BLOCK]))
-    pads = op.Concat(op.Constant(value_ints=[0] * 4), missing, op.Constant(value_ints=[0]), axis=0)
     rows = [(1, d), (1, d), (n, 1), (1, n)]  # of delta, delta u, B and C in a step
-    blocks = [  # (l, b, ·) to (l, blocks, block, *row)
-        op.Reshape(op.Pad(x, pads), op.Constant(value_ints=[0, -1, _BLOCK, *row]))
+    inputs = [
+        op.Reshape(x, op.Constant(value_ints=[0, 0, *row]))
         for x, row in zip(sequences, rows, strict=True)
     ]
-    start = op.ConstantOfShape(op.Constant(value_ints=[_BLOCK, n, d]))
-    # A step: h = exp(delta A) h + B delta u and y = C h, (block, n, d) and (block, 1, d).
-    h, state, last = (_value(name, _BLOCK, n, d) for name in ("h", "state", "last"))
-    names, y = ("delta", "driven", "B", "C"), _value("y", _BLOCK, 1, d)
-    step = [_value(name, _BLOCK, *row) for name, row in zip(names, rows, strict=True)]
+    count = op.Shape(sequences[0], start=1, end=2)
+    start = op.ConstantOfShape(op.Concat(count, op.Constant(value_ints=[n, d]), axis=0))
+    # A step: h = exp(delta A) h + B delta u and y = C h, (b, n, d) and (b, 1, d).
+    h, state, y = _value("h", n, d), _value("state", n, d), _value("y", 1, d)
+    names = ("delta", "driven", "B", "C")
+    step = [_value(name, *row) for name, row in zip(names, rows, strict=True)]
     nodes: list[Any] = []
 
     def node(kind: str, *given: Any, out: Any = None) -> Any:
@@ -291,21 +289,19 @@ def _recurrence(sequences: Sequence[Any], A: Any, sizes: tuple[int, int], backwa
     decayed = node("Mul", node("Exp", node("Mul", step[0], A)), h)
     node("Add", decayed, node("Mul", step[2], step[1]), out=state)
     node("MatMul", step[3], state, out=y)  # half the time of a product and a sum
-    inputs = [_value(name, None, _BLOCK, *row) for name, row in zip(names, rows, strict=True)]
-    outputs = [last, _value("y", None, _BLOCK, 1, d)]
-    attributes: dict[str, Any] = {"num_scan_inputs": 4}
-    attributes["body"] = ir.Graph([h, *step], [state, y], nodes=nodes, name="step")
-    attributes["scan_input_directions"] = [int(backwards)] * 4
-    attributes["scan_output_directions"] = [int(backwards)]
-    scan = ir.node("Scan", [start, *inputs], attributes, outputs=outputs)
-    block = ir.Graph(inputs, outputs[1:], nodes=[scan], name="block")
-    axes = {"scan_input_axes": [1] * 4, "scan_output_axes": [1]}
-    y = op.Reshape(op.Scan(*blocks, body=block, num_scan_inputs=4, **axes), [0, -1, d])
-    return op.Slice(y, [0], count, [1])
+    body = ir.Graph([h, *step], [state, y], nodes=nodes, name="step")
+    way = int(backwards)
+    directions = {"scan_input_directions": [way] * 4, "scan_output_directions": [way]}
+    scan = op.Scan(start, *inputs, body=body, num_scan_inputs=4, **directions).producer()
+    scan.resize_outputs(2)  # onnxscript gives it one, the last state
+    return op.Reshape(scan.outputs[1], [0, 0, d])
 
 
-def _value(name: str, *shape: int | None) -> Any:
-    return ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(ir.DataType.FLOAT))
+def _value(name: str, *shape: int) -> Any:
+    """Return a tensor (b, *shape) of the body of a Scan."""
+    return ir.Value(
+        name=name, shape=ir.Shape([None, *shape]), type=ir.TensorType(ir.DataType.FLOAT)
+    )
 
 
 if __name__ == "__main__":

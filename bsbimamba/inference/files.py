@@ -12,16 +12,14 @@ import torch
 from tqdm import tqdm
 
 from bsbimamba.data import audio
-from bsbimamba.data.audio import SAMPLE_RATE, AudioError, opened
+from bsbimamba.data.audio import AudioError, opened
 from bsbimamba.inference.model import Model
-from bsbimamba.inference.windows import Block, enhanced, survey
+from bsbimamba.inference.windows import Block, enhanced
 from bsbimamba.network.net import BandSplitNet
 from bsbimamba.utils import ROOT, DataError, digest_of, is_within, replacing
 
 KINDS = "wav, flac, ogg, opus, mp3, aiff, au, caf, w64 and others of libsndfile"
-_UNLIMITED = ("FLOAT", "DOUBLE", "VORBIS", "OPUS")  # encodings that hold more than full scale
 _SAMPLES = 1 << 17  # a block; libsndfile crashes if it is given minutes of Vorbis at once
-_SYSTEM = 2  # libsndfile's code of an error of the operating system
 
 
 class FileSource:
@@ -72,7 +70,16 @@ def jobs_of(inputs: Sequence[Path], out: Path) -> dict[Path, Path]:
     named = sum(path.is_dir() for path in inputs) > 1
     jobs: dict[Path, Path] = {}
     for path in inputs:
-        for source, place in _found(path, out, named):
+        if not path.exists():
+            raise DataError(f"{path}: no such file or folder")
+        found = {Path(path.name): path}
+        if path.is_dir():
+            top = path.resolve().name if named else ""
+            files = sorted(each for each in audio.walk(path) if not is_within(each, out))
+            found = {Path(top, each.relative_to(path)): each for each in files}
+        if not found:
+            raise DataError(f"{path}: no audio in it but in the output folder, if at all ({KINDS})")
+        for place, source in found.items():
             other, target = jobs.setdefault(out / place, source), out / place
             if other.resolve() != source.resolve():
                 raise DataError(f"{other} and {source} would both become {target}: name one")
@@ -83,70 +90,45 @@ def jobs_of(inputs: Sequence[Path], out: Path) -> dict[Path, Path]:
     return jobs
 
 
-def _found(path: Path, out: Path, named: bool) -> Iterator[tuple[Path, Path]]:
-    """Yield the recordings at a path, with their places below `out`."""
-    if not path.exists():
-        raise DataError(f"{path}: no such file or folder")
-    if not path.is_dir():
-        yield path, Path(path.name)
-        return
-    if is_within(path, out):
-        raise DataError(f"{path} lies in the output folder {out}: -o has to name another one")
-    files = sorted(each for each in audio.walk(path) if not is_within(each, out))
-    if not files:
-        raise DataError(f"{path}: no audio in it ({KINDS})")
-    top = Path(path.resolve().name) if named else Path()
-    for each in files:
-        yield each, top / each.relative_to(path)
-
-
-def enhance_file(model: Model, path: Path, target: Path) -> list[str]:
+def enhance_file(model: Model, path: Path, target: Path) -> None:
     """Enhance a recording into a file of the same kind, rate, channels and length.
-
-    Returns:
-        Notes for the listener, such as that the recording is clipped.
 
     Raises:
         AudioError: it cannot be decoded, enhanced or encoded; no file is left half-written.
         OSError: the file cannot be written.
     """
     source = FileSource(path)
-    found = survey(source)
-    seconds = round(found.total / SAMPLE_RATE)
-    hidden = True if seconds < 60 else None  # None: hidden where there is no terminal
+    blocks = enhanced(model.trained.network, source, model.windows)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        tqdm(total=seconds, desc=path.name, unit="s", leave=False, disable=hidden) as bar,
-        replacing(target) as temporary,
-    ):
-        try:
-            blocks = enhanced(model.trained.network, source, found, model.windows, bar.update)
-            clipped = _write(temporary, source, blocks)
-        except (MemoryError, torch.OutOfMemoryError):
-            raise AudioError(f"there is not enough memory for it ({model.device})") from None
+    with replacing(target) as temporary:
+        _write(temporary, source, blocks)
         # libsndfile reports no error if the disk was full when it closed the file.
         with opened(temporary) as file:
-            if file.frames < found.frames:
-                raise AudioError(f"{file.frames} of {found.frames} samples fit on the disk")
-    beyond = f"{clipped} samples of the result were beyond full scale and are clipped"
-    return found.notes + [beyond] * bool(clipped)
+            if file.frames < source.frames:
+                raise AudioError(f"{file.frames} of {source.frames} samples fit on the disk")
 
 
-def _write(path: Path, source: FileSource, blocks: Iterator[Block]) -> int:
-    """Write samples (c, n) as the source is encoded; return how many are clipped by that."""
-    clipped, limited = 0, source.encoding[0] not in _UNLIMITED
+def _write(path: Path, source: FileSource, blocks: Iterator[Block]) -> None:
+    """Write samples (c, n) as the source is encoded, and show the progress of a long recording."""
     path.touch()  # raises the system's own error, which libsndfile hides
+    hidden = None if source.frames > 60 * source.rate else True  # None: without a terminal
     try:
-        with sf.SoundFile(path, "w", source.rate, source.channels, *source.encoding) as file:
+        with (
+            sf.SoundFile(path, "w", source.rate, source.channels, *source.encoding) as file,
+            tqdm(
+                total=source.frames, desc=source.path.name, unit="samples", unit_scale=True,
+                leave=False, disable=hidden,
+            ) as bar,
+        ):  # fmt: skip
             for block in blocks:
-                clipped += limited and int(np.count_nonzero(np.abs(block) > 1))
                 for first in range(0, block.shape[1], _SAMPLES):
                     file.write(np.ascontiguousarray(block[:, first : first + _SAMPLES].T))
+                bar.update(block.shape[1])
     except sf.LibsndfileError as error:
         subtype, _, kind = source.encoding
-        reason = error.error_string.strip() + " Is the disk full?" * (error.code == _SYSTEM)
+        # 2: an error of the operating system.
+        reason = error.error_string.strip() + " Is the disk full?" * (error.code == 2)
         raise AudioError(f"cannot be written as {kind} {subtype}: {reason}") from None
-    return clipped
 
 
 def enhance_files(

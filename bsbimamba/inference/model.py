@@ -13,7 +13,6 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from numbers import Real
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,16 +20,15 @@ import numpy as np
 import safetensors.torch
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from torch import Tensor
 
 from bsbimamba.data.audio import RATES, SAMPLE_RATE, AudioError
-from bsbimamba.inference.windows import Block, Windows, enhanced, hops, survey
+from bsbimamba.inference.windows import Block, Windows, enhanced, hops
 from bsbimamba.network.bands import VARIANCE_FLOOR, WIDTHS
 from bsbimamba.network.cost import count_parameters
 from bsbimamba.network.net import RMS_FLOOR
 from bsbimamba.network.stft import HOP, N_FFT
-from bsbimamba.training.checkpoint import CheckpointError, name_of, read_bytes, understood
+from bsbimamba.training.checkpoint import name_of, read_bytes, understood
 from bsbimamba.training.config import ConfigError, from_json, to_json
 from bsbimamba.training.precision import Precision
 from bsbimamba.training.trained import Trained, load_trained, network_with
@@ -55,11 +53,6 @@ class Model:
     trained: Trained
     windows: Windows = field(default_factory=Windows)
 
-    @property
-    def device(self) -> torch.device:
-        """Return the device that the network is on."""
-        return self.trained.network.device
-
     def __call__(self, x: Samples, sample_rate: int) -> Samples:
         """Return the enhanced signal: of the same shape, rate, kind, dtype and device.
 
@@ -77,8 +70,7 @@ class Model:
         _check(values, sample_rate)
         source = _InMemory(np.atleast_2d(values), int(sample_rate))
         try:
-            found = survey(source)
-            blocks = list(enhanced(self.trained.network, source, found, self.windows))
+            blocks = list(enhanced(self.trained.network, source, self.windows))
         except AudioError as error:
             raise ValueError(f"the signal cannot be enhanced: {error}") from None
         y = np.concatenate(blocks, axis=1).reshape(values.shape).astype(values.dtype, copy=False)
@@ -89,25 +81,23 @@ class _InMemory:
     """A signal (c, s), read in blocks of a million samples as a `Source`."""
 
     def __init__(self, x: NDArray, rate: int) -> None:
-        self.x, self.rate, self.channels = x, rate, len(x)
+        self.x, self.rate = x, rate
+        self.channels, self.frames = x.shape
 
     def blocks(self) -> Iterator[Block]:
-        for first in range(0, self.x.shape[1], 1 << 20):
+        for first in range(0, self.frames, 1 << 20):
             yield self.x[:, first : first + (1 << 20)].astype(np.float32)
 
 
-def _check(x: object, rate: object) -> None:
-    if not isinstance(x, np.ndarray) or not np.issubdtype(x.dtype, np.floating):
-        kind = getattr(x, "dtype", type(x).__name__)
-        raise TypeError(f"expected floating-point samples, numpy or torch, not {kind}")
+def _check(x: NDArray, rate: int) -> None:
+    if not np.issubdtype(x.dtype, np.floating):
+        raise TypeError(f"expected floating-point samples, not {x.dtype}")
     if x.ndim not in (1, 2) or not x.size:
         raise ValueError(f"expected samples (s,) or (channels, s), at least one; not {x.shape}")
     if x.ndim == 2 and x.shape[0] > x.shape[1]:
         raise ValueError(f"expected samples (channels, s), not {x.shape}; is x.T meant?")
-    if not isinstance(rate, Real):
-        raise TypeError(f"expected a sampling rate in Hz, not {rate!r}")
     if rate not in RATES:  # nor is any fraction
-        raise ValueError(f"a sampling rate of {rate} Hz: expected whole Hz from {RATES.start} up")
+        raise ValueError(f"a sampling rate of {rate!r} Hz: expected whole Hz from {RATES.start} up")
 
 
 def load(model: str | Path, device: str = "auto") -> Model:
@@ -138,10 +128,6 @@ def find(model: str | Path) -> Trained:
     for folder in (MODELS / model, Path(model)):
         if (folder / WEIGHTS).is_file():
             return read_model(folder)
-    if not Path(model).exists():
-        names = sorted(path.parent.name for path in MODELS.glob(f"*/{WEIGHTS}"))
-        known = f"Models known by name: {', '.join(names) or 'none'}"
-        raise CheckpointError(f"{model}: no such run folder, checkpoint or model. {known}")
     return load_trained(Path(model))
 
 
@@ -187,23 +173,15 @@ def read_model(folder: Path) -> Trained:
     Raises:
         CheckpointError: a file is missing, damaged, or of another version.
     """
-    path, weights = folder / CONFIG, read_bytes(folder / WEIGHTS)
+    text, weights = (read_bytes(folder / file) for file in (CONFIG, WEIGHTS))
     digest = hashlib.sha256(weights).hexdigest()
-    try:
-        description = json.loads(read_bytes(path))
+    with understood(folder / CONFIG):
+        description = json.loads(text)
         if (found := description["format"]) != _FORMAT:
-            raise CheckpointError(f"{path}: format {found}, where this version reads {_FORMAT}")
-        name, checksums, settings = (description[x] for x in ("network", "sha256", "settings"))
+            raise ValueError(f"format {found}, where this version reads {_FORMAT}")
+        if description["sha256"][WEIGHTS] != digest:
+            raise ValueError(f"{folder / WEIGHTS} is damaged: it has another checksum")
+        config = from_json(json.dumps(description["settings"]))
+        network = network_with(str(description["network"]), config, safetensors.torch.load(weights))
         facts = {x: description["training"][x] for x in ("data", "step", "epochs", "held_out")}
-        intact = checksums[WEIGHTS] == digest
-    except (LookupError, TypeError, ValueError):
-        raise CheckpointError(f"{path} does not describe a model") from None
-    if not intact:
-        raise CheckpointError(f"{folder / WEIGHTS} is damaged: {CONFIG} has another checksum")
-    try:
-        with understood(folder):
-            config = from_json(json.dumps(settings))
-            network = network_with(str(name), config, safetensors.torch.load(weights))
-    except SafetensorError as error:
-        raise CheckpointError(f"{folder}: {error}") from None
     return Trained(network, config, checkpoint=WEIGHTS, digest=digest, **facts)

@@ -20,7 +20,7 @@ import soxr
 import torch
 from numpy.typing import NDArray
 
-from bsbimamba.data.audio import CLIPPED, FULL_SCALE, LOUDEST, SAMPLE_RATE, AudioError
+from bsbimamba.data.audio import SAMPLE_RATE, AudioError
 from bsbimamba.network.bands import band_sums, of_sums
 from bsbimamba.network.net import RMS_FLOOR, BandSplitNet
 from bsbimamba.network.stft import HOP, N_FFT, compressed, stft
@@ -33,6 +33,7 @@ class Source(Protocol):
 
     rate: int
     channels: int
+    frames: int  # samples a channel
 
     def blocks(self) -> Iterator[Block]: ...
 
@@ -50,13 +51,6 @@ class Windows:
     length: float = 30.0
     context: float = 6.0
     fade: float = 0.512
-
-    def __post_init__(self) -> None:
-        if min(self.length, self.context, self.fade) < 0 or self.step < 1:
-            raise ValueError(
-                f"windows of {self.length:g} s are too short for twice {self.context:g} s of "
-                f"context and {self.fade:g} s of fading"
-            )
 
     @property
     def overlap(self) -> int:
@@ -83,63 +77,27 @@ def hops(seconds: float) -> int:
     return round(seconds * SAMPLE_RATE / HOP) * HOP
 
 
-@dataclass(frozen=True)
-class Survey:
-    """What the first two passes over a recording find.
-
-    Attributes:
-        frames: samples a channel at the source's rate.
-        total: samples a channel at 16 kHz.
-        loudness: root mean square of each channel at 16 kHz, (c, 1).
-        statistics: `band_statistics` (c, 31, 2) of each channel divided by its loudness.
-        notes: for the listener, such as that the recording is clipped.
-    """
-
-    frames: int
-    total: int
-    loudness: NDArray[np.float32]
-    statistics: NDArray[np.float32]
-    notes: list[str]
-
-
-def survey(source: Source) -> Survey:
+def survey(source: Source) -> tuple[int, NDArray[np.float32], NDArray[np.float32]]:
     """Measure a recording, in two passes.
 
+    Returns:
+        Its samples a channel at 16 kHz; the root mean square of each channel there, (c, 1); and
+        `band_statistics` (c, 31, 2) of each channel divided by that.
+
     Raises:
-        AudioError: it cannot be decoded, is empty, or holds no audio.
+        AudioError: it cannot be decoded, is empty, or has NaN or infinite samples.
     """
-    frames = total = clipped = 0
-    power = np.zeros(source.channels)
-
-    def checked() -> Iterator[Block]:
-        nonlocal frames, clipped
-        for block in source.blocks():
-            if not np.isfinite(block).all():
-                raise AudioError("has NaN or infinite samples")
-            frames += block.shape[1]
-            clipped += int(np.count_nonzero(np.abs(block) >= FULL_SCALE))
-            yield block
-
-    for block in _at_16_khz(source, checked()):
+    if not source.frames:
+        raise AudioError("empty: no samples")
+    total, power = 0, np.zeros(source.channels)
+    for block in _at_16_khz(source):
         total += block.shape[1]
         power += np.square(block, dtype=np.float64).sum(1)
-    if not frames or not total:
-        raise AudioError("empty: no samples")
     power /= total
-    if not (power < 10 ** (LOUDEST / 10)).all():
-        raise AudioError(f"no audio: above {LOUDEST:.0f} dB of full scale")
-    notes = []
-    if silent := int(np.count_nonzero(power <= RMS_FLOOR**2)):
-        channels = source.channels
-        notes += ["silent" if silent == channels else f"{silent} of {channels} channels are silent"]
-    if (share := clipped / (frames * source.channels)) >= CLIPPED:
-        notes.append(
-            f"clipped: {100 * share:.3g} % of its samples are at full scale; the peaks that were "
-            "cut off are not restored"
-        )
+    if not np.isfinite(power).all():
+        raise AudioError("has NaN or infinite samples")
     loudness = np.sqrt(np.maximum(power, RMS_FLOOR**2))[:, None].astype(np.float32)
-    statistics = _statistics(_at_16_khz(source, source.blocks()), loudness)
-    return Survey(frames, total, loudness, statistics, notes)
+    return total, loudness, _statistics(_at_16_khz(source), loudness)
 
 
 def _statistics(blocks: Iterable[Block], loudness: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -156,29 +114,20 @@ def _statistics(blocks: Iterable[Block], loudness: NDArray[np.float32]) -> NDArr
     return of_sums(sums, frames).float().numpy()
 
 
-def enhanced(
-    network: BandSplitNet,
-    source: Source,
-    found: Survey,
-    windows: Windows,
-    progress: Callable[[float], object] = lambda seconds: None,
-) -> Iterator[Block]:
-    """Yield the enhanced recording (c, n) in blocks, at its own rate, `found.frames` samples long.
+def enhanced(network: BandSplitNet, source: Source, windows: Windows) -> Iterator[Block]:
+    """Yield the enhanced recording (c, n) in blocks, at its own rate and of its own length.
 
-    Each channel is enhanced as if it were alone. Memory holds one window.
-
-    Args:
-        network: on the device to use.
-        found: what `survey` returns for the source.
-        progress: called with the seconds that each window adds.
+    Each channel is enhanced as if it were alone. Memory holds one window. The network is on the
+    device to use.
 
     Raises:
-        AudioError: the source cannot be decoded, or the network overflows.
+        AudioError: as `survey`, or the network overflows.
     """
+    total, loudness, statistics = survey(source)
 
     def enhance(window: Block) -> Block:
         rows = []
-        for channel in zip(window, found.loudness, found.statistics, strict=True):
+        for channel in zip(window, loudness, statistics, strict=True):
             given = (torch.from_numpy(x[None]).to(network.device) for x in channel)
             rows.append(network.enhance(*given)[0].cpu().numpy())
         clean = np.stack(rows)
@@ -186,10 +135,9 @@ def enhanced(
             raise AudioError("the network gives NaN or infinite samples of it")
         return clean
 
-    windowed = overlapped(_at_16_khz(source, source.blocks()), enhance, found.total, windows)
-    left = found.frames
-    for block in resampled(windowed, SAMPLE_RATE, source.rate):
-        progress(block.shape[1] / source.rate)
+    windowed = overlapped(_at_16_khz(source), enhance, total, windows)
+    left = source.frames
+    for block in resampled(windowed, source.channels, SAMPLE_RATE, source.rate):
         yield block[:, :left]
         left -= min(left, block.shape[1])
     if left:  # a few samples, by rounding
@@ -205,34 +153,27 @@ def overlapped(
         enhance: maps a window (c, n) to the enhanced one (c, n).
         total: samples of all blocks together.
     """
-    blocks, context, fade = iter(blocks), hops(windows.context), hops(windows.fade)
+    blocks, fade = iter(blocks), hops(windows.fade)
     # Sampled at midpoints, so that the rising slope and its mirror image add up to 1.
     slope = np.sin((np.arange(fade) + 0.5) * (np.pi / 2 / max(1, fade))) ** 2
-    rise = slope.astype(np.float32)
-    held: Block | None = None  # the signal from the beginning of the last window on
-    fading: Block | None = None  # the end of the last window, to be faded into the next
+    rise = np.append(np.zeros(hops(windows.context)), slope).astype(np.float32)
+    held = next(blocks)  # the signal from the beginning of a window on
+    carried = held[:, :0]  # the end of the last window, which lies within the next
     for begin, end in windows.spans(total):
-        parts = [] if held is None else [held[:, windows.step :]]
-        missing = end - begin - sum(part.shape[1] for part in parts)
-        while missing > 0:
-            parts.append(next(blocks))
-            missing -= parts[-1].shape[1]
-        held = np.concatenate(parts, axis=1)
-        kept = enhance(held[:, : end - begin])
+        while held.shape[1] < end - begin:
+            held = np.concatenate([held, next(blocks)], axis=1)
+        window = enhance(held[:, : end - begin])
+        if begin > 0:
+            window[:, : len(rise)] *= rise
         if end < total:
-            kept = kept[:, : kept.shape[1] - context]
-        if fading is not None:
-            kept = kept[:, context:].copy()
-            kept[:, :fade] = rise * kept[:, :fade] + rise[::-1] * fading
-        if end == total:
-            yield kept
-        else:
-            cut = kept.shape[1] - fade
-            yield kept[:, :cut]
-            fading = kept[:, cut:]
+            window[:, window.shape[1] - len(rise) :] *= rise[::-1]
+        window[:, : carried.shape[1]] += carried
+        yield window[:, : windows.step]
+        held, carried = held[:, windows.step :], window[:, windows.step :]
+    yield carried
 
 
-def resampled(blocks: Iterable[Block], rate: int, to: int) -> Iterator[Block]:
+def resampled(blocks: Iterable[Block], channels: int, rate: int, to: int) -> Iterator[Block]:
     """Yield a signal (c, n), given in blocks, at another rate.
 
     The result does not depend on where the signal is cut into blocks, to the bit.
@@ -240,23 +181,21 @@ def resampled(blocks: Iterable[Block], rate: int, to: int) -> Iterator[Block]:
     if rate == to:
         yield from blocks
         return
-    stream = None
+    stream = soxr.ResampleStream(rate, to, channels, dtype="float32", quality="VHQ")
     for block in blocks:
-        if stream is None:
-            stream = soxr.ResampleStream(rate, to, len(block), dtype="float32", quality="VHQ")
         piece = np.ascontiguousarray(block.T)
-        yield stream.resample_chunk(piece).reshape(-1, len(block)).T
-    if stream is not None:
-        nothing = np.zeros((0, len(block)), np.float32)
-        yield stream.resample_chunk(nothing, last=True).reshape(-1, len(block)).T
+        yield stream.resample_chunk(piece).reshape(-1, channels).T
+    nothing = np.zeros((0, channels), np.float32)
+    yield stream.resample_chunk(nothing, last=True).reshape(-1, channels).T
 
 
-def _at_16_khz(source: Source, blocks: Iterable[Block]) -> Iterator[Block]:
+def _at_16_khz(source: Source) -> Iterator[Block]:
     """Yield the source's blocks at 16 kHz.
 
     At other rates zeros follow, so that a signal however short has a sample there.
     """
+    blocks: Iterable[Block] = source.blocks()
     if source.rate != SAMPLE_RATE:
         padding = np.zeros((source.channels, math.ceil(source.rate / SAMPLE_RATE)), np.float32)
         blocks = chain(blocks, [padding])
-    return resampled(blocks, source.rate, SAMPLE_RATE)
+    return resampled(blocks, source.channels, source.rate, SAMPLE_RATE)

@@ -84,8 +84,7 @@ class Model:
 
     def fact(self, name: str) -> float:
         """Return the mean over the runs of a number among their facts, NaN where one lacks it."""
-        found = [system.facts.get(name) for system in self.systems]
-        return float(np.mean([math.nan if x is None else x for x in found]))
+        return float(np.mean(np.array([x.facts.get(name) for x in self.systems], float)))
 
 
 @dataclass

@@ -4,6 +4,7 @@ import base64
 import io
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -22,16 +23,17 @@ from bsbimamba.report.figures import PUBLISHED, plots, style_of
 from bsbimamba.report.tables import Table, html, remarks, tables
 
 CLEAN = "clean"
+BUDGET = 16 << 20  # bytes of sound in the page
 _PUBLISHED = (
     "VoiceBank-DEMAND's test set as the authors report it; composite scores on either scale."
 )
 
 
-def report(analysis: Analysis, out: Path, budget: float) -> str:
-    """Return the page that will lie in `out`. Names are escaped. `budget`: see `listening`."""
+def report(analysis: Analysis, out: Path) -> str:
+    """Return the page that will lie in `out`. Names are escaped."""
     loader = jinja2.FileSystemLoader(Path(__file__).with_name("templates"))
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True)
-    listed = listening(analysis, out, budget)
+    listed = listening(analysis, out)
     means = {x.name: map(_shown, x.by_file("pesq_wb")) for x in analysis.models}
     files = pd.DataFrame(means, analysis.utterances)
     published = PUBLISHED.set_index("system").map("{:.2f}".format, na_action="ignore").fillna("")
@@ -49,11 +51,11 @@ def report(analysis: Analysis, out: Path, budget: float) -> str:
     )
 
 
-def listening(analysis: Analysis, out: Path, budget: float) -> list[dict[str, Any]]:
+def listening(analysis: Analysis, out: Path) -> list[dict[str, Any]]:
     """Return all utterances that have audio, by name, as the page's script takes them.
 
     A voice is the clean recording, or the first run of a model. Audio goes into the page as 16-bit
-    wav until all of it takes `budget` bytes; beyond that, the page in the folder `out` plays the
+    wav until all of it takes `BUDGET` bytes; beyond that, the page in the folder `out` plays the
     files where they lie. What is special has spectrograms, and its audio is always in the page.
 
     Returns:
@@ -67,7 +69,7 @@ def listening(analysis: Analysis, out: Path, budget: float) -> list[dict[str, An
         files[CLEAN] = analysis.clean[name]
         paths = {x: path for x, path in files.items() if isinstance(path, Path)}
         pictures = {}
-        if name in special or used < budget:
+        if name in special or used < BUDGET:
             signals = _signals(paths)
             # Not FLAC, half as large: Chromium can hang in a jump to near the end of one.
             sources = {x: _data("audio/wav", encode(y, ".wav")) for x, y in signals.items()}
@@ -114,14 +116,10 @@ def _signals(paths: Mapping[str, Path]) -> dict[str, NDArray]:
     """Return what can be read, finite; all made softer alike where one would be clipped."""
     signals = {}
     for name, path in paths.items():
-        try:
-            signal = np.nan_to_num(read(path), posinf=0.0, neginf=0.0)
-        except AudioError:
-            continue
-        if signal.size:
-            signals[name] = signal
-    peak = max((float(np.abs(x).max()) for x in signals.values()), default=0.0)
-    return {name: x / max(1.0, peak) for name, x in signals.items()}
+        with suppress(AudioError):
+            signals[name] = np.nan_to_num(read(path), posinf=0.0, neginf=0.0)
+    peak = max((np.abs(x).max(initial=1.0) for x in signals.values()), default=1.0)
+    return {name: x / peak for name, x in signals.items()}
 
 
 def _pictures(signals: Mapping[str, NDArray]) -> dict[str, str]:

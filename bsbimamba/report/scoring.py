@@ -1,17 +1,16 @@
 """Score files in worker processes."""
 
 from collections.abc import Sequence
-from concurrent.futures import wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from pebble import ProcessExpired, ProcessPool
+from pebble import ProcessExpired
 from tqdm import tqdm
 
 from bsbimamba.data.audio import SAMPLE_RATE, AudioError, described, read
-from bsbimamba.data.workers import begin_worker, process_context
+from bsbimamba.data.workers import result_of, worker_pool
 from bsbimamba.metrics.scores import METRICS, score
 from bsbimamba.utils import FailedError
 
@@ -20,33 +19,33 @@ _LIMIT = 600.0  # s that the scoring of one file may take; it takes about one
 
 @dataclass(frozen=True)
 class Task:
-    """An enhanced file of a system and its clean one; None, or the reason, where one is missing."""
+    """An enhanced file of a system, or the reason why there is none, and its clean file."""
 
     system: str
     utterance: str
-    clean: Path | None
-    enhanced: Path | str | None
+    clean: Path
+    enhanced: Path | str
 
 
 def score_files(tasks: Sequence[Task], workers: int) -> pd.DataFrame:
     """Return a row for each task, in their order: system, utterance, the metrics or NaN, note."""
     rows = []
     with (
-        ProcessPool(workers, initializer=begin_worker, context=process_context()) as pool,
+        worker_pool(workers) as pool,
         tqdm(tasks, "scoring", unit="file", disable=None) as progress,
     ):
         try:
             futures = [pool.schedule(score_file, args=[x], timeout=_LIMIT) for x in tasks]
             for task, future in zip(progress, futures, strict=True):
-                while not wait([future], timeout=5).done:
-                    if not pool.active:  # pebble forgets what is left when a pool breaks
-                        raise FailedError("the scoring processes died; is there enough memory?")
                 try:
-                    scores, note = future.result()
+                    scores, note = result_of(pool, future)
                 except TimeoutError:
                     scores, note = {}, f"its scoring took more than {_LIMIT:.0f} s"
-                except (ProcessExpired, BrokenProcessPool):
+                except ProcessExpired:
                     scores, note = {}, "its scoring process died"
+                except BrokenProcessPool:
+                    text = "the scoring processes died; is there enough memory?"
+                    raise FailedError(text) from None
                 row = {"system": task.system, "utterance": task.utterance, "note": note}
                 rows.append(row | scores)
         finally:
@@ -60,10 +59,8 @@ def score_file(task: Task) -> tuple[dict[str, float], str]:
 
     Of two lengths the common part is scored. Scores have six decimals.
     """
-    if task.clean is None:
-        return {}, "there is no clean file of that name"
     if not isinstance(task.enhanced, Path):
-        return {}, task.enhanced or "there is no file of that name"
+        return {}, task.enhanced
     notes: list[str] = []
     signals = []
     for path, side in ((task.clean, "clean: "), (task.enhanced, "")):

@@ -73,22 +73,15 @@ def test_babble_is_added_at_its_snr() -> None:
     assert np.allclose(noisy, clean + noise)
 
 
-def test_speed_changes_pitch_and_keeps_the_sides_together() -> None:
-    slots = drawn(speed=1.0, speed_by=(1.2, 1.2))
-    assert slots.source_frames == np.ceil(1.2 * FRAMES)
+@pytest.mark.parametrize("speed", [1.0000625, 0.9123, 1.99])
+def test_speed_changes_pitch_and_keeps_the_sides_together(speed: float) -> None:
+    slots = drawn(speed=1.0, speed_by=(speed, speed))
     time = np.arange(slots.source_frames) / RATE
     tone = np.sin(2 * np.pi * 1000 * time).astype(np.float32)
     clean, noisy = slots.apply(tone, 0 * tone, talk)
-    assert np.argmax(np.abs(np.fft.rfft(clean))) == pytest.approx(1200, abs=1)
+    assert np.argmax(np.abs(np.fft.rfft(clean))) == pytest.approx(1000 * speed, abs=1)
+    assert np.abs(clean[-20:-1]).max() > 0.8  # it was not filled up with zeros
     assert np.array_equal(clean, noisy)
-
-
-@pytest.mark.parametrize("speed", [1.0000625, 0.9123, 1.99])
-def test_speed_reads_enough(speed: float) -> None:
-    slots = drawn(speed=1.0, speed_by=(speed, speed))
-    clean, _ = slots.apply(*[np.ones(slots.source_frames, np.float32)] * 2, talk)
-    # Nothing was filled up with zeros at the end; the resampler's own flanks are short.
-    assert np.abs(clean[100:-1] - 1).max() < 0.2
 
 
 def test_other_slots_change_nothing_about_babble() -> None:

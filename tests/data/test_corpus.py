@@ -59,42 +59,34 @@ def test_load_pairs_matches_names_whatever_extension_rate_and_channels(tmp_path:
         ("s1_1", "s1"),
         ("s3_a b ü", "s3"),
     ]
-    assert {pair.frames for pair in pairs} == {RATE // 2}
     assert pairs[1].noisy.name == "s1_1.flac"
+    put(tmp_path / "noisy" / "s1_1.flac", 0.6)  # the common part of two lengths is used
+    put(tmp_path / "clean" / "deep/er/s2-1.flac", 0.5999)
+    assert {pair.frames for pair in load_pairs(tmp_path, "train")} == {RATE // 2}
 
 
-def test_load_pairs_uses_the_common_part_of_two_lengths(tmp_path: Path) -> None:
-    put_pairs(tmp_path, ["a.wav", "b.wav"], 1)
-    put(tmp_path / "noisy" / "a.wav", 1.1)
-    put(tmp_path / "clean" / "b.wav", 1.0999)
-    assert [pair.frames for pair in load_pairs(tmp_path, "train")] == [RATE, RATE]
-
-
-def _test_speaker(root: Path) -> None:
-    put_pairs(root, ["vctk/P257_1.wav"])
-
-
-# What is done to the pair `bad`, and what is said of it.
+# What is put beside a good pair, and what is said of it.
 FAULTS: dict[str, Callable[[Path], object]] = {
-    "clean/bad.wav: has no noisy file of that name": lambda x: (x / "noisy/bad.wav").unlink(),
-    "noisy/bad.wav: empty: no bytes": lambda x: (x / "noisy/bad.wav").write_bytes(b""),
-    "lasts 0.61 s, its clean file 0.50 s": lambda x: put(x / "noisy/bad.wav", 0.61),
-    "vctk/P257_1.wav: p257 is a test speaker of VoiceBank-DEMAND": _test_speaker,
-}
+    "clean/bad.wav: has no noisy file of that name": lambda x: put(x / "clean/bad.wav"),
+    "noisy/bad.wav: empty: no bytes": lambda x: (
+        put(x / "clean/bad.wav"), (x / "noisy/bad.wav").touch()
+    ),
+    "lasts 0.61 s, its clean file 0.50 s": lambda x: (
+        put(x / "clean/bad.wav"), put(x / "noisy/bad.wav", 0.61)
+    ),
+    "P257_1.wav: p257 is a test speaker of": lambda x: put_pairs(x, ["P257_1.wav"]),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("message", FAULTS)
 def test_load_pairs_names_bad_files_and_leaves_them_out_on_demand(
     tmp_path: Path, message: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    put_pairs(tmp_path, ["good.wav", "bad.wav"])
+    put_pairs(tmp_path, ["good.wav"])
     FAULTS[message](tmp_path)
     with pytest.raises(DataError, match=rf"1 files cannot .*\n.*{message}.*\n.*--skip-bad\.$"):
         load_pairs(tmp_path, "train")
-    good = [pair.name for pair in load_pairs(tmp_path, "train", skip_bad=True)]
-    assert good == (["bad", "good"] if "speaker" in message else ["good"])
-    if "speaker" in message:
-        assert len(load_pairs(tmp_path, "test")) == 3
+    assert [pair.name for pair in load_pairs(tmp_path, "train", skip_bad=True)] == ["good"]
     assert message in caplog.text
 
 
@@ -124,9 +116,10 @@ def test_find_recordings_lists_files_by_name(tmp_path: Path) -> None:
     for name in [*names, "a/._b.wav", ".hidden/c.wav", "a/notes.txt", "folder.wav/x.mp3"]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    (tmp_path / "a" / "itself").symlink_to(tmp_path)  # followed once
+    (tmp_path / "link").symlink_to(tmp_path / "a" / "b")
+    (tmp_path / "a" / "itself").symlink_to(tmp_path)  # not followed
     found = find_recordings(tmp_path)
-    assert list(found) == ["a/b/c.d", "a/ü ö", "a-1", "b", "folder.wav/x"]
+    assert list(found) == ["a/b/c.d", "a/ü ö", "a-1", "b", "folder.wav/x", "link/c.d"]
     (tmp_path / "b.flac").touch()
     with pytest.raises(DataError, match=r"both .*b\.flac and .*b\.wav are there; remove one"):
         find_recordings(tmp_path)
@@ -143,7 +136,7 @@ def test_load_pairs_reads_a_table(tmp_path: Path) -> None:
         "\ufeffnoisy,clean,speaker,split,name,other,noise,snr_db\n"
         "a.wav,../one/ü 1.wav,ann,train,,7,bus,2.5\n"
         f'{tmp_path / "x/b.wav"}, ../one/2.wav ,"bob, jr",valid,second,\n'
-        "c.wav,../far/3.flac,,test,,\n",
+        "c.wav,../far/3.flac,,test,,\n,,,,,,,\n",
         "utf-8",
     )
     (first,), (second,), (third,) = (load_pairs(path, s) for s in ("train", "valid", "test"))
@@ -169,16 +162,14 @@ def test_table_without_splits_serves_for_training_and_test(tmp_path: Path) -> No
     ("text", "reason"),
     [
         ("clean;noisy\na;b\n", "expected a first line with the columns clean and noisy"),
-        ("clean,noisy\na.wav,\n", "line 2 lacks one of clean, noisy"),
-        ("clean,noisy\na.wav,zo\udce9\n", "is not a table in UTF-8"),
-        ("clean,noisy\na.wav,b.wav\na.wav,c.wav\n", "line 3: a second pair is called a"),
-        ("clean,noisy,split\na.wav,b.wav,train\nc.wav,d.wav,\n", "line 3: split '' is not one of"),
-        ("clean,noisy,snr_db\na.wav,b.wav,loud\n", "line 2: snr_db 'loud' is not a number"),
-        ("clean,noisy,name\na.wav,b.wav,../x\n", "line 2: the name '../x' leads out of"),
-        ("clean,noisy,name\na.wav,b.wav,/x\n", "line 2: the name '/x' leads out of"),
-        ("clean,noisy\na.wav,b.wav,train\n", "is not a table in UTF-8"),
-        ("clean,noisy\na.wav,b.wav\n\nc.wav,\n", "line 4 lacks one of"),
-        (None, "cannot be read"),
+        ("clean,noisy\n\na.wav,\n", "the row 'a.wav,' lacks one of clean, noisy"),
+        ("clean,noisy\na.wav,zo\udce9\n", "as a table in UTF-8"),
+        ("clean,noisy\na.wav,b.wav\na.wav,c.wav\n", "two pairs are called a"),
+        ("clean,noisy,name\na.wav,b.wav,../x\n", "the name '../x' leads out of"),
+        ("clean,noisy,name\na.wav,b.wav,/x\n", "the name '/x' leads out of"),
+        ("clean,noisy,split\na.wav,b.wav,train\nc.wav,d.wav,\n", "split '' is not one of"),
+        ("clean,noisy,snr_db\na.wav,b.wav,loud\n", "snr_db 'loud' is not a number"),
+        (None, "cannot be read .*No such file"),
     ],
 )
 def test_unusable_table_is_an_error(tmp_path: Path, text: str | None, reason: str) -> None:
@@ -223,7 +214,7 @@ def test_speakers_csv_goes_before_names(tmp_path: Path, caplog: pytest.LogCaptur
     assert "does not name 1 files, c_4.wav among them" in caplog.text
     with (tmp_path / "speakers.csv").open("a") as file:
         file.write("a_1.wav,f,eve\n")
-    with pytest.raises(DataError, match=r"line 5: a_1\.wav has two speakers"):
+    with pytest.raises(DataError, match=r"a_1\.wav has two speakers"):
         speakers_of(tmp_path, files)
 
 
@@ -276,4 +267,4 @@ def test_hold_out_goes_on_until_there_are_enough_files() -> None:
     assert sum(min(names.count(name), 2) for name in held_out) in (16, 17)
     assert "huge" not in held_out
     assert len(hold_out(names, (), 0.05, 0, least=8, items=99)) == 12
-    assert hold_out(names, ["p1", "p2"], 0.05, 0, least=8) > {"p1", "p2"}
+    assert hold_out(names, ["p1", "p2"], 0.05, 0, least=8) == {"p1", "p2"}

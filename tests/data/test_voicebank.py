@@ -5,8 +5,7 @@ import io
 import os
 import threading
 import zipfile
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -29,20 +28,18 @@ FOLDERS = {
     "clean_trainset_28spk_wav": TRAIN,
     "noisy_trainset_28spk_wav": TRAIN,
 }
-Get = Callable[..., None]
 CONTENT = np.random.default_rng(0).bytes(300_000)
-MD5 = hashlib.md5(CONTENT).hexdigest()
 
 pytestmark = pytest.mark.usefixtures("own_index")
 
 
 class Server(ThreadingHTTPServer):
-    """Serves `files` by name, with ranges if `ranges`.
+    """Serves `files` by name, from the byte on that is asked for if `ranges`.
 
     Attributes:
-        faults: what the next requests meet, one each: a status, or after how many bytes the
-            connection breaks.
+        breaks: after how many bytes the connection breaks, one for each of the next requests.
         asked: the path and the Range of each request so far, in their order.
+        recordings: what the archives in `files` hold.
     """
 
     daemon_threads = ranges = True
@@ -50,7 +47,8 @@ class Server(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.files: dict[str, bytes] = {}
-        self.faults: deque[tuple[str, int]] = deque()
+        self.breaks: list[int] = []
+        self.recordings: dict[str, np.ndarray] = {}
         self.asked: list[tuple[str, str | None]] = []
 
     def address(self, name: str) -> str:
@@ -58,22 +56,18 @@ class Server(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
     server: Server
 
     def do_GET(self) -> None:
-        self.close_connection = True
         asked, name = self.headers["Range"], self.path.lstrip("/")
         self.server.asked.append((name, asked))
-        content = self.server.files.get(name, b"")
-        kind, value = self.server.faults.popleft() if content and self.server.faults else ("", 0)
         first = int(asked[6:-1]) if asked and self.server.ranges else 0
-        status = 404 if not content else value if kind == "status" else 206 if first else 200
-        body = content[first:] if status < 300 else b""
-        self.send_response(416 if content and not body and status < 300 else status)
+        body = self.server.files.get(name, b"")[first:]
+        missing = 404 if name not in self.server.files else 416
+        self.send_response((206 if first else 200) if body else missing)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body[:value] if kind == "break" else body)
+        self.wfile.write(body[: self.server.breaks.pop(0)] if self.server.breaks else body)
 
     def log_message(self, *args: object) -> None:
         """Print nothing."""
@@ -94,59 +88,48 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 # Downloads
 
 
-@pytest.fixture
-def get(server: Server, tmp_path: Path) -> Get:
-    """A function that downloads a file from the first of some names, and checks it."""
+def get(server: Server, folder: Path, *names: str) -> None:
+    """Download a file from the first of some names, and check it."""
     server.files["a.zip"] = CONTENT
-
-    def call(*names: str) -> None:
-        download([server.address(x) for x in names or ["a.zip"]], tmp_path / "a.zip", MD5)
-        assert (tmp_path / "a.zip").read_bytes() == CONTENT
-        assert os.listdir(tmp_path) == ["a.zip"]
-
-    return call
+    addresses = [server.address(name) for name in names or ["a.zip"]]
+    download(addresses, folder / "a.zip", hashlib.md5(CONTENT).hexdigest())
+    assert (folder / "a.zip").read_bytes() == CONTENT
+    assert os.listdir(folder) == ["a.zip"]
 
 
-def test_download_goes_on_where_connections_break(server: Server, get: Get) -> None:
-    server.faults.extend([("break", 1000), ("status", 503), ("break", 70_000)])
-    get()
+def test_download_goes_on_where_connections_break(server: Server, tmp_path: Path) -> None:
+    server.breaks = [1000, 0, 70_000]
+    get(server, tmp_path)
     ranges = [asked for _, asked in server.asked]
     assert ranges == [None, "bytes=1000-", "bytes=1000-", "bytes=71000-"]
-    server.faults.extend([("break", 5000), *[("break", 0)] * TRIES])
+    server.breaks = [5000, *[0] * (TRIES - 1)]
     with pytest.raises(FailedError, match=r"ended after 5000 of 300000 bytes.*Run again later"):
-        get()
-    get()
+        get(server, tmp_path)
+    get(server, tmp_path)
     assert server.asked[-1] == ("a.zip", "bytes=5000-")
 
 
 @pytest.mark.parametrize("arrived", [5000, len(CONTENT)])
 @pytest.mark.parametrize("ranges", [True, False])
 def test_download_takes_what_has_arrived_or_begins_anew(
-    server: Server, get: Get, tmp_path: Path, arrived: int, ranges: bool
+    server: Server, tmp_path: Path, arrived: int, ranges: bool
 ) -> None:
     """A server without ranges sends the whole file, which replaces what has arrived."""
     server.ranges = ranges
-    (tmp_path / "a.zip.part").write_bytes(CONTENT[:arrived])
-    get()
+    (tmp_path / "a.zip.part1").write_bytes(CONTENT[:arrived])
+    get(server, tmp_path)
     assert len(server.asked) == 1
 
 
-def test_download_discards_another_file(server: Server, get: Get, tmp_path: Path) -> None:
+def test_download_discards_another_file(server: Server, tmp_path: Path) -> None:
     server.files["other.zip"] = b"another file"
     with pytest.raises(FailedError, match="is not what was published"):
-        get("other.zip")
+        get(server, tmp_path, "other.zip")
     assert os.listdir(tmp_path) == []
-    get("missing.zip", "other.zip", "a.zip")
+    get(server, tmp_path, "missing.zip", "other.zip", "a.zip")
 
 
 # The command
-
-
-def wav(seed: int) -> bytes:
-    encoded = io.BytesIO()
-    noise = 0.1 * np.random.default_rng(seed).standard_normal(14_400)
-    sf.write(encoded, noise, RATE, format="WAV")
-    return encoded.getvalue()
 
 
 def zipped(files: dict[str, bytes]) -> bytes:
@@ -157,92 +140,73 @@ def zipped(files: dict[str, bytes]) -> bytes:
     return whole.getvalue()
 
 
-class Command:
-    """The command on a small corpus of noise, published by `server`."""
-
-    def __init__(self, root: Path, server: Server, capsys: pytest.CaptureFixture) -> None:
-        self.root, self.server, self._capsys = root, server, capsys
-        names = [f"{folder}/{name}.wav" for folder, files in FOLDERS.items() for name in files]
-        self.recordings = {name: wav(seed) for seed, name in enumerate(names)}
-        server.files = {"logfiles.zip": zipped({"logs/log_testset.txt": b"p232_001 bus 17.5\n"})}
-        for folder in FOLDERS:
-            members = {name: x for name, x in self.recordings.items() if folder in name}
-            # With what macOS adds.
-            server.files[f"{folder}.zip"] = zipped({"__MACOSX/._a.wav": b"x"} | members)
-        counts = [0, *map(len, FOLDERS.values())]
-        self.archives = [
-            Archive(name, hashlib.md5(content).hexdigest(), (server.address(name),), count)
-            for (name, content), count in zip(server.files.items(), counts, strict=True)
-        ]
-
-    def ends(self, status: int, *options: str) -> str:
-        """Return what it says; check with which status it ends."""
-        assert main(["--root", str(self.root), "--workers", "1", *options]) == status
-        output = self._capsys.readouterr()
-        return output.err if status else output.out
-
-    def asked(self) -> list[str]:
-        """Return the archives that were asked for since the last time."""
-        names = [name for name, _ in self.server.asked]
-        self.server.asked.clear()
-        return names
-
-
 @pytest.fixture
-def command(
-    tmp_path: Path,
-    server: Server,
-    capsys: pytest.CaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Command:
-    made = Command(tmp_path / "root", server, capsys)
-    monkeypatch.setattr(voicebank, "PUBLISHED", made.archives)
-    return made
+def published(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
+    """A server that publishes a small corpus of noise at 48 kHz and in 16 bits."""
+    server.files = {"logfiles.zip": zipped({"logs/log_testset.txt": b"p232_001 bus 17.5\n"})}
+    rng = np.random.default_rng(0)
+    for folder, names in FOLDERS.items():
+        members = {"__MACOSX/._a.wav": b"x"}
+        for name in [f"{folder}/{x}.wav" for x in names]:
+            encoded = io.BytesIO()
+            server.recordings[name] = rng.integers(-9999, 9999, 14_400, np.int16)
+            sf.write(encoded, server.recordings[name], RATE, format="WAV")
+            members[name] = encoded.getvalue()
+        server.files[f"{folder}.zip"] = zipped(members)
+    counts = [0, *map(len, FOLDERS.values())]
+    archives = [
+        Archive(name, hashlib.md5(content).hexdigest(), (server.address(name),), count)
+        for (name, content), count in zip(server.files.items(), counts, strict=True)
+    ]
+    monkeypatch.setattr(voicebank, "PUBLISHED", archives)
+    return server
 
 
-def test_voicebank_makes_a_corpus_once(command: Command) -> None:
-    assert command.ends(0) == f"{command.root}: 6 train pairs, 3 test pairs\n"
-    assert command.asked() == list(command.server.files)
-    assert [pair.name for pair in load_pairs(command.root, "test")] == TEST
-    assert (command.root / "logfiles" / "log_testset.txt").is_file()
-    made = {path: path.stat().st_mtime_ns for path in command.root.glob("*_wav/*")}
-    assert made.keys() == {command.root / name for name in command.recordings}
-    for name, content in command.recordings.items():
-        x, _ = sf.read(io.BytesIO(content))
-        expected = np.round(32768 * soxr.resample(x, RATE, 16000, quality="VHQ"))
-        found, rate = sf.read(command.root / name, dtype="int16")
+def test_voicebank_makes_a_corpus_once(
+    published: Server, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    root = tmp_path / "root"
+    assert main(["--root", str(root)]) == 0
+    assert capsys.readouterr().out == f"{root}: 6 train pairs, 3 test pairs\n"
+    assert [name for name, _ in published.asked] == list(published.files)
+    assert [pair.name for pair in load_pairs(root, "test")] == TEST
+    assert (root / "logfiles" / "log_testset.txt").read_text() == "p232_001 bus 17.5\n"
+    made = {path: path.stat().st_mtime_ns for path in root.glob("*_wav/*")}
+    assert made.keys() == {root / name for name in published.recordings}
+    for name, x in published.recordings.items():
+        expected = np.round(soxr.resample(x.astype(float), RATE, 16000, quality="VHQ"))
+        found, rate = sf.read(root / name, dtype="int16")
         assert rate == 16000
         np.testing.assert_array_equal(found, expected.clip(-32768, 32767))
-    command.ends(0)
-    assert {path: path.stat().st_mtime_ns for path in command.root.glob("*_wav/*")} == made
-    assert command.asked() == []
+    assert main(["--root", str(root)]) == 0
+    assert {path: path.stat().st_mtime_ns for path in root.glob("*_wav/*")} == made
+    assert len(published.asked) == len(published.files)
 
 
 @pytest.mark.parametrize("kept", [True, False])
-def test_voicebank_makes_missing_files_again(kept: bool, command: Command) -> None:
-    command.ends(0, *([] if kept else ["--remove-archives"]))
-    assert any((command.root / ".download").glob("*.zip")) == kept
-    command.asked()
-    missing = command.root / "noisy_testset_wav" / "p232_001.wav"
+def test_voicebank_makes_missing_files_again(kept: bool, published: Server, tmp_path: Path) -> None:
+    main(["--root", str(tmp_path)])
+    published.asked.clear()
+    if not kept:
+        (tmp_path / ".download" / "noisy_testset_wav.zip").write_bytes(b"PK")
+    missing = tmp_path / "noisy_testset_wav" / "p232_001.wav"
     content = missing.read_bytes()
     missing.unlink()
-    command.ends(0)
+    assert main(["--root", str(tmp_path)]) == 0
     assert missing.read_bytes() == content
-    assert command.asked() == ([] if kept else ["noisy_testset_wav.zip"])
-
-
-def test_voicebank_refuses_another_archive(command: Command) -> None:
-    (command.root / ".download").mkdir(parents=True)
-    (command.root / ".download" / "clean_testset_wav.zip").write_bytes(b"PK")
-    assert "clean_testset_wav.zip has another MD5 than was published" in command.ends(2)
+    assert published.asked == ([] if kept else [("noisy_testset_wav.zip", None)])
 
 
 def test_voicebank_needs_recordings_but_no_logs(
-    command: Command, caplog: pytest.LogCaptureFixture
+    published: Server,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture,
 ) -> None:
-    del command.server.files["logfiles.zip"]
-    content = command.server.files.pop("noisy_testset_wav.zip")
-    assert "noisy_testset_wav.zip cannot be downloaded" in command.ends(1)
+    del published.files["logfiles.zip"]
+    content = published.files.pop("noisy_testset_wav.zip")
+    assert main(["--root", str(tmp_path)]) == 1
+    assert "noisy_testset_wav.zip cannot be downloaded" in capsys.readouterr().err
     assert "Going on without: noises and SNRs will not be known" in caplog.text
-    command.server.files["noisy_testset_wav.zip"] = content
-    command.ends(0)
+    published.files["noisy_testset_wav.zip"] = content
+    assert main(["--root", str(tmp_path)]) == 0

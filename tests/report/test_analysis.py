@@ -24,7 +24,7 @@ from bsbimamba.report.analysis import (
     summary,
 )
 from bsbimamba.report.tables import tables
-from bsbimamba.training.config import Config, Data, Optim, Run, method
+from bsbimamba.training.config import Config, Data, Loss, Optim, Run, method
 from bsbimamba.utils import DataError
 
 # Models
@@ -53,6 +53,12 @@ def test_method_is_all_but_the_seed_the_place_of_the_data_and_the_speed():
         Config(model={"d_state": 8}),
     )
     assert all(method(other) != one for other in others)
+    for weight in (0, 0.05):  # labels are for the metric term
+        pesq, torch = (
+            method(Config(loss=Loss(metric=weight), run=Run(metric_labels=labels)))
+            for labels in ("pesq", "torch")
+        )
+        assert (pesq != torch) is bool(weight)
 
 
 def test_model_averages_its_runs_and_leaves_out_files_that_one_lacks():

@@ -42,11 +42,6 @@ def samples(tiny_corpus: Path) -> Signal:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_run(tmp_path_factory.mktemp("runs") / "run")
-
-
-@pytest.fixture(scope="module")
 def clean(tmp_path_factory: pytest.TempPathFactory, samples: Signal) -> Path:
     """A folder of one file, near.wav."""
     folder = tmp_path_factory.mktemp("clean")
@@ -70,10 +65,9 @@ def test_runs_are_scored_and_compared(
             write(path, content, "FLOAT")
     (tmp_path / "test" / "clean" / "lost.wav").write_bytes(path.read_bytes())
     out = tmp_path / "new" / "out"
-    words = [run, second / "last.pt", "--data", tmp_path, "--out", out, "--workers", 1, "--strict"]
-    assert evaluate.main(list(map(str, words))) == 1
+    words = [run, second / "last.pt", "--data", tmp_path, "--out", out, "--workers", 1]
+    assert evaluate.main(list(map(str, words))) == 0
     captured = capsys.readouterr()
-    assert captured.err.endswith("files without all scores: noisy (1), first (1), second (1)\n")
     assert captured.out == (out / "table.md").read_text("utf-8")
     content = json.loads((out / "summary.json").read_text("utf-8"))
     assert list(content["models"]) == ["noisy", "first", "second"]  # of unlike steps: two models
@@ -107,13 +101,12 @@ def test_a_folder_is_scored_whatever_is_in_it(
     clean, enhanced, noisy = tmp_path / "clean", tmp_path / "noisy", tmp_path / "recorded"
     noise = hiss(len(samples))
     good = samples + 0.001 * noise
-    content = dict.fromkeys(("near", "far/a,b", "extra"), good) | {"missing": None, "text": None}
+    content = dict.fromkeys(("near", "far/a,b"), good) | {"missing": None, "text": None}
     content["nan"] = np.where(noise > 2, np.nan, good)
     for folder in (clean, enhanced, noisy):
         (folder / "far").mkdir(parents=True)
     for name, x in content.items():
-        if name != "extra":
-            soundfile.write(clean / f"{name}.wav", samples, RATE)
+        soundfile.write(clean / f"{name}.wav", samples, RATE)
         if x is not None:
             soundfile.write(enhanced / f"{name}.wav", x, RATE, "FLOAT")
     (enhanced / "text.wav").write_text("not audio")
@@ -125,17 +118,16 @@ def test_a_folder_is_scored_whatever_is_in_it(
     text = capsys.readouterr().out
     assert "- noisy: 3 with a note or without a score (missing, nan, text), see" in text
     rows = per_file(out, f"{tmp_path.name}-noisy")
-    assert list(rows.index) == [*sorted(content.keys() - {"extra"}), "extra"]
+    assert list(rows.index) == sorted(content)
     notes = rows["note"].to_dict()
     assert notes.pop("text").startswith(f"{enhanced / 'text.wav'}: cannot be decoded")
     assert notes == {
         **dict.fromkeys(("near", "far/a,b"), ""),
-        "extra": "there is no clean file of that name",
-        "missing": "there is no file of that name",
+        "missing": "there is no file of its name",
         "nan": "the enhanced signal has NaN or infinite samples",
     }
     assert rows["pesq_wb"]["near"] == rows["pesq_wb"]["far/a,b"] != ""
-    assert list(per_file(out, "noisy").index) == list(rows.index.drop("extra"))
+    assert list(per_file(out, "noisy").index) == list(rows.index)
 
 
 @pytest.mark.parametrize("level", [0.0005, 0.02])
@@ -147,19 +139,14 @@ def test_gain_is_demanded(
         (tmp_path / folder).mkdir()
         soundfile.write(tmp_path / folder / "near.wav", samples + gain * noise, RATE, "FLOAT")
     words = ["--clean", clean, "--noisy", tmp_path / "noisy", "--enhanced", tmp_path / "enhanced"]
-    words += ["--out", tmp_path / "out", "--workers", 1, "--require-gain", "--strict"]
+    words += ["--out", tmp_path / "out", "--workers", 1, "--require-gain"]
     assert evaluate.main(list(map(str, words))) == (1 if level > 0.005 else 0)
     assert ("not above the noisy PESQ: enhanced" in capsys.readouterr().err) == (level > 0.005)
 
 
 @pytest.mark.parametrize(
     "words",
-    [
-        "",
-        "run --data d --clean c --enhanced e",
-        "--clean c --enhanced e --require-gain",
-        "run --data d --workers 0",
-    ],
+    ["", "run --data d --clean c --enhanced e", "--clean c --enhanced e --require-gain"],
 )
 def test_wrong_usage(words: str, tmp_path: Path):
     with pytest.raises(SystemExit) as ended:
@@ -178,10 +165,6 @@ def test_wrong_usage(words: str, tmp_path: Path):
         ("{run} --data {none}", "{none}: no test pairs."),
         ("{run} {run} --data {corpus}", "two runs would be called "),
         ("{run} --data {corpus} --baseline x", "there is no x to compare with; there are: noisy, "),
-        (
-            "{run} --data {corpus} --out {corpus}/test/clean/x",
-            "--out {corpus}/test/clean/x would put",
-        ),
     ],
 )
 def test_bad_input(
@@ -229,14 +212,6 @@ def test_what_is_done_to_a_file_is_noted(task: Task, speech: tuple[Signal, Signa
     assert note == "resampled from 48000 Hz; the mean of 2 channels"
 
 
-def test_short_file_keeps_the_scores_that_exist(task: Task, speech: tuple[Signal, Signal]):
-    for path, samples in zip((task.clean, task.enhanced), speech, strict=True):
-        soundfile.write(str(path), samples[6000:8000], RATE, "FLOAT")
-    scores, note = score_file(task)
-    assert set(scores) == {"segsnr", "si_sdr", "snr", "llr", "wss", "wss_float"}
-    assert note.startswith("too short for PESQ (a quarter of a second); too little speech for STOI")
-
-
 def misbehaving(task: Task) -> tuple[dict[str, float], str]:
     """Do in the worker what the task's name says; otherwise, score it."""
     if task.utterance == "dies":
@@ -252,10 +227,10 @@ def test_worker_that_dies_or_hangs_costs_its_own_score_alone(
     task: Task, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(scoring, "score_file", misbehaving)
-    monkeypatch.setattr(scoring, "_LIMIT", 30.0)
+    monkeypatch.setattr(scoring, "_LIMIT", 15.0)
     names = ["dies", "a", "hangs", "b", "tells"]
     rows = score_files([Task("x", name, task.clean, task.enhanced) for name in names], 2)
     assert list(rows["utterance"]) == names
-    reasons = ["its scoring process died", "", "its scoring took more than 30 s", "", "1"]
+    reasons = ["its scoring process died", "", "its scoring took more than 15 s", "", "1"]
     assert list(rows["note"]) == reasons
     assert rows.loc[1, list(METRICS)].to_dict() == score_file(task)[0]

@@ -196,9 +196,11 @@ def test_best_median_and_worst_go_by_the_best_models_gain(tmp_path: Path):
     assert featured(analysed(system("noisy", {"a": 1.0}))) == {}
 
 
-def test_featured_files_are_in_the_page_and_others_while_there_is_room(tmp_path: Path):
+def test_featured_files_are_in_the_page_and_others_while_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     analysis = audible(tmp_path, NAMES, one=0.5)
-    for each in listening(analysis, tmp_path, 1e9):
+    for each in listening(analysis, tmp_path):
         assert list(each["sources"]) == ["noisy", "one", "clean"]
         assert each["pictures"].keys() == (each["sources"].keys() if each["why"] else set())
         signal, rate = soundfile.read(io.BytesIO(decoded(each["sources"]["one"])))
@@ -208,7 +210,8 @@ def test_featured_files_are_in_the_page_and_others_while_there_is_room(tmp_path:
     name = "50 % #1?\"'&<b>.wav"
     analysis.models[1].systems[0].files["f3"] = put(tmp_path / name)  # type: ignore[index]
     (tmp_path / "out").mkdir()
-    least = {each["name"]: each for each in listening(analysis, tmp_path / "out", 0)}
+    monkeypatch.setattr("bsbimamba.report.html.BUDGET", 0)
+    least = {each["name"]: each for each in listening(analysis, tmp_path / "out")}
     sources = {name: each["sources"]["one"] for name, each in least.items()}
     assert {x for x, y in sources.items() if y.startswith("data:")} == {"f0", "f2", "f4"}
     assert sources["f1"] == "../one/1.wav"
@@ -226,7 +229,7 @@ def test_levels_of_one_file_keep_their_relations(tmp_path: Path):
     write(tmp_path / "one" / "0.wav", loud, "FLOAT")
     write(tmp_path / "clean" / "0.wav", signal, "FLOAT")
     (tmp_path / "noisy" / "0.wav").write_text("no audio")
-    (utterance,) = listening(analysis, tmp_path, 0)
+    (utterance,) = listening(analysis, tmp_path)
     assert list(utterance["sources"]) == ["one", "clean"]
     one, clean = (
         soundfile.read(io.BytesIO(decoded(address)))[0] for address in utterance["sources"].values()
@@ -242,7 +245,7 @@ EVIL = "\"><script>alert(1)</script>&amp;'</style>"
 def test_names_and_warnings_are_escaped(tmp_path: Path):
     analysis = audible(tmp_path, [EVIL, "</script>", "$x_1^2$", "b", "c"], one=0.5)
     analysis.data, analysis.warnings = EVIL, ["a doubt <b>"]
-    page = report(analysis, tmp_path, 1e9)
+    page = report(analysis, tmp_path)
     assert "<script>alert" not in page
     assert page.count("<script") == page.count("</script>") == 2
     assert page.count("</style>") == 1
