@@ -63,7 +63,6 @@ def test_commands_and_their_flags_exist(page: Path) -> None:
                 assert flag in help_of(file), call
 
 
-@cache
 def equations() -> dict[str, Any]:
     """Return the functions that docs/equations.md defines."""
     found: dict[str, Any] = {"np": np}
@@ -84,20 +83,18 @@ def sequence(*names: str) -> tuple[dict[str, NDArray], dict[str, torch.Tensor]]:
     return plain, {k: torch.tensor(x, requires_grad=True) for k, x in batched.items()}
 
 
-@pytest.mark.parametrize("reverse", [False, True])
-def test_the_recurrence_of_the_equations_is_the_scan(reverse: bool) -> None:
+def test_the_recurrences_of_the_equations_are_the_scan_and_its_gradients() -> None:
+    found = equations()
     plain, given = sequence("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
-    out = selective_scan(**given, delta_softplus=True, reverse=reverse, backend="reference")
-    expected = equations()["scan"](**plain, reverse=reverse)
-    np.testing.assert_allclose(out[0].detach().numpy(), expected, rtol=1e-12, atol=1e-12)
-
-
-def test_the_backward_recurrence_of_the_equations_gives_the_gradients() -> None:
+    for reverse in (False, True):
+        out = selective_scan(**given, delta_softplus=True, reverse=reverse, backend="reference")
+        expected = found["scan"](**plain, reverse=reverse)
+        np.testing.assert_allclose(out[0].detach().numpy(), expected, rtol=1e-12, atol=1e-12)
     plain, given = sequence("u", "delta", "A", "B", "C")
     out = selective_scan(**given, backend="reference")
     grad = np.random.default_rng(1).standard_normal(out.shape[1:])
     out.backward(torch.tensor(grad)[None])
-    found = equations()["scan_backward"](grad, plain.pop("delta"), **plain)
+    found = found["scan_backward"](grad, plain.pop("delta"), **plain)
     for name, value in zip(("delta", "u", "A", "B", "C"), found, strict=True):
         expected = given[name].grad.reshape(value.shape).numpy()
         np.testing.assert_allclose(value, expected, rtol=1e-10, atol=1e-12, err_msg=name)
