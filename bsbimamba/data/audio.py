@@ -32,7 +32,7 @@ EXTENSIONS = frozenset((
 ))  # fmt: skip
 # In dB of full scale: a file below the first is silent, one above the second holds no audio,
 # however its samples were scaled (32-bit integers reach 187).
-SILENCE, LOUDEST = -100.0, 200.0
+SILENCE = -100.0
 # A sample from the first on is clipped; a signal with the second share of clipped samples is, too.
 FULL_SCALE, CLIPPED = 32767 / 32768, 1e-4
 RATES = range(4_000, 1_000_000)
