@@ -30,8 +30,7 @@ EXTENSIONS = frozenset((
     ".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".rf64",
     ".snd", ".sph", ".w64", ".wav", ".wave",
 ))  # fmt: skip
-# In dB of full scale: a file below the first is silent, one above the second holds no audio,
-# however its samples were scaled (32-bit integers reach 187).
+# In dB of full scale: a file below it is silent.
 SILENCE = -100.0
 # A sample from the first on is clipped; a signal with the second share of clipped samples is, too.
 FULL_SCALE, CLIPPED = 32767 / 32768, 1e-4
