@@ -3,6 +3,8 @@
 Source: Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024.
 """
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -54,7 +56,7 @@ def muon_update(momentum: Tensor, shapes: list[Shape]) -> list[Tensor]:
     """
     stacks = split(momentum, shapes)
     updates = list(stacks)
-    for members in _batches(shapes):
+    for members in _batches(tuple(shapes)):
         own = [shapes[i] for i in members]
         batch = momentum.new_zeros(_size(own))
         torch._foreach_copy_(_places(batch, own), [stacks[i] for i in members])
@@ -76,7 +78,8 @@ def _places(batch: Tensor, shapes: list[Shape]) -> list[Tensor]:
     return [(x.mT if rows > columns else x)[:, :rows, :columns] for x, (_, rows, columns) in parts]
 
 
-def _batches(shapes: list[Shape]) -> list[list[int]]:
+@cache
+def _batches(shapes: tuple[Shape, ...]) -> list[list[int]]:
     """Return the numbers of the stacks that are computed as one batch each.
 
     Those whose longer sides are equal; and those before, whose longer sides are smaller, where
