@@ -152,7 +152,7 @@ class Optimizer:
             maximize=False,
             found_inf=1 - taken,
         )
-        # 0 is the norm where nothing was labelled.
+        # 0 is the norm of a batch of silence, which says nothing of others.
         usual = go & (self.norm > 0)
         longer = torch.cat([self.norms[1:], self.norm[None]])
         torch.where(usual, longer, self.norms, out=self.norms)
