@@ -34,9 +34,9 @@ def test_static_buffers_give_the_plain_steps_bit_for_bit(make: Callable[..., Tra
     assert {1, 5, 10, 15, 20} <= {line["step"] for line in metrics(plain.folder)}
 
 
-@pytest.mark.parametrize("bad", [range(2, 3), range(5, 9)], ids=["skip", "roll back"])
+@pytest.mark.parametrize(("bad", "counts"), [(range(2, 3), (1, 0)), (range(5, 9), (3, 1))])
 def test_late_results_skip_and_roll_back_as_early_ones(
-    bad: range, make: Callable[..., Trainer]
+    bad: range, counts: tuple[int, int], make: Callable[..., Trainer]
 ) -> None:
     optim = Optim(epochs=4, warmup_steps=0, fall=0.0, skips_in_a_row=3)
     trainers = [make(name, run=run, optim=optim) for name, run in (("a", PLAIN), ("b", STATIC))]
@@ -45,7 +45,7 @@ def test_late_results_skip_and_roll_back_as_early_ones(
         fit_to(trainer, 10)
     early, late = trainers
     assert early.health == late.health
-    assert (early.health.skipped, early.health.rollbacks) in {(1, 0), (3, 1)}
+    assert (early.health.skipped, early.health.rollbacks) == counts
     for kind in ("train", "skipped", "rollback", "valid"):
         assert logged(early.folder, kind) == logged(late.folder, kind)
     torch.testing.assert_close(weights(early), weights(late), rtol=0, atol=0, equal_nan=True)
