@@ -29,8 +29,10 @@ ALLOWED = {
     "inference": {"data", "network", "scan", "training", *COMMON},
     "baseline": NETWORK,
     **{name: {*NETWORK, "real_mamba_optimized"} for name in ABLATIONS},
-    "evaluate": {"data", "inference", "metrics", "network", "report", "training", *COMMON},
-    "enhance": {"data", "inference", "training", *COMMON},
+    "commands": {"data", "inference", "metrics", "network", "report", "training", *COMMON},
+    "__main__": {"data"},
+    "evaluate": {"commands", "data"},
+    "enhance": {"commands", "data"},
     "app": {"data", "inference", "training", *COMMON},
     "benchmarks": {*NETWORK, "baseline", "inference", "metrics", "scan", "training", "utils"},
 }

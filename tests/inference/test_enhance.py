@@ -15,11 +15,11 @@ from recordings import put as put_at_16_khz
 from recordings import sound
 from torch import Tensor
 
-import enhance
 from abl3.mbs_net import MBSNet
+from bsbimamba.commands import enhance
 from bsbimamba.data.audio import read
 from bsbimamba.inference.files import enhance_files
-from enhance import load
+from bsbimamba.inference.model import load
 
 RATE = 16_000
 KINDS = [
@@ -182,7 +182,7 @@ def test_enhance_keeps_whole_files_when_interrupted(
 @pytest.mark.slow
 def test_memory_does_not_grow_with_length(run: Path, tmp_path: Path):
     # Not `ru_maxrss`: that of a child begins as its parent's.
-    code = "import enhance as e, sys; assert e.main(sys.argv[1:]) == 0;"
+    code = "import bsbimamba.commands.enhance as e, sys; assert e.main(sys.argv[1:]) == 0;"
     code += "print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
     peaks = []
     for minutes in (3, 60):

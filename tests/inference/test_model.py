@@ -13,11 +13,10 @@ from recordings import sound
 from saved_runs import lively, save_run
 from torch import Tensor
 
-from bsbimamba.inference.model import read_model, write_model
+from bsbimamba.inference.model import Model, load, read_model, write_model
 from bsbimamba.training.checkpoint import CheckpointError
 from bsbimamba.training.config import ConfigError
 from bsbimamba.training.trained import load_trained
-from enhance import Model, load
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from saved_runs import save_run
 
-import evaluate
+from bsbimamba.commands import evaluate
 from bsbimamba.data.audio import read, write
 from bsbimamba.metrics.scores import METRICS, score
 from bsbimamba.report import scoring

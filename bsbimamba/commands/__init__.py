@@ -1,0 +1,1 @@
+"""The commands: `bsbimamba enhance`, `bsbimamba evaluate` and others (`python -m bsbimamba`)."""
