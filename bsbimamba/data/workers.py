@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import BaseContext
 from typing import TYPE_CHECKING, Any, TypeVar
 from unittest.mock import patch
@@ -43,6 +43,8 @@ def process_context() -> BaseContext:
         # group, and it is the parent that decides what to do.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         try:
+            resource_tracker.ensure_running()  # in Python 3.11 its start unblocks two of them
+            signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
             with patch.dict(os.environ, _ONE_THREAD):
                 forkserver.ensure_running()
         finally:
