@@ -1,7 +1,7 @@
 """Worker processes for loader, labels and scores, threads for files; how commands are stopped.
 
 Worker processes start by `forkserver` (`spawn` where that is missing), never by `fork`: a forked
-child that enters a parallel numba kernel is killed by OpenMP.
+child cannot use CUDA, and waits for ever for a lock that another thread of its parent held.
 """
 
 import atexit
@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from unittest.mock import patch
 
 from tqdm.contrib.concurrent import thread_map
+
+from bsbimamba.openmp import usable_cores
 
 if TYPE_CHECKING:
     from pebble import ProcessPool
@@ -100,13 +102,6 @@ def in_threads(function: Callable[[S], T], items: Sequence[S], what: str) -> lis
         function, items, max_workers=usable_cores(), desc=what, unit="file",
         leave=False, disable=None if items else True,  # None: where there is no terminal
     )  # fmt: skip
-
-
-def usable_cores() -> int:
-    """Return the number of cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):  # a container or `taskset` may grant fewer
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def end_children() -> None:

@@ -14,11 +14,11 @@ from conftest import ROOT
 from golden_signals import pairs, stored
 from numpy.typing import NDArray
 
-from bsbimamba.data.workers import usable_cores
 from bsbimamba.metrics.intelligibility import stoi, stoi_pystoi
 from bsbimamba.metrics.scores import METRICS, pesq_wb, score
 from bsbimamba.metrics.segmental import llr, segsnr, si_sdr, snr, wss
 from bsbimamba.metrics.signals import FLOOR_DB, MetricError, levels
+from bsbimamba.openmp import usable_cores
 from bsbimamba.report.scoring import Task, score_files
 
 RATE = 16000
