@@ -126,7 +126,6 @@ def test_command_sets_the_wait_policy_before_it_imports_torch(
     assert found.strip() == given.get("OMP_WAIT_POLICY", "passive")
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="looks at Linux's control groups")
 @pytest.mark.parametrize(
     ("own", "quotas", "cores"),
     [
@@ -135,7 +134,6 @@ def test_command_sets_the_wait_policy_before_it_imports_torch(
         ("5:memory:/\n4:cpu,cpuacct:/a\n0::/", {"cpu/a": "200000 100000"}, 2),
         ("4:cpuacct,cpu:/docker/of-the-host", {"cpu": "50000 100000"}, 1),
         ("4:cpu:/a\n3:cpuset:/b", {"cpu/a": "-1 100000", "cpu/b": "100000 100000"}, 8),
-        ("0::/a", {"a": "6400000 100000"}, 8),
         ("", {}, 8),
     ],
 )
@@ -150,7 +148,7 @@ def test_usable_cores_and_threads_heed_the_quota_of_a_container(
     (tmp_path / "own").write_text(own)
     monkeypatch.setattr(openmp, "_CGROUPS", tmp_path)
     monkeypatch.setattr(openmp, "_OWN", tmp_path / "own")
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8), raising=False)
     assert openmp.usable_cores() == cores
     with patch.dict(os.environ, clear=True):
         openmp.set_variables()

@@ -129,8 +129,7 @@ def test_every_length_is_enhanced(name: str, samples: int) -> None:
 
 
 FORK = """
-import os, signal, sys
-import torch
+import os, signal, sys, torch
 from test_networks import small
 torch.set_num_threads(2)
 network, noisy = small(sys.argv[1]), 0.1 * torch.randn(1, 16000)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -55,17 +56,13 @@ def test_run_is_in_config_log_and_tensorboard(run: Path) -> None:
 
 
 def test_without_a_terminal_there_is_a_line_now_and_then_and_no_bar(
-    make: Callable[..., Trainer],
-    caplog: pytest.LogCaptureFixture,
-    capsys: pytest.CaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
+    make: Callable[..., Trainer], caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture
 ) -> None:
     caplog.set_level("INFO", "training")
-    for pause, lines in ((60, 1), (0, 3)):
-        monkeypatch.setattr(loop, "_QUIET", pause)
-        fit_to(make(str(pause), run=LOGGED), 3)
+    for pause, lines in ((60, 1), (0, 4)):
+        with patch.object(loop, "_QUIET", pause):
+            fit_to(make(str(pause), run=LOGGED), 3)
         assert caplog.text.count(" of 6: loss ") == lines
-        caplog.clear()
     assert not capsys.readouterr().err
 
 

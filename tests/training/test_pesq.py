@@ -102,12 +102,10 @@ for _ in range(50):
     for number in STOP_SIGNALS:
         os.killpg(0, number)
 assert labels().isfinite().all()
-pool.close()
 """
 
 
 def test_signals_to_the_group_cost_no_label() -> None:
     """As a scheduler sends them: the parent alone decides what to do."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    words = [sys.executable, "-c", SIGNALLED]
-    subprocess.run(words, env=environment, start_new_session=True, check=True)
+    own = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", SIGNALLED], env=own, start_new_session=True, check=True)
