@@ -95,11 +95,11 @@ def find(model: str | Path) -> Trained:
     if str(model).count("/") != 1:
         raise CheckpointError(reason)
     try:
-        folder = snapshot_download(str(model), allow_patterns=[CONFIG, WEIGHTS])
+        path = Path(snapshot_download(str(model), allow_patterns=[CONFIG, WEIGHTS]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
         hub = str(error).strip().splitlines()[0]
         raise CheckpointError(f"{reason}; nor is it on the Hugging Face hub ({hub})") from None
-    return read_model(Path(folder))
+    return read_model(path)
 
 
 def load_run(run: Path) -> Trained:
@@ -195,7 +195,7 @@ def digest_of_weights(weights: Mapping[str, Tensor]) -> str:
     whole = hashlib.sha256()
     for name, value in sorted(weights.items()):
         whole.update(name.encode())
-        whole.update(value.detach().cpu().contiguous().numpy())
+        whole.update(value.detach().cpu().numpy().tobytes())
     return whole.hexdigest()
 
 

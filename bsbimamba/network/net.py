@@ -47,6 +47,8 @@ class BandSplitNet(
         split_norm: standardise each band of the split (`network.bands.BandSplit`).
     """
 
+    _hub_mixin_config: Any  # what `save_pretrained` writes: the arguments, and which class it is
+
     def __init__(
         self, channels: int, layers: nn.Module, decoder: MaskDecoder, split_norm: bool = True
     ) -> None:
@@ -54,7 +56,6 @@ class BandSplitNet(
         self.split = BandSplit(channels, split_norm)
         self.layers = layers
         self.decoder = decoder
-        # What `save_pretrained` writes: the arguments of the class, and which class it is.
         self._hub_mixin_config = {**(self._hub_mixin_config or {}), "network": name_of(type(self))}
 
     def generate_model_card(self, **values: Any) -> ModelCard:
