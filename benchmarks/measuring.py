@@ -5,7 +5,6 @@ All but times are counted, not sampled, so they are equal in every run.
 
 import gc
 import platform
-import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -203,11 +202,6 @@ def in_turn(runs: Mapping[Any, Callable[[], Any]], rounds: int) -> dict[Any, lis
         for name, run in runs.items():
             found[name].append(run())
     return found
-
-
-def spread(values: Sequence[float]) -> dict[str, float]:
-    """Return the median, the least and the most of some values."""
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:

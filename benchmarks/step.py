@@ -18,6 +18,7 @@ from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
+from statistics import median
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ from torch.utils._pytree import tree_leaves
 
 from benchmarks import measuring
 from benchmarks.looped import LoopedBSRNN
-from benchmarks.measuring import MIB, in_turn, machine, spread, table
+from benchmarks.measuring import MIB, in_turn, machine, table
 from bsbimamba.data.audio import SAMPLE_RATE
 from bsbimamba.training.config import Config, override
 from bsbimamba.training.distributed import World
@@ -168,11 +169,12 @@ def measure(
         pool.close()
     rows = []
     for found, (way, times) in zip(counts, turns.items(), strict=True):
-        phases = {x: spread([1e3 * turn[x] for turn in times]) for x in times[0]}
+        phases = {x: [1e3 * turn[x] for turn in times] for x in times[0]}
         step = phases.pop("step")
         row = {**asdict(way), "amp": runs[way].learner.precision.amp, "batch": batch}
-        row |= {f"{x} (ms)": y for x, y in step.items()} | {"crops/s": 1e3 * batch / step["median"]}
-        row |= {f"{x} (ms)": y["median"] for x, y in phases.items()}
+        row |= {"median (ms)": median(step), "min (ms)": min(step), "max (ms)": max(step)}
+        row |= {"crops/s": 1e3 * batch / median(step)}
+        row |= {f"{x} (ms)": median(y) for x, y in phases.items()}
         rows.append(row | found)
     return rows
 

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
 
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from benchmarks import gpu, loader, measuring, scan, step
+from benchmarks import gpu, measuring, scan, step
 from benchmarks.measuring import MIB, PHASES, Operators
 from benchmarks.step import Candidate, Measured
 from bsbimamba.data.audio import SAMPLE_RATE
@@ -224,10 +223,3 @@ def test_shares_of_a_graph_are_of_the_operators_counted_without_it() -> None:
     gpu.complete(rows, {"traffic (GB)": 1000.0, "products (TFLOP)": 1.0})
     assert (plain["% of peak traffic"], graph["% of peak traffic"]) == (50.0, 100.0)
     assert [row["forward"] for row in rows["launches"]] == [10]
-
-
-@pytest.mark.usefixtures("own_index")
-def test_loader_measures_every_format(tiny_corpus: Path) -> None:
-    rows = loader.measure(tiny_corpus, 0, 1, seconds=0.05)
-    assert [row["from"] for row in rows] == ["wav", "flac", "opus", "decoded"]
-    assert all(0 < row["min"] <= row["median"] <= row["max"] for row in rows)
