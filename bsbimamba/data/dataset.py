@@ -1,15 +1,15 @@
-"""Training and validation examples: pairs from disk, or clean speech and noise mixed on the fly.
+"""Training and validation examples, pairs or speech and noise mixed on the fly, and their batches.
 
 An example is drawn from generators of its own, seeded by (seed, purpose, epoch, index). So it does
 not depend on the process that makes it, the number of workers or earlier examples.
-`training.sources` makes the datasets of a run, and `data.loader` makes batches of their examples.
+`training.sources` makes the datasets of a run; `training.loop` takes a step for each batch.
 """
 
 import hashlib
 from abc import ABC, abstractmethod
 from bisect import bisect
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
 from typing import Any, Generic, TypeVar
 
@@ -17,16 +17,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.fft import irfft, next_fast_len, rfft
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from bsbimamba.data.audio import FRAME, SAMPLE_RATE, SILENCE, Signal, active_rms, power
 from bsbimamba.data.corpus import Pair, Recording
 from bsbimamba.data.samples import Samples
+from bsbimamba.data.workers import begin_worker, process_context
 
 Key = tuple[int, int]  # epoch, index
 Item = TypeVar("Item", Pair, Recording)
-# What a generator is for; 2 is `data.loader`'s, for the order.
-_TRAINING, _VALIDATION = 0, 1
+_TRAINING, _VALIDATION, _ORDER = 0, 1, 2  # what a generator is for
 _TALKERS = (3, 7)  # in the babble that speech is mixed with, fewest and most
 _LONG_TERM = 5 * SAMPLE_RATE  # at most, of the speech that speech-shaped noise is shaped after
 _COUNTED = 30 * SAMPLE_RATE // FRAME  # active frames of one noise, at most, in validation
@@ -248,3 +248,52 @@ def shaped_like(
     spectrum = rfft(signal, length)
     spectrum *= np.exp(2j * np.pi * rng.uniform(size=len(spectrum)))
     return np.resize(irfft(spectrum, length), samples)
+
+
+def epoch_order(size: int, batch_size: int, seed: int, epoch: int) -> list[list[Key]]:
+    """Return the keys of an epoch's batches. An incomplete last batch is dropped."""
+    order = np.random.default_rng([seed, _ORDER, epoch]).permutation(size).tolist()
+    starts = range(0, size - batch_size + 1, batch_size)
+    return [[(epoch, index) for index in order[i : i + batch_size]] for i in starts]
+
+
+class Loader:
+    """Batches {"name": list, "clean": (b, s), "noisy": (b, s)} in the order of `epoch_order`.
+
+    Args:
+        batch_size: of all processes together.
+        seed: of the orders.
+        share: this process' part of every batch.
+        workers: number of processes; with 0 the caller's own makes the examples.
+        pin: whether to put batches into pinned memory.
+    """
+
+    def __init__(
+        self,
+        dataset: SpeechDataset,
+        batch_size: int,
+        seed: int,
+        share: slice,
+        workers: int,
+        pin: bool,
+    ) -> None:
+        self._order = partial(epoch_order, len(dataset), batch_size, seed)
+        self._share = share
+        self._keys: list[list[Key]] = []  # of the batches to come
+        self._loader = DataLoader(
+            dataset,
+            batch_sampler=self._keys,
+            num_workers=workers,
+            multiprocessing_context=process_context() if workers else None,
+            persistent_workers=workers > 0,
+            pin_memory=pin,
+            worker_init_fn=begin_worker,
+        )
+
+    def batches(self, epoch: int, start: int) -> Iterator[dict[str, Any]]:
+        """Yield the batches of an epoch, from number `start` on.
+
+        Raises DataError if a file has changed, RuntimeError if a worker process dies.
+        """
+        self._keys[:] = [keys[self._share] for keys in self._order(epoch)[start:]]
+        yield from self._loader
