@@ -7,7 +7,7 @@ order of memory.
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -129,32 +129,6 @@ def _join(parts: list[Tensor], by_steps: bool) -> Tensor:
     return torch.cat(parts)
 
 
-class Part(Protocol):
-    """A part of a network: what it computes of one piece. A NamedTuple of its settings.
-
-    Its weights are a NamedTuple of tensors, None where one is absent. rows are (m, c).
-    """
-
-    @property
-    def kept(self) -> tuple[str, ...]:
-        """Return the names of what outlives the forward pass."""
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Return the dtype of the products."""
-
-    def prepared(self, weights: Sequence[Any]) -> Any:
-        """Return the weights as the passes take them, by name."""
-
-    def forward(self, rows: Tensor, layout: Layout, weights: Any) -> tuple[Tensor, list[Any]]:
-        """Return the output (m, c), and what is `kept`."""
-
-    def backward(
-        self, grad: Tensor, kept: dict[str, Any], rows: Tensor, layout: Layout, weights: Any
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the gradient of the rows, and that of each weight."""
-
-
 def in_pieces(
     x: Tensor, part: Any, weights: Sequence[Any], norm: Any, along: Along, keep_normed: bool
 ) -> Tensor:
@@ -162,6 +136,12 @@ def in_pieces(
 
     Args:
         x: features (k, b, t, c), or sequences (n, l, c) along time. So is what is returned.
+        part: what is computed of one piece, a NamedTuple of settings. Among them are `kept`, the
+            names of what outlives the forward pass, and `dtype`, that of the products. `prepared`
+            gives the weights as the passes take them, by name. `forward` gives the output (m, c)
+            of rows (m, c), and what is kept; `backward` the gradients of the rows and, by name, of
+            the weights.
+        weights: None where one is absent.
         norm: a `network.bands.Norm`, or None for no norm.
         keep_normed: keep norm(x) for the backward pass, which computes it again otherwise.
     """
