@@ -16,7 +16,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from bsbimamba.network.stft import BINS, compressed
-from bsbimamba.recompute.norm import layer_norm
+from bsbimamba.recompute.rows import layer_norm
 from bsbimamba.recompute.weights import padded
 
 WIDTHS = (2, *[3] * 10, *[8] * 12, *[16] * 7, 17)  # bins

@@ -22,7 +22,7 @@ from bsbimamba.network.bands import (
 )
 from bsbimamba.network.decoder import MaskDecoder, apply_filter
 from bsbimamba.network.stft import BINS, HOP, N_FFT, compressed, compressed_magnitude, istft, stft
-from bsbimamba.recompute.norm import layer_norm
+from bsbimamba.recompute.rows import layer_norm
 
 
 @settings(max_examples=40, deadline=None)
