@@ -6,11 +6,10 @@ decides how fast, and may change. The comments beside the fields are the command
 """
 
 import dataclasses
-import difflib
 import inspect
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -263,14 +262,14 @@ def method(config: Config) -> dict[str, Any]:
 def override(config: Config, changes: Mapping[str, Any]) -> Config:
     """Return a copy with some settings changed, by dotted name.
 
-    Raises ConfigError where a name is unknown (with a suggestion), or a value is out of bounds.
+    Raises ConfigError where a name is unknown, or a value is out of bounds.
     """
     for name, value in changes.items():
         group, _, key = name.partition(".")
         if group == "model" and key:
             config = dataclasses.replace(config, model={**config.model, key: value})
         elif name not in flatten(config):
-            raise ConfigError(f"unknown setting {name!r}{suggestion(name, flatten(config))}")
+            raise ConfigError(f"unknown setting {name!r}")
         elif not key:
             config = dataclasses.replace(config, **{name: value})
         else:
@@ -288,17 +287,11 @@ def check_model(config: Config, defaults: Mapping[str, Any]) -> None:
     """Raise ConfigError unless a network with these arguments can be built from `config.model`."""
     for key, value in config.model.items():
         name, sizes = f"model.{key}", value if isinstance(value, tuple) else (value,)
-        require(key in defaults, f"unknown setting {name!r}{suggestion(key, defaults)}")
+        require(key in defaults, f"unknown setting {name!r}")
         require(
             all(type(size) is not int or 1 <= size <= _LARGEST_SIZE for size in sizes),
             f"{name} is {value}, expected 1 to {_LARGEST_SIZE}",
         )
-
-
-def suggestion(name: str, known: Iterable[str]) -> str:
-    """Return "; did you mean X?" for the known name closest to `name`, or a list of all."""
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {close[0]}?" if close else f"; there are: {', '.join(sorted(known))}"
 
 
 def to_json(config: Config) -> str:
