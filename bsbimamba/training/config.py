@@ -305,8 +305,9 @@ def from_json(text: str) -> Config:
         settings = {
             k: tuple(v) if isinstance(v, list) else v
             for k, v in json.loads(text).items()
-            # Of the augmentations of earlier versions, only one that was on is refused.
-            if not k.startswith("augment.") or (v and not isinstance(v, list))
+            # Of earlier versions: a choice that is always made now; augmentations that were off.
+            if not (k == "model.split_norm" and v)
+            and not (k.startswith("augment.") and (not v or isinstance(v, list)))
         }
         return override(Config(), settings)
     except (TypeError, ValueError, AttributeError, ConfigError) as error:

@@ -77,11 +77,12 @@ def test_runs_part_where_the_hidden_width_does() -> None:
 @pytest.mark.parametrize("bin_", [0, 1, 2, 31, 32, 100, 240, 256])
 def test_a_pure_tone_lands_in_its_band(bin_: int) -> None:
     # Differences from what the split makes of silence are what the tone does.
-    split = BandSplit(8, split_norm=False)
+    split, plain = BandSplit(8), torch.tensor([0.0, 1.0]).expand(1, BANDS, 2)
     t = torch.arange(4 * N_FFT)
     tone = torch.cos(2 * math.pi * bin_ * t / N_FFT)[None]
     spectrum = stft(tone)[..., 6:8]  # away from the ends
-    response = (split(spectrum) - split(torch.zeros_like(spectrum))).norm(dim=-1)[:, 0, 0]
+    response = split(spectrum, plain) - split(torch.zeros_like(spectrum), plain)
+    response = response.norm(dim=-1)[:, 0, 0]
     band = int(np.searchsorted(np.cumsum(WIDTHS), bin_, side="right"))
     # The window spreads a tone over three bins, and compression lifts its skirts.
     assert abs(int(response.argmax()) - band) <= (bin_ + 1 in np.cumsum(WIDTHS))
@@ -117,9 +118,9 @@ def parts_of(x: torch.Tensor) -> torch.Tensor:
     return torch.view_as_real(compressed(stft(x)))
 
 
-def test_split_norm_standardises_each_band() -> None:
+def test_split_standardises_each_band() -> None:
     features = parts_of(torch.randn(2, 6000) * torch.tensor([[1.0], [10.0]]))
-    split = BandSplit(1, split_norm=True)
+    split = BandSplit(1)
     with torch.no_grad():
         for linear in split.linears:  # each band's features as they go into its Linear
             linear.weight.zero_()
@@ -138,7 +139,7 @@ def test_an_empty_band_is_not_raised_to_the_level_of_the_others() -> None:
     noise = torch.fft.rfft(torch.randn(1, 32000, generator=torch.Generator().manual_seed(1)))
     noise[:, 8000:] *= 1e-7
     features = parts_of(torch.fft.irfft(noise))
-    split = BandSplit(8, split_norm=True)
+    split = BandSplit(8)
     with torch.no_grad():
         for linear in split.linears:
             linear.bias.zero_()

@@ -153,7 +153,6 @@ def test_norm_is_that_of_all_paths_and_decoders(name: str, norm: str | None) -> 
     assert dims == {NORMS[expected]}
     of_bands = (2, 3) if expected == "recording" else (3,)
     assert [decoder.norm.dims for decoder in net.decoder.decoders] == 5 * [of_bands]
-    assert net.split.split_norm
 
 
 def test_an_unknown_norm_is_refused() -> None:
