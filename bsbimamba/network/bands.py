@@ -85,11 +85,8 @@ class _Select(torch.autograd.Function):
 def runs(*sizes: Sequence[int]) -> list[tuple[int, ...]]:
     """Return runs of bands that have all sizes in common, as (count, size, ...), from low to high.
 
-    Raises ValueError unless there is a size for each band.
+    Raises ValueError where lengths differ.
     """
-    for each in sizes:
-        if len(each) != BANDS:
-            raise ValueError(f"{len(each)} widths given, one for each of {BANDS} bands is expected")
     return [(len(list(run)), *each) for each, run in groupby(zip(*sizes, strict=True))]
 
 

@@ -148,7 +148,8 @@ def in_pieces(
     dims, epsilon, *own = ((), 0.0, None, None)
     if norm is not None:
         dims, epsilon, *own = norm.dims, norm.eps, norm.weight, norm.bias
-    if not (wanted := _wanted(x, *own, *weights)):
+    asked = any(y is not None and y.requires_grad for y in (x, *own, *weights))
+    if not (wanted := asked and torch.is_grad_enabled()):  # there will be no backward pass
         part = part._replace(kept=())
     settings = part, along, dims, epsilon, keep_normed and wanted
     return InPieces.apply(x, settings, *own, *weights)
@@ -199,7 +200,10 @@ class InPieces(torch.autograd.Function):
                 dx, found = part.backward(g, own, rows, layout, w)
                 gradients.append(layout.back(dx))
                 for name, value in found.items():
-                    sums[name] = wide(sums[name]).add_(value) if name in sums else value
+                    if name in sums:  # summed over pieces in float32 at least
+                        wide = torch.promote_types(value.dtype, torch.float32)
+                        value = sums[name].to(wide).add_(value)
+                    sums[name] = value
             of_weights = [
                 None if x is None else sums[name].to(x.dtype)
                 for name, x in zip(w._fields, weights, strict=True)
@@ -220,23 +224,12 @@ def _normed(
     return along.sequences(normed.to(part.dtype)), *of_norm
 
 
-def wide(x: Tensor) -> Tensor:
-    """In float32 at least: what is summed over pieces."""
-    return x if x.dtype == torch.float64 else x.float()
-
-
 def compute_dtype(x: Tensor) -> torch.dtype:
     """Of the products: what autocast says where it is on, else x's."""
     device = x.device.type
     if torch.is_autocast_enabled(device) and x.dtype != torch.float64:
         return torch.get_autocast_dtype(device)
     return x.dtype
-
-
-def _wanted(*tensors: Tensor | None) -> bool:
-    """Return whether there will be a backward pass."""
-    some = any(x is not None and x.requires_grad for x in tensors)
-    return some and torch.is_grad_enabled()
 
 
 def fields(piece: NamedTuple, names: tuple[str, ...]) -> list[Any]:
