@@ -164,24 +164,6 @@ def launches_among(names: Iterable[str]) -> dict[str, float]:
     return {**found, "step": total}
 
 
-def by_phase(
-    learner: Learner, step: Callable[[], Any], read: Callable[[], float]
-) -> dict[str, float]:
-    """Return by how much a time or a count grows in each of PHASES of a learner's step, and in all,
-    "step"."""
-    found, last = dict.fromkeys(PHASES, 0.0), read()
-
-    def mark(phase: str) -> None:
-        nonlocal last
-        last, before = read(), last
-        found[phase] += last - before
-
-    learner.mark = mark
-    step()
-    learner.mark = lambda phase: None
-    return found | {"step": sum(found.values())}
-
-
 def seconds(run: Callable[[], object], device: str) -> float:
     """Return the seconds of a run; on a GPU the mean of five in a row, whose launches overlap with
     computation, as in training."""

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from typing import Any
 from unittest.mock import MagicMock
 
@@ -107,8 +108,6 @@ def test_step_measures_every_figure() -> None:
     rows = step.measure(ways, "cpu", 1, 0.25, 1)
     for row in rows:
         assert 0 < row["min (ms)"] <= row["median (ms)"] <= row["max (ms)"]
-        phases = sum(row[f"{phase} (ms)"] for phase in PHASES)
-        assert phases == pytest.approx(row["median (ms)"])
         assert row["peak (MiB)"] >= row["saved (MiB)"] > 0
         assert row["operators"] > 100
     names = [line.split()[1] for line in measuring.table(rows).splitlines()]
@@ -136,10 +135,13 @@ def test_step_dispatches_no_more_operators_than_before(name: str) -> None:
     run = Measured(Candidate(name, amp="off", labels="none"), "cpu", 2, 0.256)
     run.step()
     with Operators() as counter:
-        found = measuring.by_phase(run.learner, run.step, partial(getattr, counter, "count"))
+        counts = [("", 0)]  # at the end of each phase
+        run.learner.mark = lambda phase: counts.append((phase, counter.count))
+        run.step()
+    growth = [(phase, n - before) for (_, before), (phase, n) in pairwise(counts)]
     most, of_optimizer = OPERATORS[name]
-    assert found["step"] <= most
-    assert found["optimizer"] <= of_optimizer
+    assert sum(n for _, n in growth) <= most
+    assert sum(n for phase, n in growth if phase == "optimizer") <= of_optimizer
 
 
 def test_scan_measures_every_candidate() -> None:
