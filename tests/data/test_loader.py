@@ -1,7 +1,6 @@
 """Batches: their order, each process' part of them, workers; decoded copies."""
 
 import pickle
-import resource
 import shutil
 from pathlib import Path
 from typing import Any
@@ -66,32 +65,18 @@ def test_loader_gives_the_same_batches_with_workers(tmp_path: Path) -> None:
 
 
 class Faulty(Dataset):
-    """Its second example raises an error, or lacks shared memory."""
-
-    def __init__(self, fault: str) -> None:
-        self.fault = fault
+    """Has no example that can be read."""
 
     def __len__(self) -> int:
         return 2
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
-        if key[1] == 1:
-            if self.fault == "raises":
-                raise DataError("a bug")
-            # No file, and so no shared memory, may be larger than 10 kB.
-            resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
-        return {"name": str(key[1]), "clean": torch.zeros(9999), "noisy": torch.zeros(9999)}
+        raise DataError("a bug")
 
 
-@pytest.mark.parametrize(
-    ("fault", "error", "text"),
-    [("raises", DataError, "^a bug$"), ("lacks memory", RuntimeError, "unable to resize file")],
-)
-def test_loader_raises_what_a_worker_fails_with(
-    fault: str, error: type[Exception], text: str
-) -> None:
-    loader = Loader(Faulty(fault), 1, 0, slice(None), 1, pin=False)
-    with pytest.raises(error, match=text):
+def test_loader_raises_what_a_worker_fails_with() -> None:
+    loader = Loader(Faulty(), 1, 0, slice(None), 1, pin=False)
+    with pytest.raises(DataError, match=r"^a bug$"):
         list(loader.batches(0, 0))
 
 
