@@ -39,12 +39,9 @@ test-slow: .venv/development
 test-gpu: .venv/development
 	$(BIN)/python -m pytest -m gpu
 
-# The scan against the best others and the loop that defines it, a training step of each network, and
-# how fast training examples come: about half an hour on 2 cores.
+# The scan against the best others and the loop that defines it.
 bench: .venv/development
 	$(BIN)/python -m benchmarks.scan --loop
-	$(BIN)/python -m benchmarks.step
-	$(BIN)/python -m benchmarks.loader
 
 # On a GPU, at most six minutes: writes docs/gpu.md.
 bench-gpu: .venv/development

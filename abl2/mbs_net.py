@@ -19,7 +19,7 @@ class MBSNet(BandSplitNet):
         d_state, chunk_size, use_checkpoint, expand, d_conv: see `real_mamba_optimized`.
         channels: features of each band.
         hidden: width of every band's decoder.
-        split_norm, norm: see `BandSplit` and `Norm` in `network.bands`.
+        norm: see `Norm` in `network.bands`.
     """
 
     def __init__(
@@ -32,7 +32,6 @@ class MBSNet(BandSplitNet):
         expand: int = 2,
         d_conv: int = 4,
         hidden: int = 96,
-        split_norm: bool = True,
         norm: str = DEFAULT_NORM,
     ) -> None:
         options: dict[str, Any] = {
@@ -47,4 +46,4 @@ class MBSNet(BandSplitNet):
             layers.append(IntraBandBiMamba(channels, norm, **options))
             layers.append(CrossBandBiMamba(channels, norm, **options))
         decoder = MaskDecoder(channels, hidden, norm)
-        super().__init__(channels, nn.Sequential(*layers), decoder, split_norm)
+        super().__init__(channels, nn.Sequential(*layers), decoder)

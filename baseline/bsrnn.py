@@ -78,7 +78,7 @@ class BSRNN(BandSplitNet):
         num_layers: pairs of a time and a band LSTM.
         channels: features of each band (N); the LSTMs are 2 N wide, the decoders 4 N.
         bidirectional_time: read the frames in both directions, as the Mamba networks do.
-        split_norm, norm: see `BandSplit` and `Norm` in `network.bands`.
+        norm: see `Norm` in `network.bands`.
         time_first: all time LSTMs come before all band LSTMs, as published, instead of in turn.
         published_start: initialise as published: LSTMs and Linears Xavier-uniform, the LSTMs'
             recurrent weights orthogonal, biases 0.
@@ -89,7 +89,6 @@ class BSRNN(BandSplitNet):
         num_layers: int = 5,
         channels: int = 56,
         bidirectional_time: bool = False,
-        split_norm: bool = True,
         norm: str = DEFAULT_NORM,
         time_first: bool = False,
         published_start: bool = False,
@@ -99,7 +98,7 @@ class BSRNN(BandSplitNet):
             *(BSRNNLayer(channels, bidirectional_time, norm) for _ in range(num_layers))
         )
         decoder = MaskDecoder(channels, 4 * channels, norm)
-        super().__init__(channels, layers, decoder, split_norm)
+        super().__init__(channels, layers, decoder)
         if published_start:
             start_as_published(self)
 
@@ -131,7 +130,7 @@ class LSTMDualPath(BandSplitNet):
     With 174 units a direction, a path has 801,216 parameters; a Mamba path has 798,912.
 
     Args:
-        num_layers, split_norm, norm: as in `BSRNN`; of a layer's two paths.
+        num_layers, norm: as in `BSRNN`; of a layer's two paths.
         channels: features of each band.
         lstm_width: units of each direction.
         hidden: width of every band's decoder.
@@ -143,7 +142,6 @@ class LSTMDualPath(BandSplitNet):
         channels: int = 192,
         lstm_width: int = 174,
         hidden: int = 96,
-        split_norm: bool = True,
         norm: str = DEFAULT_NORM,
     ) -> None:
         layers: list[nn.Module] = []
@@ -152,4 +150,4 @@ class LSTMDualPath(BandSplitNet):
                 mixer = LSTM(channels, lstm_width, bidirectional=True)
                 layers.append(Path(channels, mixer, along, norm))
         decoder = MaskDecoder(channels, hidden, norm)
-        super().__init__(channels, nn.Sequential(*layers), decoder, split_norm)
+        super().__init__(channels, nn.Sequential(*layers), decoder)

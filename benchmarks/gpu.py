@@ -1,11 +1,11 @@
 """Measure on a GPU how fast training steps are, and why, and write the figures as a page.
 
-    python -m benchmarks.gpu [--minutes 6] [--page FILE] [--device cuda|cpu] [--small]
+    python -m benchmarks.gpu [--minutes 6] [--page FILE] [--device cuda|cpu]
 
 The most important is measured first. A measurement only begins if as much time is left as the
 longest before it took. What was not measured is not listed. What fails is left out and said on
-stderr, and the exit status is then 1; a package that is not installed is no failure. `--small`
-takes sizes that a CPU can do, to try the command.
+stderr, and the exit status is then 1; a package that is not installed is no failure. On a CPU
+smaller sizes are taken, to try the command.
 """
 
 import gc
@@ -213,11 +213,10 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=6, help="default: 6")
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "gpu.md", metavar="FILE")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--small", action="store_true", help="sizes that a CPU can do")
     options = parser.parse_args()
     device = options.device
     peaks = measure_peaks(device)
-    rows, failed = measure(device, SMALL if options.small else Sizes(), options.minutes)
+    rows, failed = measure(device, Sizes() if device == "cuda" else SMALL, options.minutes)
     complete(rows, peaks)
     text = page(rows, device, peaks)
     command = shlex.join(["python", "-m", "benchmarks.gpu", *sys.argv[1:]])

@@ -5,7 +5,6 @@ All but times are counted, not sampled, so they are equal in every run.
 
 import gc
 import platform
-import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -165,24 +164,6 @@ def launches_among(names: Iterable[str]) -> dict[str, float]:
     return {**found, "step": total}
 
 
-def by_phase(
-    learner: Learner, step: Callable[[], Any], read: Callable[[], float]
-) -> dict[str, float]:
-    """Return by how much a time or a count grows in each of PHASES of a learner's step, and in all,
-    "step"."""
-    found, last = dict.fromkeys(PHASES, 0.0), read()
-
-    def mark(phase: str) -> None:
-        nonlocal last
-        last, before = read(), last
-        found[phase] += last - before
-
-    learner.mark = mark
-    step()
-    learner.mark = lambda phase: None
-    return found | {"step": sum(found.values())}
-
-
 def seconds(run: Callable[[], object], device: str) -> float:
     """Return the seconds of a run; on a GPU the mean of five in a row, whose launches overlap with
     computation, as in training."""
@@ -203,11 +184,6 @@ def in_turn(runs: Mapping[Any, Callable[[], Any]], rounds: int) -> dict[Any, lis
         for name, run in runs.items():
             found[name].append(run())
     return found
-
-
-def spread(values: Sequence[float]) -> dict[str, float]:
-    """Return the median, the least and the most of some values."""
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -1,11 +1,6 @@
-"""Measure a training step of each network on a CPU: time by phase, memory, operators.
+"""What a training step takes: time, memory, operators, launches. `benchmarks.gpu` measures steps.
 
-    python -m benchmarks.step [--only NAME ...]
-
-A step is `training.step.Learner.step` of the default recipe with a discriminator, whose labels are
-constant, on six crops of 2 s. Each network is measured with every kind of checkpointing, in fp32
-and bf16, in turn, in seven rounds. Batches are noise without a loader, so "data" is the scaling.
-`benchmarks.gpu` measures steps on a GPU.
+A step is `training.step.Learner.step` of the default recipe, on noise and without a loader.
 
 "saved" is what forward pass and losses save for the backward pass. "peak" is the peak memory of a
 step without weights, averages and optimizer states (on a GPU with them). Operators are dispatched
@@ -13,11 +8,10 @@ ones without views.
 """
 
 import importlib
-import time
-from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cache
+from functools import cache, partial
+from statistics import median
 from typing import Any
 
 import torch
@@ -26,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 
 from benchmarks import measuring
 from benchmarks.looped import LoopedBSRNN
-from benchmarks.measuring import MIB, in_turn, machine, spread, table
+from benchmarks.measuring import MIB, in_turn
 from bsbimamba.data.audio import SAMPLE_RATE
 from bsbimamba.training.config import Config, override
 from bsbimamba.training.distributed import World
@@ -68,12 +62,6 @@ class Candidate:
     compile: str = "off"
 
 
-def candidates(name: str) -> list[Candidate]:
-    """Return the ways to train a network: with each kind of checkpointing, in fp32 and bf16."""
-    modes = (False, True, "full") if "use_checkpoint" in networks()[name][1].model else (None,)
-    return [Candidate(name, mode, amp) for mode in modes for amp in ("off", "bf16")]
-
-
 def noise(batch: int, crop: float) -> dict[str, Tensor]:
     """Return a batch of noise, always the same: "clean" and "noisy", each (b, s)."""
     rng = torch.Generator().manual_seed(0)
@@ -111,12 +99,6 @@ class Measured:
         for _ in range(2 if self._eager else 6):
             self.step()
         return self.learner
-
-    def seconds(self) -> dict[str, float]:
-        """Return the seconds of a "step", on a CPU also of its phases."""
-        if self.device == "cuda":
-            return {"step": measuring.seconds(self.step, self.device)}
-        return measuring.by_phase(self.learner, self.step, time.perf_counter)
 
     def counts(self) -> dict[str, Any]:
         """Measure everything but the time.
@@ -163,28 +145,14 @@ def measure(
     try:
         runs = {x: Measured(x, device, batch, crop, kinds.get(x.labels, constant)) for x in ways}
         counts = [run.counts() for run in runs.values()]
-        turns = in_turn({way: run.seconds for way, run in runs.items()}, rounds)
+        steps = {way: partial(measuring.seconds, run.step, device) for way, run in runs.items()}
+        turns = in_turn(steps, rounds)
     finally:
         pool.close()
     rows = []
     for found, (way, times) in zip(counts, turns.items(), strict=True):
-        phases = {x: spread([1e3 * turn[x] for turn in times]) for x in times[0]}
-        step = phases.pop("step")
+        step = [1e3 * x for x in times]
         row = {**asdict(way), "amp": runs[way].learner.precision.amp, "batch": batch}
-        row |= {f"{x} (ms)": y for x, y in step.items()} | {"crops/s": 1e3 * batch / step["median"]}
-        row |= {f"{x} (ms)": y["median"] for x, y in phases.items()}
-        rows.append(row | found)
+        row |= {"median (ms)": median(step), "min (ms)": min(step), "max (ms)": max(step)}
+        rows.append(row | {"crops/s": 1e3 * batch / median(step)} | found)
     return rows
-
-
-def main() -> None:
-    """Run the command line."""
-    parser = ArgumentParser(description="Measure a training step of each network on a CPU.")
-    parser.add_argument("--only", nargs="+", default=FOUR, metavar="NAME", choices=list(networks()))
-    ways = [way for name in parser.parse_args().only for way in candidates(name)]
-    rows = measure(ways, "cpu", 6, 2.0, rounds=7)
-    print(f"a training step of 6 x 2 s\n\n{table(rows)}\n{machine()}")
-
-
-if __name__ == "__main__":
-    main()

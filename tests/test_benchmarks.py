@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
+from itertools import pairwise
 from typing import Any
 from unittest.mock import MagicMock
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from benchmarks import gpu, loader, measuring, scan, step
+from benchmarks import gpu, measuring, scan, step
 from benchmarks.measuring import MIB, PHASES, Operators
 from benchmarks.step import Candidate, Measured
 from bsbimamba.data.audio import SAMPLE_RATE
@@ -108,8 +108,6 @@ def test_step_measures_every_figure() -> None:
     rows = step.measure(ways, "cpu", 1, 0.25, 1)
     for row in rows:
         assert 0 < row["min (ms)"] <= row["median (ms)"] <= row["max (ms)"]
-        phases = sum(row[f"{phase} (ms)"] for phase in PHASES)
-        assert phases == pytest.approx(row["median (ms)"])
         assert row["peak (MiB)"] >= row["saved (MiB)"] > 0
         assert row["operators"] > 100
     names = [line.split()[1] for line in measuring.table(rows).splitlines()]
@@ -137,10 +135,13 @@ def test_step_dispatches_no_more_operators_than_before(name: str) -> None:
     run = Measured(Candidate(name, amp="off", labels="none"), "cpu", 2, 0.256)
     run.step()
     with Operators() as counter:
-        found = measuring.by_phase(run.learner, run.step, partial(getattr, counter, "count"))
+        counts = [("", 0)]  # at the end of each phase
+        run.learner.mark = lambda phase: counts.append((phase, counter.count))
+        run.step()
+    growth = [(phase, n - before) for (_, before), (phase, n) in pairwise(counts)]
     most, of_optimizer = OPERATORS[name]
-    assert found["step"] <= most
-    assert found["optimizer"] <= of_optimizer
+    assert sum(n for _, n in growth) <= most
+    assert sum(n for phase, n in growth if phase == "optimizer") <= of_optimizer
 
 
 def test_scan_measures_every_candidate() -> None:
@@ -224,10 +225,3 @@ def test_shares_of_a_graph_are_of_the_operators_counted_without_it() -> None:
     gpu.complete(rows, {"traffic (GB)": 1000.0, "products (TFLOP)": 1.0})
     assert (plain["% of peak traffic"], graph["% of peak traffic"]) == (50.0, 100.0)
     assert [row["forward"] for row in rows["launches"]] == [10]
-
-
-@pytest.mark.usefixtures("own_index")
-def test_loader_measures_every_format(tiny_corpus: Path) -> None:
-    rows = loader.measure(tiny_corpus, 0, 1, seconds=0.05)
-    assert [row["from"] for row in rows] == ["wav", "flac", "opus", "decoded"]
-    assert all(0 < row["min"] <= row["median"] <= row["max"] for row in rows)

@@ -34,8 +34,6 @@ from bsbimamba.data.corpus import load_pairs
 from bsbimamba.data.workers import in_threads, stop_by_signals
 from bsbimamba.utils import ROOT, FailedError, carry_out, checksum, write_text
 
-log = logging.getLogger("data")
-
 FOLDER = ROOT / "data" / "voicebank_demand"
 TRIES, PAUSE = 6, 5.0  # of each address; s before the next one
 _TIMEOUT = 60.0  # s in which a server has to send something
@@ -52,12 +50,12 @@ class Archive:
     name: str
     md5: str  # as the publisher states it, hexadecimal
     addresses: tuple[str, ...]  # the likeliest first
-    files: int = 0  # number of its recordings; 0 for the logs, which are not needed
+    files: int  # number of its recordings; 1 for the logs, of which one is needed
 
 
-# Small ones first: what is wrong in general shows before gigabytes have come.
+# Small ones first: what is wrong in general shows before gigabytes have come. The logs last: no
+# training needs them.
 PUBLISHED = (
-    Archive("logfiles.zip", "0d16f5b6afe12d64238d1e4a0e6ff6e8", (f"{_OLDER}logfiles.zip",)),
     *(
         Archive(name, md5, (f"{_OLDER}{name}?sequence={sequence}&isAllowed=y",
                             f"{_NEWER}{newer}/download"), files)
@@ -72,6 +70,7 @@ PUBLISHED = (
              "ecb5a102-bb00-46d3-8af5-40c79823b837", "1fca9e8bafb8cd069f6653c6d92f9e9c"),
         )
     ),
+    Archive("logfiles.zip", "0d16f5b6afe12d64238d1e4a0e6ff6e8", (f"{_OLDER}logfiles.zip",), 1),
 )  # fmt: skip
 
 
@@ -86,19 +85,12 @@ def prepare(root: Annotated[Path, arg(metavar="DIR")] = FOLDER) -> int:
     """
     for archive in PUBLISHED:
         folder = root / archive.name.removesuffix(".zip")
-        there = len([*folder.glob("*.wav")]) if archive.files else (folder / TEST_LOG).exists()
-        if there >= max(1, archive.files):
+        if len([*folder.glob("*.wav"), *folder.glob(TEST_LOG)]) >= archive.files:
             continue
         path = root / ".download" / archive.name
-        try:
-            if not path.is_file() or checksum(path, "md5") != archive.md5:
-                download(archive.addresses, path, archive.md5)
-        except FailedError as error:
-            if archive.files:
-                raise
-            log.warning("%s Going on without: noises and SNRs will not be known.", error)
-        else:
-            convert(path, folder)
+        if not path.is_file() or checksum(path, "md5") != archive.md5:
+            download(archive.addresses, path, archive.md5)
+        convert(path, folder)
     counts = [f"{len(load_pairs(root, split)):,} {split} pairs" for split in ("train", "test")]
     print(f"{root}: {', '.join(counts)}")
     return 0

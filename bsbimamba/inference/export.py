@@ -89,11 +89,10 @@ def export(options: argparse.Namespace) -> int:
 def onnx_model(network: BandSplitNet) -> bytes:
     """Return what a network on the CPU has between STFT and iSTFT, as an ONNX model for any batch
     and any length."""
-    names = inputs_of(network)
     batch, frames = torch.export.Dim("batch"), torch.export.Dim("frames")
-    dynamic = [{0: batch, 2: frames}, {0: batch}][: len(names)]
+    dynamic = [{0: batch, 2: frames}, {0: batch}]
     # No size is 1: the exporter would fix such an axis.
-    example = (torch.ones(2, BINS, 40, 2), torch.ones(2, BANDS, 2))[: len(names)]
+    example = (torch.ones(2, BINS, 40, 2), torch.ones(2, BANDS, 2))
     own = torch.ops.bsbimamba
     table: dict[Any, Any] = {own.scan_chunked.default: _scan, own.conv_silu.default: _conv}
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns that torchvision is missing
@@ -104,17 +103,12 @@ def onnx_model(network: BandSplitNet) -> bytes:
         torch.no_grad(),
     ):
         program: Any = torch.onnx.export(
-            RealNetwork(network).eval(), example, input_names=names, output_names=[OUTPUT],
-            dynamic_shapes=dynamic, custom_translation_table=table, opset_version=OPSET,
-            dynamo=True, verbose=False,
+            RealNetwork(network).eval(), example, input_names=[INPUT, STATISTICS],
+            output_names=[OUTPUT], dynamic_shapes=dynamic, custom_translation_table=table,
+            opset_version=OPSET, dynamo=True, verbose=False,
         )  # fmt: skip
     ClearMetadataAndDocStringPass()(program.model)  # stack traces with paths of this machine
     return program.model_proto.SerializeToString(deterministic=True)
-
-
-def inputs_of(network: BandSplitNet) -> list[str]:
-    """Return the names of the inputs of its ONNX model; their shapes are in `SHAPES`."""
-    return [INPUT, STATISTICS] if network.split.split_norm else [INPUT]
 
 
 def checked(network: BandSplitNet, content: bytes) -> dict[str, Any]:
@@ -134,7 +128,7 @@ def checked(network: BandSplitNet, content: bytes) -> dict[str, Any]:
         both = [noise, 0 * noise] * (frames in _FRAMES)  # a whole window takes gigabytes
         signals = torch.stack([*both, swelling])
         spectra = stft(signals / loudness(signals))
-        found = torch.from_numpy(session.run([OUTPUT], feed(network, spectra))[0])
+        found = torch.from_numpy(session.run([OUTPUT], feed(spectra))[0])
         with torch.no_grad():
             taps = network.decoder(network.layers(network.split(spectra)))
         expected = torch.view_as_real(apply_filter(taps, spectra))
@@ -147,18 +141,17 @@ def checked(network: BandSplitNet, content: bytes) -> dict[str, Any]:
     say(message)
     return {
         "opset": OPSET,
-        "inputs": {name: SHAPES[name] for name in inputs_of(network)},
+        "inputs": {name: SHAPES[name] for name in (INPUT, STATISTICS)},
         "outputs": {OUTPUT: SHAPES[OUTPUT]},
         "largest_difference": float(f"{largest:.1e}"),
         "made_by": {x: version(x) for x in ("torch", "onnx", "onnxscript", "onnxruntime")},
     }
 
 
-def feed(network: BandSplitNet, spectra: Tensor) -> dict[str, NDArray]:
-    """Return the inputs of its ONNX model for the spectra (b, f, t) of whole recordings."""
+def feed(spectra: Tensor) -> dict[str, NDArray]:
+    """Return the inputs of an ONNX model for the spectra (b, f, t) of whole recordings."""
     statistics = band_statistics(torch.view_as_real(compressed(spectra)))
-    given = {INPUT: torch.view_as_real(spectra).numpy(), STATISTICS: statistics.numpy()}
-    return {name: given[name] for name in inputs_of(network)}
+    return {INPUT: torch.view_as_real(spectra).numpy(), STATISTICS: statistics.numpy()}
 
 
 class RealNetwork(nn.Module):
@@ -176,7 +169,7 @@ class RealNetwork(nn.Module):
                 if isinstance(child, nn.LSTM):
                     setattr(module, name, OnnxLSTM(child))
 
-    def forward(self, spectrum: Tensor, statistics: Tensor | None = None) -> Tensor:
+    def forward(self, spectrum: Tensor, statistics: Tensor) -> Tensor:
         network = self.network
         # `compressed`: (|X|² + 1e-9)^e X, but with a 1 in place of the 1e-9. onnxscript's optimiser
         # takes that for 0 and removes it, and silence would be 0 times infinity.

@@ -16,7 +16,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from bsbimamba.network.stft import BINS, compressed
-from bsbimamba.recompute.norm import layer_norm
+from bsbimamba.recompute.rows import layer_norm
 from bsbimamba.recompute.weights import padded
 
 WIDTHS = (2, *[3] * 10, *[8] * 12, *[16] * 7, 17)  # bins
@@ -85,11 +85,8 @@ class _Select(torch.autograd.Function):
 def runs(*sizes: Sequence[int]) -> list[tuple[int, ...]]:
     """Return runs of bands that have all sizes in common, as (count, size, ...), from low to high.
 
-    Raises ValueError unless there is a size for each band.
+    Raises ValueError where lengths differ.
     """
-    for each in sizes:
-        if len(each) != BANDS:
-            raise ValueError(f"{len(each)} widths given, one for each of {BANDS} bands is expected")
     return [(len(list(run)), *each) for each, run in groupby(zip(*sizes, strict=True))]
 
 
@@ -157,17 +154,16 @@ def of_sums(sums: Tensor, frames: int) -> Tensor:
 class BandSplit(nn.Module):
     """Turn a complex spectrum (b, f, t) into features (k, b, t, c).
 
-    Real and imaginary part of the compressed spectrum X |X|^-0.7, a gain and an offset for each of
-    the two in each bin, then a Linear to c channels for each band. split_norm: standardise each
-    band before that, by its statistics over bins × frames, as the published BSRNN does.
+    Real and imaginary part of the compressed spectrum X |X|^-0.7, each band standardised by its
+    statistics over bins × frames, as in the published BSRNN; a gain and an offset for each of the
+    two parts in each bin; then a Linear to c channels for each band.
     """
 
     bin_of_place: Tensor
     place_of_bin: Tensor
 
-    def __init__(self, channels: int, split_norm: bool = True) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.split_norm = split_norm
         self.weight = nn.Parameter(torch.ones(BINS, 1, 2))
         self.bias = nn.Parameter(torch.zeros(BINS, 1, 2))
         self.linears = nn.ModuleList(
@@ -189,10 +185,9 @@ class BandSplit(nn.Module):
     def of_parts(self, features: Tensor, statistics: Tensor | None = None) -> Tensor:
         """Compute them from real and imaginary parts (b, f, t, 2) of the compressed spectrum."""
         x = features.index_select(1, self.bin_of_place).unflatten(1, (BANDS, -1))
-        if self.split_norm:
-            statistics = band_statistics(features) if statistics is None else statistics
-            mean, deviation = rearrange(statistics, "b k s -> s b k 1 1 1")
-            x = (x - mean) / deviation
+        statistics = band_statistics(features) if statistics is None else statistics
+        mean, deviation = rearrange(statistics, "b k s -> s b k 1 1 1")
+        x = (x - mean) / deviation
         x = rearrange(x, "b k w t r -> k (b t) (w r)")
         gains = torch.stack([self.weight, self.bias])
         gains = select(gains, self.bin_of_place, self.place_of_bin).unflatten(1, (BANDS, -1))

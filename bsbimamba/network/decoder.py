@@ -24,7 +24,7 @@ from bsbimamba.network.bands import (
     runs,
     select,
 )
-from bsbimamba.recompute.norm import layer_norm
+from bsbimamba.recompute.rows import layer_norm
 from bsbimamba.recompute.weights import padded
 
 TAPS = 3

@@ -44,16 +44,13 @@ class BandSplitNet(
         channels: features c of each band.
         layers: (k, b, t, c) to the same, where the networks differ.
         decoder: (k, b, t, c) to the filter (b, f, t, 3).
-        split_norm: standardise each band of the split (`network.bands.BandSplit`).
     """
 
     _hub_mixin_config: Any  # what `save_pretrained` writes: the arguments, and which class it is
 
-    def __init__(
-        self, channels: int, layers: nn.Module, decoder: MaskDecoder, split_norm: bool = True
-    ) -> None:
+    def __init__(self, channels: int, layers: nn.Module, decoder: MaskDecoder) -> None:
         super().__init__()
-        self.split = BandSplit(channels, split_norm)
+        self.split = BandSplit(channels)
         self.layers = layers
         self.decoder = decoder
         self._hub_mixin_config = {**(self._hub_mixin_config or {}), "network": name_of(type(self))}

@@ -88,8 +88,10 @@ def mix(
 
 
 class _Mixer(NamedTuple):
-    """See `recompute.rows.Part`. reverse: the first direction reads from right to left, and the
-    second, if there is one, the other way. dtype: of the products.
+    """See `part` in `recompute.rows.in_pieces`.
+
+    reverse: the first direction reads from right to left, and the second, if there is one, the
+    other way. dtype: of the products.
 
     Wide tensors are let go as soon as nothing needs them any more.
     """

@@ -7,12 +7,10 @@ order of memory.
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
-
-from bsbimamba.recompute.norm import layer_norm, layer_norm_backward
 
 # False keeps all that the backward pass uses; True keeps the expensive matrix products; "full"
 # keeps the input alone. What is not kept is computed again.
@@ -129,32 +127,6 @@ def _join(parts: list[Tensor], by_steps: bool) -> Tensor:
     return torch.cat(parts)
 
 
-class Part(Protocol):
-    """A part of a network: what it computes of one piece. A NamedTuple of its settings.
-
-    Its weights are a NamedTuple of tensors, None where one is absent. rows are (m, c).
-    """
-
-    @property
-    def kept(self) -> tuple[str, ...]:
-        """Return the names of what outlives the forward pass."""
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Return the dtype of the products."""
-
-    def prepared(self, weights: Sequence[Any]) -> Any:
-        """Return the weights as the passes take them, by name."""
-
-    def forward(self, rows: Tensor, layout: Layout, weights: Any) -> tuple[Tensor, list[Any]]:
-        """Return the output (m, c), and what is `kept`."""
-
-    def backward(
-        self, grad: Tensor, kept: dict[str, Any], rows: Tensor, layout: Layout, weights: Any
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the gradient of the rows, and that of each weight."""
-
-
 def in_pieces(
     x: Tensor, part: Any, weights: Sequence[Any], norm: Any, along: Along, keep_normed: bool
 ) -> Tensor:
@@ -162,6 +134,12 @@ def in_pieces(
 
     Args:
         x: features (k, b, t, c), or sequences (n, l, c) along time. So is what is returned.
+        part: what is computed of one piece, a NamedTuple of settings. Among them are `kept`, the
+            names of what outlives the forward pass, and `dtype`, that of the products. `prepared`
+            gives the weights as the passes take them, by name. `forward` gives the output (m, c)
+            of rows (m, c), and what is kept; `backward` the gradients of the rows and, by name, of
+            the weights.
+        weights: None where one is absent.
         norm: a `network.bands.Norm`, or None for no norm.
         keep_normed: keep norm(x) for the backward pass, which computes it again otherwise.
     """
@@ -170,7 +148,8 @@ def in_pieces(
     dims, epsilon, *own = ((), 0.0, None, None)
     if norm is not None:
         dims, epsilon, *own = norm.dims, norm.eps, norm.weight, norm.bias
-    if not (wanted := _wanted(x, *own, *weights)):
+    asked = any(y is not None and y.requires_grad for y in (x, *own, *weights))
+    if not (wanted := asked and torch.is_grad_enabled()):  # there will be no backward pass
         part = part._replace(kept=())
     settings = part, along, dims, epsilon, keep_normed and wanted
     return InPieces.apply(x, settings, *own, *weights)
@@ -221,7 +200,10 @@ class InPieces(torch.autograd.Function):
                 dx, found = part.backward(g, own, rows, layout, w)
                 gradients.append(layout.back(dx))
                 for name, value in found.items():
-                    sums[name] = wide(sums[name]).add_(value) if name in sums else value
+                    if name in sums:  # summed over pieces in float32 at least
+                        wide = torch.promote_types(value.dtype, torch.float32)
+                        value = sums[name].to(wide).add_(value)
+                    sums[name] = value
             of_weights = [
                 None if x is None else sums[name].to(x.dtype)
                 for name, x in zip(w._fields, weights, strict=True)
@@ -242,11 +224,6 @@ def _normed(
     return along.sequences(normed.to(part.dtype)), *of_norm
 
 
-def wide(x: Tensor) -> Tensor:
-    """In float32 at least: what is summed over pieces."""
-    return x if x.dtype == torch.float64 else x.float()
-
-
 def compute_dtype(x: Tensor) -> torch.dtype:
     """Of the products: what autocast says where it is on, else x's."""
     device = x.device.type
@@ -255,12 +232,78 @@ def compute_dtype(x: Tensor) -> torch.dtype:
     return x.dtype
 
 
-def _wanted(*tensors: Tensor | None) -> bool:
-    """Return whether there will be a backward pass."""
-    some = any(x is not None and x.requires_grad for x in tensors)
-    return some and torch.is_grad_enabled()
-
-
 def fields(piece: NamedTuple, names: tuple[str, ...]) -> list[Any]:
     """Return fields of a piece. Dynamo cannot trace a comprehension beside `del piece`."""
     return [getattr(piece, name) for name in names]
+
+
+def layer_norm(
+    x: Tensor,
+    dims: tuple[int, ...],
+    epsilon: float,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+) -> tuple[Tensor, Any, Any]:
+    """Normalise x (..., c) over `dims`, and apply a gain and an offset (c), in the dtype of x.
+
+    dims: the last dimension, and others before it.
+
+    Returns:
+        The result, which lies in memory with `dims` last; the means and inverse deviations as
+        PyTorch's operator gives them, None in a graph that is exported.
+    """
+    if torch.compiler.is_exporting():
+        # The operator would fix the number of frames to that of the example.
+        x = x - _mean(x, dims)
+        x = x * torch.rsqrt(_mean(x.square(), dims) + epsilon)
+        return x if weight is None or bias is None else torch.addcmul(bias, x, weight), None, None
+    order, sizes, back = _order(x, dims)
+    # Autocast would make copies in float32 first. Statistics are of that precision anyway.
+    with torch.autocast(x.device.type, enabled=False):
+        gain, offset = _expanded(x, sizes, weight, bias)
+        y, mean, rstd = torch.native_layer_norm(x.permute(order), sizes, gain, offset, epsilon)
+    return y.permute(back), mean, rstd
+
+
+def layer_norm_backward(
+    grad: Tensor,
+    x: Tensor,
+    dims: tuple[int, ...],
+    weight: Tensor,
+    bias: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute the gradients of x, weight and bias from that of the result, in the dtype of x."""
+    order, sizes, back = _order(x, dims)
+    own = _expanded(x, sizes, weight, bias)
+    dx, dweight, dbias = torch.ops.aten.native_layer_norm_backward(
+        grad.permute(order), x.permute(order), sizes, mean, rstd, *own, [True, True, True]
+    )
+    return dx.permute(back), dweight.sum_to_size(weight.shape), dbias.sum_to_size(bias.shape)
+
+
+def _mean(x: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """Over `dims`, one by one: onnxruntime adds up a million numbers badly."""
+    for dim in reversed(dims):
+        x = x.mean(dim, keepdim=True)
+    return x
+
+
+def _order(x: Tensor, dims: tuple[int, ...]) -> tuple[list[int], list[int], list[int]]:
+    """Return the dimensions of x as they lie but with `dims` last, the sizes of these, and the
+    order back."""
+    others = sorted(set(range(x.dim())) - set(dims), key=x.stride, reverse=True)
+    order = [*others, *dims]
+    return order, [x.shape[dim] for dim in dims], [order.index(dim) for dim in range(x.dim())]
+
+
+def _expanded(x: Tensor, sizes: list[int], *weights: Tensor | None) -> list[Tensor | None]:
+    """Return gain and offset (c) as PyTorch's operators take them.
+
+    On a CPU the operators give statistics in the precision of these, which must not be half.
+    """
+    dtype = x.dtype if x.is_cuda or x.dtype == torch.float64 else torch.float32
+    if dtype != x.dtype and weights[0] is None:
+        weights = x.new_ones((), dtype=dtype), x.new_zeros((), dtype=dtype)
+    return [None if w is None else w.to(dtype).expand(sizes) for w in weights]

@@ -53,7 +53,7 @@ def swiglu(x: Tensor, weights: Weights, checkpoint: Checkpointing, norm: Any) ->
 
 
 class _SwiGLU(NamedTuple):
-    """See `recompute.rows.Part`. dtype: of the products."""
+    """See `part` in `recompute.rows.in_pieces`. dtype: of the products."""
 
     kept: tuple[str, ...]
     dtype: torch.dtype

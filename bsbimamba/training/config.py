@@ -1,22 +1,20 @@
 """The configuration of a run: frozen, grouped by consequence, compared field by field.
 
-`model`, `loss`, `optim`, `data`, `augment` and `seed` decide what is learnt, and name the run: it
-is only continued where they are the same, its length (`optim.epochs`, `optim.steps`) excepted.
-`run` decides how fast, and may change. The comments beside the fields are the command line's help.
+`model`, `loss`, `optim`, `data` and `seed` decide what is learnt, and name the run: it is only
+continued where they are the same, its length (`optim.epochs`, `optim.steps`) excepted. `run`
+decides how fast, and may change. The comments beside the fields are the command line's help.
 """
 
 import dataclasses
-import difflib
 import inspect
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from tyro.conf import Suppress, arg
 
-from bsbimamba.data.augment import Augment
 from bsbimamba.data.benchmark import HELD_OUT
 from bsbimamba.utils import UserError
 
@@ -25,9 +23,6 @@ PLACES = ("data.root", "data.clean", "data.noise")
 _POSITIVE, _SHARE, _ANY = (1e-12, math.inf), (0, 1), (0, math.inf)
 _COUNT = (1, 1e9)
 _LARGEST_SIZE = 2**16  # of anything in a network
-# Settings of earlier versions: those that change nothing, and those that must be off.
-_GONE = ("augment.room_decay", "augment.band_hz", "augment.gain_db")
-_OFF = ("augment.room", "augment.band", "augment.gain")
 
 
 class ConfigError(UserError):
@@ -182,7 +177,6 @@ class Config:
     loss: Loss = Loss()
     optim: Optim = Optim()
     data: Data = Data()
-    augment: Augment = field(default_factory=Augment)
     run: Run = Run()
 
     def __post_init__(self) -> None:
@@ -268,14 +262,14 @@ def method(config: Config) -> dict[str, Any]:
 def override(config: Config, changes: Mapping[str, Any]) -> Config:
     """Return a copy with some settings changed, by dotted name.
 
-    Raises ConfigError where a name is unknown (with a suggestion), or a value is out of bounds.
+    Raises ConfigError where a name is unknown, or a value is out of bounds.
     """
     for name, value in changes.items():
         group, _, key = name.partition(".")
         if group == "model" and key:
             config = dataclasses.replace(config, model={**config.model, key: value})
         elif name not in flatten(config):
-            raise ConfigError(f"unknown setting {name!r}{suggestion(name, flatten(config))}")
+            raise ConfigError(f"unknown setting {name!r}")
         elif not key:
             config = dataclasses.replace(config, **{name: value})
         else:
@@ -293,17 +287,11 @@ def check_model(config: Config, defaults: Mapping[str, Any]) -> None:
     """Raise ConfigError unless a network with these arguments can be built from `config.model`."""
     for key, value in config.model.items():
         name, sizes = f"model.{key}", value if isinstance(value, tuple) else (value,)
-        require(key in defaults, f"unknown setting {name!r}{suggestion(key, defaults)}")
+        require(key in defaults, f"unknown setting {name!r}")
         require(
             all(type(size) is not int or 1 <= size <= _LARGEST_SIZE for size in sizes),
             f"{name} is {value}, expected 1 to {_LARGEST_SIZE}",
         )
-
-
-def suggestion(name: str, known: Iterable[str]) -> str:
-    """Return "; did you mean X?" for the known name closest to `name`, or a list of all."""
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {close[0]}?" if close else f"; there are: {', '.join(sorted(known))}"
 
 
 def to_json(config: Config) -> str:
@@ -314,11 +302,12 @@ def to_json(config: Config) -> str:
 def from_json(text: str) -> Config:
     """Return the configuration that `to_json` wrote. Raise ConfigError for another text."""
     try:
-        flat = json.loads(text)
         settings = {
             k: tuple(v) if isinstance(v, list) else v
-            for k, v in flat.items()
-            if k not in _GONE and (v or k not in _OFF)
+            for k, v in json.loads(text).items()
+            # Of earlier versions: a choice that is always made now; augmentations that were off.
+            if not (k == "model.split_norm" and v)
+            and not (k.startswith("augment.") and (not v or isinstance(v, list)))
         }
         return override(Config(), settings)
     except (TypeError, ValueError, AttributeError, ConfigError) as error:

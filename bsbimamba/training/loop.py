@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from bsbimamba.data.dataset import SpeechDataset
-from bsbimamba.data.loader import EpochSampler, Loader
+from bsbimamba.data.dataset import Loader, SpeechDataset
 from bsbimamba.network.net import BandSplitNet
 from bsbimamba.training.checkpoint import Checkpoints, copy, understood
 from bsbimamba.training.config import Config, require
@@ -78,8 +77,8 @@ class Trainer:
             "--batch-size or more data.",
         )
         data = f"{train.fingerprint()}-{valid.fingerprint()}"
-        self.sampler = EpochSampler(len(train), batch, config.seed, world.shard(batch))
-        self.schedule = Schedule(config, len(self.sampler))
+        self.share, self.epoch_steps = world.shard(batch), len(train) // batch
+        self.schedule = Schedule(config, self.epoch_steps)
         self.step, self.validated, self.best = 0, 0, -math.inf
         self._saved: tuple[int, int] | None = None  # step and validated of what is saved
         self.health = Health()
@@ -96,7 +95,7 @@ class Trainer:
             labeller = self.pool.label if self.labels == "pesq" else label_on_device
             self.learner = Learner(network, config, self.precision, world, labeller)
             self.validator = Validator(valid, self.pool, self.precision.device, world)
-            self.checkpoints = Checkpoints(folder, network, config, data, len(self.sampler))
+            self.checkpoints = Checkpoints(folder, network, config, data, self.epoch_steps)
             if fresh and world.is_main:
                 clear(folder)
             logged = self._resume()
@@ -128,8 +127,9 @@ class Trainer:
             FailedError: loss or gradients are not finite, again and again; a batch does not fit
                 into memory; or a checkpoint cannot be written, where those before are untouched.
         """
+        batch, workers = self.config.data.batch_size, self.config.run.workers
         pin = self.precision.device.type == "cuda"
-        loader = Loader(self.train_set, self.sampler, self.config.run.workers, pin)
+        loader = Loader(self.train_set, batch, self.config.seed, self.share, workers, pin)
         if self._saved is None:  # a full disk or an unfit folder is known before hours of work
             self._save_good()
         going = True
@@ -172,13 +172,13 @@ class Trainer:
             facts["first_step"] = self.step
             self.runlog.describe(self.learner.model, self.config, facts)
             log.info(
-                f"{self.folder}: {len(self.sampler)} steps an epoch, {self.schedule.total:,} steps "
+                f"{self.folder}: {self.epoch_steps} steps an epoch, {self.schedule.total:,} steps "
                 f"in all, at step {self.step:,}"
             )
 
     def _train(self, loader: Loader, stopped: Callable[[], bool]) -> bool:
         """Train to the epoch's end, the next validation or the fall; False where stopped."""
-        epoch, done = divmod(self.step, len(self.sampler))
+        epoch, done = divmod(self.step, self.epoch_steps)
         if self.step == self.schedule.fall_from:
             self._save()
             if self.world.is_main:
@@ -214,7 +214,7 @@ class Trainer:
 
     def _is_logged(self, step: int) -> bool:
         """Return whether it is a step's turn to be logged."""
-        ends = step in (1, self.schedule.total) or step % len(self.sampler) == 0
+        ends = step in (1, self.schedule.total) or step % self.epoch_steps == 0
         return ends or step % self.config.run.log_every == 0
 
     def _follow(
@@ -281,7 +281,7 @@ class Trainer:
                 f"{self.rate_factor:g} times the learning rate"
             )
             rollback = {"from": step, "rate_factor": self.rate_factor}
-            self.runlog.record(self.step, self.step // len(self.sampler), rollback=rollback)
+            self.runlog.record(self.step, self.step // self.epoch_steps, rollback=rollback)
         self._saved = None
         self._save()  # or after a crash the rollback would be forgotten
 
@@ -296,7 +296,7 @@ class Trainer:
         better = scores["pesq_wb"] > self.best
         self.best = max(self.best, scores["pesq_wb"])  # which is NaN where nothing had a score
         if self.runlog:
-            epoch = self.step // len(self.sampler)
+            epoch = self.step // self.epoch_steps
             self.runlog.validation(self.step, epoch, scores, samples, better)
         if better:
             self._save(best=True)
@@ -314,7 +314,7 @@ class Trainer:
             state["health"] = vars(self.health)
             state["values"] = {
                 "step": self.step,
-                "epochs": self.step / len(self.sampler),
+                "epochs": self.step / self.epoch_steps,
                 "validated": self.validated,
                 "best": self.best,
                 "logged": self.runlog.size(),

@@ -47,7 +47,7 @@ def make_datasets(config: Config, skip_bad: bool) -> tuple[SpeechDataset, Speech
     """
     data, samples = config.data, Samples()
     frames, limit = (round(x * SAMPLE_RATE) for x in (data.crop_seconds, data.validation_seconds))
-    pieces = {"seed": config.seed, "frames": frames, "samples": samples, "augment": config.augment}
+    pieces = {"seed": config.seed, "frames": frames, "samples": samples}
     whole = {"seed": _SPLIT, "frames": None, "limit": limit, "samples": samples}
     make = _mixtures if data.source == "mix" else _pairs
     train, valid = make(data, skip_bad, pieces, whole)

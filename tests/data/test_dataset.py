@@ -13,16 +13,14 @@ import torch
 from recordings import same, sound
 
 from bsbimamba.data.audio import Signal, active_level, inspect, read, write
-from bsbimamba.data.augment import Augment
 from bsbimamba.data.corpus import Pair, Recording
-from bsbimamba.data.dataset import MixDataset, PairDataset, SpeechDataset
+from bsbimamba.data.dataset import MixDataset, PairDataset, SpeechDataset, babble
 from bsbimamba.data.samples import Samples
 from bsbimamba.utils import DataError
 
 RATE = 16000
 CROP = RATE // 4
 SIDES = ("clean", "noisy")
-EVERYTHING = Augment(**dict.fromkeys(("speed", "babble", "remix"), 0.5))  # type: ignore[arg-type]
 
 
 class Watched(Samples):
@@ -74,19 +72,16 @@ def noise(tmp_path_factory: pytest.TempPathFactory) -> list[Recording]:
     return recordings(tmp_path_factory.mktemp("mix") / "noise", (2.0, 0.07, 1.0), 22050)
 
 
-@pytest.fixture(params=["pairs", "mix", "augmented pairs", "augmented mix"])
+@pytest.fixture(params=["pairs", "mix"])
 def dataset(
     request: pytest.FixtureRequest,
     pairs: list[Pair],
     clean: list[Recording],
     noise: list[Recording],
 ) -> SpeechDataset:
-    augment = EVERYTHING if "augmented" in request.param else None
-    if "pairs" in request.param:
-        return PairDataset(pairs, 3, CROP, augment=augment)
-    return MixDataset(
-        clean, noise, 3, (-5, 20), CROP, augment=augment, babble=0.3, speech_shaped=0.3
-    )
+    if request.param == "pairs":
+        return PairDataset(pairs, 3, CROP)
+    return MixDataset(clean, noise, 3, (-5, 20), CROP, babble=0.3, speech_shaped=0.3)
 
 
 def added(dataset: SpeechDataset, epoch: int, index: int) -> np.ndarray:
@@ -126,9 +121,9 @@ def test_pair_crops_are_cut_at_one_place_and_short_files_padded(pairs: list[Pair
         assert len(whole) <= CROP or len(places) > 3
 
 
-def test_validation_pairs_are_whole_up_to_the_limit_and_never_augmented(pairs: list[Pair]) -> None:
+def test_validation_pairs_are_whole_up_to_the_limit(pairs: list[Pair]) -> None:
     shortened = [replace(pair, frames=pair.frames - 9) for pair in pairs]  # the common part
-    dataset = PairDataset(shortened, 0, None, limit=RATE, augment=Augment(remix=1.0))
+    dataset = PairDataset(shortened, 0, None, limit=RATE)
     for number, pair in enumerate(shortened):
         item = dataset[0, number]
         expected = read(pair.clean)[: min(pair.frames, RATE)]
@@ -242,6 +237,19 @@ def test_validation_mixtures_take_noises_in_turn_and_do_not_change(tmp_path: Pat
     expected = {"babble": 19, "shaped": 10, "long": 40, **{f"n{n}": 5 for n in range(5)}}
     assert heard == pytest.approx(expected, abs=2)
     assert same(dataset[0, 5], dataset[9, 5])
+
+
+def test_babble_repeats_its_talkers_and_has_unit_rms() -> None:
+    talk = [np.random.default_rng(seed).standard_normal(3000) for seed in range(3)]
+    said = iter(talk)
+    noise = babble(np.random.default_rng(0), 2 * RATE, 3, lambda rng: next(said))
+    assert noise.shape == (2 * RATE,)
+    assert np.mean(noise**2) == pytest.approx(1)
+    for voice in talk:
+        found = np.correlate(noise, voice / np.linalg.norm(voice), "valid")
+        assert np.abs(found).max() > 0.3 * np.sqrt(len(voice))
+    silence = babble(np.random.default_rng(0), 99, 3, lambda rng: np.zeros(50))
+    assert np.array_equal(silence, np.zeros(99))
 
 
 # Fingerprints, and files that change while they are used

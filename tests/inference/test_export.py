@@ -35,10 +35,10 @@ from bsbimamba.network.stft import stft
 from bsbimamba.utils import DataError
 
 # Together they have every operator that any network has: Mamba along time and bands, an adaptive
-# decoder, a standardised split; LSTMs in one and both directions, norms over the recording.
+# decoder; LSTMs in one and both directions, norms over the recording.
 SMALL: dict[str, Callable[[], BandSplitNet]] = {
     "abl3": lambda: MBSNet(channels=16),
-    "bsrnn": lambda: BSRNN(1, channels=16, split_norm=False, norm="recording", time_first=True),
+    "bsrnn": lambda: BSRNN(1, channels=16, norm="recording", time_first=True),
 }
 
 
@@ -68,7 +68,7 @@ def test_onnxruntime_computes_what_pytorch_computes(name: str):
     network, content = exported(name)
     described = checked(network, content)
     assert 0 < described["largest_difference"] < 1e-5
-    assert described["inputs"].keys() == ({INPUT, STATISTICS} if name == "abl3" else {INPUT})
+    assert described["inputs"].keys() == {INPUT, STATISTICS}
     for text in (str(ROOT), "site-packages", "stack_trace"):
         assert text.encode() not in content
 
@@ -87,13 +87,13 @@ def test_onnx_model_takes_any_batch_length_and_statistics():
     for value in (*graph.input, *graph.output):
         dims = [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
         assert dims == SHAPES[value.name]
-    given = feed(network, stft(torch.randn(3, 2000)))
+    given = feed(stft(torch.randn(3, 2000)))
     for i, expected in enumerate(run_onnx(content, given)):
         alone = run_onnx(content, {name: x[i : i + 1] for name, x in given.items()})[0]
         torch.testing.assert_close(alone, expected, rtol=0, atol=1e-5)
     # Other statistics than the spectrum's own give the result of those.
     spectrum, statistics = stft(torch.randn(1, 2000)), torch.rand(1, 31, 2) + 0.1
-    found = run_onnx(content, feed(network, spectrum) | {STATISTICS: statistics.numpy()})
+    found = run_onnx(content, feed(spectrum) | {STATISTICS: statistics.numpy()})
     taps = network.decoder(network.layers(network.split(spectrum, statistics)))
     torch.testing.assert_close(found, apply_filter(taps, spectrum), rtol=1e-4, atol=1e-4)
 

@@ -15,14 +15,13 @@ from bsbimamba.network.bands import (
     PLACE_OF_BIN,
     WIDEST,
     WIDTHS,
-    BandLinear,
     BandSplit,
     Norm,
     runs,
 )
 from bsbimamba.network.decoder import MaskDecoder, apply_filter
 from bsbimamba.network.stft import BINS, HOP, N_FFT, compressed, compressed_magnitude, istft, stft
-from bsbimamba.recompute.norm import layer_norm
+from bsbimamba.recompute.rows import layer_norm
 
 
 @settings(max_examples=40, deadline=None)
@@ -70,18 +69,19 @@ def test_runs_part_where_the_hidden_width_does() -> None:
     hidden = [24] * 11 + [32] * 12 + [36] * 8
     assert runs(WIDTHS, hidden) == [(1, 2, 24), (10, 3, 24), (12, 8, 32), (7, 16, 36), (1, 17, 36)]
     assert runs(WIDTHS, [8] * 15 + [9] * 16)[2:4] == [(4, 8, 8), (8, 8, 9)]
-    with pytest.raises(ValueError, match="30 widths"):
-        runs([1] * 30)
+    with pytest.raises(ValueError, match="shorter"):
+        runs(WIDTHS, [1] * 30)
 
 
 @pytest.mark.parametrize("bin_", [0, 1, 2, 31, 32, 100, 240, 256])
 def test_a_pure_tone_lands_in_its_band(bin_: int) -> None:
     # Differences from what the split makes of silence are what the tone does.
-    split = BandSplit(8, split_norm=False)
+    split, plain = BandSplit(8), torch.tensor([0.0, 1.0]).expand(1, BANDS, 2)
     t = torch.arange(4 * N_FFT)
     tone = torch.cos(2 * math.pi * bin_ * t / N_FFT)[None]
     spectrum = stft(tone)[..., 6:8]  # away from the ends
-    response = (split(spectrum) - split(torch.zeros_like(spectrum))).norm(dim=-1)[:, 0, 0]
+    response = split(spectrum, plain) - split(torch.zeros_like(spectrum), plain)
+    response = response.norm(dim=-1)[:, 0, 0]
     band = int(np.searchsorted(np.cumsum(WIDTHS), bin_, side="right"))
     # The window spreads a tone over three bins, and compression lifts its skirts.
     assert abs(int(response.argmax()) - band) <= (bin_ + 1 in np.cumsum(WIDTHS))
@@ -89,20 +89,9 @@ def test_a_pure_tone_lands_in_its_band(bin_: int) -> None:
     assert response[far].max() < 0.3 * response[band]
 
 
-def test_band_linears_start_as_linears() -> None:
-    layer = BandLinear(3, 5, 400)
-    for p in layer.parameters():
-        assert 0.99 * 5**-0.5 < p.abs().max() <= 5**-0.5
-
-
-def test_norms() -> None:
+def test_norms_of_bands() -> None:
+    """Those of all bands together are compared in tests/recompute."""
     x = 3 + 2 * torch.randn(31, 2, 9, 6)
-    torch.testing.assert_close(Norm(6, "channel")(x), nn.LayerNorm(6)(x))
-    # The published one: one group of (b, c, t, k).
-    over_all = nn.GroupNorm(1, 6)(x.permute(1, 3, 2, 0)).permute(3, 0, 2, 1)
-    torch.testing.assert_close(Norm(6, "recording")(x), over_all)
-    frames = nn.LayerNorm([31, 6])(x.permute(1, 2, 0, 3)).permute(2, 0, 1, 3)
-    torch.testing.assert_close(Norm(6, "frame")(x), frames)
     of_bands = nn.GroupNorm(1, 6)(x.flatten(0, 1).mT).mT.view_as(x)
     of_channels = nn.LayerNorm(6)(x)
     expected = {"recording": of_bands, "channel": of_channels, "frame": of_channels}
@@ -117,9 +106,9 @@ def parts_of(x: torch.Tensor) -> torch.Tensor:
     return torch.view_as_real(compressed(stft(x)))
 
 
-def test_split_norm_standardises_each_band() -> None:
+def test_split_standardises_each_band() -> None:
     features = parts_of(torch.randn(2, 6000) * torch.tensor([[1.0], [10.0]]))
-    split = BandSplit(1, split_norm=True)
+    split = BandSplit(1)
     with torch.no_grad():
         for linear in split.linears:  # each band's features as they go into its Linear
             linear.weight.zero_()
@@ -138,7 +127,7 @@ def test_an_empty_band_is_not_raised_to_the_level_of_the_others() -> None:
     noise = torch.fft.rfft(torch.randn(1, 32000, generator=torch.Generator().manual_seed(1)))
     noise[:, 8000:] *= 1e-7
     features = parts_of(torch.fft.irfft(noise))
-    split = BandSplit(8, split_norm=True)
+    split = BandSplit(8)
     with torch.no_grad():
         for linear in split.linears:
             linear.bias.zero_()

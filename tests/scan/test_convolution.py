@@ -45,16 +45,6 @@ def test_operators_keep_torchs_contract() -> None:
 
 
 @pytest.mark.parametrize("backend", HERE)
-def test_views_as_a_projection_gives_them(backend: str) -> None:
-    u, *parameters = (x.float() for x in make_convolution(3, 9, 32, 4, 1).values())
-    view = torch.stack([u, torch.full_like(u, torch.nan)], 3)[:, :, :, 0]
-    assert not view.is_contiguous()
-    with only(backend):
-        got, expected = (convolution_forward(x, *parameters, False) for x in (view, u))
-    assert torch.equal(got, expected)
-
-
-@pytest.mark.parametrize("backend", HERE)
 @pytest.mark.parametrize("name", ["u", "weight", "bias"])
 def test_a_nan_that_goes_in_comes_out(name: str, backend: str) -> None:
     arguments = {k: v.float() for k, v in make_convolution(1, 9, 20, 4, 1).items()}

@@ -110,12 +110,9 @@ def test_two_directions_at_once_equal_each_alone(backend: str, reverse: bool) ->
 
 @pytest.mark.parametrize("backend", FAST)
 def test_any_strides(backend: str) -> None:
-    """Channels not side by side, views as a projection gives them, and one sequence expanded."""
+    """Views as a projection gives them, and one sequence expanded."""
     arguments = make_arguments(2, 20, 48, 4)
     expected = run(arguments, torch.float64, "reference")
-    strided = {k: v.transpose(0, -1).contiguous().transpose(0, -1) for k, v in arguments.items()}
-    assert not strided["u"].is_contiguous()
-    assert_close(run(strided, torch.float32, backend), expected, torch.float32)
     views = {k: torch.stack([v.float(), v.float() * torch.nan], -2) for k, v in arguments.items()}
     halves = {k: v[..., 0, :].requires_grad_() for k, v in views.items()}
     assert halves["u"].stride(-1) == 1

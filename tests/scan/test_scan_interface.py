@@ -44,20 +44,6 @@ def test_operators_keep_torchs_contract(
     check_contract(backend, [None if name in absent else stacked[name] for name in NAMES])
 
 
-@pytest.mark.parametrize("backend", [*FAST, "auto"])
-def test_compile_traces_through_without_a_graph_break(backend: str) -> None:
-    arguments = {k: v.float() for k, v in make_both(2, 9, 6, 3).items()}
-
-    def scan(u: Tensor) -> Any:
-        return scan_directions(**{**arguments, "u": u}, delta_softplus=True, backend=backend)
-
-    compiled = torch.compile(scan, backend="aot_eager", fullgraph=True)
-    u = arguments["u"].requires_grad_()
-    torch.testing.assert_close(compiled(u), scan(u))
-    expected, got = (torch.autograd.grad(f(u).square().sum(), u) for f in (scan, compiled))
-    torch.testing.assert_close(got, expected)
-
-
 @pytest.mark.parametrize("backend", FAST)
 def test_backward_inside_autocast_is_in_full_precision(backend: str) -> None:
     arguments = make_arguments(2, 20, 70, 4)

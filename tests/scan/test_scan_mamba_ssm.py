@@ -83,14 +83,6 @@ def test_mamba_ssm_against_the_oracle(reverse: bool, absent: tuple[str, ...]) ->
     assert_close({"last": last}, {"last": exact}, torch.float32)
 
 
-@pytest.mark.usefixtures("_installed")
-def test_gradients_have_the_dtypes_of_the_arguments() -> None:
-    arguments = make_both(2, 9, 6, 3)
-    half = dict.fromkeys(arguments, torch.float32) | dict.fromkeys(SEQUENCES, torch.bfloat16)
-    got = run_both(arguments, half, "mamba_ssm")
-    assert {k: v.dtype for k, v in got.items() if k != "out"} == half
-
-
 def test_mamba_ssm_is_not_asked_for_what_it_cannot_do(monkeypatch: pytest.MonkeyPatch) -> None:
     class OnGpu:
         dtype = torch.float32

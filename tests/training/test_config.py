@@ -73,9 +73,14 @@ def test_json_keeps_everything() -> None:
         ABL3, {"model.hidden": (8, 9, 10), "data.snr_db": (0.0, 5.0), "optim.learning_rate": 1e-3}
     )
     assert from_json(to_json(config)) == config
-    before = {"augment.gain": 0.0, "augment.gain_db": [-10.0, 10.0]}
+    before = {"augment.speed": 0.0, "augment.speed_by": [0.9, 1.1]}
     assert from_json(json.dumps(before)) == Config()
-    refused = ("[1, 2", '{"optim.speed": 1}', '{"optim.learning_rate": 2}', '{"augment.gain": 0.5}')
+    refused = (
+        "[1, 2",
+        '{"optim.speed": 1}',
+        '{"optim.learning_rate": 2}',
+        '{"augment.speed": 0.5}',
+    )
     for text in refused:
         with pytest.raises(ConfigError):
             from_json(text)

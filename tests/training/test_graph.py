@@ -11,7 +11,6 @@ from test_finite import logged, poison, weights
 from torch import Tensor
 
 from bsbimamba.training.config import Loss, Optim, Run
-from bsbimamba.training.graph import Replayed
 from bsbimamba.training.loop import Trainer
 from bsbimamba.utils import FailedError
 
@@ -49,22 +48,6 @@ def test_late_results_skip_and_roll_back_as_early_ones(
     for kind in ("train", "skipped", "rollback", "valid"):
         assert logged(early.folder, kind) == logged(late.folder, kind)
     torch.testing.assert_close(weights(early), weights(late), rtol=0, atol=0, equal_nan=True)
-
-
-def test_replayed_copies_tensors_into_buffers_of_its_own() -> None:
-    seen: list[Tensor] = []
-
-    def function(x: Tensor, flag: bool, *rest: Tensor) -> Tensor:
-        seen.append(x)
-        return sum(rest, start=x) if flag else -x
-
-    replayed, inputs = Replayed(function), [torch.tensor([1.0]), torch.tensor([2.0])]
-    assert replayed(inputs[0], True, inputs[1]) == 3
-    assert replayed(inputs[1], True, inputs[1]) == 4
-    assert seen[0] is seen[1]
-    assert inputs[0] == 1
-    assert replayed(inputs[0], False) == -1
-    assert replayed(torch.ones(2), False).tolist() == [-1, -1]
 
 
 @pytest.mark.parametrize(
