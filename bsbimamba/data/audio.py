@@ -9,14 +9,14 @@ import json
 import logging
 import os
 import shlex
-import socket
+import shutil
 import stat
-import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import numpy as np
 import soundfile as sf
@@ -56,7 +56,7 @@ INDEX = Path(_CACHES, "bs-bimamba", "audio-index-5.json")
 _WRITTEN = {".wav": ("WAV", None), ".flac": ("FLAC", None), ".opus": ("OGG", "OPUS")}
 # libsndfile seeks to a wrong place near the end of Vorbis (its issue 885), and roughly in MP3.
 _NOT_SOUGHT = ("VORBIS", "MPEG_LAYER_III")
-UNKNOWN_LENGTH = 1 << 40  # samples, years; libsndfile's number where none is stored is above it
+UNKNOWN_LENGTH = 1 << 40  # samples, years; libsndfile's number is above it if none is stored
 _BLOCK = 1 << 17  # samples; libsndfile crashes if it is given minutes of Vorbis at once
 
 Signal = NDArray[np.float32]
@@ -226,7 +226,7 @@ def _walk(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
 
 
 class _Decoder(sf.SoundFile):
-    source: socket.socket | None = None  # of a stream
+    copied = False  # with a better header, at every opening
 
     def seekable(self) -> bool:
         """Return False: soundfile would seek after each read, which is not exact in all formats."""
@@ -256,8 +256,15 @@ def opened(path: Path) -> Iterator[_Decoder]:
             file = stack.enter_context(_Decoder(raw.fileno(), closefd=False))
             if file.samplerate not in RATES:
                 raise AudioError(f"no audio: a sampling rate of {file.samplerate} Hz")
-            if begin := _begin(path, file):
-                file = stack.enter_context(_streamed(path, *begin))
+            if better := _better_begin(path, file):
+                head, begin = better
+                copy = stack.enter_context(TemporaryFile())
+                copy.write(head)
+                raw.seek(begin)
+                shutil.copyfileobj(raw, copy)
+                copy.seek(0)
+                file = stack.enter_context(_Decoder(copy.fileno(), closefd=False))
+                file.copied = True
             yield file
     except sf.LibsndfileError as error:
         raise AudioError(f"cannot be decoded ({error.error_string.rstrip('.')})") from None
@@ -265,94 +272,60 @@ def opened(path: Path) -> Iterator[_Decoder]:
         raise AudioError(f"cannot be opened ({error.strerror or error})") from None
 
 
-def _begin(path: Path, file: sf.SoundFile) -> tuple[bytes, int] | None:
-    """Return how a stream begins that libsndfile decodes to its end, None for most files.
+def _better_begin(path: Path, file: sf.SoundFile) -> tuple[bytes, int] | None:
+    """Return a header with a length, and where the rest begins, None if the length is stored.
 
     libsndfile takes the length of a wav file for 0 if its header was never completed, and estimates
-    that of an MP3 file without a Xing (or Info) header. A header may also count too few frames: if
-    files were joined, or if their writing was interrupted. What it says of the encoder's delay
-    still holds. Returns the first bytes, and where in the file the others begin.
+    that of an MP3 file without a Xing (or Info) header. That header counts too few frames if files
+    were joined, or if their writing was interrupted. The better one counts too many, so that the
+    decoder goes on to the end; what it says of the encoder's delay stays.
     """
-    if file.format != "MP3" and file.frames:
+    is_mp3 = file.subtype == "MPEG_LAYER_III"
+    if file.frames and not is_mp3:
         return None
     with path.open("rb") as raw:
-        if file.format != "MP3":
+        if not is_mp3:
             head, size = raw.read(1 << 16), raw.seek(0, io.SEEK_END)
             begin = head.find(b"data" + bytes(4)) + 8
-            whole = int.from_bytes(head[4:8], "little") + 8 >= size
-            if head[:4] != b"RIFF" or begin < 8 or whole:
+            complete = int.from_bytes(head[4:8], "little") + 8 >= size
+            if head[:4] != b"RIFF" or begin < 8 or complete:
                 return None
             return head[: begin - 4] + min(size - begin, 0xFFFFFFFF).to_bytes(4, "little"), begin
-        begin = 0
+        begin, endless = 0, b"\xff" * 4
         while (head := raw.read(64)).startswith(b"ID3"):
             begin += 10 + int("".join(f"{byte:07b}" for byte in head[6:10]), 2)
             raw.seek(begin)
         tag = max(head.find(name, 0, 44) for name in (b"Xing", b"Info"))
         if tag < 0:
-            return b"", begin
-        frames, size = (int.from_bytes(head[tag + at : tag + at + 4], "big") for at in (8, 12))
+            # A frame of 128 kbit/s (64 in MPEG-2) that is a header, and so not decoded.
+            mpeg_1, stereo = head[1] >> 3 & 1, head[3] >> 6 != 3
+            size = (144 * 128_000 if mpeg_1 else 72 * 64_000) // file.samplerate
+            start = bytes((0xFF, head[1] | 1, head[2] & 12 | 128 + 16 * mpeg_1, head[3]))
+            start += bytes((9, 17, 32)[mpeg_1 + stereo]) + b"Xing\0\0\0\1" + endless
+            return start.ljust(size, b"\0"), begin
+        frames, size = (int.from_bytes(head[tag + at :][:4], "big") for at in (8, 12))
         raw.seek(begin + size)
         after = raw.read(3)
         joined = after == b"ID3" or after >= b"\xff\xe0"
         if head[tag + 7] & 1 and frames and not joined:
             return None
-        return head[: tag + 8] + b"\xff" * 4, begin + tag + 12
+        return head[: tag + 8] + endless, begin + tag + 12
 
 
-@contextmanager
-def _streamed(path: Path, head: bytes, begin: int) -> Iterator[_Decoder]:
-    """Open a stream of `head` and the file's bytes from `begin` on, for decoding."""
-    ours, theirs = socket.socketpair()
-    failed = []
-
-    def feed() -> None:
-        try:
-            with path.open("rb") as raw:
-                ours.sendall(head)
-                ours.sendfile(raw, begin)
-        except OSError as error:  # such as that nobody reads any more
-            failed.append(error)
-        finally:
-            ours.shutdown(socket.SHUT_WR)
-
-    thread = threading.Thread(target=feed, daemon=True)
-    with ours, theirs:
-        thread.start()
-        try:
-            with _Decoder(theirs.fileno(), closefd=False) as file:
-                file.source = theirs
-                yield file
-            if failed:
-                raise failed[0]
-        finally:
-            # Closing is not enough: a process that was forked meanwhile holds both ends, too.
-            theirs.shutdown(socket.SHUT_RDWR)
-            thread.join()
-
-
-def blocks(file: _Decoder) -> Iterator[NDArray[np.float32]]:
+def blocks(file: sf.SoundFile) -> Iterator[NDArray[np.float32]]:
     """Yield the samples (n, c) of a file that was just opened, until its decoder ends.
 
     Raises AudioError if they are fewer than its header says.
     """
-    missing, size = file.frames, 1152 if file.source else _BLOCK
-    while True:
-        try:
-            block = file.read(size, dtype="float32", always_2d=True)
-        except sf.LibsndfileError:
-            # An MP3 stream may end within a frame: so does the recording, up to a frame earlier.
-            if file.source is None or file.source.recv(1, socket.MSG_PEEK):
-                raise
-            break
-        if not len(block):
-            break
+    missing = file.frames
+    while len(block := file.read(_BLOCK, dtype="float32", always_2d=True)):
         missing -= len(block)
         yield block
     if missing > 0 and file.frames < UNKNOWN_LENGTH:
         raise AudioError(f"cut short or damaged: {missing} of {file.frames} samples are missing")
 
 
-def _mono(file: _Decoder) -> tuple[Signal, float]:
+def _mono(file: sf.SoundFile) -> tuple[Signal, float]:
     """Return the channels' mean at the file's own rate, (s,), and the mean of their powers."""
     pieces, energy = [np.zeros(0, np.float32)], 0.0
     with np.errstate(all="ignore"):  # `inspect` refuses what is not finite
@@ -363,9 +336,9 @@ def _mono(file: _Decoder) -> tuple[Signal, float]:
     return x, energy / max(1, len(x))
 
 
-def _can_seek(file: sf.SoundFile) -> bool:
+def _can_seek(file: _Decoder) -> bool:
     """Tell whether a piece is decoded without what lies before it, and needs no resampling."""
-    exact = file.subtype not in _NOT_SOUGHT and file.frames < UNKNOWN_LENGTH
+    exact = file.subtype not in _NOT_SOUGHT and file.frames < UNKNOWN_LENGTH and not file.copied
     return exact and file.samplerate == SAMPLE_RATE and sf.SoundFile.seekable(file)
 
 

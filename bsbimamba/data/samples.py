@@ -36,8 +36,7 @@ class Samples:
         copies = {}
         for path, info in audio.look_over(list(paths)).items():
             if isinstance(info, Info) and info.slow:
-                # Where the index is another one, another decoder may have made the copy.
-                made_of = f"{audio.stamp(path)}|{audio.INDEX.name}"
+                made_of = f"{audio.stamp(path)}|{audio.INDEX.name}"  # which tells how it is decoded
                 digest = hashlib.sha256(os.fsencode(made_of)).hexdigest()
                 copies[path] = CACHE / f"{digest[:20]}.npy"
         new = [path for path, copy in copies.items() if not copy.is_file()]

@@ -30,8 +30,7 @@ class FileSource:
         frames: samples a channel; counted, if their number is not stored.
         encoding: subtype, byte order and format, by soundfile's names.
 
-    Raises:
-        AudioError: it is no audio file, or shorter than its header says.
+    Raises AudioError if it is no audio file, or shorter than its header says.
     """
 
     def __init__(self, path: Path) -> None:
@@ -43,11 +42,7 @@ class FileSource:
                 self.frames = sum(map(len, audio.blocks(file)))
 
     def blocks(self) -> Iterator[Block]:
-        """Yield the samples (c, n).
-
-        Raises:
-            AudioError: they cannot be decoded, or are fewer than the header says.
-        """
+        """Yield the samples (c, n). Raise AudioError as `data.audio.blocks` does."""
         with opened(self.path) as file:
             for block in audio.blocks(file):
                 yield block.T
