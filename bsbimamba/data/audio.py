@@ -38,10 +38,7 @@ EXTENSIONS = frozenset((
     ".snd", ".sph", ".w64", ".wav", ".wave",
 ))  # fmt: skip
 # Those of recordings that libsndfile cannot decode.
-FOREIGN = frozenset((
-    ".3gp", ".aac", ".ac3", ".amr", ".ape", ".m4a", ".m4b", ".mka", ".mkv", ".mov", ".mp4",
-    ".webm", ".wma", ".wv",
-))  # fmt: skip
+FOREIGN = frozenset((".3gp", ".aac", ".amr", ".m4a", ".mkv", ".mov", ".mp4", ".webm", ".wma"))
 # In dB of full scale: a file below it is silent.
 SILENCE = -100.0
 _CANCELLED = 0.01  # share of the channels' power: they cancel if their mean has less
@@ -199,8 +196,7 @@ def write(path: Path, x: NDArray, subtype: str | None = None, comment: str = "")
 def recordings(path: Path) -> list[Path]:
     """Return a file, or the audio files below a folder, but warn of what libsndfile cannot decode.
 
-    They are sorted; links are followed, hidden names left out. Raises OSError if a folder cannot be
-    listed.
+    Links are followed, hidden names left out. Raises OSError if a folder cannot be listed.
     """
     files = sorted(_walk(path)) if path.is_dir() else [path]
     if foreign := [file for file in files if file.suffix.lower() in FOREIGN]:

@@ -101,13 +101,11 @@ def test_read_gives_a_piece_of_the_whole(
 # Files that do not store their length
 
 
-def _no_xing(content: bytes) -> bytes:
-    """Turn the header of an MP3 file into a frame of silence."""
+def _no_xing(content: bytes) -> bytes:  # the header becomes a frame of silence
     return content.replace(b"Xing", bytes(4), 1)
 
 
-def _announcing(content: bytes, size: bytes) -> bytes:
-    """Let a wav file announce that it is of another size, as one that was written into a pipe."""
+def _announcing(content: bytes, size: bytes) -> bytes:  # as a wav file that was written into a pipe
     return content[:4] + size + content[8:40] + size + content[44:]
 
 
@@ -140,15 +138,8 @@ def test_files_without_a_length_are_read_to_their_end(tmp_path: Path, name: str)
     assert inspect(path).frames == source.frames == len(whole)
     np.testing.assert_array_equal(np.concatenate(list(source.blocks()), axis=1)[0], whole)
     np.testing.assert_array_equal(read(path, 9000, 300), whole[9000:9300])
-
-
-def test_nothing_stays_open_where_reading_stops_early(tmp_path: Path) -> None:
-    sf.write(tmp_path / "a.mp3", sound(20), RATE)
-    (tmp_path / "a.mp3").write_bytes(_no_xing((tmp_path / "a.mp3").read_bytes()))
     before = len(os.listdir("/proc/self/fd"))
-    blocks = FileSource(tmp_path / "a.mp3").blocks()
-    next(blocks)
-    blocks.close()
+    next(source.blocks())  # and no more
     assert len(os.listdir("/proc/self/fd")) == before
 
 
