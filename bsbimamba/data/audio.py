@@ -6,12 +6,17 @@ channel counts (their mean) are converted on reading.
 
 import io
 import json
+import logging
 import os
+import shlex
+import shutil
 import stat
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import numpy as np
 import soundfile as sf
@@ -23,6 +28,8 @@ from scipy.signal import lfilter
 from bsbimamba.data.workers import in_threads
 from bsbimamba.utils import replacing, write_text
 
+log = logging.getLogger("data")
+
 SAMPLE_RATE = 16_000
 FRAME = 160  # samples: 10 ms
 # The extensions that folders are searched for. A file that is named itself may have any.
@@ -30,22 +37,24 @@ EXTENSIONS = frozenset((
     ".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".rf64",
     ".snd", ".sph", ".w64", ".wav", ".wave",
 ))  # fmt: skip
+# Those of recordings that libsndfile cannot decode.
+FOREIGN = frozenset((".3gp", ".aac", ".amr", ".m4a", ".mkv", ".mov", ".mp4", ".webm", ".wma"))
 # In dB of full scale: a file below it is silent.
 SILENCE = -100.0
-# A sample from the first on is clipped; a signal with the second share of clipped samples is, too.
-FULL_SCALE, CLIPPED = 32767 / 32768, 1e-4
+_CANCELLED = 0.01  # share of the channels' power: they cancel if their mean has less
 RATES = range(4_000, 1_000_000)
 # Frames further below the loudest one hold no sound: in a piece; and in a whole recording, where
 # one click must not count as all there is.
 _PIECE_DB, _RECORDING_DB = 30, 40
 # Where `look_over` keeps the facts about good files. Its number goes up when results change.
 _CACHES = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-INDEX = Path(_CACHES, "bs-bimamba", "audio-index-4.json")
+INDEX = Path(_CACHES, "bs-bimamba", "audio-index-5.json")
 # Formats that are written, by extension, with their usual encodings.
 _WRITTEN = {".wav": ("WAV", None), ".flac": ("FLAC", None), ".opus": ("OGG", "OPUS")}
 # libsndfile seeks to a wrong place near the end of Vorbis (its issue 885), and roughly in MP3.
 _NOT_SOUGHT = ("VORBIS", "MPEG_LAYER_III")
-_UNKNOWN_LENGTH = 1 << 48  # libsndfile's number where the header gives none is far above
+UNKNOWN_LENGTH = 1 << 40  # samples, years; libsndfile's number is above it if none is stored
+_BLOCK = 1 << 17  # samples; libsndfile crashes if it is given minutes of Vorbis at once
 
 Signal = NDArray[np.float32]
 
@@ -60,13 +69,13 @@ class Info:
 
     Attributes:
         frames: length in samples at 16 kHz.
-        rate: as stored, in Hz.
+        slow: whether pieces of it take long to decode.
         active_level: of the 16-kHz mono signal in dB of full scale (function `active_level`).
         activity: which of its frames hold sound, 8 to a byte, in hexadecimal; see `active`.
     """
 
     frames: int
-    rate: int
+    slow: bool
     active_level: float
     activity: str
 
@@ -118,21 +127,23 @@ def inspect(path: Path) -> Info:
     """Decode a file completely and return the facts about it.
 
     An Ogg file that lacks its beginning or its end passes for a shorter one. Raises AudioError if
-    the file cannot be decoded, is empty, cut short, silent, or has samples that are not finite.
+    the file cannot be decoded, is empty, cut short, silent, or has samples that are not finite, or
+    if its channels cancel.
     """
     with opened(path) as file:
-        rate, announced, x = file.samplerate, file.frames, _mono(file)
-    if len(x) < announced or is_cut_short(path):
-        raise AudioError(f"cut short or damaged: its header announces more than {len(x)} samples")
+        rate, slow = file.samplerate, file.format == "OGG" or not _can_seek(file)
+        x, channels = _mono(file)
     if not np.isfinite(x).all():
         raise AudioError("has NaN or infinite samples")
     mono = _to_16k(x, rate)
     if not len(mono):
         raise AudioError("empty: no samples")
+    if power(x) < _CANCELLED * channels:
+        raise AudioError("its channels cancel: their mean is nearly silent; keep one of them")
     if power(mono) < 10 ** (SILENCE / 10):
         raise AudioError(f"silent: below {SILENCE:.0f} dB of full scale")
     activity = np.packbits(active_frames(mono)).tobytes().hex()
-    return Info(len(mono), rate, active_level(mono), activity)
+    return Info(len(mono), slow, active_level(mono), activity)
 
 
 def read(path: Path, start: int = 0, frames: int | None = None) -> Signal:
@@ -145,11 +156,10 @@ def read(path: Path, start: int = 0, frames: int | None = None) -> Signal:
     Raises AudioError if the file cannot be decoded.
     """
     with opened(path) as file:
-        rate = file.samplerate
-        if rate == SAMPLE_RATE and file.seekable() and file.subtype not in _NOT_SOUGHT:
+        if frames is not None and _can_seek(file):
             file.seek(min(start, file.frames))
-            return _mono(file, frames)
-        whole = _to_16k(_mono(file), rate)
+            return file.read(frames, dtype="float32", always_2d=True).mean(axis=1)
+        whole = _to_16k(_mono(file)[0], file.samplerate)
     return whole[start : None if frames is None else start + frames]
 
 
@@ -183,11 +193,22 @@ def write(path: Path, x: NDArray, subtype: str | None = None, comment: str = "")
         temporary.write_bytes(content)
 
 
-def walk(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
-    """Yield the audio files below `folder`, links followed, hidden names left out.
+def recordings(path: Path) -> list[Path]:
+    """Return a file, or the audio files below a folder, but warn of what libsndfile cannot decode.
 
-    above: the real folders that it lies in. Raises OSError if a folder cannot be listed.
+    Links are followed, hidden names left out. Raises OSError if a folder cannot be listed.
     """
+    files = sorted(_walk(path)) if path.is_dir() else [path]
+    if foreign := [file for file in files if file.suffix.lower() in FOREIGN]:
+        counts = Counter(file.suffix.lower() for file in foreign)
+        passed = ", ".join(f"{count} {extension}" for extension, count in counts.items())
+        how = shlex.join(["ffmpeg", "-i", str(foreign[0]), str(foreign[0].with_suffix(".wav"))])
+        log.warning("%s: passed over %s; convert such files, as by: %s", path, passed, how)
+    return [file for file in files if file.suffix.lower() not in FOREIGN]
+
+
+def _walk(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
+    """Yield the audio files below `folder`. above: the real folders that it lies in."""
     real = os.path.realpath(folder)
     if real in above:  # a link back to where this came from
         return
@@ -195,14 +216,25 @@ def walk(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
         if path.name.startswith("."):
             continue
         if path.is_dir():
-            yield from walk(path, (*above, real))
-        elif path.suffix.lower() in EXTENSIONS:
+            yield from _walk(path, (*above, real))
+        elif path.suffix.lower() in EXTENSIONS | FOREIGN:
             yield path
 
 
+class _Decoder(sf.SoundFile):
+    copied = False  # with a better header, at every opening
+
+    def seekable(self) -> bool:
+        """Return False: soundfile would seek after each read, which is not exact in all formats."""
+        return False
+
+
 @contextmanager
-def opened(path: Path) -> Iterator[sf.SoundFile]:
-    """Open a file for decoding. Raise AudioError for what goes wrong until it is closed."""
+def opened(path: Path) -> Iterator[_Decoder]:
+    """Open a file for decoding; its `frames` are UNKNOWN_LENGTH or more if they are not stored.
+
+    Raises AudioError for what goes wrong until it is closed.
+    """
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):  # opening a named pipe would wait forever
@@ -210,11 +242,25 @@ def opened(path: Path) -> Iterator[sf.SoundFile]:
         if status.st_size == 0:
             raise AudioError("empty: no bytes")
         # soundfile cannot open every name, and hides the system's reason.
-        with path.open("rb") as raw, sf.SoundFile(raw.fileno(), closefd=False) as file:
+        with path.open("rb", buffering=0) as raw, ExitStack() as stack:
+            kind, announced = raw.read(4), raw.read(4)
+            count = int.from_bytes(announced, "big" if kind == b"FORM" else "little")
+            # Into a pipe, programs write a count of 0, or of 2 or 4 GB; others forget a header.
+            if kind in (b"RIFF", b"FORM") and status.st_size + 64 < count < 0x7FFF0000:
+                raise AudioError("cut short: its header announces more than there is")
+            raw.seek(0)
+            file = stack.enter_context(_Decoder(raw.fileno(), closefd=False))
             if file.samplerate not in RATES:
                 raise AudioError(f"no audio: a sampling rate of {file.samplerate} Hz")
-            if file.frames > _UNKNOWN_LENGTH:
-                raise AudioError("its header does not tell its length; encode it again")
+            if better := _better_begin(path, file):
+                head, begin = better
+                copy = stack.enter_context(TemporaryFile())
+                copy.write(head)
+                raw.seek(begin)
+                shutil.copyfileobj(raw, copy)
+                copy.seek(0)
+                file = stack.enter_context(_Decoder(copy.fileno(), closefd=False))
+                file.copied = True
             yield file
     except sf.LibsndfileError as error:
         raise AudioError(f"cannot be decoded ({error.error_string.rstrip('.')})") from None
@@ -222,24 +268,74 @@ def opened(path: Path) -> Iterator[sf.SoundFile]:
         raise AudioError(f"cannot be opened ({error.strerror or error})") from None
 
 
-def _mono(file: sf.SoundFile, frames: int | None = None) -> Signal:
-    """Return the next `frames` samples (None: all) at the file's own rate, its channels' mean."""
-    frames = file.frames if frames is None else frames
-    with np.errstate(all="ignore"):  # `inspect` refuses what is not finite
-        return file.read(frames, dtype="float32", always_2d=True).mean(axis=1)
+def _better_begin(path: Path, file: sf.SoundFile) -> tuple[bytes, int] | None:
+    """Return a header with a length, and where the rest begins, None if the length is stored.
 
-
-def is_cut_short(path: Path) -> bool:
-    """Tell whether a wav or AIFF file announces more bytes than it has, which libsndfile allows.
-
-    Programs that write into a pipe announce 0, or 2 or 4 GB; others miscount by a header.
+    libsndfile takes the length of a wav file for 0 if its header was never completed, and estimates
+    that of an MP3 file without a Xing (or Info) header. That header counts too few frames if files
+    were joined, or if their writing was interrupted. The better one counts too many, so that the
+    decoder goes on to the end; what it says of the encoder's delay stays.
     """
-    with path.open("rb") as file:
-        head = file.read(8)
-    kind = head[:4]
-    announced = int.from_bytes(head[4:8], "big" if kind == b"FORM" else "little")
-    size = path.stat().st_size
-    return kind in (b"RIFF", b"FORM") and size + 64 < announced < 0x7FFF0000
+    is_mp3 = file.subtype == "MPEG_LAYER_III"
+    if file.frames and not is_mp3:
+        return None
+    with path.open("rb") as raw:
+        if not is_mp3:
+            head, size = raw.read(1 << 16), raw.seek(0, io.SEEK_END)
+            begin = head.find(b"data" + bytes(4)) + 8
+            complete = int.from_bytes(head[4:8], "little") + 8 >= size
+            if head[:4] != b"RIFF" or begin < 8 or complete:
+                return None
+            return head[: begin - 4] + min(size - begin, 0xFFFFFFFF).to_bytes(4, "little"), begin
+        begin, endless = 0, b"\xff" * 4
+        while (head := raw.read(64)).startswith(b"ID3"):
+            begin += 10 + int("".join(f"{byte:07b}" for byte in head[6:10]), 2)
+            raw.seek(begin)
+        tag = max(head.find(name, 0, 44) for name in (b"Xing", b"Info"))
+        if tag < 0:
+            # A frame of 128 kbit/s (64 in MPEG-2) that is a header, and so not decoded.
+            mpeg_1, stereo = head[1] >> 3 & 1, head[3] >> 6 != 3
+            size = (144 * 128_000 if mpeg_1 else 72 * 64_000) // file.samplerate
+            start = bytes((0xFF, head[1] | 1, head[2] & 12 | 128 + 16 * mpeg_1, head[3]))
+            start += bytes((9, 17, 32)[mpeg_1 + stereo]) + b"Xing\0\0\0\1" + endless
+            return start.ljust(size, b"\0"), begin
+        frames, size = (int.from_bytes(head[tag + at :][:4], "big") for at in (8, 12))
+        raw.seek(begin + size)
+        after = raw.read(3)
+        joined = after == b"ID3" or after >= b"\xff\xe0"
+        if head[tag + 7] & 1 and frames and not joined:
+            return None
+        return head[: tag + 8] + endless, begin + tag + 12
+
+
+def blocks(file: sf.SoundFile) -> Iterator[NDArray[np.float32]]:
+    """Yield the samples (n, c) of a file that was just opened, until its decoder ends.
+
+    Raises AudioError if they are fewer than its header says.
+    """
+    missing = file.frames
+    while len(block := file.read(_BLOCK, dtype="float32", always_2d=True)):
+        missing -= len(block)
+        yield block
+    if missing > 0 and file.frames < UNKNOWN_LENGTH:
+        raise AudioError(f"cut short or damaged: {missing} of {file.frames} samples are missing")
+
+
+def _mono(file: sf.SoundFile) -> tuple[Signal, float]:
+    """Return the channels' mean at the file's own rate, (s,), and the mean of their powers."""
+    pieces, energy = [np.zeros(0, np.float32)], 0.0
+    with np.errstate(all="ignore"):  # `inspect` refuses what is not finite
+        for block in blocks(file):
+            pieces.append(block.mean(axis=1))
+            energy += power(block) * len(block)
+    x = np.concatenate(pieces)
+    return x, energy / max(1, len(x))
+
+
+def _can_seek(file: _Decoder) -> bool:
+    """Tell whether a piece is decoded without what lies before it, and needs no resampling."""
+    exact = file.subtype not in _NOT_SOUGHT and file.frames < UNKNOWN_LENGTH and not file.copied
+    return exact and file.samplerate == SAMPLE_RATE and sf.SoundFile.seekable(file)
 
 
 def _to_16k(x: Signal, rate: int) -> Signal:

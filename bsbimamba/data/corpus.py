@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from bsbimamba.data.audio import SAMPLE_RATE, Info, look_over, walk
+from bsbimamba.data.audio import SAMPLE_RATE, Info, look_over, recordings
 from bsbimamba.data.speakers import is_test_speaker, read_rows, speakers_of
 from bsbimamba.utils import DataError, some
 
@@ -203,7 +203,7 @@ def find_recordings(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
     found: dict[str, Path] = {}
-    for path in sorted(walk(folder)):
+    for path in recordings(folder):
         name = path.relative_to(folder).with_suffix("").as_posix()
         if found.setdefault(name, path) != path:
             raise DataError(f"both {found[name]} and {path} are there; remove one")

@@ -16,7 +16,6 @@ from bsbimamba.utils import DataError, replacing
 log = logging.getLogger("data")
 
 CACHE = audio.INDEX.parent / "decoded"
-_SLOW = (".mp3", ".oga", ".ogg", ".opus")  # to decode; pieces of 16-kHz wav and flac are fast
 _FULL_SCALE = np.float32(32768)
 
 
@@ -29,16 +28,16 @@ class Samples:
     def keep_decoded(self, paths: Iterable[Path]) -> None:
         """Decode recordings that are slow to decode into CACHE, and read them from there.
 
-        These are Ogg and MP3 files and those of other sampling rates. A copy has 16-bit integers,
-        or 32-bit floats where the recording exceeds full scale. A recording that changes gets
-        another copy; the old one stays, as another run may read it. Raises DataError if a copy
-        cannot be written.
+        These are Ogg and MP3 files, those of other sampling rates, and some that do not store
+        their length. A copy has 16-bit integers, or 32-bit floats where the recording exceeds full
+        scale. A recording that changes gets another copy; the old one stays, as another run may
+        read it. Raises DataError if a copy cannot be written.
         """
         copies = {}
         for path, info in audio.look_over(list(paths)).items():
-            slow = path.suffix.lower() in _SLOW
-            if isinstance(info, Info) and (slow or info.rate != audio.SAMPLE_RATE):
-                digest = hashlib.sha256(os.fsencode(audio.stamp(path))).hexdigest()
+            if isinstance(info, Info) and info.slow:
+                made_of = f"{audio.stamp(path)}|{audio.INDEX.name}"  # which tells how it is decoded
+                digest = hashlib.sha256(os.fsencode(made_of)).hexdigest()
                 copies[path] = CACHE / f"{digest[:20]}.npy"
         new = [path for path, copy in copies.items() if not copy.is_file()]
         if new:

@@ -17,7 +17,7 @@ import tyro
 from scipy.signal import correlate, correlation_lags
 from tyro.conf import Positional
 
-from bsbimamba.data.audio import CLIPPED, FULL_SCALE, SAMPLE_RATE, Signal, described, read
+from bsbimamba.data.audio import SAMPLE_RATE, Signal, opened, read
 from bsbimamba.data.benchmark import NAME, TEST_PAIRS, TRAIN_PAIRS
 from bsbimamba.data.corpus import SPLITS, Pair, check_pairs, has_split, list_pairs
 from bsbimamba.data.workers import in_threads, stop_by_signals
@@ -26,7 +26,10 @@ from bsbimamba.utils import DataError, carry_out, some
 _LISTED = 5  # files, before "and N more"
 # Pairs in the published folders.
 _PUBLISHED = {"clean_trainset_28spk_wav": TRAIN_PAIRS, "clean_testset_wav": TEST_PAIRS}
-_ENOUGH = 20 * SAMPLE_RATE  # samples of a pair that are looked at for its lag
+_ENOUGH = 20 * SAMPLE_RATE  # samples of a pair that are looked at for its lag and level
+# Samples from the first on may be clipped; a file with the second share of them is.
+_FULL_SCALE, _CLIPPED = 32767 / 32768, 1e-4
+_MOST_DB = 6  # between the clean file and what the noisy one holds of it
 # What is wrong, and what to do about it.
 _FRESH = "get the corpus again (python -m bsbimamba.data.voicebank), or remove both sides"
 _UNUSABLE = "cannot be used: repair or remove them"
@@ -34,6 +37,7 @@ _FORMAT = "not of 16 kHz and one channel: convert them once, rather than at ever
 _CLIPPING = "clipped: convert them again with some dB less gain, or remove both sides"
 _LENGTH = f"longer or shorter than the clean file: {_FRESH}"
 _LAG = f"late or early: shifted by a codec, or no mixture of the clean file; {_FRESH}"
+_LEVEL = "of another level than the clean file: give the speech in both the same"
 _SPEAKERS = "speakers in several splits: what is tested on must not be trained on"
 _COUNT = f"of {NAME}'s splits incomplete: python -m bsbimamba.data.voicebank gets what is missing"
 
@@ -67,26 +71,34 @@ def look_at(pair: Pair) -> list[tuple[str, str]]:
     faults = []
     clean, noisy = read(pair.clean), read(pair.noisy)
     for path, x in ((pair.clean, clean), (pair.noisy, noisy)):
-        rate, channels, _ = described(path)
+        with opened(path) as file:
+            rate, channels, integers = file.samplerate, file.channels, "PCM" in file.subtype
         if (rate, channels) != (SAMPLE_RATE, 1):
             faults.append((_FORMAT, f"{path}: {rate} Hz, {channels} channels"))
-        if (share := float(np.mean(np.abs(x) >= FULL_SCALE))) > CLIPPED:
+        share = float(np.mean(np.abs(x) >= _FULL_SCALE))
+        if integers and share > _CLIPPED:  # floats go beyond full scale unharmed
             faults.append((_CLIPPING, f"{path}: {share:.2%} of the samples"))
     if longer := len(noisy) - len(clean):
         faults.append((_LENGTH, f"{pair.noisy}: {longer:+d} samples"))
-    if lag := lag_of(clean[:_ENOUGH], noisy[:_ENOUGH]):
+    lag, gain = lag_and_gain(clean[:_ENOUGH], noisy[:_ENOUGH])
+    if lag:
         faults.append((_LAG, f"{pair.noisy}: {lag:+d} samples"))
+    elif abs(level := 20 * np.log10(gain)) > _MOST_DB:
+        faults.append((_LEVEL, f"{pair.noisy}: {level:+.1f} dB"))
     return faults
 
 
-def lag_of(clean: Signal, noisy: Signal) -> int:
-    """Return by how many samples a noisy signal is late (below 0: early), by correlation.
+def lag_and_gain(clean: Signal, noisy: Signal) -> tuple[int, float]:
+    """Return by how many samples a noisy signal is late, and the gain of the clean one in it.
 
+    The lag (below 0: early) maximises the correlation, and the gain is that of least squares there.
     Differences are correlated rather than the signals (s,): rumble, which both may have much of,
     would hide the maximum. A signal that is turned upside down has it at some other lag.
     """
     x, y = np.diff(clean, prepend=0), np.diff(noisy, prepend=0)
-    return int(correlation_lags(len(y), len(x))[correlate(y, x, method="fft").argmax()])
+    products = correlate(y, x, method="fft")
+    best = products.argmax()
+    return int(correlation_lags(len(y), len(x))[best]), float(products[best] / (x @ x))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -19,7 +19,7 @@ from bsbimamba.network.net import BandSplitNet
 from bsbimamba.utils import SOURCES, DataError, digest_of, is_within, replacing
 
 KINDS = "wav, flac, ogg, opus, mp3, aiff, au, caf, w64 and others of libsndfile"
-_SAMPLES = 1 << 17  # a block; libsndfile crashes if it is given minutes of Vorbis at once
+_SAMPLES = 1 << 17  # to be written at once
 
 
 class FileSource:
@@ -27,11 +27,10 @@ class FileSource:
 
     Attributes:
         rate, channels: as stored.
-        frames: samples a channel, by the header.
+        frames: samples a channel; counted, if their number is not stored.
         encoding: subtype, byte order and format, by soundfile's names.
 
-    Raises:
-        AudioError: it is no audio file, or shorter than it says.
+    Raises AudioError if it is no audio file, or shorter than its header says.
     """
 
     def __init__(self, path: Path) -> None:
@@ -39,22 +38,14 @@ class FileSource:
         with opened(path) as file:
             self.rate, self.channels, self.frames = file.samplerate, file.channels, file.frames
             self.encoding = (file.subtype, file.endian, file.format)
-        if audio.is_cut_short(path):
-            raise AudioError("cut short: its header announces more than there is")
+            if self.frames >= audio.UNKNOWN_LENGTH:
+                self.frames = sum(map(len, audio.blocks(file)))
 
     def blocks(self) -> Iterator[Block]:
-        """Yield the samples (c, n).
-
-        Raises:
-            AudioError: they cannot be decoded, or are fewer than announced.
-        """
-        left = self.frames
+        """Yield the samples (c, n). Raise AudioError as `data.audio.blocks` does."""
         with opened(self.path) as file:
-            while len(block := file.read(_SAMPLES, dtype="float32", always_2d=True)):
-                left -= len(block)
+            for block in audio.blocks(file):
                 yield block.T
-        if left > 0:
-            raise AudioError(f"cut short or damaged: {left} of {self.frames} samples are missing")
 
 
 def jobs_of(inputs: Sequence[Path], out: Path) -> dict[Path, Path]:
@@ -72,13 +63,14 @@ def jobs_of(inputs: Sequence[Path], out: Path) -> dict[Path, Path]:
     for path in inputs:
         if not path.exists():
             raise DataError(f"{path}: no such file or folder")
-        found = {Path(path.name): path}
+        files = audio.recordings(path)
+        found = {Path(path.name): each for each in files}
         if path.is_dir():
             top = path.resolve().name if named else ""
-            files = sorted(each for each in audio.walk(path) if not is_within(each, out))
+            files = [each for each in files if not is_within(each, out)]
             found = {Path(top, each.relative_to(path)): each for each in files}
         if not found:
-            raise DataError(f"{path}: no audio in it but in the output folder, if at all ({KINDS})")
+            raise DataError(f"{path}: no audio to enhance, unless in the output folder ({KINDS})")
         for place, source in found.items():
             other, target = jobs.setdefault(out / place, source), out / place
             if other.resolve() != source.resolve():

@@ -12,7 +12,7 @@ from recordings import sound
 
 from bsbimamba.data import verify
 from bsbimamba.data.audio import read
-from bsbimamba.data.verify import lag_of, main
+from bsbimamba.data.verify import lag_and_gain, main
 
 RATE = 16000
 TRAIN = ["p226_001", "p227_002", "p228_003"]
@@ -55,6 +55,9 @@ def test_verify_finds_nothing_wrong_in_good_corpora(
     assert run(corpus, capsys) == (0, "train: 3 pairs\ntest: 2 pairs\nnothing is wrong\n")
     expected = "train: 6 pairs\nvalid: 2 pairs\ntest: 4 pairs\nnothing is wrong\n"
     assert run(tiny_corpus, capsys) == (0, expected)
+    for side in ("clean", "noisy"):  # nothing is clipped in floats
+        _change(side, lambda x: 20 * x)(corpus)
+    assert run(corpus, capsys)[0] == 0
     (corpus / "clean_testset_wav").rename(corpus / "clean")
     (corpus / "noisy_testset_wav").rename(corpus / "noisy")
     shutil.rmtree(corpus / "clean_trainset_28spk_wav")
@@ -64,10 +67,12 @@ def test_verify_finds_nothing_wrong_in_good_corpora(
 # What is wrong: made of the corpus, and what is said of it.
 
 
-def _change(side: str, change: Callable[[np.ndarray], np.ndarray], rate: int = RATE) -> Callable:
+def _change(
+    side: str, change: Callable[[np.ndarray], np.ndarray], rate: int = RATE, subtype: str = "FLOAT"
+) -> Callable:
     def work(root: Path) -> None:
         path = root / f"{side}_trainset_28spk_wav" / "p227_002.wav"
-        sf.write(path, change(read(path)), rate, "FLOAT")
+        sf.write(path, change(read(path)), rate, subtype)
 
     return work
 
@@ -84,9 +89,10 @@ FAULTS: dict[str, Callable[[Path], object]] = {
     "wav/p227_002.wav: has no noisy file": lambda root: next(root.rglob("noisy*/p227*")).unlink(),
     "p227_002.wav: silent": _change("clean", np.zeros_like),
     "p227_002.wav: 8000 Hz, 1 channels": _change("noisy", lambda x: x[::2], 8000),
-    "1 clipped": _change("noisy", lambda x: (8 * x).clip(-1, 1)),
+    "1 clipped": _change("noisy", lambda x: 8 * x, subtype="PCM_16"),
     "p227_002.wav: -3 samples": _change("noisy", lambda x: x[:-3]),
     r"p227_002.wav: \+37 samples": _change("noisy", lambda x: np.pad(x, (37, 0))[: len(x)]),
+    r"1 of another level.*\n.*p227_002.wav: -29\.\d dB": _change("noisy", lambda x: x / 20),
     "1 late or early": _change("noisy", np.negative),
     "1 of VoiceBank-DEMAND's splits incomplete: .*\n  train: 2 of 3 pairs": (
         lambda root: [path.unlink() for path in root.rglob("p227_002.wav")]
@@ -112,8 +118,10 @@ def test_verify_needs_pairs(tmp_path: Path, capsys: pytest.CaptureFixture) -> No
 
 
 @pytest.mark.parametrize("lag", [-400, 0, 8000])
-def test_lag_of_is_found_through_noise_and_rumble(lag: int) -> None:
+def test_lag_and_gain_are_found_through_noise_and_rumble(lag: int) -> None:
     clean, noise = sound(2.0, seed=3), sound(2.0, seed=4)
     rumble = np.cumsum(np.random.default_rng(0).standard_normal(len(clean))) / 20
     shifted = np.pad(clean, (max(lag, 0), max(-lag, 0)))[max(-lag, 0) :][: len(clean)]
-    assert lag_of(clean + rumble, shifted + 0.3 * noise) == lag
+    found, gain = lag_and_gain(clean + rumble, 0.5 * shifted + 0.3 * noise)
+    assert found == lag
+    assert lag or gain == pytest.approx(0.5, abs=0.05)

@@ -95,8 +95,20 @@ def test_enhance_keeps_the_structure_of_folders(command: Command):
     assert files_in("one/out") == ["a.wav", "deep/er/b ü.FLAC"]
 
 
+def test_enhance_tells_what_it_passes_over(command: Command, caplog: pytest.LogCaptureFixture):
+    put("in/a.wav")
+    for name in ("b c.m4a", "d.M4A", "e.webm"):
+        Path("in", name).touch()
+    assert command("in") == (0, ["1 of 1 files enhanced into out"])
+    status, (line,) = command("in/b c.m4a")
+    assert (status, "no audio to enhance" in line) == (2, True)
+    how = "convert such files, as by: ffmpeg -i 'in/b c.m4a' 'in/b c.wav'"
+    passed = ("in: passed over 2 .m4a, 1 .webm", "in/b c.m4a: passed over 1 .m4a")
+    assert caplog.messages == [f"{each}; {how}" for each in passed]
+
+
 WRONG: list[tuple[list[str], dict[str, str], str]] = [
-    (["in"], {"out": "in"}, "no audio in it but in the output folder"),
+    (["in"], {"out": "in"}, "no audio to enhance, unless in the output folder"),
     (["in/a.wav", "--overwrite"], {"out": "in/new/.."}, "is to be enhanced itself"),
     (["in/a.wav", "in/sub/a.wav"], {}, "would both become"),
     (["other.wav"], {}, "no such file or folder"),
