@@ -36,14 +36,6 @@ def save_run(folder: Path, seed: int = 0, step: int = 3, name: str = checkpoint.
     return folder
 
 
-def save_lively_run(folder: Path) -> Path:
-    """A run folder with one checkpoint, of a network that does something (`lively`)."""
-    path = save_run(folder) / checkpoint.BEST
-    network = lively(MBSNet(channels=16))
-    change(path, ema=load(path)["ema"] | {"model": network.state_dict()})
-    return folder
-
-
 @pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder with a small, untrained network."""

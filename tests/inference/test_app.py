@@ -9,15 +9,14 @@ from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 import soundfile as sf
 from conftest import ROOT
 from recordings import SAMPLE
-from saved_runs import save_lively_run, save_run
-from test_browser import browser  # noqa: F401, a fixture
+from saved_runs import save_run
+from test_browser import browser as browser
 
 import app
 from bsbimamba.inference.model import load
@@ -26,21 +25,20 @@ from bsbimamba.utils import DataError, UserError
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[list[Path], int]]:
-    """Serve two small models by `python app.py`; return them and the port.
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[list[str], int]]:
+    """Serve a small model and the shipped one by `python app.py`; return them and the port.
 
     At the end, SIGTERM must end it with status 0 and its files must be gone.
     """
     pytest.importorskip("gradio", reason="gradio is not installed")
     folder = tmp_path_factory.mktemp("served")
-    models = [save_run(folder / "one"), save_lively_run(folder / "other")]
+    models = [str(save_run(folder / "run")), "abl3"]
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-u", ROOT / "app.py", *models, "--port", str(port)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(folder)}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     try:
-        assert process.stdout is not None
         assert "Running on local URL" in process.stdout.readline()
         (files,) = folder.glob("bs-bimamba-page-*")
         yield models, port
@@ -53,25 +51,19 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[list[Path
 
 
 @pytest.mark.browser
-def test_page_enhances_an_uploaded_recording_by_the_chosen_model(
-    served: tuple[list[Path], int],
-    browser: Any,  # noqa: F811
-    tmp_path: Path,
-) -> None:
+def test_page_enhances_by_the_chosen_model(served: Any, browser: Any, tmp_path: Path) -> None:
     (_, chosen), port = served
-    page, asked, faults = browser.new_page(), [], []
+    page, asked = browser.new_page(), []
     page.on("request", lambda request: asked.append(request.url))
-    page.on("pageerror", lambda error: faults.append(str(error)))
     page.goto(f"http://127.0.0.1:{port}/")
     path = SAMPLE / "test" / "noisy" / "p232_114.flac"
     page.set_input_files("input[type=file]", path)
     page.get_by_label("Clear").wait_for()
-    page.get_by_label(str(chosen)).check()
+    page.get_by_label(chosen).check()
     page.get_by_role("button", name="Enhance").click()
     page.wait_for_function("document.querySelectorAll('a[download]').length == 4")
     x, _ = sf.read(path, dtype="float32")
     clean = load(chosen, "cpu")(x, 16_000)
-    assert np.abs(x - clean).max() > 0.01
     made = {"noisy": x, "enhanced": clean, "removed noise": x - clean}
     links = page.locator("a[download]").all()[1:]
     for link, (kind, expected) in zip(links, made.items(), strict=True):
@@ -87,26 +79,15 @@ def test_page_enhances_an_uploaded_recording_by_the_chosen_model(
     page.wait_for_function("document.querySelector('img')?.naturalWidth > 500")
     (tmp_path / "text.m4a").write_bytes(b"no audio at all")
     sf.write(tmp_path / "long.wav", np.zeros(16_000 * 601, np.int16), 16_000)
-    sf.write(tmp_path / "wide.wav", np.zeros((16_000, 3)), 16_000)
-    with (tmp_path / "large.wav").open("wb") as large:
-        large.truncate(201 << 20)
-    limits = "at most 10 minutes in mono or stereo"
-    reasons = {"text.m4a": "cannot be decoded", "long.wav": limits, "wide.wav": limits}
-    for name, reason in (reasons | {"large.wav": "exceed the maximum allowed size"}).items():
+    for name, reason in {"text.m4a": "cannot be decoded", "long.wav": "at most 10 minutes"}.items():
         page.get_by_label("Clear").first.click()
         page.set_input_files("input[type=file]", tmp_path / name)
-        if name in reasons:
-            page.get_by_label("Clear").first.wait_for()
-            page.get_by_role("button", name="Enhance").click()
-        page.get_by_text(reason).wait_for()
-        page.get_by_test_id("toast-close").click()
-    assert not faults
-    assert {urlsplit(url).netloc for url in asked if url[:5] == "http:"} == {f"127.0.0.1:{port}"}
-
-
-def test_taken_port_is_reported_in_one_line(served: tuple[list[Path], int]) -> None:
-    (model, _), port = served
-    command = [sys.executable, ROOT / "app.py", model, "--port", str(port)]
+        page.get_by_label("Clear").first.wait_for()
+        page.get_by_role("button", name="Enhance").click()
+        page.get_by_text(reason).last.wait_for()
+    assert not [x for x in asked if not x.startswith((page.url, "blob:", "data:"))]
+    # A port that is taken is reported in one line.
+    command = [sys.executable, ROOT / "app.py", chosen, "--port", str(port)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert result.returncode == 1
     assert f"Cannot find empty port in range: {port}" in result.stderr.splitlines()[-1]
