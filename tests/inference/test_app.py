@@ -71,7 +71,6 @@ def test_page_enhances_by_the_chosen_model(served: Any, browser: Any, tmp_path: 
         found, rate = sf.read(BytesIO(page.request.get(link.get_attribute("href")).body()))
         assert rate == 16_000
         np.testing.assert_allclose(found, expected, atol=1e-6)
-    # All can be played and seen.
     players = page.locator("audio[src]")
     players.nth(3).wait_for(state="attached")
     play = "all => Promise.all(all.map(x => x.play().then(() => x.duration)))"
