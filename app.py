@@ -60,12 +60,13 @@ def serve(options: argparse.Namespace) -> int:
 
 
 def load_models(wanted: Sequence[str]) -> dict[str, Model]:
-    """Load the models with these names, or all in models/ and runs/; return them by name.
+    """Load the models with these names; by default those in models/, then those in runs/.
 
-    Raises UserError if one of them cannot be loaded, or there is none.
+    Returns them by name. Raises UserError if one of them cannot be loaded, or there is none.
     """
-    here = [*MODELS.glob(f"*/{WEIGHTS}"), *ROOT.glob("runs/*/*st.pt")]  # best.pt or last.pt
-    names = wanted or sorted({os.path.relpath(file.parent) for file in here})
+    shipped = sorted(file.parent for file in MODELS.glob(f"*/{WEIGHTS}"))
+    runs = sorted({file.parent for file in ROOT.glob("runs/*/*st.pt")})  # best.pt or last.pt
+    names = wanted or [os.path.relpath(folder) for folder in (*shipped, *runs)]
     if not names:
         raise DataError("no trained model in models/ or runs/: name one, or train one (README)")
     return {name: load(name) for name in names}
@@ -76,8 +77,8 @@ def page(models: Mapping[str, Model]) -> Any:
     import gradio as gr
 
     def enhance(path: str | None, name: str, progress: Any = gr.Progress()) -> list[Any]:  # noqa: B008
-        """Return the files of the enhanced recording and of the removed noise, and a picture."""
-        network, windows, blocks = models[name].trained.network, models[name].windows, []
+        """Return the files of the recording, enhanced, and of the removed noise, and a picture."""
+        network, windows, blocks = models[name].network, models[name].windows, []
         try:
             if path is None:
                 raise AudioError("upload or record something first")
@@ -93,24 +94,25 @@ def page(models: Mapping[str, Model]) -> Any:
         signals = {"noisy": noisy, "enhanced": clean, "removed noise": noisy - clean}
         # Gradio serves files from its own folder alone, and deletes them there.
         folder = Path(tempfile.mkdtemp(dir=os.environ["GRADIO_TEMP_DIR"]))
-        files = {kind: folder / f"{Path(path).stem} {kind}.wav" for kind in list(signals)[1:]}
+        files = {kind: folder / f"{Path(path).stem} {kind}.wav" for kind in signals}
         for kind, file in files.items():
             sf.write(file, signals[kind].T, source.rate, "FLOAT")  # which does not clip
-        mono = {k: soxr.resample(x.mean(0), source.rate, SAMPLE_RATE) for k, x in signals.items()}
-        return [*files.values(), spectrograms(mono)]
+        loud = np.square(noisy).sum(axis=1).argmax()  # a mean of the channels may cancel
+        seen = {k: soxr.resample(x[loud], source.rate, SAMPLE_RATE) for k, x in signals.items()}
+        return [*files.values(), spectrograms(seen)]
 
     audio = partial(gr.Audio, type="filepath", editable=False, buttons=["download"])
     with gr.Blocks(title="BS-BiMamba", analytics_enabled=False, delete_cache=(60, 3600)) as layout:
         gr.Markdown(INTRODUCTION)
         with gr.Row():
+            recording = audio(label="Recording", scale=2)
             with gr.Column():
-                noisy = audio(label="Noisy recording")
                 model = gr.Radio(list(models), value=next(iter(models)), label="Model")
                 button = gr.Button("Enhance", variant="primary")
-            with gr.Column():
-                results = [audio(label=each) for each in ("Enhanced", "Removed noise")]
-        results.append(gr.Image(label="Spectrograms", format="png", buttons=["fullscreen"]))
-        button.click(enhance, [noisy, model], results, concurrency_limit=1, api_name="enhance")
+        with gr.Row():  # of players, as a browser plays some kinds of recordings only as wav
+            results = [audio(label=each) for each in ("Noisy", "Enhanced", "Removed noise")]
+        results.append(gr.Image(show_label=False, format="png", buttons=["fullscreen"]))
+        button.click(enhance, [recording, model], results, concurrency_limit=1, api_name="enhance")
     return layout.queue(max_size=8)
 
 

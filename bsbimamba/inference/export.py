@@ -70,9 +70,7 @@ def export(options: argparse.Namespace) -> int:
     """Write the model folder. Raise DataError for a wrong MODEL, DIR or ONNX model."""
     target: Path = options.out
     if MISSING and not options.no_onnx:
-        raise DataError(
-            f"ONNX needs {MISSING}: pip install 'bs-bimamba[export]', or give --no-onnx"
-        )
+        raise DataError(f"ONNX needs {MISSING}: pip install 'bs-bimamba[export]', or --no-onnx")
     if target.exists() and any(target.iterdir()) and not (target / WEIGHTS).exists():
         raise DataError(f"{target} holds other files than a model's: use another -o")
     trained = find(options.model)
