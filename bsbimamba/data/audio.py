@@ -9,14 +9,13 @@ import json
 import logging
 import os
 import shlex
-import shutil
 import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from tempfile import TemporaryFile
+from typing import Any
 
 import numpy as np
 import soundfile as sf
@@ -222,11 +221,32 @@ def _walk(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
 
 
 class _Decoder(sf.SoundFile):
-    copied = False  # with a better header, at every opening
-
     def seekable(self) -> bool:
         """Return False: soundfile would seek after each read, which is not exact in all formats."""
         return False
+
+
+class _Endless(io.FileIO):
+    """A file that claims to end 16 TB later, with some zeros after its own end.
+
+    libsndfile stops where it guesses from the size that an MP3 without a Xing header ends. The
+    zeros complete a frame that was cut, which its decoder would refuse.
+    """
+
+    _rest = 256
+
+    def tell(self) -> int:
+        """Return the place in the file; libsndfile asks at the end how long it is."""
+        place = super().tell()
+        return place + ((place == os.fstat(self.fileno()).st_size) << 44)
+
+    def readinto(self, buffer: Any) -> int:
+        """Read into the buffer. Return the number of bytes."""
+        count = super().readinto(buffer) or 0
+        added = min(len(buffer) - count, self._rest)
+        buffer[count : count + added] = bytes(added)
+        self._rest -= added
+        return count + added
 
 
 @contextmanager
@@ -252,60 +272,15 @@ def opened(path: Path) -> Iterator[_Decoder]:
             file = stack.enter_context(_Decoder(raw.fileno(), closefd=False))
             if file.samplerate not in RATES:
                 raise AudioError(f"no audio: a sampling rate of {file.samplerate} Hz")
-            if better := _better_begin(path, file):
-                head, begin = better
-                copy = stack.enter_context(TemporaryFile())
-                copy.write(head)
-                raw.seek(begin)
-                shutil.copyfileobj(raw, copy)
-                copy.seek(0)
-                file = stack.enter_context(_Decoder(copy.fileno(), closefd=False))
-                file.copied = True
+            if file.subtype == "MPEG_LAYER_III":
+                endless = _Decoder(stack.enter_context(_Endless(path)))
+                stack.enter_context(endless)
+                file = endless if endless.frames >= UNKNOWN_LENGTH else file
             yield file
     except sf.LibsndfileError as error:
         raise AudioError(f"cannot be decoded ({error.error_string.rstrip('.')})") from None
     except OSError as error:
         raise AudioError(f"cannot be opened ({error.strerror or error})") from None
-
-
-def _better_begin(path: Path, file: sf.SoundFile) -> tuple[bytes, int] | None:
-    """Return a header with a length, and where the rest begins, None if the length is stored.
-
-    libsndfile takes the length of a wav file for 0 if its header was never completed, and estimates
-    that of an MP3 file without a Xing (or Info) header. That header counts too few frames if files
-    were joined, or if their writing was interrupted. The better one counts too many, so that the
-    decoder goes on to the end; what it says of the encoder's delay stays.
-    """
-    is_mp3 = file.subtype == "MPEG_LAYER_III"
-    if file.frames and not is_mp3:
-        return None
-    with path.open("rb") as raw:
-        if not is_mp3:
-            head, size = raw.read(1 << 16), raw.seek(0, io.SEEK_END)
-            begin = head.find(b"data" + bytes(4)) + 8
-            complete = int.from_bytes(head[4:8], "little") + 8 >= size
-            if head[:4] != b"RIFF" or begin < 8 or complete:
-                return None
-            return head[: begin - 4] + min(size - begin, 0xFFFFFFFF).to_bytes(4, "little"), begin
-        begin, endless = 0, b"\xff" * 4
-        while (head := raw.read(64)).startswith(b"ID3"):
-            begin += 10 + int("".join(f"{byte:07b}" for byte in head[6:10]), 2)
-            raw.seek(begin)
-        tag = max(head.find(name, 0, 44) for name in (b"Xing", b"Info"))
-        if tag < 0:
-            # A frame of 128 kbit/s (64 in MPEG-2) that is a header, and so not decoded.
-            mpeg_1, stereo = head[1] >> 3 & 1, head[3] >> 6 != 3
-            size = (144 * 128_000 if mpeg_1 else 72 * 64_000) // file.samplerate
-            start = bytes((0xFF, head[1] | 1, head[2] & 12 | 128 + 16 * mpeg_1, head[3]))
-            start += bytes((9, 17, 32)[mpeg_1 + stereo]) + b"Xing\0\0\0\1" + endless
-            return start.ljust(size, b"\0"), begin
-        frames, size = (int.from_bytes(head[tag + at :][:4], "big") for at in (8, 12))
-        raw.seek(begin + size)
-        after = raw.read(3)
-        joined = after == b"ID3" or after >= b"\xff\xe0"
-        if head[tag + 7] & 1 and frames and not joined:
-            return None
-        return head[: tag + 8] + endless, begin + tag + 12
 
 
 def blocks(file: sf.SoundFile) -> Iterator[NDArray[np.float32]]:
@@ -334,7 +309,7 @@ def _mono(file: sf.SoundFile) -> tuple[Signal, float]:
 
 def _can_seek(file: _Decoder) -> bool:
     """Tell whether a piece is decoded without what lies before it, and needs no resampling."""
-    exact = file.subtype not in _NOT_SOUGHT and file.frames < UNKNOWN_LENGTH and not file.copied
+    exact = file.subtype not in _NOT_SOUGHT and file.frames < UNKNOWN_LENGTH
     return exact and file.samplerate == SAMPLE_RATE and sf.SoundFile.seekable(file)
 
 

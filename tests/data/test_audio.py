@@ -115,9 +115,7 @@ NO_LENGTH: dict[str, Callable[[bytes], bytes]] = {
     "cover.MP3": lambda x: 2 * _COVER + _no_xing(x),
     "cut within a frame.mp3": lambda x: _no_xing(x) + x[:150],
     "interrupted.mp3": lambda x: x[:21] + bytes(8) + x[29:],  # frames and bytes
-    "joined.mp3": lambda x: x + x,
     "a.flac": lambda x: x[:21] + bytes([x[21] & 0xF0, 0, 0, 0, 0]) + x[26:],
-    "0.wav": lambda x: _announcing(x, bytes(4)),
     "2 GB.wav": lambda x: _announcing(x, b"\xff\xff\xff\x7f"),
     "4 GB.wav": lambda x: _announcing(x, b"\xff" * 4),
 }
@@ -127,14 +125,14 @@ NO_LENGTH: dict[str, Callable[[bytes], bytes]] = {
 def test_files_without_a_length_are_read_to_their_end(tmp_path: Path, name: str) -> None:
     x, path = sound(12), tmp_path / name
     x[:RATE] *= 1e-3  # from which libsndfile estimates too short a length
-    is_mp3, count = "mp3" in name.lower(), 2 if "joined" in name else 1
+    is_mp3 = "mp3" in name.lower()
     sf.write(path, x, RATE, format="MP3" if is_mp3 else None)
     path.write_bytes(NO_LENGTH[name](path.read_bytes()))
     whole, source = read(path), FileSource(path)
     lag, gain = lag_and_gain(x, whole[: len(x)])
     assert 0 <= lag <= 2 * 1152 * is_mp3
     assert gain == pytest.approx(1, abs=0.3)
-    assert abs(len(whole) - lag - count * len(x)) <= count * 2 * 1152 * is_mp3
+    assert abs(len(whole) - lag - len(x)) <= 2 * 1152 * is_mp3
     assert inspect(path).frames == source.frames == len(whole)
     np.testing.assert_array_equal(np.concatenate(list(source.blocks()), axis=1)[0], whole)
     np.testing.assert_array_equal(read(path, 9000, 300), whole[9000:9300])
