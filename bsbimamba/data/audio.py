@@ -18,7 +18,7 @@ import soundfile as sf
 import soxr
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter1d
-from scipy.signal import lfilter
+from scipy.signal import correlate, correlation_lags, lfilter
 
 from bsbimamba.data.workers import in_threads
 from bsbimamba.utils import replacing, write_text
@@ -297,3 +297,18 @@ def _frame_powers(signal: NDArray) -> NDArray[np.float64]:
 def power(x: NDArray) -> float:
     """Return the mean square of a signal (s,), 0 of an empty one."""
     return float(np.mean(np.square(x, dtype=np.float64))) if len(x) else 0.0
+
+
+def lag_of(clean: NDArray, other: NDArray) -> tuple[int, float]:
+    """Return by how many samples another signal is late (below 0: early), and how alike they are.
+
+    The lag is where their correlation is largest, of either sign. The likeness is that correlation,
+    -1 to 1: below 0 where the other signal is inverted, near 0 where it holds nothing of the clean
+    one. Differences are correlated rather than the signals (s,): rumble, which both may have much
+    of, would hide the maximum.
+    """
+    x, y = (np.diff(np.asarray(side, np.float64), prepend=0) for side in (clean, other))
+    correlation = correlate(y, x, method="fft")
+    place = int(np.abs(correlation).argmax())
+    lag = int(correlation_lags(len(y), len(x))[place])
+    return lag, float(correlation[place] / (np.sqrt((x @ x) * (y @ y)) or 1))

@@ -14,10 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import tyro
-from scipy.signal import correlate, correlation_lags
 from tyro.conf import Positional
 
-from bsbimamba.data.audio import CLIPPED, FULL_SCALE, SAMPLE_RATE, Signal, described, read
+from bsbimamba.data.audio import CLIPPED, FULL_SCALE, SAMPLE_RATE, described, lag_of, read
 from bsbimamba.data.benchmark import NAME, TEST_PAIRS, TRAIN_PAIRS
 from bsbimamba.data.corpus import SPLITS, Pair, check_pairs, has_split, list_pairs
 from bsbimamba.data.workers import in_threads, stop_by_signals
@@ -74,19 +73,10 @@ def look_at(pair: Pair) -> list[tuple[str, str]]:
             faults.append((_CLIPPING, f"{path}: {share:.2%} of the samples"))
     if longer := len(noisy) - len(clean):
         faults.append((_LENGTH, f"{pair.noisy}: {longer:+d} samples"))
-    if lag := lag_of(clean[:_ENOUGH], noisy[:_ENOUGH]):
-        faults.append((_LAG, f"{pair.noisy}: {lag:+d} samples"))
+    lag, likeness = lag_of(clean[:_ENOUGH], noisy[:_ENOUGH])
+    if lag or likeness < 0:
+        faults.append((_LAG, f"{pair.noisy}: {lag:+d} samples{', inverted' * (likeness < 0)}"))
     return faults
-
-
-def lag_of(clean: Signal, noisy: Signal) -> int:
-    """Return by how many samples a noisy signal is late (below 0: early), by correlation.
-
-    Differences are correlated rather than the signals (s,): rumble, which both may have much of,
-    would hide the maximum. A signal that is turned upside down has it at some other lag.
-    """
-    x, y = np.diff(clean, prepend=0), np.diff(noisy, prepend=0)
-    return int(correlation_lags(len(y), len(x))[correlate(y, x, method="fft").argmax()])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -22,6 +22,10 @@ class MetricError(Exception):
     """A score does not exist for this utterance; the message says why."""
 
 
+class NoSpeechError(MetricError):
+    """There is no clean speech to compare with."""
+
+
 def checked(clean: Samples, enhanced: Samples) -> tuple[Signal, Signal]:
     """Return both signals (s,) in float64.
 
@@ -37,7 +41,8 @@ def checked(clean: Samples, enhanced: Samples) -> tuple[Signal, Signal]:
         if not np.isfinite(x).all():
             raise MetricError(f"the {name} signal has NaN or infinite samples")
         if x.std() < 10 ** (SILENCE / 20):
-            raise MetricError(f"the {name} signal is silent or constant")
+            error = NoSpeechError if name == "clean" else MetricError
+            raise error(f"the {name} signal is silent or constant")
     return signals
 
 
