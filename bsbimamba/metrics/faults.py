@@ -11,8 +11,8 @@ from bsbimamba.metrics.scores import COMPARED, METRICS, score
 from bsbimamba.metrics.signals import Samples, Signal, windowed
 
 # Signals less alike than this (`lag_of`) are not compared. Those of different utterances were at
-# 0.12 at most, mixtures at -9 dB at 0.26 at least.
-_LIKENESS = 0.2
+# 0.20 at most, mixtures at -9 dB at 0.26 at least.
+_LIKENESS = 0.25
 _MINUTE, _SHORTEST = 60 * SAMPLE_RATE, SAMPLE_RATE // 4
 # What is looked into: dB of another level, and an offset as a share of the signal's RMS. As
 # suppression takes of the level too, and rumble has an offset, a fault costs so many `Metric.tie`.
@@ -20,7 +20,6 @@ _GAIN, _OFFSET, _TIES = 1.5, 0.05, 20
 # A band holds sound where its level is at most so many dB below the loudest band's, and is lost
 # where it is further below the clean one's: codecs and rates took 40 or more, suppression 21.
 _HOLDS, _LOST = 50, 30
-_NARROW = 0.9  # of the clean signal's bandwidth: less is told
 
 
 def find_faults(clean: Samples, enhanced: Samples) -> dict[str, str]:
@@ -56,7 +55,7 @@ def find_faults(clean: Samples, enhanced: Samples) -> dict[str, str]:
     looked_into = {
         "lag": f"shifted by {1000 * lag / SAMPLE_RATE:+.2f} ms (+: late)" * bool(lag),
         "polarity": "inverted" * (slope < 0),
-        "gain": f"of another level, by {gain:+.1f} dB" * (abs(gain) > _GAIN),
+        "gain": f"of another level by {gain:+.1f} dB" * (abs(gain) > _GAIN),
         "offset": f"offset by {offset:+.3f}" * (abs(offset) > _OFFSET * math.sqrt(power(y))),
     }
     texts = {kind: text for kind, text in looked_into.items() if text}
@@ -68,7 +67,7 @@ def find_faults(clean: Samples, enhanced: Samples) -> dict[str, str]:
         if told := [f"{METRICS[name].heading} {METRICS[name].show(costs[name])}" for name in worst]:
             found[kind] = f"{text}, which costs {', '.join(told)}"
     held, kept = _bandwidths(x, y / slope)
-    if kept < _NARROW * held:
+    if kept < 0.9 * held:
         found["band"] = f"empty above {kept:.1f} kHz, where clean speech is not"
     return found
 

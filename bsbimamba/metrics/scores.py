@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from bsbimamba.data.audio import SAMPLE_RATE
 from bsbimamba.metrics.intelligibility import stoi, stoi_pystoi
 from bsbimamba.metrics.segmental import llr, segsnr, si_sdr, snr, wss
-from bsbimamba.metrics.signals import MetricError, NoSpeechError, Samples, checked
+from bsbimamba.metrics.signals import MetricError, NoSpeechError, Samples, checked, usable
 
 # `pesq` has room for 50 stretches of speech and writes past its end when there are more: the score
 # is wrong, or the process dies. It joins what is less than 0.2 s apart and leaves out what is
@@ -77,11 +77,9 @@ def dnsmos(enhanced: Samples) -> tuple[float, ...]:
     doubled until it is not, the scores are means over segments of 9.01 s that begin each second,
     and levels stay as they are, also beyond ±1, which `speechmos.dnsmos.run` refuses.
     """
-    if not (enhanced.size and np.isfinite(enhanced).all()):
-        raise MetricError("DNSMOS needs samples that are finite")
     session, polynomials = _dnsmos_network()
     size = int(_DNSMOS_SECONDS * SAMPLE_RATE)
-    x = enhanced.astype(np.float32)
+    x = usable("enhanced", enhanced).astype(np.float32)
     while len(x) < size:
         x = np.append(x, x)
     raw = []
@@ -171,8 +169,6 @@ METRICS: dict[str, Metric] = {
     "stoi_pystoi": Metric("STOI by pystoi", 4, 0.001, stoi_pystoi),
     "snr": Metric("SNR (dB)", 2, 0.05, snr),
 }
-
-
 # What a paper's table has, of a clean and an enhanced signal; of all of them, higher is better.
 COMPARED = ("pesq_wb", "csig", "cbak", "covl", "stoi", "estoi", "segsnr", "si_sdr")
 if HAS_DNSMOS:
@@ -180,7 +176,7 @@ if HAS_DNSMOS:
         f"dnsmos_{name.lower()}": Metric(f"DNSMOS {name}", 2, 0.01, itemgetter(n), ("dnsmos",))
         for n, name in enumerate(("SIG", "BAK", "OVRL"))
     }
-# What is computed of both signals once, for several metrics or for a note, and is no score.
+# What is computed of both signals once, for several metrics or for a note. `score` takes its names.
 _SHARED: dict[str, Callable[..., Any]] = {
     "pesq_parts": pesq_parts,
     "dnsmos": lambda _clean, enhanced: dnsmos(enhanced),
@@ -188,10 +184,7 @@ _SHARED: dict[str, Callable[..., Any]] = {
 
 
 def score(clean: Samples, enhanced: Samples, names: Sequence[str] = tuple(METRICS)) -> dict:
-    """Return the named scores of one utterance; where one does not exist, the reason instead.
-
-    The name "pesq_parts" gives `pesq_parts`.
-    """
+    """Return the named scores of one utterance; where one does not exist, the reason instead."""
 
     @cache  # PESQ, LLR, WSS and DNSMOS are parts of several scores
     def value(name: str) -> Any:

@@ -88,9 +88,8 @@ def score_file(task: Task) -> dict[str, Any]:
     found = score(clean, enhanced, [*METRICS, "pesq_parts"])
     parts = found.pop("pesq_parts")
     if len(parts) > 1 and not isinstance(parts, str):
-        seconds, mute = len(clean) / SAMPLE_RATE / len(parts), int(np.isnan(parts).sum())
-        without = f", less {mute} without speech" * bool(mute)
-        notes.append(f"PESQ is the mean over {len(parts)} parts of {seconds:.1f} s{without}")
+        of = f"{len(parts)} parts of {len(clean) / SAMPLE_RATE / len(parts):.1f} s"
+        notes.append(f"PESQ is the mean over {of}, less {np.isnan(parts).sum()} without speech")
     notes += [value for value in found.values() if isinstance(value, str)]
     faults = find_faults(clean, enhanced) if isinstance(found["segsnr"], float) else {}
     notes += faults.values()
