@@ -261,7 +261,7 @@ def _mean(
     show = METRICS[metric].show
     text, below = show(mean.mean), f"{show(mean.low)} – {show(mean.high)}" * mean.is_sound
     if len(run_means) > 1:
-        text += f" ± {show(np.std(run_means, ddof=1))}"
+        text += f" ± {show(float(np.std(run_means, ddof=1)))}"
         below += f" [{show(min(run_means))} – {show(max(run_means))}]"
     if mean.count < files:
         text += f" ({mean.count} file{'s' * (mean.count != 1)})"

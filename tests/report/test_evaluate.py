@@ -140,7 +140,7 @@ def test_faults_and_parts_are_told(tmp_path: Path, samples: Signal):
     words = ["--clean", tmp_path / "clean", "--enhanced", tmp_path / "late", "--out", tmp_path]
     assert evaluate.main([*map(str, words), "--workers", "1"]) == 0
     notes = per_file(tmp_path, "late")["note"]
-    assert notes["long"] == "PESQ is the mean over 2 parts of 10.6 s, less 0 without speech"
+    assert notes["long"] == "PESQ is the mean over 2 parts of 10.6 s (0 without speech left out)"
     assert notes["a"].startswith("shifted by +5.00 ms (+: late), which costs SI-SDR (dB) ")
     for name in ("table.md", "table.tex", "report.html", "summary.json"):
         text = (tmp_path / name).read_text("utf-8")
