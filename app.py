@@ -25,7 +25,8 @@ import bsbimamba.openmp  # noqa: F401  (before torch)
 from bsbimamba.data.audio import SAMPLE_RATE, AudioError
 from bsbimamba.data.workers import stop_by_signals
 from bsbimamba.inference.files import KINDS, FileSource
-from bsbimamba.inference.model import MODELS, WEIGHTS, Model, load
+from bsbimamba.inference.model import Model, load
+from bsbimamba.inference.trained import MODELS, WEIGHTS
 from bsbimamba.inference.windows import enhanced
 from bsbimamba.training.logging import spectrograms
 from bsbimamba.utils import ROOT, DataError, carry_out

@@ -18,7 +18,9 @@ from filelock import FileLock, Timeout
 if TYPE_CHECKING:
     import torch
 
-ROOT = Path(__file__).resolve().parents[1]  # of the repository
+SOURCES = Path(__file__).resolve().parents[1]  # the folder of the package: a checkout or an install
+_IS_CHECKOUT = (SOURCES / "pyproject.toml").is_file()
+ROOT = SOURCES if _IS_CHECKOUT else Path()  # of data and runs: the repository, else where one is
 
 
 class UserError(Exception):
@@ -98,6 +100,8 @@ def is_within(path: Path, folder: Path) -> bool:
 
 def source() -> dict[str, Any]:
     """Return the code's commit, and whether files differ from it; an empty dict without git."""
+    if not _IS_CHECKOUT:
+        return {}
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(ROOT), *arguments]

@@ -63,7 +63,7 @@ def lively(network: BandSplitNet) -> BandSplitNet:
 
 def load(path: Path) -> dict[str, Any]:
     """The state in a checkpoint, its checksum checked."""
-    return checkpoint.read(path)[0]
+    return checkpoint.read(path)
 
 
 def change(path: Path, **values: Any) -> None:

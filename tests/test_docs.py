@@ -19,7 +19,7 @@ from bsbimamba.scan import selective_scan
 # EXPERIMENTS.md quotes commands of old commits: only its links are checked.
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *ROOT.glob("results/*/reproduce.sh")]
 LINKED = [*PAGES, *ROOT.glob("*.md"), ROOT / "data/README.md", *ROOT.glob("results/**/README.md")]
-COMMAND = re.compile(r"python (?:-m ([\w.]+)|([\w/]+\.py))(.*)")
+COMMAND = re.compile(r"((?:python -m )?bsbimamba [a-z]+|python -m [\w.]+|python [\w/]+\.py)(.*)")
 
 
 def prose(page: Path) -> str:
@@ -34,11 +34,13 @@ def anchors(page: Path) -> set[str]:
 
 
 @cache
-def help_of(file: str) -> str:
+def help_of(command: str) -> str:
     """Return what a command prints for `--help`."""
     variables = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
-    command = [sys.executable, file, "--help"]
-    return subprocess.check_output(command, cwd=ROOT, env=variables, text=True)
+    words = command.removeprefix("python ").removeprefix("-m ").split()
+    module = [] if words[0].endswith(".py") else ["-m"]
+    words = [sys.executable, *module, *words, "--help"]
+    return subprocess.check_output(words, cwd=ROOT, env=variables, text=True)
 
 
 @pytest.mark.parametrize("page", LINKED, ids=lambda page: page.relative_to(ROOT).as_posix())
@@ -56,11 +58,11 @@ def test_commands_and_their_flags_exist(page: Path) -> None:
     text = page.read_text("utf-8").replace("\\\n", " ")
     for call in re.split(r"(?=python )|[;)`|\n]| #", text):
         match = COMMAND.match(call)
-        if match and match[1] != "pytest":
-            file = f"{match[1].replace('.', '/')}.py" if match[1] else match[2]
-            file = "abl3/train.py" if file == "train.py" else file  # all train.py have the same
-            for flag in re.findall(r"(?<![\w-])--[a-z][\w.-]*", match[3]) or [""]:
-                assert flag in help_of(file), call
+        if match and match[1] != "python -m pytest":
+            # All train.py have the same flags.
+            command = match[1].replace("python train.py", "python abl3/train.py")
+            for flag in re.findall(r"(?<![\w-])--[a-z][\w.-]*", match[2]) or [""]:
+                assert flag in help_of(command), call
 
 
 def equations() -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import ast
 import difflib
 import importlib
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -93,3 +94,17 @@ def test_readmes_table_of_networks_has_the_figures_of_the_code() -> None:
                 f"| {label} | {count_parameters(kind(**config.model)):,} | {', '.join(settings)} |"
             )
             assert row in readme, f"put this into README.md:\n{row}"
+
+
+def test_wheel_holds_every_module_and_file_of_the_packages() -> None:
+    setup = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]
+    places = {name: ROOT / name.replace(".", "/") for name in setup["packages"]}
+    places |= {name: ROOT / place for name, place in setup["package-dir"].items()}
+    held = {path for place in places.values() for path in place.glob("*.py")}
+    for name, patterns in setup["package-data"].items():
+        found = {path for pattern in patterns for path in places[name].glob(pattern)}
+        assert found, name
+        held |= found
+    tops = ("bsbimamba", "baseline", "models/abl3", *ABLATIONS)
+    files = {path for top in tops for path in (ROOT / top).rglob("*") if path.is_file()}
+    assert {path for path in files - held if "__pycache__" not in path.parts} == set()

@@ -29,8 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("enhance.py", description="Enhance files and folders.")
     parser.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="a file or a folder")
     parser.add_argument("-o", "--out", required=True, type=Path, metavar="DIR")
-    known = "a run folder, a checkpoint, a model folder, or a model's name"
-    parser.add_argument("-c", "--checkpoint", required=True, metavar="RUN", help=known)
+    known = "a shipped model, a run or model folder, a checkpoint, a hub id (default: %(default)s)"
+    parser.add_argument("-m", "--model", "-c", "--checkpoint", default="abl3", help=known)
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     there = "replace files that are in the output folder"
     parser.add_argument("--overwrite", action="store_true", help=there)
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     jobs = jobs_of(options.inputs, options.out)
-    model = load(options.checkpoint, options.device)
+    model = load(options.model, options.device)
     todo = {
         target: source
         for target, source in jobs.items()

@@ -93,14 +93,14 @@ def _evaluate(options: argparse.Namespace) -> int:
 def _of_runs(options: argparse.Namespace) -> tuple[Mapping[str, Path], list[System]]:
     """Return the clean files, the noisy recordings of a corpus, and what each run makes of them."""
     from bsbimamba.inference.files import enhance_files
+    from bsbimamba.inference.trained import find
     from bsbimamba.network.cost import measure_cost
     from bsbimamba.training.logging import circumstances, read_history
     from bsbimamba.training.precision import Precision
-    from bsbimamba.training.trained import load_trained
 
     # All that can be wrong is found before hours may be spent on the first run.
     device = Precision(options.device, "off").device
-    loaded = [load_trained(run) for run in options.runs]
+    loaded = [find(run) for run in options.runs]
     listing = list_pairs(options.data, "test")
     clean, noisy = listing.clean, listing.noisy
     paired = {name: path for name, path in noisy.items() if name in clean}
@@ -149,7 +149,7 @@ def check_names(place: Path, files: Mapping[str, Path], clean: Mapping[str, Path
 
 def _facts(trained: Any, lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return what is known of a `Trained` and its log; `family` is what seeds share."""
-    from bsbimamba.training.checkpoint import name_of
+    from bsbimamba.network.net import name_of
     from bsbimamba.training.config import beside_recipe, method
 
     config = trained.config

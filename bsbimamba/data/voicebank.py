@@ -1,6 +1,6 @@
 """Download VoiceBank-DEMAND and convert it to 16 kHz.
 
-    python -m bsbimamba.data.voicebank [--root DIR]
+    python -m bsbimamba voicebank [--root DIR]
 
 The archives of Edinburgh DataShare (https://doi.org/10.7488/ds/2117) come into DIR/.download, and
 their recordings as 16-bit wav files into DIR/clean_trainset_28spk_wav and so on.
@@ -184,7 +184,7 @@ def convert(archive: Path, folder: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    command = partial(tyro.cli, prepare, prog="python -m bsbimamba.data.voicebank", args=arguments)
+    command = partial(tyro.cli, prepare, prog="python -m bsbimamba voicebank", args=arguments)
     return carry_out("voicebank", command, "; the same command goes on from here")
 
 

@@ -15,11 +15,13 @@ from concurrent.futures import Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from unittest.mock import patch
 
-from pebble import ProcessPool
 from tqdm.contrib.concurrent import thread_map
+
+if TYPE_CHECKING:
+    from pebble import ProcessPool
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -65,12 +67,14 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def worker_pool(workers: int) -> ProcessPool:
+def worker_pool(workers: int) -> "ProcessPool":
     """Return a pool of worker processes (at least 1), which start with the first task."""
+    from pebble import ProcessPool  # here, as enhancing does without it
+
     return ProcessPool(workers, initializer=begin_worker, context=process_context())
 
 
-def result_of(pool: ProcessPool, task: "Future[Any]") -> Any:
+def result_of(pool: "ProcessPool", task: "Future[Any]") -> Any:
     """Wait for a task of a pool, and return its result.
 
     Raises:

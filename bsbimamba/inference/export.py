@@ -1,11 +1,10 @@
 """Export a trained network as a model folder, with an ONNX model.
 
-    python -m bsbimamba.inference.export RUN [-o DIR] [--no-onnx]
+    bsbimamba export MODEL -o DIR [--about TEXT] [--no-onnx]
 
-It writes model.safetensors, model.onnx and config.json into DIR, by default models/ and the run
-folder's name, in place of a model that is there, and nothing if onnxruntime and PyTorch compute
-different results (docs/export.md).
-Status 0: done; 1: the disk failed; 2: the command line, RUN, DIR or the ONNX model is wrong.
+It writes model.safetensors, config.json, a card and model.onnx into DIR, in place of a model that
+is there, and nothing if onnxruntime and PyTorch compute different results (docs/export.md).
+Status 0: done; 1: the disk failed; 2: the command line, MODEL, DIR or the ONNX model is wrong.
 """
 
 import argparse
@@ -26,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bsbimamba.data.workers import stop_by_signals
-from bsbimamba.inference.model import MODELS, WEIGHTS, find, write_model
+from bsbimamba.inference.trained import WEIGHTS, find, write_model
 from bsbimamba.inference.windows import Windows, hops
 from bsbimamba.network.bands import BANDS, band_statistics
 from bsbimamba.network.decoder import TAPS, apply_filter
@@ -58,28 +57,31 @@ _FRAMES = (1, 2, 3, 31, 126)  # of the short spectra that are compared
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
-    parser = argparse.ArgumentParser("export", description="Export a trained network.")
-    parser.add_argument("run", help="a run folder, a checkpoint, a model folder, or a model's name")
-    parser.add_argument("-o", "--out", type=Path, metavar="DIR", help="by default models/RUN")
+    parser = argparse.ArgumentParser("bsbimamba export", description="Export a trained network.")
+    parser.add_argument("model", help="a run folder, a checkpoint, a model folder, or a model")
+    parser.add_argument("-o", "--out", required=True, type=Path, metavar="DIR")
+    about = "the data that it was trained on, and their licences, for the card"
+    parser.add_argument("--about", default="", metavar="TEXT", help=about)
     parser.add_argument("--no-onnx", action="store_true", help="no ONNX model, only the weights")
     return carry_out("export", partial(export, parser.parse_args(arguments)))
 
 
 def export(options: argparse.Namespace) -> int:
-    """Write the model folder. Raise DataError for a wrong RUN, DIR or ONNX model."""
-    path = Path(options.run).resolve()
-    target: Path = options.out or MODELS / (path.parent if path.is_file() else path).name
+    """Write the model folder. Raise DataError for a wrong MODEL, DIR or ONNX model."""
+    target: Path = options.out
     if MISSING and not options.no_onnx:
-        raise DataError(f"ONNX needs {MISSING}: pip install -e '.[export]', or give --no-onnx")
+        raise DataError(
+            f"ONNX needs {MISSING}: pip install 'bs-bimamba[export]', or give --no-onnx"
+        )
     if target.exists() and any(target.iterdir()) and not (target / WEIGHTS).exists():
         raise DataError(f"{target} holds other files than a model's: use another -o")
-    trained = find(options.run)
+    trained = find(options.model)
     translated = None
     if not options.no_onnx:
         say("exporting to ONNX, which takes a minute")
         content = onnx_model(trained.network)
         translated = content, checked(trained.network, content)
-    write_model(target, trained, translated)
+    write_model(target, trained, translated, options.about)
     print(f"{target} is written")
     return 0
 

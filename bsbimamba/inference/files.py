@@ -16,7 +16,7 @@ from bsbimamba.data.audio import AudioError, opened
 from bsbimamba.inference.model import Model
 from bsbimamba.inference.windows import Block, enhanced
 from bsbimamba.network.net import BandSplitNet
-from bsbimamba.utils import ROOT, DataError, digest_of, is_within, replacing
+from bsbimamba.utils import SOURCES, DataError, digest_of, is_within, replacing
 
 KINDS = "wav, flac, ogg, opus, mp3, aiff, au, caf, w64 and others of libsndfile"
 _SAMPLES = 1 << 17  # a block; libsndfile crashes if it is given minutes of Vorbis at once
@@ -98,7 +98,7 @@ def enhance_file(model: Model, path: Path, target: Path) -> None:
         OSError: the file cannot be written.
     """
     source = FileSource(path)
-    blocks = enhanced(model.trained.network, source, model.windows)
+    blocks = enhanced(model.network, source, model.windows)
     target.parent.mkdir(parents=True, exist_ok=True)
     with replacing(target) as temporary:
         _write(temporary, source, blocks)
@@ -179,4 +179,4 @@ def _code() -> str:
     folders = ("abl*", "baseline", *(f"bsbimamba/{x}" for x in ("network", "recompute", "scan")))
     files = ["real_mamba_optimized.py", "bsbimamba/data/audio.py"]
     files += [f"{x}/**/*.py" for x in folders]
-    return digest_of(sorted(path for pattern in files for path in ROOT.glob(pattern)))
+    return digest_of(sorted(path for pattern in files for path in SOURCES.glob(pattern)))

@@ -1,42 +1,21 @@
-"""Load trained networks as functions; read and write the folders that they are shared in.
+"""Trained networks as functions: `load("abl3")(x, sample_rate)`."""
 
-A model folder holds data only, nothing that is pickled:
-
-    model.safetensors   the averaged weights
-    config.json         network, settings, training, checksums, transform, windows
-    model.onnx          the same network for other programs, if it was exported
-
-`config.json` is written last. Weights that do not match its checksum are refused.
-"""
-
-import hashlib
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import safetensors.torch
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bsbimamba.data.audio import RATES, SAMPLE_RATE, AudioError
-from bsbimamba.inference.windows import Block, Windows, enhanced, hops
-from bsbimamba.network.bands import VARIANCE_FLOOR, WIDTHS
-from bsbimamba.network.cost import count_parameters
-from bsbimamba.network.net import RMS_FLOOR
-from bsbimamba.network.stft import HOP, N_FFT
-from bsbimamba.training.checkpoint import name_of, read_bytes, understood
-from bsbimamba.training.config import ConfigError, from_json, to_json
+from bsbimamba.data.audio import RATES, AudioError
+from bsbimamba.inference.trained import Trained, described, find
+from bsbimamba.inference.windows import Block, Windows, enhanced
+from bsbimamba.network.net import BandSplitNet
+from bsbimamba.training.config import ConfigError
 from bsbimamba.training.precision import Precision
-from bsbimamba.training.trained import Trained, load_trained, network_with
-from bsbimamba.utils import ROOT, replacing
-
-WEIGHTS, CONFIG, ONNX = "model.safetensors", "config.json", "model.onnx"
-MODELS = ROOT / "models"  # model folders that are known by name
-_FORMAT = 2
 
 Samples = TypeVar("Samples", NDArray, Tensor)
 
@@ -48,10 +27,24 @@ class Model:
     Attributes:
         trained: the network, and facts about the run that trained it.
         windows: how long signals are cut.
+
+    It can be pickled and copied, and used in threads and in child processes of every kind.
     """
 
     trained: Trained
     windows: Windows = field(default_factory=Windows)
+
+    @property
+    def network(self) -> BandSplitNet:
+        """Return the network: its `enhance` maps waveforms (b, s) at 16 kHz to the same."""
+        return self.trained.network
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Upload weights, config.json and card as the hub's model `repo_id`, "owner/name".
+
+        options: of `huggingface_hub.ModelHubMixin.push_to_hub`. Return the commit's address.
+        """
+        return described(self.trained).push_to_hub(repo_id, **options)
 
     def __call__(self, x: Samples, sample_rate: int) -> Samples:
         """Return the enhanced signal: of the same shape, rate, kind, dtype and device.
@@ -70,7 +63,7 @@ class Model:
         _check(values, sample_rate)
         source = _InMemory(np.atleast_2d(values), int(sample_rate))
         try:
-            blocks = list(enhanced(self.trained.network, source, self.windows))
+            blocks = list(enhanced(self.network, source, self.windows))
         except AudioError as error:
             raise ValueError(f"the signal cannot be enhanced: {error}") from None
         y = np.concatenate(blocks, axis=1).reshape(values.shape).astype(values.dtype, copy=False)
@@ -100,11 +93,12 @@ def _check(x: NDArray, rate: int) -> None:
         raise ValueError(f"a sampling rate of {rate!r} Hz: expected whole Hz from {RATES.start} up")
 
 
-def load(model: str | Path, device: str = "auto") -> Model:
-    """Load a trained model, ready to be called: `load("runs/abl3")(x, sample_rate)`.
+def load(model: str | Path = "abl3", device: str = "auto") -> Model:
+    """Load a trained model, ready to be called: `load("abl3")(x, sample_rate)`.
 
     Args:
-        model: a name (of a folder in models/), a model folder, a run folder, or a checkpoint.
+        model: the name of a shipped model, a model folder, a run folder, a checkpoint, or a model
+            of the Hugging Face hub, "owner/name", which is downloaded once.
         device: "auto" (a GPU where there is one), "cpu" or "cuda".
 
     Raises:
@@ -116,72 +110,3 @@ def load(model: str | Path, device: str = "auto") -> Model:
     trained = find(model)
     trained.network.to(Precision(device, "off").device)
     return Model(trained)
-
-
-def find(model: str | Path) -> Trained:
-    """Load the network of a model's name, model folder, run folder or checkpoint, to the CPU.
-
-    Raises:
-        CheckpointError: there is none, or it cannot be loaded, or is damaged.
-    """
-    # A name comes first: in the repository's root, abl3 is a folder, too.
-    for folder in (MODELS / model, Path(model)):
-        if (folder / WEIGHTS).is_file():
-            return read_model(folder)
-    return load_trained(Path(model))
-
-
-def write_model(
-    folder: Path, trained: Trained, onnx: tuple[bytes, Mapping[str, Any]] | None = None
-) -> None:
-    """Write a model folder. Interrupted, it leaves one that `read_model` refuses, or the old one.
-
-    onnx: the same network as an ONNX model, and its entries in `config.json`.
-    """
-    weights = {key: value.contiguous() for key, value in trained.network.state_dict().items()}
-    files = {WEIGHTS: safetensors.torch.save(weights)} | ({ONNX: onnx[0]} if onnx else {})
-    description = {
-        "format": _FORMAT,
-        "network": name_of(type(trained.network)),
-        "parameters": count_parameters(trained.network),
-        "sha256": {file: hashlib.sha256(content).hexdigest() for file, content in files.items()},
-        "signal": {
-            "sample_rate": SAMPLE_RATE,
-            "n_fft": N_FFT,
-            "hop": HOP,
-            "window": "hann",
-            "loudness_floor": RMS_FLOOR,
-            "band_widths": WIDTHS,
-            "variance_floor": VARIANCE_FLOOR,
-        },
-        "windows": {part: hops(getattr(Windows, part)) for part in ("length", "context", "fade")},
-        "settings": json.loads(to_json(trained.config)),
-        "training": {k: v for k, v in vars(trained).items() if k not in ("network", "config")},
-    } | ({"onnx": {"file": ONNX, **onnx[1]}} if onnx else {})
-    folder.mkdir(parents=True, exist_ok=True)
-    files[CONFIG] = (json.dumps(description, indent=1) + "\n").encode()
-    for file, content in files.items():
-        with replacing(folder / file) as temporary:
-            temporary.write_bytes(content)
-    if not onnx:
-        (folder / ONNX).unlink(missing_ok=True)  # of the model that was there
-
-
-def read_model(folder: Path) -> Trained:
-    """Load the network in a model folder, to the CPU, after checking the weights' checksum.
-
-    Raises:
-        CheckpointError: a file is missing, damaged, or of another version.
-    """
-    text, weights = (read_bytes(folder / file) for file in (CONFIG, WEIGHTS))
-    digest = hashlib.sha256(weights).hexdigest()
-    with understood(folder / CONFIG):
-        description = json.loads(text)
-        if (found := description["format"]) != _FORMAT:
-            raise ValueError(f"format {found}, where this version reads {_FORMAT}")
-        if description["sha256"][WEIGHTS] != digest:
-            raise ValueError(f"{folder / WEIGHTS} is damaged: it has another checksum")
-        config = from_json(json.dumps(description["settings"]))
-        network = network_with(str(description["network"]), config, safetensors.torch.load(weights))
-        facts = {x: description["training"][x] for x in ("data", "step", "epochs", "held_out")}
-    return Trained(network, config, checkpoint=WEIGHTS, digest=digest, **facts)

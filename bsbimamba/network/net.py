@@ -1,6 +1,10 @@
 """The signal path that all networks of this project share: split, layers, decode, filter."""
 
+from pathlib import Path
+from typing import Any
+
 import torch
+from huggingface_hub import ModelCard, PyTorchModelHubMixin
 from torch import Tensor, nn
 
 from bsbimamba.network.bands import BandSplit
@@ -17,8 +21,24 @@ def loudness(x: Tensor) -> Tensor:
     return x.float().square().mean(-1, keepdim=True).clamp_min(RMS_FLOOR**2).sqrt()
 
 
-class BandSplitNet(nn.Module):
+def name_of(network: type) -> str:
+    """Return the class of a network as checkpoints and models name it, "package.module:Class"."""
+    return f"{network.__module__}:{network.__qualname__}"
+
+
+class BandSplitNet(
+    nn.Module,
+    PyTorchModelHubMixin,
+    library_name="bs-bimamba",
+    license="mit",
+    pipeline_tag="audio-to-audio",
+    tags=["speech-enhancement", "mamba"],
+    model_card_template=Path(__file__).with_name("card.md").read_text(encoding="utf-8"),
+):
     """A speech enhancer: waveform at 16 kHz in, waveform out.
+
+    `save_pretrained`, `push_to_hub` and `from_pretrained` are Hugging Face's: config.json has the
+    arguments of the class, and of a trained network what `inference.trained` adds to them.
 
     Args:
         channels: features c of each band.
@@ -34,6 +54,12 @@ class BandSplitNet(nn.Module):
         self.split = BandSplit(channels, split_norm)
         self.layers = layers
         self.decoder = decoder
+        # What `save_pretrained` writes: the arguments of the class, and which class it is.
+        self._hub_mixin_config = {**(self._hub_mixin_config or {}), "network": name_of(type(self))}
+
+    def generate_model_card(self, **values: Any) -> ModelCard:
+        """Return the card that is written beside the weights, filled in from their config.json."""
+        return super().generate_model_card(**{**self._hub_mixin_config, **values})
 
     @property
     def device(self) -> torch.device:

@@ -3,7 +3,6 @@
 They are loaded with `weights_only=True`: a checkpoint is data and cannot run code.
 """
 
-import hashlib
 import io
 import logging
 import math
@@ -17,6 +16,7 @@ from typing import Any
 
 import torch
 
+from bsbimamba.network.net import name_of
 from bsbimamba.training.config import PLACES, Config, diff, from_json, network_defaults, to_json
 from bsbimamba.training.optimizer import Schedule
 from bsbimamba.utils import FailedError, UserError, replacing
@@ -80,8 +80,8 @@ def read_bytes(path: Path) -> bytes:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
 
 
-def read(path: Path) -> tuple[State, str]:
-    """Return the state in a checkpoint, on the CPU, and the SHA-256 of the file.
+def read(path: Path) -> State:
+    """Return the state in a checkpoint, on the CPU.
 
     Raises CheckpointError: there is none, or it is damaged, or it is not a checkpoint.
     """
@@ -96,7 +96,7 @@ def read(path: Path) -> tuple[State, str]:
         raise CheckpointError(f"{path} is damaged, or is not a checkpoint") from None
     if not isinstance(state, dict) or not {"network", "config", "values", "ema"} <= state.keys():
         raise CheckpointError(f"{path} is not a checkpoint of this project")
-    return state, hashlib.sha256(content).hexdigest()
+    return state
 
 
 @contextmanager
@@ -108,11 +108,6 @@ def understood(path: Path) -> Iterator[None]:
         raise
     except (AttributeError, LookupError, RuntimeError, TypeError, ValueError, UserError) as error:
         raise CheckpointError(f"{path} does not fit this version: {error}") from None
-
-
-def name_of(network: type) -> str:
-    """Return the class of a network as a checkpoint names it, "package.module:Class"."""
-    return f"{network.__module__}:{network.__qualname__}"
 
 
 class Checkpoints:
@@ -163,7 +158,7 @@ class Checkpoints:
         common = min(earlier.settled, schedule.settled)
         if earlier.total != schedule.total and state["values"]["step"] > common:
             best, path = state["values"]["best"], self.before_fall
-            state = read(path)[0] if path.is_file() else {"values": {"step": math.inf}}
+            state = read(path) if path.is_file() else {"values": {"step": math.inf}}
             if state["values"]["step"] > common:
                 raise CheckpointError(
                     f"{found[0]} is of a run of {earlier.total:,} steps. One of "
@@ -194,7 +189,7 @@ class Checkpoints:
         for path in paths:
             if path.exists():
                 try:
-                    return path, read(path)[0]
+                    return path, read(path)
                 except CheckpointError as error:
                     damage.append(str(error))
         if damage:

@@ -13,17 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
 from bsbimamba.data.audio import SAMPLE_RATE, write
 from bsbimamba.metrics.signals import FLOOR_DB, levels
 from bsbimamba.network.cost import count_macs, count_parameters
-from bsbimamba.network.net import BandSplitNet
-from bsbimamba.training.checkpoint import BEFORE_FALL, BEST, DAMAGED, GOOD, LAST, PREVIOUS, name_of
+from bsbimamba.network.net import BandSplitNet, name_of
+from bsbimamba.training.checkpoint import BEFORE_FALL, BEST, DAMAGED, GOOD, LAST, PREVIOUS
 from bsbimamba.training.config import BASE, Config, ConfigError, diff, flatten
 from bsbimamba.utils import hardware, replacing, source
 
@@ -49,6 +46,9 @@ class RunLog:
         if self.size() > size:
             with replacing(self._metrics) as temporary:
                 temporary.write_bytes(self._metrics.read_bytes()[:size])
+        # Where networks are only used, TensorBoard and matplotlib need not be there.
+        from torch.utils.tensorboard import SummaryWriter
+
         self._events = SummaryWriter(str(folder), purge_step=step + 1)
 
     def describe(self, model: BandSplitNet, config: Config, facts: dict[str, Any]) -> None:
@@ -212,6 +212,9 @@ def circumstances(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def spectrograms(recordings: Mapping[str, NDArray]) -> NDArray[np.uint8]:
     """Draw recordings (s,) by name, one above the other, on one scale: (height, width, 3)."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure((8, 2 * len(recordings) + 0.6), dpi=90)
     figure.subplots_adjust(0.08, 0.09, 0.99, 0.98, hspace=0.1)
     axes = np.atleast_1d(figure.subplots(len(recordings), 1, sharex=True))

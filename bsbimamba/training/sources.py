@@ -31,7 +31,7 @@ _FEWEST_SPEAKERS = 8
 MISSING = """no data set at {root}. There are three ways to name one:
   --sample            the recordings that come with this program (for a first try)
   --data ROOT         pairs, in ROOT/train/clean and ROOT/train/noisy, or VoiceBank-DEMAND, which
-                      python -m bsbimamba.data.voicebank downloads and converts
+                      python -m bsbimamba voicebank downloads and converts
   --mix CLEAN NOISE   a folder of clean speech and one of noise, mixed on the fly"""
 
 

@@ -100,7 +100,7 @@ WRONG: list[tuple[list[str], dict[str, str], str]] = [
     (["in/a.wav", "--overwrite"], {"out": "in/new/.."}, "is to be enhanced itself"),
     (["in/a.wav", "in/sub/a.wav"], {}, "would both become"),
     (["other.wav"], {}, "no such file or folder"),
-    (["in"], {"model": "nothing"}, "no such checkpoint"),
+    (["in"], {"model": "nothing"}, "no shipped model"),
     (["in"], {"model": "in/a.wav"}, "a.wav"),
 ]
 

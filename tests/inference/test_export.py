@@ -26,12 +26,12 @@ from baseline.bsrnn import BSRNN
 from benchmarks.step import networks
 from bsbimamba.inference import export
 from bsbimamba.inference.export import INPUT, SHAPES, STATISTICS, checked, feed, onnx_model
-from bsbimamba.inference.model import Model, read_model
+from bsbimamba.inference.model import Model
+from bsbimamba.inference.trained import load_run, read_model
 from bsbimamba.inference.windows import Windows
 from bsbimamba.network.decoder import apply_filter
 from bsbimamba.network.net import BandSplitNet
 from bsbimamba.network.stft import stft
-from bsbimamba.training.trained import load_trained
 from bsbimamba.utils import DataError
 
 # Together they have every operator that any network has: Mamba along time and bands, an adaptive
@@ -110,8 +110,7 @@ def test_checked_refuses_a_small_difference_and_nan(change: float):
 @pytest.fixture
 def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a folder of models for this test alone."""
-    for module in ("model", "export"):
-        monkeypatch.setattr(f"bsbimamba.inference.{module}.MODELS", tmp_path / "models")
+    monkeypatch.setattr("bsbimamba.inference.trained.MODELS", tmp_path / "models")
     return tmp_path / "models"
 
 
@@ -120,11 +119,11 @@ def test_export_writes_a_model_that_other_programs_can_use(
 ):
     """The example in docs/export.md, which uses only numpy and onnxruntime, enhances as we do."""
     run = save_run(tmp_path / "mine")
-    state = {"model": lively(load_trained(run).network).state_dict()}
+    state = {"model": lively(load_run(run).network).state_dict()}
     change(run / "best.pt", ema=saved(run / "best.pt")["ema"] | state)
-    assert export.main([str(run)]) == 0
+    assert export.main([str(run), "-o", str(models / "mine"), "--about", "Sounds."]) == 0
     folder = models / "mine"
-    files = {"model.safetensors", "model.onnx", "config.json"}
+    files = {"model.safetensors", "model.onnx", "config.json", "README.md"}
     assert {x.name for x in folder.iterdir()} == files
     config = json.loads((folder / "config.json").read_text())
     assert config["windows"] == {"length": 480_000, "context": 96_000, "fade": 8_192}
@@ -144,17 +143,23 @@ def test_export_writes_a_model_that_other_programs_can_use(
 def test_export_refuses_wrong_input_and_replaces_models_only(
     run: Path, models: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):
-    folder, words = models / "run", [str(run), "--no-onnx"]
+    folder = models / "run"
+    words = [str(run), "--no-onnx", "-o", str(folder)]
     monkeypatch.setattr(export, "onnx_model", lambda network: exported("abl3")[1])  # another's
-    assert export.main([str(run)]) == export.main([str(run / "absent")]) == 2
+    for wrong in (run, run / "absent"):
+        assert export.main([str(wrong), "-o", str(folder)]) == 2
     assert not models.exists()
     assert export.main(words) == 0
     (folder / "model.onnx").write_text("of the network before")
     assert export.main(words) == 0
-    assert {path.name for path in folder.iterdir()} == {"model.safetensors", "config.json"}
+    assert {path.name for path in folder.iterdir()} == {
+        "model.safetensors",
+        "config.json",
+        "README.md",
+    }
     assert export.main([*words, "-o", str(run)]) == 2
     errors = capsys.readouterr().err
-    for reason in ("differ by", "no such checkpoint", "holds other files"):
+    for reason in ("differ by", "no shipped model", "holds other files"):
         assert reason in errors
 
 

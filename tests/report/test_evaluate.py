@@ -17,10 +17,10 @@ from saved_runs import save_run
 
 from bsbimamba.commands import evaluate
 from bsbimamba.data.audio import read, write
+from bsbimamba.inference.trained import load_run
 from bsbimamba.metrics.scores import METRICS, score
 from bsbimamba.report import scoring
 from bsbimamba.report.scoring import Task, score_file, score_files
-from bsbimamba.training.trained import load_trained
 
 RATE = 16000
 Signal = NDArray[Any]
@@ -74,7 +74,7 @@ def test_runs_are_scored_and_compared(
     first, second = (content["systems"][name]["facts"] for name in ("first", "second"))
     assert first.items() >= {"checkpoint": "best.pt", "step": 3, "seed": 0}.items()
     assert second.items() >= {"checkpoint": "last.pt", "step": 12_000, "seed": 1}.items()
-    network = load_trained(run).network
+    network = load_run(run).network
     assert first["parameters"] == sum(p.numel() for p in network.parameters())
     assert "PESQ against crops seen" in (out / "report.html").read_text("utf-8")
 

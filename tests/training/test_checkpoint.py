@@ -19,11 +19,10 @@ from hypothesis import strategies as st
 from saved_runs import change, load, save_run
 
 from abl1.mbs_net import MBSNet
-from bsbimamba.training import trained
+from bsbimamba.inference import trained
+from bsbimamba.inference.trained import load_run
 from bsbimamba.training.checkpoint import CheckpointError, Checkpoints, read, write
 from bsbimamba.training.config import Config, ConfigError
-from bsbimamba.training.trained import load_trained
-from bsbimamba.utils import checksum
 
 STATE = {"ema": {"x": torch.arange(50.0)}, "values": {"step": 3}, "network": "n", "config": "{}"}
 
@@ -33,7 +32,7 @@ def state(step: int) -> dict[str, Any]:
 
 
 def step_of(path: Path) -> int:
-    return read(path)[0]["values"]["step"]
+    return read(path)["values"]["step"]
 
 
 @pytest.fixture
@@ -47,10 +46,9 @@ def checkpoints(tmp_path: Path) -> Checkpoints:
 def test_written_state_is_read_by_everyone(tmp_path: Path) -> None:
     path = tmp_path / "x.pt"
     write(path, STATE)
-    found, digest = read(path)
+    found = read(path)
     for state in (found, torch.load(path, weights_only=True)):
         assert torch.equal(state["ema"]["x"], STATE["ema"]["x"])
-    assert digest == checksum(path)
     assert [entry.name for entry in tmp_path.iterdir()] == ["x.pt"]
 
 
@@ -72,7 +70,7 @@ def test_flipped_bit_or_torn_file_is_noticed(
     path.write_bytes(flipped)
     # Between the records of an archive there are bytes that say nothing.
     with suppress(CheckpointError):
-        assert str(read(path)[0]) == str(STATE)
+        assert str(read(path)) == str(STATE)
 
 
 def test_write_that_fails_half_way_leaves_what_was_there(tmp_path: Path) -> None:
@@ -145,11 +143,11 @@ def best(tmp_path: Path) -> Path:
     return save_run(tmp_path / "run") / "best.pt"
 
 
-def test_load_trained_gives_averaged_weights_and_where_they_are_from(best: Path) -> None:
+def test_load_run_gives_averaged_weights_and_where_they_are_from(best: Path) -> None:
     before = load(best)
     weights = {key: value + 1 for key, value in before["ema"]["model"].items()}
     change(best, ema={"model": weights, "updates": 0})
-    found = load_trained(best.parent)
+    found = load_run(best.parent)
     assert not found.network.training
     assert (found.checkpoint, found.step, found.config.model["channels"]) == ("best.pt", 3, 16)
     state = found.network.state_dict()
@@ -158,11 +156,11 @@ def test_load_trained_gives_averaged_weights_and_where_they_are_from(best: Path)
         assert torch.equal(state[key], value + 1)
 
 
-def test_load_trained_takes_a_folders_last_checkpoint_else_its_best(best: Path) -> None:
-    assert load_trained(best.parent).checkpoint == "best.pt"
+def test_load_run_takes_a_folders_last_checkpoint_else_its_best(best: Path) -> None:
+    assert load_run(best.parent).checkpoint == "best.pt"
     save_run(best.parent, step=9, name="last.pt")
-    assert load_trained(best.parent).step == 9
-    assert load_trained(best).step == 3
+    assert load_run(best.parent).step == 9
+    assert load_run(best).step == 3
 
 
 class Evil:
@@ -181,7 +179,7 @@ def test_checkpoint_cannot_run_code(best: Path, tmp_path: Path) -> None:
     for content in (best.read_bytes(), pickle.dumps(Evil(mark), protocol=2)):
         best.write_bytes(content)
         with pytest.raises(CheckpointError, match="damaged, or is not a checkpoint"):
-            load_trained(best)
+            load_run(best)
     assert not mark.exists()
 
 
@@ -189,7 +187,7 @@ def test_checkpoint_cannot_run_code(best: Path, tmp_path: Path) -> None:
 def test_file_of_something_else_is_refused(best: Path, content: Any) -> None:
     write(best, content)
     with pytest.raises(CheckpointError, match=r"best\.pt is not a checkpoint of this project"):
-        load_trained(best)
+        load_run(best)
 
 
 FIT = "does not fit this version"
@@ -217,7 +215,7 @@ def test_checkpoint_of_another_make_is_refused(
 ) -> None:
     change(best, **changes)
     with pytest.raises(CheckpointError, match=f"(?s)best.pt.*{reason}"):
-        load_trained(best)
+        load_run(best)
 
 
 @pytest.mark.parametrize("place", ["models/evil", "runs", "abl3/deep", ""])
@@ -228,9 +226,9 @@ def test_nothing_but_networks_is_imported(
     folder = tmp_path / place
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "payload.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
-    monkeypatch.setattr(trained, "ROOT", tmp_path)
+    monkeypatch.setattr(trained, "SOURCES", tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     name = ".".join([*Path(place).parts, "payload"])
     with pytest.raises(ConfigError, match="there is no network"):
-        trained.network_with(f"{name}:Net", Config(), {})
+        trained.network_with(f"{name}:Net", {}, {})
     assert not (tmp_path / "ran").exists()

@@ -172,7 +172,7 @@ def test_missing_data_set_names_three_ways(tmp_path: Path) -> None:
     put_pairs(tmp_path / "test", ["q_1.wav"])
     with pytest.raises(DataError, match=str(tmp_path)) as raised:
         split(tmp_path)
-    for way in ("--sample", "--data ROOT", "--mix CLEAN NOISE", "bsbimamba.data.voicebank"):
+    for way in ("--sample", "--data ROOT", "--mix CLEAN NOISE", "python -m bsbimamba voicebank"):
         assert way in str(raised.value)
 
 
