@@ -89,9 +89,8 @@ def score_file(task: Task) -> dict[str, Any]:
     parts = found.pop("pesq_parts")
     if len(parts) > 1 and not isinstance(parts, str):
         of = f"{len(parts)} parts of {len(clean) / SAMPLE_RATE / len(parts):.1f} s"
-        notes.append(
-            f"PESQ is the mean over {of} ({np.isnan(parts).sum()} without speech left out)"
-        )
+        without = f"{np.isnan(parts).sum()} without speech left out"
+        notes.append(f"PESQ is the mean over {of} ({without})")
     notes += [value for value in found.values() if isinstance(value, str)]
     faults = find_faults(clean, enhanced) if isinstance(found["segsnr"], float) else {}
     notes += faults.values()
