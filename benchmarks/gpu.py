@@ -9,6 +9,7 @@ takes sizes that a CPU can do, to try the command.
 """
 
 import gc
+import shlex
 import sys
 import time
 import traceback
@@ -219,7 +220,7 @@ def main() -> int:
     rows, failed = measure(device, SMALL if options.small else Sizes(), options.minutes)
     complete(rows, peaks)
     text = page(rows, device, peaks)
-    command = " ".join(["python -m benchmarks.gpu", *sys.argv[1:]])
+    command = shlex.join(["python", "-m", "benchmarks.gpu", *sys.argv[1:]])
     write_text(options.page, f"# Figures of a GPU\n\n`{command}`: {machine(device)}\n\n{text}")
     print(text)
     return int(failed)

@@ -24,7 +24,7 @@ from bsbimamba.data.corpus import Pair, load_pairs
 from bsbimamba.data.dataset import PairDataset
 from bsbimamba.data.loader import EpochSampler, Loader
 from bsbimamba.data.samples import Samples
-from bsbimamba.data.workers import usable_cores
+from bsbimamba.openmp import usable_cores
 from bsbimamba.utils import ROOT
 
 _BATCH, _CROP = 6, 2 * SAMPLE_RATE

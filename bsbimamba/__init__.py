@@ -7,6 +7,8 @@ enhanced = model(noisy, sample_rate)
 
 from typing import TYPE_CHECKING, Any
 
+import bsbimamba.openmp  # noqa: F401  (before torch)
+
 if TYPE_CHECKING:
     from bsbimamba.inference.model import load
 

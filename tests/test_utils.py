@@ -1,4 +1,4 @@
-"""Atomic writes, locks, exit statuses, worker processes and OpenMP's wait policy."""
+"""Atomic writes, locks, exit statuses, worker processes, cores and OpenMP's variables."""
 
 import os
 import signal
@@ -6,11 +6,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from unittest.mock import Mock
+from unittest.mock import Mock, patch
 
 import pytest
 from conftest import ROOT
 
+from bsbimamba import openmp
 from bsbimamba.utils import DataError, FailedError, carry_out, hold, replacing, write_text
 
 
@@ -123,3 +124,32 @@ def test_command_sets_the_wait_policy_before_it_imports_torch(
     words = [sys.executable, command, "--help"]
     found = subprocess.check_output(words, cwd=ROOT, env=variables, text=True)
     assert found.strip() == given.get("OMP_WAIT_POLICY", "passive")
+
+
+@pytest.mark.parametrize(
+    ("own", "quotas", "cores"),
+    [
+        ("0::/a/b", {"a/b": "150000 100000", "a": "max 100000"}, 2),
+        ("0::/a/b", {"a/b": "900000 100000", "a": "30000 10000"}, 3),
+        ("5:memory:/\n4:cpu,cpuacct:/a\n0::/", {"cpu/a": "200000 100000"}, 2),
+        ("4:cpuacct,cpu:/docker/of-the-host", {"cpu": "50000 100000"}, 1),
+        ("4:cpu:/a\n3:cpuset:/b", {"cpu/a": "-1 100000", "cpu/b": "100000 100000"}, 8),
+        ("", {}, 8),
+    ],
+)
+def test_usable_cores_and_threads_heed_the_quota_of_a_container(
+    own: str, quotas: dict[str, str], cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("cpu.max", "cpu.cfs_quota_us", "cpu.cfs_period_us")
+    for place, text in quotas.items():
+        (tmp_path / place).mkdir(parents=True, exist_ok=True)
+        for name, value in zip(names, (text, *text.split()), strict=True):
+            (tmp_path / place / name).write_text(f"{value}\n")
+    (tmp_path / "own").write_text(own)
+    monkeypatch.setattr(openmp, "_CGROUPS", tmp_path)
+    monkeypatch.setattr(openmp, "_OWN", tmp_path / "own")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8), raising=False)
+    assert openmp.usable_cores() == cores
+    with patch.dict(os.environ, clear=True):
+        openmp.set_variables()
+        assert os.environ.get("OMP_NUM_THREADS") == (str(cores) if cores < 8 else None)

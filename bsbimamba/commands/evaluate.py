@@ -22,7 +22,7 @@ import pandas as pd
 
 import bsbimamba.openmp  # noqa: F401  (before torch)
 from bsbimamba.data.corpus import find_recordings, list_pairs
-from bsbimamba.data.workers import usable_cores
+from bsbimamba.openmp import usable_cores
 from bsbimamba.report.analysis import NOISY, Analysis, System, choose_baseline, models_of, summary
 from bsbimamba.report.figures import write_curve
 from bsbimamba.report.html import CLEAN, report

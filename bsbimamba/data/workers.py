@@ -1,7 +1,7 @@
 """Worker processes for loader, labels and scores, threads for files; how commands are stopped.
 
 Worker processes start by `forkserver` (`spawn` where that is missing), never by `fork`: a forked
-child that enters a parallel numba kernel is killed by OpenMP.
+child cannot use CUDA, and waits for ever for a lock that another thread of its parent held.
 """
 
 import atexit
@@ -13,12 +13,14 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import BaseContext
 from typing import TYPE_CHECKING, Any, TypeVar
 from unittest.mock import patch
 
 from tqdm.contrib.concurrent import thread_map
+
+from bsbimamba.openmp import usable_cores
 
 if TYPE_CHECKING:
     from pebble import ProcessPool
@@ -43,6 +45,8 @@ def process_context() -> BaseContext:
         # group, and it is the parent that decides what to do.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         try:
+            resource_tracker.ensure_running()  # in Python 3.11 its start unblocks two of them
+            signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
             with patch.dict(os.environ, _ONE_THREAD):
                 forkserver.ensure_running()
         finally:
@@ -98,13 +102,6 @@ def in_threads(function: Callable[[S], T], items: Sequence[S], what: str) -> lis
         function, items, max_workers=usable_cores(), desc=what, unit="file",
         leave=False, disable=None if items else True,  # None: where there is no terminal
     )  # fmt: skip
-
-
-def usable_cores() -> int:
-    """Return the number of cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):  # a container or `taskset` may grant fewer
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def end_children() -> None:

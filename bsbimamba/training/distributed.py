@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from bsbimamba.data.workers import usable_cores
+from bsbimamba.openmp import usable_cores
 from bsbimamba.training.config import ConfigError
 
 

@@ -28,6 +28,8 @@ from bsbimamba.utils import FailedError, hold
 
 log = logging.getLogger("training")
 
+_QUIET = 60  # s at least between the log's lines of steps, where no terminal shows a bar
+
 
 @dataclass
 class Health:
@@ -81,6 +83,7 @@ class Trainer:
         self.step, self.validated, self.best = 0, 0, -math.inf
         self._saved: tuple[int, int] | None = None  # step and validated of what is saved
         self.health = Health()
+        self._told = -math.inf  # when the log had its last line of a step
         with ExitStack() as closing:
             if world.is_main:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -224,7 +227,7 @@ class Trainer:
                 shown = {name: result.values[name] for name in ("loss", "grad_norm")}
                 bar.set_postfix(shown, refresh=False)
                 if self.runlog and self._is_logged(step):
-                    self._log_step(epoch, step, result, self.runlog)
+                    self._log_step(epoch, step, result, self.runlog, tell=bar.disable)
                 continue
             self.health.skipped += 1
             self.health.in_a_row += 1
@@ -239,8 +242,8 @@ class Trainer:
                 return False
         return True
 
-    def _log_step(self, epoch: int, step: int, result: Result, runlog: RunLog) -> None:
-        """Log a step that was taken."""
+    def _log_step(self, epoch: int, step: int, result: Result, runlog: RunLog, tell: bool) -> None:
+        """Log a step that was taken; with `tell`, also print it now and then."""
         rate = self.rate_factor * self.schedule.factor(step - 1)
         values = {**result.values, "learning_rate": rate * self.config.optim.learning_rate}
         if self.health.skipped:
@@ -251,6 +254,12 @@ class Trainer:
         if self.precision.device.type == "cuda":
             speed["gpu_gib"] = torch.cuda.max_memory_allocated() / 2**30
         runlog.record(step, epoch, train=values, speed=speed)
+        if tell and self._since[1] - self._told >= _QUIET:
+            self._told = self._since[1]
+            log.info(
+                f"step {step:,} of {self.schedule.total:,}: loss {values['loss']:.4f}, "
+                f"{speed['crops_per_second']:.1f} crops a second"
+            )
 
     def _roll_back(self, step: int) -> None:
         """Go back to the last good state, with a smaller learning rate."""

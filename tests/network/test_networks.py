@@ -2,6 +2,9 @@
 
 import hashlib
 import math
+import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -123,6 +126,28 @@ def test_every_length_is_enhanced(name: str, samples: int) -> None:
     enhanced = small(name).enhance(torch.randn(2, samples))
     assert enhanced.shape == (2, samples)
     assert enhanced.isfinite().all()
+
+
+FORK = """
+import os, signal, sys, torch
+from test_networks import small
+torch.set_num_threads(2)
+network, noisy = small(sys.argv[1]), 0.1 * torch.randn(1, 16000)
+expected = network.enhance(noisy)
+child = os.fork()
+signal.alarm(60)  # ends a child that hangs
+same = torch.allclose(network.enhance(noisy), expected, rtol=1e-4, atol=1e-6)
+if child == 0:
+    os._exit(not same)
+assert same and os.wait()[1] == 0
+"""
+
+
+@pytest.mark.parametrize("name", ["abl3", "bsrnn"])
+def test_forked_child_enhances_as_its_parent_does(name: str) -> None:
+    """With the parent's threads running, which the child does not have."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", FORK, name], env=environment, check=True)
 
 
 def test_what_is_no_batch_of_waveforms_is_refused() -> None:

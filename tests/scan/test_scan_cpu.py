@@ -100,29 +100,6 @@ def test_bfloat16_is_read_and_written_as_torch_does() -> None:
     assert torch.equal(torch.from_numpy(back)[1:], expected.float()[1:])
 
 
-def test_a_forked_child_scans_as_its_parent_does() -> None:
-    """With the parent's threads running, which the child does not have."""
-    code = SCAN + (
-        "import os, sys\n"
-        "sys.stdout.flush()\n"
-        # PyTorch's own parallel loops, and its autograd, may hang or fail in a forked child.
-        "x = {k: v.float()[None] for k, v in make_arguments(2, 70, 64, 4).items()}\n"
-        "child = os.fork()\n"
-        "out, last, kept = torch.ops.bsbimamba.scan_cpu(*x.values(), True, False, 64, True)\n"
-        "backward = torch.ops.bsbimamba.scan_cpu_backward\n"
-        "backward(out, last, *x.values(), kept, True, False, 64, True, False)\n"
-        "same = torch.equal(out[0], got['out'])\n"
-        "if child == 0: sys.exit(0 if same else 1)\n"
-        "assert same and os.waitpid(child, 0)[1] == 0\n"
-    )
-    process = run_in_new_process(code)
-    try:
-        output, _ = process.communicate(timeout=120)
-    finally:
-        process.kill()
-    assert process.returncode == 0, output
-
-
 @pytest.mark.parametrize("width", [64, 70])
 def test_every_entry_is_written(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     check_every_entry_is_written("cpu", make_arguments(3, 65, width, 5), monkeypatch)

@@ -3,22 +3,25 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 from saved_runs import fit_to
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from bsbimamba.training import loop
 from bsbimamba.training.config import Optim, Run
 from bsbimamba.training.logging import circumstances, read_history, spectrograms
 from bsbimamba.training.loop import Trainer
+
+LOGGED = Run(workers=0, device="cpu", amp="off", log_every=1, validate_every=3)
 
 
 @pytest.fixture
 def run(make: Callable[..., Trainer]) -> Path:
     """A run of two validations and a step."""
-    run = Run(workers=0, device="cpu", amp="off", log_every=1, validate_every=3)
-    trainer = make(optim=Optim(epochs=4), run=run)
+    trainer = make(optim=Optim(epochs=4), run=LOGGED)
     trainer.describe()
     trainer.pool.pesq = [2.0, 2.2, 1.8, 1.9]  # type: ignore[attr-defined]
     fit_to(trainer, 7)
@@ -50,6 +53,17 @@ def test_run_is_in_config_log_and_tensorboard(run: Path) -> None:
     assert [e.step for e in events.Audio(enhanced[0])] == [3, 6]
     assert [e.step for e in events.Audio(enhanced[0].replace("enhanced", "clean"))] == [3, 6]
     assert events.Audio(enhanced[0])[0].sample_rate == 16000
+
+
+def test_without_a_terminal_there_is_a_line_now_and_then_and_no_bar(
+    make: Callable[..., Trainer], caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture
+) -> None:
+    caplog.set_level("INFO", "training")
+    for pause, lines in ((60, 1), (0, 4)):
+        with patch.object(loop, "_QUIET", pause):
+            fit_to(make(str(pause), run=LOGGED), 3)
+        assert caplog.text.count(" of 6: loss ") == lines
+    assert not capsys.readouterr().err
 
 
 def test_spectrograms_show_a_tone_where_it_is() -> None:

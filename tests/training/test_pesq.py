@@ -2,6 +2,8 @@
 
 import multiprocessing
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
@@ -85,3 +87,25 @@ def test_worker_that_dies_while_idle_is_replaced(pool: PesqPool) -> None:
         worker.join()
     time.sleep(2)  # until the pool has noticed
     assert pool.label(PAIR)().isfinite().all()
+
+
+SIGNALLED = """
+import os, signal, time
+from bsbimamba.data.workers import STOP_SIGNALS
+from test_pesq import PAIR, PesqPool
+for number in STOP_SIGNALS:
+    signal.signal(number, lambda *_: None)
+pool = PesqPool(1)
+labels = pool.label(PAIR)  # its worker begins to start
+for _ in range(50):
+    time.sleep(0.02)
+    for number in STOP_SIGNALS:
+        os.killpg(0, number)
+assert labels().isfinite().all()
+"""
+
+
+def test_signals_to_the_group_cost_no_label() -> None:
+    """As a scheduler sends them: the parent alone decides what to do."""
+    own = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", SIGNALLED], env=own, start_new_session=True, check=True)

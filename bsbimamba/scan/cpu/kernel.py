@@ -1,15 +1,13 @@
 """How the CPU kernels are compiled and run: kept on disk, and shared out over threads.
 
 The kernels release the GIL, so plain threads run them side by side. OpenMP is left alone: it kills
-a forked child, and it would need a second copy of every kernel compiled for the serial case. (What
-PyTorch does around a kernel, such as a large copy, uses OpenMP and may hang in a forked child.)
+a forked child, and it would need a second copy of every kernel compiled for the serial case.
 """
 
 # mypy: disable-error-code="attr-defined"
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -81,7 +79,7 @@ def share_out(kernel: Callable, tasks: int, *arguments: Any) -> None:
     # At the interpreter's end no thread takes work any more: this one does it all.
     with suppress(RuntimeError):
         for _ in range(threads - 1):
-            pool = _pool(torch.get_num_threads() - 1, os.getpid())
+            pool = _pool(torch.get_num_threads() - 1)
             futures.append(pool.submit(kernel, counter, tasks, *arguments))
     try:
         kernel(counter, tasks, *arguments)
@@ -102,6 +100,5 @@ def _flat(x: Tensor | None) -> np.ndarray:
 
 
 @lru_cache(maxsize=1)
-def _pool(threads: int, process: int) -> ThreadPoolExecutor:
-    """The helpers of this process; `process` makes a forked child start its own."""
+def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="scan")
