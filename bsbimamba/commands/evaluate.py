@@ -28,7 +28,7 @@ from bsbimamba.report.figures import write_curve
 from bsbimamba.report.html import CLEAN, report
 from bsbimamba.report.scoring import Task, score_files
 from bsbimamba.report.tables import latex, markdown
-from bsbimamba.utils import DataError, carry_out, say, write_text
+from bsbimamba.utils import DataError, carry_out, say, some, write_text
 
 # The processes that score import this file: what needs torch is imported where it is used.
 
@@ -75,7 +75,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     ]
     options.out.mkdir(parents=True, exist_ok=True)
     rows = score_files(tasks, options.workers)
-    write_text(options.out / "per_file.csv", rows.to_csv(index=False, float_format="%.6f"))
+    per_file = rows.drop(columns="faults").to_csv(index=False, float_format="%.6f")
+    write_text(options.out / "per_file.csv", per_file)
     analysis = Analysis(systems, rows, clean, data, options.baseline)
     for text in analysis.warnings:
         log.warning("Warning: %s", text)
@@ -103,8 +104,7 @@ def _of_runs(options: argparse.Namespace) -> tuple[Mapping[str, Path], list[Syst
     listing = list_pairs(options.data, "test")
     clean, noisy = listing.clean, listing.noisy
     paired = {name: path for name, path in noisy.items() if name in clean}
-    if not paired:
-        raise DataError(f"{options.data}: no noisy file is named as a clean one is")
+    check_names(options.data, noisy, clean)
     systems = [System(NOISY, noisy)]
     for name, run, trained in zip(_names_of(options.runs), options.runs, loaded, strict=True):
         config, lines = read_history(run if run.is_dir() else run.parent)
@@ -130,12 +130,21 @@ def _of_folders(options: argparse.Namespace) -> tuple[Mapping[str, Path], list[S
     files = {name: find_recordings(folder) for name, folder in folders.items()}
     clean = find_recordings(options.clean)
     systems = [System(name, found) for name, found in files.items()]
-    for system in systems:
-        if not system.files.keys() & clean.keys():
-            folder = folders[system.name]
-            raise DataError(f"{folder}: no file is named as one in {options.clean} is")
+    for name, found in files.items():
+        check_names(folders[name], found, clean)
     choose_baseline(models_of(systems), options.baseline)
     return clean, systems
+
+
+def check_names(place: Path, files: Mapping[str, Path], clean: Mapping[str, Path]) -> None:
+    """Raise DataError if fewer than half of the files, or of the clean ones, have a partner."""
+    both = files.keys() & clean.keys()
+    if 2 * len(both) < min(len(files), len(clean)):
+        theirs, ours = (some(sorted(x.keys() - both), 3) for x in (files, clean))
+        raise DataError(
+            f"{place}: of {len(files)} files, {len(both)} are named as one of the clean files is. "
+            f"Others there: {theirs}. Clean: {ours}. Names must agree but for their extensions."
+        )
 
 
 def _facts(trained: Any, lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ import soundfile as sf
 import soxr
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter1d
-from scipy.signal import lfilter
+from scipy.signal import correlate, correlation_lags, lfilter
 
 from bsbimamba.data.workers import in_threads
 from bsbimamba.utils import replacing, write_text
@@ -368,3 +368,20 @@ def _frame_powers(signal: NDArray) -> NDArray[np.float64]:
 def power(x: NDArray) -> float:
     """Return the mean square of a signal (s,), 0 of an empty one."""
     return float(np.mean(np.square(x, dtype=np.float64))) if len(x) else 0.0
+
+
+def lag_of(clean: NDArray, other: NDArray) -> tuple[int, float, float]:
+    """Return by how many samples another signal is late, how alike they are, and the gain.
+
+    The lag (below 0: early) is where their correlation is largest, of either sign. The likeness is
+    that correlation, -1 to 1: below 0 where the other signal is inverted, near 0 where it holds
+    nothing of the clean one. The gain of the clean one in the other is that of least squares, with
+    the same sign. Differences are correlated rather than the signals (s,): rumble, which both may
+    have much of, would hide the maximum.
+    """
+    x, y = (np.diff(np.asarray(side, np.float64), prepend=0) for side in (clean, other))
+    products = correlate(y, x, method="fft")
+    place = int(np.abs(products).argmax())
+    lag = int(correlation_lags(len(y), len(x))[place])
+    product, power_x, power_y = float(products[place]), float(x @ x), float(y @ y)
+    return lag, product / (np.sqrt(power_x * power_y) or 1), product / (power_x or 1)

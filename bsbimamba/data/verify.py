@@ -14,10 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import tyro
-from scipy.signal import correlate, correlation_lags
 from tyro.conf import Positional
 
-from bsbimamba.data.audio import SAMPLE_RATE, Signal, opened, read
+from bsbimamba.data.audio import SAMPLE_RATE, lag_of, opened, read
 from bsbimamba.data.benchmark import NAME, TEST_PAIRS, TRAIN_PAIRS
 from bsbimamba.data.corpus import SPLITS, Pair, check_pairs, has_split, list_pairs
 from bsbimamba.data.workers import in_threads, stop_by_signals
@@ -80,25 +79,12 @@ def look_at(pair: Pair) -> list[tuple[str, str]]:
             faults.append((_CLIPPING, f"{path}: {share:.2%} of the samples"))
     if longer := len(noisy) - len(clean):
         faults.append((_LENGTH, f"{pair.noisy}: {longer:+d} samples"))
-    lag, gain = lag_and_gain(clean[:_ENOUGH], noisy[:_ENOUGH])
-    if lag:
-        faults.append((_LAG, f"{pair.noisy}: {lag:+d} samples"))
+    lag, likeness, gain = lag_of(clean[:_ENOUGH], noisy[:_ENOUGH])
+    if lag or likeness < 0:
+        faults.append((_LAG, f"{pair.noisy}: {lag:+d} samples{', inverted' * (likeness < 0)}"))
     elif abs(level := 20 * np.log10(gain)) > _MOST_DB:
         faults.append((_LEVEL, f"{pair.noisy}: {level:+.1f} dB"))
     return faults
-
-
-def lag_and_gain(clean: Signal, noisy: Signal) -> tuple[int, float]:
-    """Return by how many samples a noisy signal is late, and the gain of the clean one in it.
-
-    The lag (below 0: early) maximises the correlation, and the gain is that of least squares there.
-    Differences are correlated rather than the signals (s,): rumble, which both may have much of,
-    would hide the maximum. A signal that is turned upside down has it at some other lag.
-    """
-    x, y = np.diff(clean, prepend=0), np.diff(noisy, prepend=0)
-    products = correlate(y, x, method="fft")
-    best = products.argmax()
-    return int(correlation_lags(len(y), len(x))[best]), float(products[best] / (x @ x))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -22,6 +22,10 @@ class MetricError(Exception):
     """A score does not exist for this utterance; the message says why."""
 
 
+class NoSpeechError(MetricError):
+    """There is no clean speech to compare with."""
+
+
 def checked(clean: Samples, enhanced: Samples) -> tuple[Signal, Signal]:
     """Return both signals (s,) in float64.
 
@@ -30,15 +34,20 @@ def checked(clean: Samples, enhanced: Samples) -> tuple[Signal, Signal]:
     """
     if clean.ndim != 1 or clean.shape != enhanced.shape:
         raise MetricError(f"lengths differ: clean {clean.shape}, enhanced {enhanced.shape}")
-    if not clean.size:
+    return usable("clean", clean), usable("enhanced", enhanced)
+
+
+def usable(name: str, x: Samples) -> Signal:
+    """Return one of them; `name`, "clean" or "enhanced", is for the message."""
+    if not x.size:
         raise MetricError("there are no samples")
-    signals = clean.astype(np.float64), enhanced.astype(np.float64)
-    for name, x in zip(("clean", "enhanced"), signals, strict=True):
-        if not np.isfinite(x).all():
-            raise MetricError(f"the {name} signal has NaN or infinite samples")
-        if x.std() < 10 ** (SILENCE / 20):
-            raise MetricError(f"the {name} signal is silent or constant")
-    return signals
+    if not np.isfinite(x).all():
+        raise MetricError(f"the {name} signal has NaN or infinite samples")
+    signal = x.astype(np.float64)
+    if signal.std() < 10 ** (SILENCE / 20):
+        error = NoSpeechError if name == "clean" else MetricError
+        raise error(f"the {name} signal is silent or constant")
+    return signal
 
 
 def windowed(x: Signal) -> Signal:

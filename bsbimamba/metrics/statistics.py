@@ -8,8 +8,6 @@ bootstrap over the files, and the Wilcoxon test ranks them; both hold for these 
 speakers only. Would other trainings show it? Welch's test compares the means of seeds.
 """
 
-import itertools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -52,14 +50,12 @@ class SeedTest:
         low, high: the confidence interval of the difference, `other - baseline`.
         p: two-sided. p_holm: corrected for all tests of its table (`set_holm`).
         seeds: of the baseline and of the other.
-        deviation: the pooled standard deviation of the seeds' means.
     """
 
     low: float
     high: float
     p: float
     seeds: tuple[int, int]
-    deviation: float
     p_holm: float | None = None
 
 
@@ -71,32 +67,17 @@ class Comparison:
         difference: the mean of the differences.
         p: of the two-sided Wilcoxon signed-rank test that they lie symmetrically about 0; None
             where fewer than 6 differ from 0. p_holm: corrected for all tests of its table.
-        rank_biserial: the matched-pairs rank-biserial correlation, in [-1, 1].
         wins, ties, losses: files on which the other one is better, as good, worse.
         over_seeds: see `welch`.
     """
 
     difference: Interval
     p: float | None
-    rank_biserial: float
     wins: int
     ties: int
     losses: int
     p_holm: float | None = None
     over_seeds: SeedTest | None = None
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Means of the runs, and standard deviations (n - 1 in the denominator).
-
-    over_runs: of these means. over_files: of the files' means over the runs. None where there is
-    one value only.
-    """
-
-    means: list[float]
-    over_runs: float | None
-    over_files: float | None
 
 
 def mean_interval(scores: Values) -> Interval | None:
@@ -126,8 +107,7 @@ def compare(
 
     The Wilcoxon test keeps the zeros among the differences while it ranks them (Pratt, "Remarks on
     zeros and ties in the Wilcoxon signed rank procedures", JASA 54, 1959): without them it would
-    hide how many files did not change. So does the effect size (Kerby, "The simple difference
-    formula", Comprehensive Psychology 3, 2014).
+    hide how many files did not change.
 
     Args:
         tie: a difference up to this is neither win nor loss; it counts in all else.
@@ -138,8 +118,6 @@ def compare(
     if interval is None:
         return None
     differences = differences[np.isfinite(differences)]
-    count = len(differences)
-    ranks = np.sign(differences) * stats.rankdata(np.abs(differences))
     better = differences if higher_is_better else -differences
     wins, losses = int((better > tie).sum()), int((better < -tie).sum())
     p = None
@@ -148,9 +126,8 @@ def compare(
     return Comparison(
         difference=interval,
         p=p,
-        rank_biserial=float(ranks.sum() / (count * (count + 1) / 2)),
         wins=wins,
-        ties=count - wins - losses,
+        ties=len(differences) - wins - losses,
         losses=losses,
         over_seeds=welch(baseline, other),
     )
@@ -176,17 +153,10 @@ def set_holm(tests: Sequence[Comparison | SeedTest]) -> None:
         test.p_holm = p
 
 
-def spread(scores: Values) -> Spread:
-    """Return how much scores (r, n) differ between runs and between files, over complete files."""
+def run_means(scores: Values) -> list[float]:
+    """Return the means of the runs of scores (r, n), over complete files; [] without one."""
     table = scores[:, np.isfinite(scores).all(axis=0)]
-    means = table.mean(axis=1).tolist() if table.size else []
-    over_runs, over_files = (
-        float(table.mean(axis=axis).std(ddof=1))
-        if table.size and table.shape[1 - axis] > 1
-        else None
-        for axis in (1, 0)
-    )
-    return Spread(means, over_runs, over_files)
+    return table.mean(axis=1).tolist() if table.size else []
 
 
 def welch(baseline: Values, other: Values) -> SeedTest | None:
@@ -210,25 +180,4 @@ def welch(baseline: Values, other: Values) -> SeedTest | None:
         return None
     found: Any = stats.ttest_ind(a, b, equal_var=False)
     low, high = map(float, found.confidence_interval(LEVEL))
-    squares = ((a - a.mean()) ** 2).sum() + ((b - b.mean()) ** 2).sum()
-    deviation = math.sqrt(squares / (len(a) + len(b) - 2))
-    return SeedTest(low, high, float(found.pvalue), (len(b), len(a)), deviation)
-
-
-def seeds_needed(deviation: float, difference: float) -> int:
-    """Return how many seeds a side a two-sided t-test at 5 % needs for a power of 80 %.
-
-    By the noncentral t distribution, for equally many seeds a side of equal variance.
-
-    Args:
-        deviation: the standard deviation over seeds. difference: the true one, in the same unit.
-    """
-    effect = difference / deviation
-    # The normal approximation needs fewer seeds: the search starts there.
-    for seeds in itertools.count(max(2, int(2 * (2.8 / effect) ** 2))):
-        freedom, shift = 2 * (seeds - 1), effect * math.sqrt(seeds / 2)
-        critical = stats.t.isf(0.025, freedom)
-        power = stats.nct.cdf(-critical, freedom, shift) + stats.nct.sf(critical, freedom, shift)
-        if power >= 0.8:
-            break
-    return seeds
+    return SeedTest(low, high, float(found.pvalue), (len(b), len(a)))

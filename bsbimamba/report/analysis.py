@@ -16,13 +16,14 @@ import pandas as pd
 from bsbimamba.data import benchmark
 from bsbimamba.data.corpus import is_table, list_pairs
 from bsbimamba.metrics import statistics
-from bsbimamba.metrics.scores import METRICS
-from bsbimamba.metrics.statistics import Comparison, Interval, Spread, Values, mean_interval
+from bsbimamba.metrics.scores import HAS_DNSMOS, METRICS
+from bsbimamba.metrics.statistics import Comparison, Interval, Values, mean_interval
 from bsbimamba.utils import DataError
 
 NOISY = "noisy"
 # Of the packages that the scores come from.
-VERSIONS = {name: version(name) for name in ("pesq", "pystoi", "numpy", "scipy", "torch")}
+_USED = ["pesq", "pystoi", *["speechmos", "onnxruntime"] * HAS_DNSMOS, "numpy", "scipy", "torch"]
+VERSIONS = {name: version(name) for name in _USED}
 # The comparisons that answer the project's question, as (other, reference) by the names of their
 # configurations. Both sides read time both ways, so that only the kind of layer differs.
 PRIMARY = (("abl3", "bsrnn_bi"), ("abl2", "lstm_dualpath"))
@@ -75,8 +76,9 @@ class Model:
         return {metric: mean_interval(scores) for metric, scores in self.scores.items()}
 
     @cached_property
-    def spreads(self) -> dict[str, Spread]:
-        return {metric: statistics.spread(scores) for metric, scores in self.scores.items()}
+    def run_means(self) -> dict[str, list[float]]:
+        """By metric, of each run, over the files that all runs have."""
+        return {metric: statistics.run_means(scores) for metric, scores in self.scores.items()}
 
     def by_file(self, metric: str) -> Values:
         """Return means over the runs (files,), NaN where one has no score."""
@@ -148,6 +150,8 @@ class Analysis:
         self.primary = _compare([x for x in every if tuple(y.configuration for y in x) in PRIMARY])
         noisy = self.noisy.by_file if self.noisy else None
         self.warnings = doubts(self.utterances, noisy("pesq_wb")) if noisy else []
+        for name, found in rows.groupby("system", sort=False):
+            self.warnings += told_faults(f"{name}", found.set_index("utterance")["faults"])
         snr = pd.Series(noisy("snr") if noisy else math.nan, self.utterances)
         self.breakdowns = find_breakdowns(snr, data)
         for breakdown, model in product(self.breakdowns, self.models):
@@ -246,7 +250,7 @@ def summary(analysis: Analysis) -> str:
         "warnings": analysis.warnings,
         "systems": systems,
         "models": {
-            x.name: {"runs": x.runs, "means": x.means, "spreads": x.spreads}
+            x.name: {"runs": x.runs, "means": x.means, "run_means": x.run_means}
             for x in analysis.models
         },
         "baseline": analysis.baseline.name,
@@ -278,6 +282,16 @@ def doubts(utterances: Sequence[str], pesq: Values) -> list[str]:
         f"{right:.2f} ± {tolerance:.2f}. Files are paired wrongly, resampled badly, of another "
         "rate than their headers say, or cut: no score here can be trusted."
     ]
+
+
+def told_faults(system: str, faults: pd.Series) -> list[str]:
+    """Return a sentence for each kind of fault in a system's files, `find_faults` by utterance."""
+    texts = []
+    for kind in dict.fromkeys(kind for found in faults for kind in found):
+        hit = {utterance: found[kind] for utterance, found in faults.items() if kind in found}
+        first, text = next(iter(hit.items()))
+        texts.append(f"{system}: {len(hit)} of {len(faults)} files, such as {first}: {text}.")
+    return texts
 
 
 def _compare(models: Sequence[tuple[Model, Model]]) -> list[Pair]:

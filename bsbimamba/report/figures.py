@@ -39,8 +39,6 @@ _STYLE: Any = {
 _SIZE = (
     "Crosses: figures of papers, trained and tested on VoiceBank-DEMAND; comparable to such only."
 )
-_MACS = "multiply-accumulates a second of audio (GMAC)"
-_COMPUTATION = "Counted by one rule for all systems here. Papers count by others: none are shown."
 _CROPS = (
     "On held-out utterances of each run's training data, a line a seed. Dotted: public curves "
     "on the test set of what they trained on (BSRNN: crops): only how fast they rise compares. "
@@ -55,7 +53,6 @@ def plots(analysis: Analysis) -> list[tuple[str, str, str]]:
         for x in analysis.comparisons
         if (found := x.comparisons["pesq_wb"])
     }
-    computation = partial(_against_fact, fact="macs_per_second", unit=1e9, what=_MACS)
     wanted: list[tuple[str, str, Any]] = [
         ("Differences", "", partial(_by_group, what="", means=differences)),
         *(
@@ -63,9 +60,7 @@ def plots(analysis: Analysis) -> list[tuple[str, str, str]]:
             for x in analysis.breakdowns
         ),
         ("PESQ and size", _SIZE, _against_size),
-        ("PESQ and computation", _COMPUTATION, computation),
         ("PESQ against crops seen", _CROPS, _against_crops),
-        ("Training loss", "As logged while training.", _training_loss),
     ]
     drawn = [(title, caption, _drawn(analysis, draw, "svg")) for title, caption, draw in wanted]
     return [(title, caption, image.decode()) for title, caption, image in drawn if image]
@@ -130,9 +125,15 @@ def _by_group(
 
 def _against_size(analysis: Analysis, axis: Axes) -> None:
     """Draw PESQ against millions of parameters, with systems of papers."""
-    sizes = _against_fact(analysis, axis, "parameters", 1e6, "parameters (millions)")
+    sizes = []
+    for model in analysis.enhancing:
+        size = model.fact("parameters") / 1e6
+        if np.isfinite(size) and (mean := model.means["pesq_wb"]):
+            sizes.append(size)
+            _draw(axis, {size: mean}, **style_of(analysis, model))
     if not sizes:
         return
+    axis.set_xlabel("parameters (millions)")
     known = PUBLISHED.sort_values("PESQ-WB", ascending=False)
     label = "published, on VoiceBank-DEMAND"
     axis.plot("parameters (M)", "PESQ-WB", "x", data=known, color=_MUTED, label=label)
@@ -149,21 +150,16 @@ def _against_size(analysis: Analysis, axis: Axes) -> None:
     axis.minorticks_off()
 
 
-def _against_fact(analysis: Analysis, axis: Axes, fact: str, unit: float, what: str) -> list[float]:
-    """Draw PESQ against a fact of each network, and return its values in this unit."""
-    values = []
-    for model in analysis.enhancing:
-        value = model.fact(fact) / unit
-        if np.isfinite(value) and (mean := model.means["pesq_wb"]):
-            values.append(value)
-            _draw(axis, {value: mean}, **style_of(analysis, model))
-    axis.set_xlabel(what)
-    return values
-
-
 def _against_crops(analysis: Analysis, axis: Axes) -> None:
     """Draw PESQ in validation over the crops that a run has seen, beside public curves."""
-    _draw_log(analysis, axis, "valid", "pesq_wb", "crops_per_step")
+    for model in analysis.models:
+        style = style_of(analysis, model) | {"marker": ".", "markersize": 3}
+        for system in model.systems:
+            values = {x["step"]: x.get("valid", {}).get("pesq_wb") for x in system.log}
+            logged = pd.Series(values, dtype=float).dropna()
+            if len(logged):
+                axis.plot(logged.index * system.facts["crops_per_step"], logged, **style)
+                style["label"] = None  # one entry of the legend is enough
     if not axis.has_data():
         return
     grey: Any = {"color": _MUTED, "linestyle": ":", "linewidth": 1, "marker": "."}
@@ -180,20 +176,3 @@ def _against_crops(analysis: Analysis, axis: Axes) -> None:
     axis.set_xlabel("two-second crops seen in training")
     axis.set_ylabel(f"{_PESQ}, validation")
     axis.set_title("Dotted: public curves, on VoiceBank-DEMAND's test set", loc="left", **_SMALL)
-
-
-def _training_loss(analysis: Analysis, axis: Axes) -> None:
-    _draw_log(analysis, axis, "train", "loss")
-    axis.set_xlabel("step")
-
-
-def _draw_log(analysis: Analysis, axis: Axes, group: str, name: str, per_step: str = "") -> None:
-    """Draw a value of each run's log over steps, or over what `per_step` of the facts counts."""
-    for model in analysis.models:
-        style = style_of(analysis, model) | {"marker": ".", "markersize": 3}
-        for system in model.systems:
-            values = {x["step"]: x.get(group, {}).get(name) for x in system.log}
-            logged = pd.Series(values, dtype=float).dropna()
-            if len(logged):
-                axis.plot(logged.index * system.facts.get(per_step, 1), logged, **style)
-                style["label"] = None  # one entry of the legend is enough

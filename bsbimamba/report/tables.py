@@ -6,21 +6,20 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from bsbimamba.metrics.scores import METRICS
-from bsbimamba.metrics.statistics import MARKED_SEEDS, Interval, Spread, holm, seeds_needed
+from bsbimamba.metrics.scores import COMPARED, HAS_DNSMOS, METRICS
+from bsbimamba.metrics.statistics import MARKED_SEEDS, Interval, holm
 from bsbimamba.report.analysis import VERSIONS, Analysis, Breakdown, Pair
 from bsbimamba.utils import some
 
 # What a paper's table has; then what stands beside it, to compare with tables of the other scale.
-MAIN = ("pesq_wb", "csig", "cbak", "covl", "stoi", "estoi", "segsnr", "si_sdr")
+MAIN = (*COMPARED, *(name for name in METRICS if name.startswith("dnsmos")))
 BESIDE = (
     "csig_float", "cbak_float", "covl_float", "wss_float", "wss", "llr", "stoi_pystoi", "snr",
 )  # fmt: skip
 _PESQ = METRICS["pesq_wb"]
-# A difference of PESQ that is worth finding: about half of what a metric discriminator brings.
-_SOUGHT = 0.05
 _signed = f"{{:+z.{_PESQ.digits}f}}".format
 # Of a network's use: which fact it is, in which unit, how it is written.
 _COSTS = {
@@ -44,18 +43,17 @@ _SCORES = (
     "CBAK, COVL: Loizou's scale."
 )
 _TESTS = (
-    "Over files, for these weights alone: bootstrap interval, Wilcoxon signed-rank test, r its "
-    f"rank-biserial correlation; up to {_PESQ.tie:g} is a tie. Over seeds: Welch's t-test. Both "
-    f"Holm-corrected over this table. Seeds a side: to find {_SOUGHT:g} at 5 % with a power of "
-    "80 %; rough, from few seeds. Where a side has one, a difference may be chance of the training."
+    "Over files, for these weights alone: bootstrap interval, Wilcoxon signed-rank test; up to "
+    f"{_PESQ.tie:g} is a tie. Over seeds: Welch's t-test. Both Holm-corrected over this table. "
+    "Where a side has one seed, a difference may be chance of the training."
 )
 _BESIDE = "The composite scores of the other scale, and what they are made of."
-_SEEDS = "A difference that is not large against the deviation over seeds may be chance."
 _CHOSEN = "best.pt is chosen by PESQ on held-out speakers; averaged weights, no PCS, no PESQ loss."
 _NOTES = (
     "File intervals and tests do not cover other speakers or other seeds.",
     "Many papers give CSIG, CBAK and COVL on the float scale: about 0.1 higher for noisy speech, "
     "up to 0.5 for enhanced. STOI is that of VoiceBank-DEMAND's usual script.",
+    *["DNSMOS is not installed: pip install 'bs-bimamba[dnsmos]'."] * (not HAS_DNSMOS),
 )
 # What texts are escaped by.
 _MARKDOWN = str.maketrans({"|": r"\|"})
@@ -109,7 +107,6 @@ def tables(analysis: Analysis) -> list[Table]:
         _differences(f"Against {baseline}", f"Differences to {baseline}.", others),
         _scores(analysis, BESIDE, "The other scale, and parts", _BESIDE),
         *map(_by_group, analysis.breakdowns),
-        _seeds(analysis),
     ]
     return [table for table in found if len(table.cells)]
 
@@ -201,12 +198,12 @@ def marks_of(analysis: Analysis, metrics: Sequence[str]) -> dict[tuple[str, str]
 
 def _scores(analysis: Analysis, metrics: Sequence[str], name: str, caption: str) -> Table:
     """Return the means of each model with its intervals; the best are over the most files."""
-    marks, files = marks_of(analysis, metrics), len(analysis.clean)
-    cells = pd.DataFrame(index=[model.name for model in analysis.models])
+    marks, files, models = marks_of(analysis, metrics), len(analysis.clean), analysis.models
+    cells = pd.DataFrame(index=[model.name for model in models])
     below, best = cells.copy(), []
     for metric in metrics:
-        column = METRICS[metric].column
-        found = [_mean(metric, x.means[metric], files, x.spreads[metric]) for x in analysis.models]
+        column = METRICS[metric].heading
+        found = [_mean(metric, x.means[metric], files, x.run_means[metric]) for x in models]
         cells[column], below[column] = zip(*found, strict=True)
         cells[column] += [f" {marks.get((model, metric), '')}".rstrip() for model in cells.index]
         means = {x.name: mean for x in analysis.enhancing if (mean := x.means[metric])}
@@ -243,7 +240,6 @@ def _differences(name: str, caption: str, pairs: Mapping[str, Pair]) -> Table:
         rows[label] = {
             f"{_PESQ.heading}, difference (95 % file interval)": _signed(mean.mean) + interval,
             "p over files (Holm)": _p(found.p_holm),
-            "r": f"{found.rank_biserial:+.2f}",
             "better / tie / worse": f"{found.wins} / {found.ties} / {found.losses}",
             "files": str(mean.count),
             "seeds": f"{pair.other.seeds or '–'} / {pair.reference.seeds or '–'}",
@@ -252,37 +248,21 @@ def _differences(name: str, caption: str, pairs: Mapping[str, Pair]) -> Table:
             rows[label] |= {
                 "95 % seed interval": f"{_signed(seeds.low)} to {_signed(seeds.high)}",
                 "p over seeds (Holm)": _p(seeds.p_holm),
-                f"seeds a side for {_SOUGHT:g}": f"{seeds_needed(seeds.deviation, _SOUGHT):,}",
             }
     return Table(name, f"{caption} {_TESTS}", pd.DataFrame.from_dict(rows, "index").fillna(""))
 
 
-def _seeds(analysis: Analysis) -> Table:
-    """Return what differs between the runs of a model, apart from what differs between files."""
-    rows = {
-        model.name: {
-            "each seed's mean": ", ".join(map(_PESQ.show, found.means)),
-            "deviation over seeds": f"{found.over_runs:.4f}",
-            "deviation over files": f"{found.over_files:.4f}",
-        }
-        for model in analysis.models
-        if (found := model.spreads["pesq_wb"]).over_runs is not None
-        and found.over_files is not None
-    }
-    return Table(f"Seeds, {_PESQ.heading}", _SEEDS, pd.DataFrame.from_dict(rows, "index"))
-
-
 def _mean(
-    metric: str, mean: Interval | None, files: int, spread: Spread | None = None
+    metric: str, mean: Interval | None, files: int, run_means: Sequence[float] = ()
 ) -> tuple[str, str]:
     """Return a mean, with the number of its files where it is not of all, and its intervals."""
     if mean is None:
         return "none", ""
     show = METRICS[metric].show
     text, below = show(mean.mean), f"{show(mean.low)} – {show(mean.high)}" * mean.is_sound
-    if spread and spread.over_runs is not None:
-        text += f" ± {show(spread.over_runs)}"
-        below += f" [{show(min(spread.means))} – {show(max(spread.means))}]"
+    if len(run_means) > 1:
+        text += f" ± {show(float(np.std(run_means, ddof=1)))}"
+        below += f" [{show(min(run_means))} – {show(max(run_means))}]"
     if mean.count < files:
         text += f" ({mean.count} file{'s' * (mean.count != 1)})"
     return text, below

@@ -58,5 +58,5 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
     from bsbimamba.metrics.scores import score
 
-    scores = {name: score(*pair) for name, pair in pairs().items()}
+    scores = {name: score(*pair, list(stored())) for name, pair in pairs().items()}
     print(pd.DataFrame.from_dict(scores, orient="index").round(7).to_csv(index_label="pair"))

@@ -9,17 +9,17 @@ from typing import Any
 import loizou
 import numpy as np
 import pandas as pd
+import pesq
 import pytest
 from conftest import ROOT
 from golden_signals import pairs, stored
 from numpy.typing import NDArray
 
+from bsbimamba.data.audio import read, write
 from bsbimamba.metrics.intelligibility import stoi, stoi_pystoi
 from bsbimamba.metrics.scores import METRICS, pesq_wb, score
 from bsbimamba.metrics.segmental import llr, segsnr, si_sdr, snr, wss
 from bsbimamba.metrics.signals import FLOOR_DB, MetricError, levels
-from bsbimamba.openmp import usable_cores
-from bsbimamba.report.scoring import Task, score_files
 
 RATE = 16000
 Signal = NDArray[Any]
@@ -39,11 +39,13 @@ def test_p232_scores_as_the_reference_script_scores_it(shared_data: Path):
     expected = pd.read_csv(shared_data / P232 / "reference_scores.csv", index_col="utterance")
     assert expected.shape == (393, 9)
     folders = [shared_data / P232 / side for side in ("clean", "noisy")]
-    tasks = [
-        Task("noisy", name, *(folder / f"{name}.flac" for folder in folders))
-        for name in expected.index
-    ]
-    found = score_files(tasks, usable_cores()).set_index("utterance")
+    measures = [*expected.columns, "stoi_pystoi"]
+    found = pd.DataFrame(
+        {
+            name: score(*(read(folder / f"{name}.flac") for folder in folders), measures)
+            for name in expected.index
+        }
+    ).T
     assert (found[expected.columns] - expected).abs().max().max() < 1e-3
     # pystoi looks for silence one sample later: in one file of eight a frame more or less.
     assert (found["stoi"] - found["stoi_pystoi"]).abs().max() < 0.016
@@ -56,7 +58,8 @@ GOLDEN = pairs()
 @pytest.mark.parametrize("name", GOLDEN)
 def test_stored_values(name: str):
     """Those of the code that p232 was scored with as above; see `golden_signals`."""
-    assert score(*GOLDEN[name]) == pytest.approx(stored().loc[name].to_dict(), abs=1e-3)
+    expected = stored().loc[name].to_dict()
+    assert score(*GOLDEN[name], list(expected)) == pytest.approx(expected, abs=1e-3)
 
 
 @pytest.mark.parametrize("name", GOLDEN)
@@ -180,6 +183,42 @@ def test_pesq_of_the_most_stretches_of_speech_in_20_seconds(on: float, off: floa
     t = np.arange(20 * RATE) / RATE
     clean = np.where(t % (on + off) < on, noise(len(t)), 0)
     assert 1 < pesq_wb(clean, clean + 0.01 * noise(len(t), seed=1)) < 4.6
+
+
+def test_pesq_of_a_long_file_is_the_mean_over_its_parts_with_speech(speech: Pair):
+    parts = [np.resize(side, (3, 218_667)) for side in speech]
+    parts[0][1] = 0
+    found = score(*(x.ravel()[:-1] for x in parts), ["pesq_wb", "csig", "pesq_parts"])
+    one, other = (pesq.pesq(RATE, *(x[n][: 218_667 - n // 2] for x in parts), "wb") for n in (0, 2))
+    assert found["pesq_parts"] == pytest.approx([one, math.nan, other], nan_ok=True, abs=1e-9)
+    assert found["pesq_wb"] == pytest.approx((one + other) / 2, abs=1e-9)
+    assert found["csig"] > 1
+    parts[1][0] = 0  # what a system has muted is not left out
+    assert score(*map(np.ravel, parts))["pesq_wb"] == "the enhanced signal is silent or constant"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of how librosa reads files
+@pytest.mark.parametrize(("seconds", "gain"), [(3.196, 1), (9.01, 20), (12.02, 1)])
+def test_dnsmos_equals_the_packages(speech: Pair, seconds: float, gain: float, tmp_path: Path):
+    """In a file, the package takes samples beyond ±1."""
+    package = pytest.importorskip("speechmos.dnsmos")
+    enhanced = np.resize(gain * speech[1], int(seconds * RATE))
+    write(tmp_path / "x.wav", enhanced, "FLOAT")
+    expected = package.run(str(tmp_path / "x.wav"), RATE)
+    for kind in ("sig", "bak", "ovrl"):
+        (found,) = score(A[:0], enhanced, [f"dnsmos_{kind}"]).values()
+        assert found == pytest.approx(expected[f"{kind}_mos"], abs=1e-6)
+    (reason,) = score(A, 0 * A, ["dnsmos_sig"]).values()
+    assert reason == "the enhanced signal is silent or constant"
+
+
+def test_without_speechmos_a_note_says_how_to_get_dnsmos():
+    code = (
+        "import sys; sys.modules['speechmos'] = None; from bsbimamba.report.tables import *;"
+        "from bsbimamba.report.tables import _NOTES; print(len(MAIN), _NOTES[-1])"
+    )
+    printed = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True)
+    assert printed == "8 DNSMOS is not installed: pip install 'bs-bimamba[dnsmos]'.\n"
 
 
 def test_score_gives_the_reason_instead_of_a_number():

@@ -66,7 +66,8 @@ def analysed(*systems: Scored, data: str = "corpus", **options: Any) -> Analysis
         for utterance, pesq in pesqs.items():
             note = "PESQ finds no speech" if pesq is None else ""
             values = {m: np.nan if pesq is None else pesq + 0.01 * n for n, m in enumerate(METRICS)}
-            lines.append({"system": each.name, "utterance": utterance, "note": note, **values})
+            row = {"system": each.name, "utterance": utterance, "note": note, "faults": {}}
+            lines.append(row | values)
     clean = options.pop("clean", None) or {name: Path(name) for _, x in systems for name in x}
     # Intervals of few draws, so that a test takes no seconds.
     with patch.object(statistics, "RESAMPLES", 199):

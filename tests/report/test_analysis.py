@@ -192,7 +192,7 @@ def test_summary_holds_everything():
     assert (one["facts"]["seed"], one["scored"]) == (1, dict.fromkeys(METRICS, 30))
     model = content["models"]["abl3 (3 seeds)"]
     assert model["means"]["stoi"].keys() == {"mean", "low", "high", "count"}
-    assert model["spreads"]["pesq_wb"]["over_runs"] == pytest.approx(0.1)
+    assert np.diff(model["run_means"]["pesq_wb"]) == pytest.approx(0.1)
     assert content["comparisons"]["abl3 (3 seeds)"]["pesq_wb"]["wins"] > 0
     assert content["comparisons"]["none"]["pesq_wb"] is None
     (groups,) = content["breakdowns"]

@@ -130,6 +130,23 @@ def test_a_folder_is_scored_whatever_is_in_it(
     assert list(per_file(out, "noisy").index) == list(rows.index)
 
 
+def test_faults_and_parts_are_told(tmp_path: Path, samples: Signal):
+    """Two of three files are late; the third is longer than PESQ can be of."""
+    for folder, lag in (("clean", 0), ("late", 80)):
+        (tmp_path / folder).mkdir()
+        for name, x in {"a": samples, "b": samples, "long": np.tile(samples, 17)}.items():
+            late = np.roll(x, lag * (x is samples)) + 1e-5 * lag * hiss(len(x))
+            soundfile.write(tmp_path / folder / f"{name}.wav", late, RATE, "FLOAT")
+    words = ["--clean", tmp_path / "clean", "--enhanced", tmp_path / "late", "--out", tmp_path]
+    assert evaluate.main([*map(str, words), "--workers", "1"]) == 0
+    notes = per_file(tmp_path, "late")["note"]
+    assert notes["long"] == "PESQ is the mean over 2 parts of 10.6 s (0 without speech left out)"
+    assert notes["a"].startswith("shifted by +5.00 ms (+: late), which costs SI-SDR (dB) ")
+    for name in ("table.md", "table.tex", "report.html", "summary.json"):
+        text = (tmp_path / name).read_text("utf-8")
+        assert f"late: 2 of 3 files, such as a: {notes['a']}." in text
+
+
 @pytest.mark.parametrize("level", [0.0005, 0.02])
 def test_gain_is_demanded(
     level: float, tmp_path: Path, samples: Signal, clean: Path, capsys: pytest.CaptureFixture[str]
@@ -160,7 +177,7 @@ def test_wrong_usage(words: str, tmp_path: Path):
     [
         ("--clean {none} --enhanced {clean}", "{none}: no such folder"),
         ("--clean {clean} --enhanced {empty}", "{empty}: no audio in it"),
-        ("--clean {clean} --enhanced {corpus}", "{corpus}: no file is named as one in {clean} is"),
+        ("--clean {clean} --enhanced {corpus}/test", "{corpus}/test: of 8 files, 0 are named"),
         ("{none} --data {corpus}", "{none}: no such checkpoint"),
         ("{run} --data {none}", "{none}: no test pairs."),
         ("{run} {run} --data {corpus}", "two runs would be called "),
@@ -186,6 +203,7 @@ def test_bad_input(
     assert captured.out == ""
     expected = message.format(**known, empty=tmp_path / "empty")
     assert captured.err.splitlines()[-1].startswith(f"evaluate.py: {expected}")
+    assert "0 are named" not in expected or "and 5 more. Clean: near." in captured.err
     assert os.listdir(tmp_path) == ["empty"]
 
 
@@ -198,28 +216,33 @@ def task(tmp_path: Path, speech: tuple[Signal, Signal]) -> Task:
     return Task("x", "a", *paths)
 
 
+def scored(task: Task, note: str) -> dict[str, float]:
+    """The scores of a file that has this note and no faults."""
+    row = score_file(task)
+    assert (row.pop("note"), row.pop("faults")) == (note, {})
+    return row
+
+
 def test_what_is_done_to_a_file_is_noted(task: Task, speech: tuple[Signal, Signal]):
-    expected = score_file(task)
-    assert expected == (pytest.approx(score(*speech), abs=1e-6), "")
+    expected = scored(task, "")
+    assert expected == pytest.approx(score(*speech), abs=1e-6)
     soundfile.write(str(task.enhanced), speech[1][:-100], RATE, "FLOAT")
-    scores, note = score_file(task)
-    assert note == "-100 samples: the common part is scored"
+    scores = scored(task, "-100 samples: the common part is scored")
     assert scores == pytest.approx(score(*(side[:-100] for side in speech)), abs=1e-6)
     high = soxr.resample(speech[1], RATE, 48000, quality="VHQ")
     soundfile.write(str(task.enhanced), np.stack([0.5 * high, 1.5 * high], 1), 48000, "FLOAT")
-    scores, note = score_file(task)
-    assert scores == pytest.approx(expected[0], abs=0.06)  # most in LLR: what is near 8 kHz
-    assert note == "resampled from 48000 Hz; the mean of 2 channels"
+    scores = scored(task, "resampled from 48000 Hz; the mean of 2 channels")
+    assert scores == pytest.approx(expected, abs=0.06)  # most in LLR: what is near 8 kHz
 
 
-def misbehaving(task: Task) -> tuple[dict[str, float], str]:
+def misbehaving(task: Task) -> dict[str, Any]:
     """Do in the worker what the task's name says; otherwise, score it."""
     if task.utterance == "dies":
         os._exit(1)
     if task.utterance == "hangs":
         time.sleep(600)
     if task.utterance == "tells":
-        return {}, os.environ["OMP_NUM_THREADS"]
+        return {"note": os.environ["OMP_NUM_THREADS"]}
     return score_file(task)
 
 
@@ -233,4 +256,4 @@ def test_worker_that_dies_or_hangs_costs_its_own_score_alone(
     assert list(rows["utterance"]) == names
     reasons = ["its scoring process died", "", "its scoring took more than 15 s", "", "1"]
     assert list(rows["note"]) == reasons
-    assert rows.loc[1, list(METRICS)].to_dict() == score_file(task)[0]
+    assert rows.loc[1, list(METRICS)].to_dict() == scored(task, "")

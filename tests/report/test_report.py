@@ -72,8 +72,6 @@ def test_intervals_and_the_spread_over_seeds_stand_below_means():
     ends = re.escape(f"[{min(means):.3f} – {max(means):.3f}]")
     assert table.cells["PESQ-WB"].iloc[0].endswith(" ± 0.100")
     assert re.fullmatch(rf"\d\.\d{{3}} – \d\.\d{{3}} {ends}", table.below["PESQ-WB"].iloc[0])
-    row = by_name(analysis)["Seeds, PESQ-WB"].cells.iloc[0]
-    assert list(row)[:2] == [", ".join(f"{mean:.3f}" for mean in means), "0.1000"]
 
 
 def test_best_is_over_the_most_files_without_the_noisy():
@@ -108,10 +106,9 @@ def test_differences_are_tested_over_files_and_over_seeds():
     assert row["seeds"] == "3 / 3"
     assert row["95 % seed interval"] == "+0.073 to +0.527"
     assert row["p over seeds (Holm)"] == "0.0213"
-    assert row["seeds a side for 0.05"] == "64"
     assert row["better / tie / worse"] == "30 / 0 / 0"
     row = by_name(analysed(FEW, PARTLY))["Against noisy"].cells.loc["run"]
-    assert list(row) == ["+0.500", "too few", "+1.00", "2 / 0 / 0", "2", "1 / –"]
+    assert list(row) == ["+0.500", "too few", "2 / 0 / 0", "2", "1 / –"]
 
 
 def test_groups_have_a_column_each():
@@ -129,7 +126,7 @@ def test_markdown_and_latex_show_the_same():
     row = rf"abl3 \(3 seeds\) & \\shortstack\[r\]\{{{mean} \\\\ \\scriptsize 2\."
     assert re.search(row, tex)
     columns = {line.count(" & ") for line in tex.splitlines() if line.endswith(r"\\")}
-    assert columns == {10}  # eight metrics, parameters, GMAC/s
+    assert columns == {len(MAIN) + 2}  # parameters, GMAC/s
     # Names are escaped.
     assert text.count(r"| a\|b_c |") == 4
     assert "\na|b\\_c & " in tex
@@ -162,8 +159,7 @@ def test_plots_are_those_that_show_something():
     found = drawn(analysis)
     assert "$x_1^2$</text>" in found["Differences"]
     assert list(found) == [
-        *("Differences", "PESQ by input SNR (dB)", "PESQ and size", "PESQ and computation"),
-        *("PESQ against crops seen", "Training loss"),
+        *("Differences", "PESQ by input SNR (dB)", "PESQ and size", "PESQ against crops seen"),
     ]
     assert all("abl3 (2 seeds)</text>" in svg for svg in found.values())
     assert all(style_of(analysis, analysis.models[1])["color"] in svg for svg in found.values())
@@ -250,7 +246,7 @@ def test_names_and_warnings_are_escaped(tmp_path: Path):
     assert page.count("<script") == page.count("</script>") == 2
     assert page.count("</style>") == 1
     assert EVIL in html.unescape(page)
-    assert "<strong>Do not trust these scores.</strong> a doubt &lt;b&gt;" in page
+    assert "<strong>Warning.</strong> a doubt &lt;b&gt;" in page
     content = re.search(r'<script type="application/json" id="audio">(.*?)</script>', page, re.S)
     assert content
     assert len(json.loads(content[1])) == 5
