@@ -22,7 +22,8 @@ import soundfile as sf
 import soxr
 
 import bsbimamba.openmp  # noqa: F401  (before torch)
-from bsbimamba.data.audio import SAMPLE_RATE, AudioError
+from bsbimamba.data.audio import AudioError
+from bsbimamba.data.levels import SAMPLE_RATE
 from bsbimamba.data.workers import stop_by_signals
 from bsbimamba.inference.files import KINDS, FileSource
 from bsbimamba.inference.model import Model, load

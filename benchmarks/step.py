@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves
 from benchmarks import measuring
 from benchmarks.looped import LoopedBSRNN
 from benchmarks.measuring import MIB, in_turn
-from bsbimamba.data.audio import SAMPLE_RATE
+from bsbimamba.data.levels import SAMPLE_RATE
 from bsbimamba.training.config import Config, override
 from bsbimamba.training.distributed import World
 from bsbimamba.training.pesq import Labeller, PesqPool, label_on_device

@@ -8,7 +8,8 @@ import soundfile as sf
 import torch
 from torch import Tensor
 
-from bsbimamba.data.audio import SAMPLE_RATE, write
+from bsbimamba.data.audio import write
+from bsbimamba.data.levels import SAMPLE_RATE
 
 SAMPLE = Path(__file__).resolve().parents[1] / "data" / "sample"
 

@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from benchmarks import gpu, measuring, scan, step
 from benchmarks.measuring import MIB, PHASES, Operators
 from benchmarks.step import Candidate, Measured
-from bsbimamba.data.audio import SAMPLE_RATE
+from bsbimamba.data.levels import SAMPLE_RATE
 from bsbimamba.training import precision
 from bsbimamba.training.graph import Replayed
 

@@ -8,7 +8,8 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from bsbimamba.data.audio import SAMPLE_RATE, Info, look_over, recordings
+from bsbimamba.data.audio import Info, look_over, recordings
+from bsbimamba.data.levels import SAMPLE_RATE
 from bsbimamba.data.speakers import is_test_speaker, read_rows, speakers_of
 from bsbimamba.utils import DataError, some
 

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from scipy.fft import irfft, next_fast_len, rfft
 from torch.utils.data import DataLoader, Dataset
 
-from bsbimamba.data.audio import FRAME, SAMPLE_RATE, SILENCE, Signal, active_rms, power
 from bsbimamba.data.corpus import Pair, Recording
+from bsbimamba.data.levels import FRAME, SAMPLE_RATE, SILENCE, Signal, active_rms, power
 from bsbimamba.data.samples import Samples
 from bsbimamba.data.workers import begin_worker, process_context
 
@@ -107,10 +107,10 @@ class MixDataset(SpeechDataset[Recording]):
 
     The index counts the clean recordings. The SNR is that of the clean file's active speech level
     (ITU-T P.56), as in VoiceBank-DEMAND (Valentini-Botinhao et al., SSW 2016), to the level of the
-    piece of noise that is mixed in, where it holds sound (`data.audio.active_rms`). So it holds in
+    piece of noise that is mixed in, where it holds sound (`data.levels.active_rms`). So it holds in
     every example; only noise below -100 dB of full scale is not made louder to reach it.
 
-    A noise file is drawn in proportion to its seconds of sound (`data.audio.active_frames`), and a
+    A noise file is drawn in proportion to its seconds of sound (`data.levels.active_frames`), and a
     piece among those with sound in at least a quarter of their frames, or half as many as the
     file's fullest piece has. A file shorter than the piece is repeated. Babble and speech-shaped
     noise are made of other speakers of this data set; a noise file replaces them if there are none.

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from bsbimamba.data import audio
-from bsbimamba.data.audio import AudioError, Info, Signal
+from bsbimamba.data.audio import AudioError, Info
+from bsbimamba.data.levels import Signal
 from bsbimamba.data.workers import in_threads
 from bsbimamba.utils import DataError, replacing
 

@@ -16,9 +16,10 @@ import numpy as np
 import tyro
 from tyro.conf import Positional
 
-from bsbimamba.data.audio import SAMPLE_RATE, lag_of, opened, read
+from bsbimamba.data.audio import opened, read
 from bsbimamba.data.benchmark import NAME, TEST_PAIRS, TRAIN_PAIRS
 from bsbimamba.data.corpus import SPLITS, Pair, check_pairs, has_split, list_pairs
+from bsbimamba.data.levels import SAMPLE_RATE, lag_of
 from bsbimamba.data.workers import in_threads, stop_by_signals
 from bsbimamba.utils import DataError, carry_out, some
 

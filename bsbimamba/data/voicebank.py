@@ -28,9 +28,10 @@ import tyro
 from tqdm import tqdm
 from tyro.conf import arg
 
-from bsbimamba.data.audio import SAMPLE_RATE, write
+from bsbimamba.data.audio import write
 from bsbimamba.data.benchmark import TEST_LOG, TEST_PAIRS, TRAIN_PAIRS
 from bsbimamba.data.corpus import load_pairs
+from bsbimamba.data.levels import SAMPLE_RATE
 from bsbimamba.data.workers import in_threads, stop_by_signals
 from bsbimamba.utils import ROOT, FailedError, carry_out, checksum, write_text
 

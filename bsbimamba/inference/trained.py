@@ -25,7 +25,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from safetensors import SafetensorError
 from torch import Tensor
 
-from bsbimamba.data.audio import SAMPLE_RATE
+from bsbimamba.data.levels import SAMPLE_RATE
 from bsbimamba.inference.windows import Windows, hops
 from bsbimamba.network.bands import VARIANCE_FLOOR, WIDTHS
 from bsbimamba.network.cost import count_parameters

@@ -20,7 +20,8 @@ import soxr
 import torch
 from numpy.typing import NDArray
 
-from bsbimamba.data.audio import SAMPLE_RATE, AudioError
+from bsbimamba.data.audio import AudioError
+from bsbimamba.data.levels import SAMPLE_RATE
 from bsbimamba.network.bands import band_sums, of_sums
 from bsbimamba.network.net import RMS_FLOOR, BandSplitNet
 from bsbimamba.network.stft import HOP, N_FFT, compressed, stft

@@ -6,7 +6,7 @@ from collections.abc import Collection
 import numpy as np
 import pandas as pd
 
-from bsbimamba.data.audio import SAMPLE_RATE, lag_of, power
+from bsbimamba.data.levels import SAMPLE_RATE, lag_of, power
 from bsbimamba.metrics.scores import COMPARED, METRICS, score
 from bsbimamba.metrics.signals import Samples, Signal, windowed
 

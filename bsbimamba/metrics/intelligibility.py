@@ -12,7 +12,7 @@ from pystoi.stoi import DYN_RANGE, FS, N_FRAME, NFFT, OBM
 from pystoi.utils import EPS, remove_silent_frames, stft
 from scipy.signal import resample_poly
 
-from bsbimamba.data.audio import SAMPLE_RATE
+from bsbimamba.data.levels import SAMPLE_RATE
 from bsbimamba.metrics.signals import MetricError, Samples, Signal, checked
 
 _SEGMENT, _HOP = 30, N_FRAME // 2  # frames of a segment, samples at 10 kHz

@@ -18,7 +18,7 @@ import numpy as np
 import pesq
 from numpy.typing import NDArray
 
-from bsbimamba.data.audio import SAMPLE_RATE
+from bsbimamba.data.levels import SAMPLE_RATE
 from bsbimamba.metrics.intelligibility import stoi, stoi_pystoi
 from bsbimamba.metrics.segmental import llr, segsnr, si_sdr, snr, wss
 from bsbimamba.metrics.signals import MetricError, NoSpeechError, Samples, checked, usable

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from bsbimamba.data.audio import SAMPLE_RATE, SILENCE
+from bsbimamba.data.levels import SAMPLE_RATE, SILENCE
 
 # 30 ms every 7.5 ms at 16 kHz: the frames of Loizou's segmental measures.
 FRAME, HOP = 480, 120

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from bsbimamba.data.audio import SAMPLE_RATE
+from bsbimamba.data.levels import SAMPLE_RATE
 from bsbimamba.network.bands import BANDS, BandLinear
 from bsbimamba.network.net import BandSplitNet
 from bsbimamba.utils import hardware

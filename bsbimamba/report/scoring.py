@@ -11,7 +11,8 @@ import pandas as pd
 from pebble import ProcessExpired
 from tqdm import tqdm
 
-from bsbimamba.data.audio import SAMPLE_RATE, AudioError, described, read
+from bsbimamba.data.audio import AudioError, described, read
+from bsbimamba.data.levels import SAMPLE_RATE
 from bsbimamba.data.workers import result_of, worker_pool
 from bsbimamba.metrics.faults import find_faults
 from bsbimamba.metrics.scores import METRICS, score

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bsbimamba.data.audio import SAMPLE_RATE, write
+from bsbimamba.data.audio import write
+from bsbimamba.data.levels import SAMPLE_RATE
 from bsbimamba.metrics.signals import FLOOR_DB, levels
 from bsbimamba.network.cost import count_macs, count_parameters
 from bsbimamba.network.net import BandSplitNet, name_of

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pebble import ProcessExpired, ProcessPool
 from torch import Tensor
 
-from bsbimamba.data.audio import SAMPLE_RATE
+from bsbimamba.data.levels import SAMPLE_RATE
 from bsbimamba.data.workers import result_of, worker_pool
 from bsbimamba.metrics.pesq_torch import pesq_torch
 from bsbimamba.metrics.scores import MetricError, pesq_wb, score

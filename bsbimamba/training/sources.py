@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bsbimamba.data.audio import SAMPLE_RATE
 from bsbimamba.data.corpus import Pair, Recording, has_split, load_pairs, load_recordings
 from bsbimamba.data.dataset import MixDataset, PairDataset, SpeechDataset
+from bsbimamba.data.levels import SAMPLE_RATE
 from bsbimamba.data.samples import Samples
 from bsbimamba.data.speakers import hold_out
 from bsbimamba.training.config import Config, Data

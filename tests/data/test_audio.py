@@ -12,17 +12,8 @@ from hypothesis import strategies as st
 from recordings import put, sound
 
 from bsbimamba.data import audio
-from bsbimamba.data.audio import (
-    FRAME,
-    AudioError,
-    active_frames,
-    active_level,
-    active_rms,
-    lag_of,
-    inspect,
-    look_over,
-    read,
-)
+from bsbimamba.data.audio import AudioError, inspect, look_over, read
+from bsbimamba.data.levels import FRAME, active_frames, active_level, active_rms, lag_of
 from bsbimamba.inference.files import FileSource
 
 RATE = 16000

@@ -12,9 +12,10 @@ import soundfile as sf
 import torch
 from recordings import same, sound
 
-from bsbimamba.data.audio import Signal, active_level, inspect, read, write
+from bsbimamba.data.audio import inspect, read, write
 from bsbimamba.data.corpus import Pair, Recording
 from bsbimamba.data.dataset import MixDataset, PairDataset, SpeechDataset, babble
+from bsbimamba.data.levels import Signal, active_level
 from bsbimamba.data.samples import Samples
 from bsbimamba.utils import DataError
 

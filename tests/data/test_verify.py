@@ -11,7 +11,8 @@ import soundfile as sf
 from recordings import sound
 
 from bsbimamba.data import verify
-from bsbimamba.data.audio import lag_of, read
+from bsbimamba.data.audio import read
+from bsbimamba.data.levels import lag_of
 from bsbimamba.data.verify import main
 
 RATE = 16000

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from systems import analysed, system
 
-from bsbimamba.data.audio import SAMPLE_RATE, write
+from bsbimamba.data.audio import write
+from bsbimamba.data.levels import SAMPLE_RATE
 from bsbimamba.report.analysis import System
 from bsbimamba.report.html import report
 from bsbimamba.utils import write_text
