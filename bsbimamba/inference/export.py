@@ -13,6 +13,7 @@ import logging
 import os
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -74,12 +75,14 @@ def export(options: argparse.Namespace) -> int:
     if target.exists() and any(target.iterdir()) and not (target / WEIGHTS).exists():
         raise DataError(f"{target} holds other files than a model's: use another -o")
     trained = find(options.model)
+    if options.about:
+        trained = replace(trained, about=options.about)
     translated = None
     if not options.no_onnx:
         say("exporting to ONNX, which takes a minute")
         content = onnx_model(trained.network)
         translated = content, checked(trained.network, content)
-    write_model(target, trained, translated, options.about)
+    write_model(target, trained, translated)
     print(f"{target} is written")
     return 0
 

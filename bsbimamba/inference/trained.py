@@ -60,6 +60,7 @@ class Trained:
         data: the fingerprint of what it was trained on.
         held_out: the speakers whose PESQ chose the best checkpoint.
         scores: of the validation at that step, by name; {} where they are not known.
+        about: the data that it was trained on and their licences, for the card.
     """
 
     network: BandSplitNet
@@ -70,6 +71,7 @@ class Trained:
     epochs: float = 0.0
     held_out: list[str] = field(default_factory=list)
     scores: Mapping[str, float] = field(default_factory=dict)
+    about: str = ""
 
     @property
     def digest(self) -> str:
@@ -199,15 +201,13 @@ def digest_of_weights(weights: Mapping[str, Tensor]) -> str:
     return whole.hexdigest()
 
 
-def described(trained: Trained, about: str = "") -> BandSplitNet:
+def described(trained: Trained) -> BandSplitNet:
     """Return the network, with all that its `config.json` and its card are to say.
 
     `save_pretrained` and `push_to_hub` write both. Where data lay on this machine is left out.
-
-    about: the data that it was trained on and their licences, for the card.
     """
     settings = {k: v for k, v in flatten(trained.config).items() if k not in PLACES}
-    facts = ("data", "step", "epochs", "held_out", "scores")
+    facts = ("data", "step", "epochs", "held_out", "scores", "about")
     trained.network._hub_mixin_config |= {
         "name": trained.config.name,
         "parameters": count_parameters(trained.network),
@@ -224,23 +224,18 @@ def described(trained: Trained, about: str = "") -> BandSplitNet:
         "windows": {part: hops(getattr(Windows, part)) for part in ("length", "context", "fade")},
         "settings": settings,
         "training": {fact: getattr(trained, fact) for fact in facts},
-        "about": about,
     }
     return trained.network
 
 
 def write_model(
-    folder: Path,
-    trained: Trained,
-    onnx: tuple[bytes, Mapping[str, Any]] | None = None,
-    about: str = "",
+    folder: Path, trained: Trained, onnx: tuple[bytes, Mapping[str, Any]] | None = None
 ) -> None:
     """Write a model folder. Interrupted, it leaves one that `read_model` refuses, or the old one.
 
     onnx: the same network as an ONNX model, and its entries in `config.json`.
-    about: as in `described`.
     """
-    network = described(trained, about)
+    network = described(trained)
     extra = {"onnx": {"file": ONNX, **onnx[1]}} if onnx else {}
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".partial-") as temporary:
