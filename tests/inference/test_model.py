@@ -14,6 +14,7 @@ from recordings import sound
 from saved_runs import lively, save_run
 from torch import Tensor
 
+from abl3.mbs_net import MBSNet
 from bsbimamba.inference.model import Model, load
 from bsbimamba.inference.trained import load_run, read_model, write_model
 from bsbimamba.training.checkpoint import CheckpointError
@@ -106,6 +107,13 @@ def test_load_takes_runs_checkpoints_model_folders_and_names(
         load(tmp_path)
     with pytest.raises(ConfigError, match="'gpu'"):
         load(run, "gpu")
+
+
+def test_from_pretrained_is_the_same_network(folder: Path):
+    expected = load(folder).network.state_dict()
+    found = MBSNet.from_pretrained(folder, strict=True).state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[key], value) for key, value in expected.items())
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
