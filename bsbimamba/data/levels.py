@@ -1,5 +1,7 @@
 """Measure signals at 16 kHz: level, activity, and the lag between two."""
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter1d
@@ -83,4 +85,4 @@ def lag_of(clean: NDArray, other: NDArray) -> tuple[int, float, float]:
     place = int(np.abs(products).argmax())
     lag = int(correlation_lags(len(y), len(x))[place])
     product, power_x, power_y = float(products[place]), float(x @ x), float(y @ y)
-    return lag, product / (np.sqrt(power_x * power_y) or 1), product / (power_x or 1)
+    return lag, product / (math.sqrt(power_x * power_y) or 1), product / (power_x or 1)

@@ -178,7 +178,7 @@ def test_wrong_usage(words: str, tmp_path: Path):
         ("--clean {none} --enhanced {clean}", "{none}: no such folder"),
         ("--clean {clean} --enhanced {empty}", "{empty}: no audio in it"),
         ("--clean {clean} --enhanced {corpus}/test", "{corpus}/test: of 8 files, 0 are named"),
-        ("{none} --data {corpus}", "{none}: no such checkpoint"),
+        ("{none} --data {corpus}", "{none}: no such file or folder, and no shipped model"),
         ("{run} --data {none}", "{none}: no test pairs."),
         ("{run} {run} --data {corpus}", "two runs would be called "),
         ("{run} --data {corpus} --baseline x", "there is no x to compare with; there are: noisy, "),
