@@ -8,7 +8,7 @@ import platform
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,14 +83,6 @@ def checksum(path: Path, algorithm: str = "sha256") -> str:
     """Return a file's checksum, hexadecimal. Raise OSError if it cannot be read."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
-
-
-def digest_of(paths: Iterable[Path]) -> str:
-    """Return the SHA-256 of the SHA-256s of several files, hexadecimal."""
-    whole = hashlib.sha256()
-    for path in paths:
-        whole.update(bytes.fromhex(checksum(path)))
-    return whole.hexdigest()
 
 
 def is_within(path: Path, folder: Path) -> bool:

@@ -5,9 +5,8 @@
 
 Writes DIR/per_file.csv, DIR/summary.json, DIR/table.md, DIR/table.tex and DIR/report.html, and
 prints the tables; of runs with a training log, also DIR/curve.png. A run's enhanced files are kept
-in DIR/enhanced/RUN; run again, only what is new or has changed is enhanced. Status 0: done; 1:
-`--require-gain` is not met, or the disk is full; 2: something is wrong with the command line or the
-data, as a message on stderr says; 130: interrupted.
+in DIR/enhanced/RUN. Status 0: done; 1: `--require-gain` is not met, or the disk is full; 2:
+something is wrong with the command line or the data, as a message on stderr says; 130: interrupted.
 """
 
 import argparse
@@ -118,7 +117,7 @@ def _of_runs(options: argparse.Namespace) -> tuple[Mapping[str, Path], list[Syst
         measured = {"measured_on": f"{cost.device}, {cost.seconds:g} s at once", **asdict(cost)}
         unpaired = dict.fromkeys(clean.keys() - noisy, "there is no noisy file of that name")
         folder = options.out / "enhanced" / system.name
-        files = unpaired | enhance_files(network, paired, folder, trained.digest, system.name)
+        files = unpaired | enhance_files(network, paired, folder, system.name)
         systems[number] = replace(system, files=files, facts={**system.facts, **measured})
     return clean, systems
 

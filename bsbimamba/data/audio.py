@@ -160,32 +160,29 @@ def read(path: Path, start: int = 0, frames: int | None = None) -> Signal:
     return whole[start : None if frames is None else start + frames]
 
 
-def described(path: Path) -> tuple[int, int, str]:
-    """Return the sampling rate, channel count and comment of a file as stored (see `write`)."""
+def described(path: Path) -> tuple[int, int]:
+    """Return the sampling rate and channel count of a file as stored."""
     with opened(path) as file:
-        return file.samplerate, file.channels, file.comment
+        return file.samplerate, file.channels
 
 
-def encode(x: NDArray, extension: str, subtype: str | None = None, comment: str = "") -> bytes:
+def encode(x: NDArray, extension: str, subtype: str | None = None) -> bytes:
     """Return a file's content for a mono signal (s,) at 16 kHz. The arguments are `write`'s."""
     kind, usual = _WRITTEN[extension]
     encoded = io.BytesIO()
     with sf.SoundFile(encoded, "w", SAMPLE_RATE, 1, subtype or usual, format=kind) as file:
-        if comment:
-            file.comment = comment
         file.write(x)
     return encoded.getvalue()
 
 
-def write(path: Path, x: NDArray, subtype: str | None = None, comment: str = "") -> None:
+def write(path: Path, x: NDArray, subtype: str | None = None) -> None:
     """Write a mono signal (s,) at 16 kHz within [-1, 1], the whole file or nothing.
 
     Args:
         path: the file, which ends in .wav, .flac or .opus.
         subtype: of soundfile, "PCM_16" or "FLOAT"; None for the format's usual one.
-        comment: a line of text that the file carries beside its samples.
     """
-    content = encode(x, path.suffix, subtype, comment)
+    content = encode(x, path.suffix, subtype)
     with replacing(path) as temporary:
         temporary.write_bytes(content)
 

@@ -1,9 +1,6 @@
 """Enhance audio files, and folders of them, into files of the same kind."""
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +13,7 @@ from bsbimamba.data.audio import AudioError, opened
 from bsbimamba.inference.model import Model
 from bsbimamba.inference.windows import Block, enhanced
 from bsbimamba.network.net import BandSplitNet
-from bsbimamba.utils import SOURCES, DataError, digest_of, is_within, replacing
+from bsbimamba.utils import DataError, is_within, replacing
 
 KINDS = "wav, flac, ogg, opus, mp3, aiff, au, caf, w64 and others of libsndfile"
 _SAMPLES = 1 << 17  # to be written at once
@@ -124,16 +121,12 @@ def _write(path: Path, source: FileSource, blocks: Iterator[Block]) -> None:
 
 
 def enhance_files(
-    network: BandSplitNet, noisy: Mapping[str, Path], folder: Path, made_by: str, title: str
+    network: BandSplitNet, noisy: Mapping[str, Path], folder: Path, title: str
 ) -> dict[str, Path | str]:
     """Enhance a test set, each file at once, into 32-bit float wav files at 16 kHz by name.
 
-    Each file's comment holds a checksum of what it was made from. A file that was made from the
-    same noisy file by the same weights and code, on the same kind of device, is not made again.
-
     Args:
         network: on the device to use.
-        made_by: the checksum of its weights.
         title: of the progress bar.
 
     Returns:
@@ -150,25 +143,11 @@ def enhance_files(
             signal = torch.from_numpy(audio.read(source))
             if not len(signal):
                 raise AudioError("empty: no samples")
-            parts = (made_by, digest_of([source]), network.device.type, _code())
-            origin = f"made from {hashlib.sha256(' '.join(parts).encode()).hexdigest()}"
-            with suppress(AudioError):  # there is no whole file yet
-                if audio.described(target)[2] == origin:
-                    continue
             clean = network.enhance(signal[None].to(network.device))[0].cpu().numpy()
             target.parent.mkdir(parents=True, exist_ok=True)
-            audio.write(target, clean, "FLOAT", origin)
+            audio.write(target, clean, "FLOAT")
         except AudioError as error:
             made[name] = f"{source}: {error}"
         except (MemoryError, torch.OutOfMemoryError):
             made[name] = f"{source}: too long for the memory of {network.device}"
     return made
-
-
-@cache
-def _code() -> str:
-    """Return a checksum of the networks' code: after a change, the same weights may do other."""
-    folders = ("abl*", "baseline", *(f"bsbimamba/{x}" for x in ("network", "recompute", "scan")))
-    files = ["real_mamba_optimized.py", "bsbimamba/data/audio.py"]
-    files += [f"{x}/**/*.py" for x in folders]
-    return digest_of(sorted(path for pattern in files for path in SOURCES.glob(pattern)))

@@ -73,11 +73,6 @@ class Trained:
     scores: Mapping[str, float] = field(default_factory=dict)
     about: str = ""
 
-    @property
-    def digest(self) -> str:
-        """Return the SHA-256 of the weights (`digest_of_weights`)."""
-        return digest_of_weights(self.network.state_dict())
-
 
 def find(model: str | Path) -> Trained:
     """Load the network of a shipped model's name, a model or run folder, a checkpoint, a hub id.
@@ -211,7 +206,7 @@ def described(trained: Trained) -> BandSplitNet:
     trained.network._hub_mixin_config |= {
         "name": trained.config.name,
         "parameters": count_parameters(trained.network),
-        "sha256": trained.digest,
+        "sha256": digest_of_weights(trained.network.state_dict()),
         "signal": {
             "sample_rate": SAMPLE_RATE,
             "n_fft": N_FFT,

@@ -73,7 +73,7 @@ def score_file(task: Task) -> dict[str, Any]:
     signals = []
     for path, side in ((task.clean, "clean: "), (task.enhanced, "")):
         try:
-            rate, channels, _ = described(path)
+            rate, channels = described(path)
             signals.append(read(path))
         except AudioError as error:
             return {"note": "; ".join([*notes, f"{path}: {error}"])}
