@@ -12,7 +12,7 @@ something is wrong with the command line or the data, as a message on stderr say
 import argparse
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -113,12 +113,11 @@ def _of_runs(options: argparse.Namespace) -> tuple[Mapping[str, Path], list[Syst
     choose_baseline(models_of(systems), options.baseline)
     for number, trained in enumerate(loaded, 1):
         network, system = trained.network.to(device), systems[number]
-        cost = measure_cost(network, device)
-        measured = {"measured_on": f"{cost.device}, {cost.seconds:g} s at once", **asdict(cost)}
+        facts = system.facts | measure_cost(network, device)
         unpaired = dict.fromkeys(clean.keys() - noisy, "there is no noisy file of that name")
         folder = options.out / "enhanced" / system.name
         files = unpaired | enhance_files(network, paired, folder, system.name)
-        systems[number] = replace(system, files=files, facts={**system.facts, **measured})
+        systems[number] = replace(system, files=files, facts=facts)
     return clean, systems
 
 

@@ -4,8 +4,7 @@ import copy
 import gc
 import os
 import statistics
-from dataclasses import dataclass
-from time import perf_counter
+from timeit import repeat
 from typing import Any
 from unittest.mock import patch
 
@@ -17,18 +16,6 @@ from bsbimamba.data.levels import SAMPLE_RATE
 from bsbimamba.network.bands import BANDS, BandLinear
 from bsbimamba.network.net import BandSplitNet
 from bsbimamba.utils import hardware
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What enhancing one recording costs on one device."""
-
-    parameters: int
-    macs_per_second: float
-    real_time_factor: float  # seconds of processing for a second of audio
-    peak_memory: int | None  # bytes above those in use before; None where it cannot be measured
-    device: str  # the GPU's name, or the CPU's and its number of threads
-    seconds: float  # of the recording that time and memory are those of
 
 
 def count_parameters(net: nn.Module) -> int:
@@ -64,43 +51,33 @@ def count_macs(net: BandSplitNet, seconds: int = 2) -> float:
     return (counter.get_total_flops() / 2 + spectrum.shape[-1] * of_bands) / seconds
 
 
-def measure_cost(net: BandSplitNet, device: torch.device | str, seconds: float = 4.0) -> Cost:
+def measure_cost(net: BandSplitNet, device: torch.device, seconds: int = 4) -> dict[str, Any]:
     """Measure the use of a network on one recording of noise, whole, with `net.enhance`.
 
-    Memory is that of the first pass over it, time the median of three more. A copy is measured:
-    the network stays on its device and in its mode, and no random state changes. Whatever else the
-    process allocates meanwhile counts too.
+    Time is the median of three passes over it. A copy is measured: the network stays on its device
+    and in its mode, and no random state changes.
+
+    Returns:
+        `parameters`, `macs_per_second`, `real_time_factor` (seconds of processing for a second of
+        audio), `peak_memory` (bytes above those in use before; None on a CPU), `measured_on`.
     """
-    device = torch.device(device)
-    samples = round(seconds * SAMPLE_RATE)
     probe = copy.deepcopy(net).to(device).eval()
     # Noise: of silence a processor may compute faster, or far slower.
-    noisy = 0.1 * torch.randn(1, samples, generator=torch.Generator().manual_seed(0)).to(device)
+    noise = torch.randn(1, seconds * SAMPLE_RATE, generator=torch.Generator().manual_seed(0))
+    noisy = 0.1 * noise.to(device)
 
     # What is loaded and compiled once does not count, and what the warm-up took is given back.
     probe.enhance(noisy[:, : SAMPLE_RATE // 4])
-    peak_memory = _peak_memory(probe, noisy)
-    times = []
-    for _ in range(3):
-        start = perf_counter()
-        probe.enhance(noisy).cpu()  # which waits for a GPU
-        times.append(perf_counter() - start)
-    return Cost(
-        parameters=count_parameters(net),
-        macs_per_second=count_macs(net),
-        real_time_factor=statistics.median(times) * SAMPLE_RATE / samples,
-        peak_memory=peak_memory,
-        device=hardware(device),
-        seconds=samples / SAMPLE_RATE,
-    )
-
-
-def _peak_memory(net: BandSplitNet, noisy: torch.Tensor) -> int | None:
-    """Return the bytes that one pass takes at its peak on a GPU; None on a CPU."""
-    if noisy.device.type != "cuda":
-        return None
-    gc.collect()
-    torch.cuda.reset_peak_memory_stats(noisy.device)
-    before = torch.cuda.memory_allocated(noisy.device)
-    net.enhance(noisy)
-    return torch.cuda.max_memory_allocated(noisy.device) - before
+    on_gpu = device.type == "cuda"
+    if on_gpu:
+        gc.collect()
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+    times = repeat(lambda: probe.enhance(noisy).cpu(), repeat=3, number=1)  # which waits for a GPU
+    return {
+        "parameters": count_parameters(net),
+        "macs_per_second": count_macs(net),
+        "real_time_factor": statistics.median(times) / seconds,
+        "peak_memory": torch.cuda.max_memory_allocated(device) - before if on_gpu else None,
+        "measured_on": f"{hardware(device)}, {seconds} s at once",
+    }
