@@ -4,10 +4,10 @@ Worker processes compute it exactly; `label_on_device` computes it in PyTorch.
 """
 
 import logging
+import math
 from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 from bsbimamba.data.levels import SAMPLE_RATE
 from bsbimamba.data.workers import result_of, worker_pool
 from bsbimamba.metrics.pesq_torch import pesq_torch
-from bsbimamba.metrics.scores import MetricError, pesq_wb, score
+from bsbimamba.metrics.scores import score
 
 log = logging.getLogger("training")
 
@@ -29,14 +29,6 @@ Labeller = Callable[[Tensor], Callable[[], Tensor]]
 
 _LOWEST, _HIGHEST = 1.0, 4.5
 _LIMIT = 30.0  # s, or as long as the recording lasts; PESQ of a crop takes 0.1 s on a free core
-
-
-def normalised_pesq(clean: NDArray, enhanced: NDArray) -> float:
-    """Return the label of one recording; NaN where PESQ fails."""
-    try:
-        return (pesq_wb(clean, enhanced) - _LOWEST) / (_HIGHEST - _LOWEST)
-    except MetricError:
-        return float("nan")
 
 
 def label_on_device(waveforms: Tensor) -> Callable[[], Tensor]:
@@ -57,16 +49,18 @@ class PesqPool:
         self._pool: ProcessPool | None = None
 
     def label(self, waveforms: Tensor) -> Callable[[], Tensor]:
-        """Start labelling recordings by `normalised_pesq`; see `Labeller`."""
+        """Start labelling recordings by `pesq_wb`; see `Labeller`."""
         started = [
-            self._start(normalised_pesq, *pair)
+            self.validate(*pair, ("pesq_wb",))
             for sides in pairwise(waveforms.cpu().numpy())
             for pair in zip(*sides, strict=True)
         ]
 
         def labels() -> Tensor:
-            found = np.array([result() for result in started], np.float32)  # None becomes NaN
-            return torch.from_numpy(found).view(-1, waveforms.shape[1]).to(waveforms.device)
+            found = [wait()["pesq_wb"] for wait in started]
+            pesq = np.array([math.nan if isinstance(x, str) else x for x in found])
+            scaled = torch.from_numpy((pesq - _LOWEST) / (_HIGHEST - _LOWEST)).float()
+            return scaled.view(-1, waveforms.shape[1]).to(waveforms.device)
 
         return labels
 
@@ -77,28 +71,23 @@ class PesqPool:
 
         Returns a function that waits for the scores by name.
         """
-        result = self._start(score, clean, enhanced, names)
-        return lambda: result() or dict.fromkeys(names, "its worker failed")
+        if not self._pool or not self._pool.active:  # a worker that dies with nothing to do ends it
+            self.close()
+            self._pool = worker_pool(self._workers)
+        pool, limit = self._pool, max(_LIMIT, clean.shape[-1] / SAMPLE_RATE)
+        future = pool.schedule(score, (clean, enhanced, names), timeout=limit)
+
+        def scores() -> dict[str, float | str]:
+            try:
+                return result_of(pool, future)
+            except (BrokenProcessPool, ProcessExpired, TimeoutError) as error:
+                log.warning(f"an utterance is left without a score: its worker failed ({error!r})")
+                return dict.fromkeys(names, "its worker failed")
+
+        return scores
 
     def close(self) -> None:
         """End the workers."""
         if self._pool:
             self._pool.stop()
             self._pool.join()
-
-    def _start(self, function: Callable, clean: NDArray, *arguments: Any) -> Callable[[], Any]:
-        """Start a call; return a function that waits for its result, None where it failed."""
-        if not self._pool or not self._pool.active:  # a worker that dies with nothing to do ends it
-            self.close()
-            self._pool = worker_pool(self._workers)
-        pool, limit = self._pool, max(_LIMIT, clean.shape[-1] / SAMPLE_RATE)
-        future = pool.schedule(function, (clean, *arguments), timeout=limit)
-
-        def result() -> Any:
-            try:
-                return result_of(pool, future)
-            except (BrokenProcessPool, ProcessExpired, TimeoutError) as error:
-                log.warning(f"an utterance is left without a score: its worker failed ({error!r})")
-                return None
-
-        return result

@@ -6,11 +6,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from recordings import voiced
 
 from bsbimamba.metrics.scores import pesq_wb
@@ -18,7 +18,7 @@ from bsbimamba.training.pesq import PesqPool, label_on_device
 
 PAIR = torch.stack(voiced(0, 0.05))  # clean and noisy: (2, b, s)
 CLEAN, NOISY = PAIR.numpy()
-LABELLING = "bsbimamba.training.pesq.normalised_pesq"
+SCORING = "bsbimamba.training.pesq.score"
 
 
 @pytest.fixture
@@ -29,14 +29,14 @@ def pool() -> Iterator[PesqPool]:
     made.close()
 
 
-def end_worker(clean: NDArray, enhanced: NDArray) -> float:
+def end_worker(*arguments: Any) -> None:
     """Stands for a recording that kills whoever scores it."""
     os._exit(1)
 
 
-def take_a_second(clean: NDArray, enhanced: NDArray) -> float:
+def take_a_second(*arguments: Any) -> dict[str, float]:
     time.sleep(1)
-    return 0.5
+    return {"pesq_wb": 2.75}
 
 
 def test_labels_are_pesq_and_nan_where_there_is_none(pool: PesqPool) -> None:
@@ -60,7 +60,7 @@ def test_labels_are_made_while_the_caller_works(
     pool: PesqPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pool.label(PAIR)()  # the worker is up
-    monkeypatch.setattr(LABELLING, take_a_second)
+    monkeypatch.setattr(SCORING, take_a_second)
     labels = pool.label(PAIR[:, :1])
     time.sleep(3)
     began = time.monotonic()
@@ -72,7 +72,7 @@ def test_recording_that_ends_its_worker_has_no_score(
     pool: PesqPool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(LABELLING, end_worker)
+        patched.setattr(SCORING, end_worker)
         broken = pool.label(PAIR[:, :1])
     sound = pool.label(PAIR)
     assert broken().isnan().all()
