@@ -9,7 +9,7 @@ import math
 import os
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from bsbimamba.utils import FailedError, UserError, replacing
 log = logging.getLogger("training")
 
 LAST, PREVIOUS, GOOD, BEST = "last.pt", "previous.pt", "good.pt", "best.pt"
-BEFORE_FALL, DAMAGED = "before_fall.pt", "damaged.pt"
+BEFORE_FALL = "before_fall.pt"
 
 # Settings by which a run may differ from the one that it continues. Data may have moved: what is
 # compared is their fingerprint. Checkpointing in the network changes no result.
@@ -143,8 +143,8 @@ class Checkpoints:
         """Return the checkpoint to continue from, and its path; None where there is none.
 
         It is the newest one that is not damaged, or `before_fall.pt` where the run was longer or
-        shorter and its learning rate has fallen since. That is made `last.pt`, and what was there
-        is kept under another name.
+        shorter and its learning rate has fallen since. That is made `last.pt`; the other run's is
+        kept under another name.
 
         Raises CheckpointError where all are damaged, or are of another run.
         """
@@ -172,11 +172,11 @@ class Checkpoints:
                 f"{path.parent}: a run of another length: it continues from before the learning "
                 f"rate fell; what the run of {earlier.total} steps came to is kept as {aside.name}"
             )
-            self._set_aside(aside)
+            if self.last.exists() and not aside.exists():  # what was first there is kept
+                self.last.rename(aside)
             copy(path, self.good, self.previous, self.last)
         elif path == self.previous:
             log.warning(f"{self.last} is damaged or gone: going on from the checkpoint before it")
-            self._set_aside(self.last.with_name(DAMAGED))
             copy(path, self.last)
         return path, state
 
@@ -196,11 +196,6 @@ class Checkpoints:
             damage.append("Put back a copy, or start anew with --fresh.")
             raise CheckpointError("\n".join(damage))
         return None
-
-    def _set_aside(self, path: Path) -> None:
-        if not path.exists():  # or what was first there would be lost
-            with suppress(FileNotFoundError):
-                self.last.rename(path)
 
     def _checked(self, state: State, path: Path) -> Config:
         """Return the configuration of a state.

@@ -21,16 +21,16 @@ from bsbimamba.data.levels import SAMPLE_RATE
 from bsbimamba.metrics.signals import FLOOR_DB, levels
 from bsbimamba.network.cost import count_macs, count_parameters
 from bsbimamba.network.net import BandSplitNet, name_of
-from bsbimamba.training.checkpoint import BEFORE_FALL, BEST, DAMAGED, GOOD, LAST, PREVIOUS
+from bsbimamba.training.checkpoint import BEFORE_FALL, BEST, GOOD, LAST, PREVIOUS
 from bsbimamba.training.config import BASE, Config, ConfigError, diff, flatten
-from bsbimamba.utils import hardware, replacing, source
+from bsbimamba.utils import hardware, replacing, source, write_text
 
 log = logging.getLogger("training")
 
 METRICS, CONFIG, SAMPLES = "metrics.jsonl", "config.json", "samples"
 _PACKAGES = ("torch", "numpy", "numba", "scipy", "soundfile", "soxr", "pesq", "pystoi")
 # What `--fresh` removes; `config.json` last, as it says that the rest is a run's.
-_OWN = (LAST, PREVIOUS, GOOD, BEST, BEFORE_FALL, DAMAGED, "last-*.pt", METRICS,
+_OWN = (LAST, PREVIOUS, GOOD, BEST, BEFORE_FALL, "last-*.pt", METRICS,
         "events.out.tfevents.*", f"{SAMPLES}/*.wav", CONFIG)  # fmt: skip
 
 
@@ -91,8 +91,7 @@ class RunLog:
         """Note in `config.json` that a step is saved: until then a session's time counts."""
         if self._content:
             self._content["sessions"][-1] |= {"saved": _now(), "last_step": step}
-            with replacing(self.folder / CONFIG) as temporary:
-                temporary.write_text(json.dumps(self._content, indent=1) + "\n", encoding="utf-8")
+            write_text(self.folder / CONFIG, json.dumps(self._content, indent=1) + "\n")
 
     def record(self, step: int, epoch: int, **groups: Mapping[str, float] | list[str]) -> None:
         """Append one line to `metrics.jsonl`, and a point to each curve.
