@@ -1,4 +1,4 @@
-"""The plots of scores and of trainings, for the page and as a picture; figures of other systems."""
+"""The plots of scores and of trainings, for the page and as a picture."""
 
 import io
 from collections.abc import Mapping
@@ -19,8 +19,7 @@ from bsbimamba.metrics.statistics import Interval
 from bsbimamba.report.analysis import NOISY, SNR, Analysis, Model
 from bsbimamba.utils import replacing
 
-# Figures of other projects; the files say where they are from.
-PUBLISHED = pd.read_csv(Path(__file__).with_name("published.csv"), comment="#")
+# Curves of other projects; the file says where they are from.
 TRAINING = pd.read_csv(Path(__file__).with_name("curves.csv"), comment="#")
 _PESQ = METRICS["pesq_wb"].heading
 # Of the noisy recordings and of what matters less, then those of the other models.
@@ -36,9 +35,6 @@ _STYLE: Any = {
     "svg.hashsalt": "plots",  # the same plot has the same identifiers in every run
     "text.parse_math": False,  # names are text, whatever signs they are made of
 }
-_SIZE = (
-    "Crosses: figures of papers, trained and tested on VoiceBank-DEMAND; comparable to such only."
-)
 _CROPS = (
     "On held-out utterances of each run's training data, a line a seed. Dotted: public curves "
     "on the test set of what they trained on (BSRNN: crops): only how fast they rise compares. "
@@ -59,7 +55,6 @@ def plots(analysis: Analysis) -> list[tuple[str, str, str]]:
             (f"PESQ by {x.axis}", "", partial(_by_group, what=x.axis, means=x.pesq_wb))
             for x in analysis.breakdowns
         ),
-        ("PESQ and size", _SIZE, _against_size),
         ("PESQ against crops seen", _CROPS, _against_crops),
     ]
     drawn = [(title, caption, _drawn(analysis, draw, "svg")) for title, caption, draw in wanted]
@@ -121,33 +116,6 @@ def _by_group(
     labels = list(next(iter(means.values()), ()))
     axis.set_xticks(range(len(labels)), labels, rotation=30 if len(labels) > 8 else 0)
     axis.set_xlabel(what)
-
-
-def _against_size(analysis: Analysis, axis: Axes) -> None:
-    """Draw PESQ against millions of parameters, with systems of papers."""
-    sizes = []
-    for model in analysis.enhancing:
-        size = model.fact("parameters") / 1e6
-        if np.isfinite(size) and (mean := model.means["pesq_wb"]):
-            sizes.append(size)
-            _draw(axis, {size: mean}, **style_of(analysis, model))
-    if not sizes:
-        return
-    axis.set_xlabel("parameters (millions)")
-    known = PUBLISHED.sort_values("PESQ-WB", ascending=False)
-    label = "published, on VoiceBank-DEMAND"
-    axis.plot("parameters (M)", "PESQ-WB", "x", data=known, color=_MUTED, label=label)
-    line = {"arrowstyle": "-", "color": mpl.rcParams["grid.color"], "linewidth": 0.7}
-    names = zip(known["system"], known["parameters (M)"], known["PESQ-WB"], strict=True)
-    for place, (name, size, pesq) in enumerate(names):
-        axis.annotate(
-            f"{name} {pesq:.2f}", (size, pesq), (1.03, 0.97 - 0.075 * place),
-            textcoords="axes fraction", va="center", arrowprops=line, **_SMALL,
-        )  # fmt: skip
-    axis.set_xscale("log")
-    axis.set_xlim(min(0.5, 0.7 * min(sizes)), max(16, 1.4 * max(sizes)))
-    axis.set_xticks([0.5, 1, 2, 4, 8, 16], ["0.5", "1", "2", "4", "8", "16"])
-    axis.minorticks_off()
 
 
 def _against_crops(analysis: Analysis, axis: Axes) -> None:

@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from bsbimamba.data.audio import AudioError, encode, read
 from bsbimamba.metrics.signals import FLOOR_DB, levels
 from bsbimamba.report.analysis import Analysis
-from bsbimamba.report.figures import PUBLISHED, plots, style_of
+from bsbimamba.report.figures import plots, style_of
 from bsbimamba.report.tables import Table, html, remarks, tables
 
 CLEAN = "clean"
+PUBLISHED = Path(__file__).with_name("published.csv")
 BUDGET = 16 << 20  # bytes of sound in the page
 _PUBLISHED = (
     "VoiceBank-DEMAND's test set as the authors report it; composite scores on either scale."
@@ -36,7 +37,8 @@ def report(analysis: Analysis, out: Path) -> str:
     listed = listening(analysis, out)
     means = {x.name: map(_shown, x.by_file("pesq_wb")) for x in analysis.models}
     files = pd.DataFrame(means, analysis.utterances)
-    published = PUBLISHED.set_index("system").map("{:.2f}".format, na_action="ignore").fillna("")
+    papers = pd.read_csv(PUBLISHED, comment="#", index_col="system")
+    published = papers.map("{:.2f}".format, na_action="ignore").fillna("")
     colours = {x.runs[0]: style_of(analysis, x)["color"] for x in analysis.models}
     return environment.get_template("report.html.j2").render(
         analysis=analysis,
