@@ -41,7 +41,7 @@ test-gpu: .venv/development
 
 # The scan against the best others and the loop that defines it.
 bench: .venv/development
-	$(BIN)/python -m benchmarks.scan --loop
+	$(BIN)/python -m benchmarks.scan
 
 # On a GPU, at most six minutes: writes docs/gpu.md.
 bench-gpu: .venv/development

@@ -1,12 +1,12 @@
 """Compare the selective scan with the best public ones, side by side in one run.
 
-    python -m benchmarks.scan [--device cpu|cuda] [--loop]
+    python -m benchmarks.scan [--device cpu|cuda]
 
 The references are mambapy's parallel scan in plain PyTorch and, on a GPU, mamba-ssm's kernel, if
-their packages are installed; `--loop` adds the sequential loop that defines the scan. First, output
-and gradients of every candidate are compared with that loop in float64 on a small case; a wrong one
-is not timed. The table has the medians of seven rounds in turn and their ratios to ours, of the
-forward pass alone and with the backward pass. The peak is that of both above the arguments.
+their packages are installed; on a CPU, also the sequential loop that defines the scan. First,
+output and gradients of every candidate are compared with that loop in float64 on a small case; a
+wrong one is not timed. The table has the medians of seven rounds in turn and their ratios to ours,
+of the forward pass alone and with the backward pass. The peak is that of both above the arguments.
 """
 
 import sys
@@ -76,9 +76,9 @@ def _mamba(**case: Tensor) -> Tensor:
     return selective_scan_fn(**given, delta_softplus=True).mT
 
 
-def candidates(device: str, loop: bool) -> dict[str, Scan]:
+def candidates(device: str) -> dict[str, Scan]:
     """Return the scans by name, slowest first; a missing package is said on stderr."""
-    found = {"sequential loop": ours("reference")} if loop else {}
+    found = {"sequential loop": ours("reference")} if device == "cpu" else {}
     public: dict[str, tuple[str, Scan]] = {_PSCAN: ("mambapy", _pscan)}
     if device == "cuda":
         public[_MAMBA] = ("selective_scan_cuda", _mamba)
@@ -132,10 +132,8 @@ def error(name: str, scan: Scan, device: str, directions: int) -> float:
     return torch.stack(errors).max().item()
 
 
-def measure(
-    device: str, label: str, shape: Shape, rounds: int, loop: bool = False
-) -> Iterator[dict[str, Any]]:
-    """Yield a row of the table for ours and each candidate that agrees. loop: the loop, too.
+def measure(device: str, label: str, shape: Shape, rounds: int) -> Iterator[dict[str, Any]]:
+    """Yield a row of the table for ours and each candidate that agrees.
 
     One direction in float32 on a CPU, both in bfloat16 on a GPU.
     """
@@ -144,7 +142,7 @@ def measure(
     probe = torch.randn_like(case["u"])
     runs: dict[tuple[str, str], Callable[[], float]] = {}
     peaks: dict[str, int] = {}
-    for name, scan in candidates(device, loop).items():
+    for name, scan in candidates(device).items():
         if not (wrong := error(name, scan, device, directions)) < 1e-4:
             print(f"{name}: relative error {wrong:.1e}: not timed", file=sys.stderr)
             continue
@@ -171,11 +169,9 @@ def main() -> None:
     """Run the command line."""
     parser = ArgumentParser(description="Compare the scan with the best public ones.")
     parser.add_argument("--device", choices=tuple(SHAPES), default="cpu")
-    parser.add_argument("--loop", action="store_true", help="time the sequential loop too")
-    x = parser.parse_args()
-    shapes = SHAPES[x.device].items()
-    rows = [row for shape in shapes for row in measure(x.device, *shape, 7, x.loop)]
-    print(f"{table(rows)}\n{machine(x.device)}")
+    device = parser.parse_args().device
+    rows = [row for shape in SHAPES[device].items() for row in measure(device, *shape, 7)]
+    print(f"{table(rows)}\n{machine(device)}")
 
 
 if __name__ == "__main__":

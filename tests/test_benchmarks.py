@@ -145,7 +145,7 @@ def test_step_dispatches_no_more_operators_than_before(name: str) -> None:
 
 
 def test_scan_measures_every_candidate() -> None:
-    rows = list(scan.measure("cpu", "small", (2, 9, 32, 4), 1, loop=True))
+    rows = list(scan.measure("cpu", "small", (2, 9, 32, 4), 1))
     names = ["sequential loop", "mambapy pscan", "chunked", "cpu"]
     assert [(row["scan"], row["of"]) for row in rows] == [(x, "small, 2x9x32x4") for x in names]
     figures = ("forward (ms)", "with backward (ms)", "peak (MiB)")
@@ -158,7 +158,7 @@ def test_scan_error_is_large_for_a_wrong_gradient() -> None:
         return scan.ours("cpu")(**case, B=B.detach() + 0 * B)
 
     assert scan.error("wrong", wrong, "cpu", 1) > 0.5
-    for name, each in scan.candidates("cpu", loop=True).items():
+    for name, each in scan.candidates("cpu").items():
         assert scan.error(name, each, "cpu", 2) < 1e-4
 
 
