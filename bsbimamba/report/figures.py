@@ -92,30 +92,26 @@ def _drawn(analysis: Analysis, draw: Any, kind: str) -> bytes:
     return image.getvalue()
 
 
-def _draw(axis: Axes, points: Mapping[float, Interval], **style: Any) -> None:
-    """Draw means by place with their intervals; none where an interval says nothing."""
-    values = [x.mean for x in points.values()]
-    sides = [(x.mean - x.low, x.high - x.mean) if x.is_sound else (0, 0) for x in points.values()]
-    axis.errorbar(list(points), values, yerr=np.transpose(sides), capsize=2, **style)
-    axis.set_ylabel(_PESQ)
-
-
 def _by_group(
     analysis: Analysis, axis: Axes, what: str, means: Mapping[str, Mapping[str, Interval | None]]
 ) -> None:
-    """Draw PESQ by model and group: lines over SNR, points over words."""
+    """Draw PESQ by model and group with its intervals: lines over SNR, points over words."""
     known = [model for model in analysis.models if model.name in means]
     for number, model in enumerate(known):
         shift = (number - (len(known) - 1) / 2) * 0.5 / len(known)
         groups = zip(count(shift), means[model.name].values(), strict=False)
         if points := {place: mean for place, mean in groups if mean}:
-            line = "-" if what == SNR else "none"
-            _draw(axis, points, **style_of(analysis, model) | {"linestyle": line})
+            found = points.values()
+            sides = [(x.mean - x.low, x.high - x.mean) if x.is_sound else (0, 0) for x in found]
+            style = style_of(analysis, model) | {"linestyle": "-" if what == SNR else "none"}
+            values = [x.mean for x in found]
+            axis.errorbar(list(points), values, yerr=np.transpose(sides), capsize=2, **style)
     if known and not what:
         axis.axhline(0, color="black", linewidth=1)
     labels = list(next(iter(means.values()), ()))
     axis.set_xticks(range(len(labels)), labels, rotation=30 if len(labels) > 8 else 0)
     axis.set_xlabel(what)
+    axis.set_ylabel(_PESQ)
 
 
 def _against_crops(analysis: Analysis, axis: Axes) -> None:
