@@ -1,5 +1,4 @@
-"""Score runs or files: `python evaluate.py RUN... --data ROOT --out DIR`, and more
-(see `bsbimamba.commands.evaluate`)."""
+"""Score trained networks, or any system's files (see `bsbimamba.commands.evaluate`)."""
 
 from bsbimamba.commands.evaluate import main
 from bsbimamba.data.workers import stop_by_signals

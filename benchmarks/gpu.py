@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import scan, step
-from benchmarks.measuring import MIB, machine, peak_bytes, seconds, table
+from benchmarks.measuring import MIB, machine, seconds, table
 from benchmarks.step import Candidate, Measured, noise
 from bsbimamba.training.precision import Precision
 from bsbimamba.utils import ROOT, write_text
@@ -87,14 +87,10 @@ def measure_peaks(device: str) -> dict[str, float]:
 
 
 def reserved(run: Callable[[], object], device: str, limit: int) -> int | None:
-    """Return the most bytes that PyTorch reserves in a run; None if `limit` is not enough.
+    """Return the most bytes of a GPU that PyTorch reserves in a run; None if `limit` is too little.
 
-    From then on, PyTorch takes no more of a GPU. It cannot limit a CPU's memory: there, the bytes
-    of a run are counted and compared.
+    From then on, PyTorch takes no more of it.
     """
-    if device == "cpu":
-        taken = peak_bytes(run)
-        return taken if taken <= limit else None
     gc.collect()
     torch.cuda.empty_cache()
     total = torch.cuda.get_device_properties(device).total_memory
@@ -148,7 +144,8 @@ def plan(device: str, sizes: Sizes) -> Iterator[tuple[str, str, Callable[[], Ite
         for batch, way in product(sizes.batches, ways):
             job = partial(step.measure, [way], device, batch, sizes.crop, ROUNDS)
             yield part, f"batch {batch}, {way}", job
-    for name in sizes.networks:  # the last, because it limits PyTorch's memory
+    # The last, because it limits PyTorch's memory, which cannot be done on a CPU.
+    for name in sizes.networks if device == "cuda" else ():
         yield "memory", name, partial(memory, name, device, sizes)
 
 

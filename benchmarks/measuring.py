@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._C._profiler import _EventType
 from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -67,45 +66,15 @@ def saved_bytes(forward: Callable[[], Any], resident: Iterable[Tensor] = ()) -> 
     return total
 
 
-def peak_bytes(run: Callable[[], Any], device: str = "cpu") -> int:
-    """Return the bytes that a computation takes at its peak, above those in use before.
-
-    On a GPU, PyTorch's allocator counts them. On a CPU, the events of the allocator are added up;
-    memory of numpy, oneDNN and FFTs is missing. One thread is used, because the profiler does not
-    see what another thread frees.
-    """
+def peak_bytes(run: Callable[[], Any]) -> int:
+    """Return the bytes of a GPU that a computation takes at its peak, above those before."""
     gc.collect()
-    if device == "cuda":
-        torch.cuda.synchronize()
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        run()
-        torch.cuda.synchronize()
-        return torch.cuda.max_memory_allocated() - before
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-            run()
-    finally:
-        torch.set_num_threads(threads)
-    events, allocations = profiler.profiler.kineto_results.experimental_event_tree(), []
-    while events:
-        event = events.pop()
-        events += event.children
-        if event.tag == _EventType.Allocation:
-            allocations.append(event)
-    live: dict[int, int] = {}  # bytes by address
-    now = peak = 0
-    for event in sorted(allocations, key=lambda event: event.start_time_ns):
-        address, size = event.extra_fields.ptr, event.extra_fields.alloc_size
-        if size > 0:
-            live[address] = size
-        else:  # the profiler reports wrong sizes of blocks that are older than the profile
-            size = -live.pop(address, 0)
-        now += size
-        peak = max(peak, now)
-    return peak
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    run()
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated() - before
 
 
 class Operators(TorchDispatchMode):

@@ -117,8 +117,6 @@ class Measured:
         if self.device == "cuda":
             found["peak (MiB)"] = torch.cuda.max_memory_allocated() / MIB
             found["launches"] = measuring.launches(self.learner, self.step)
-        else:
-            found["peak (MiB)"] = measuring.peak_bytes(self.step) / MIB
         if self._eager:
             found["saved (MiB)"] = self.saved_bytes() / MIB
             with measuring.Operators() as counter:

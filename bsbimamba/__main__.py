@@ -1,7 +1,7 @@
 """The command `bsbimamba COMMAND ...`, which is `python -m bsbimamba` too."""
 
 import importlib
-import sys
+from argparse import REMAINDER, ArgumentParser
 
 from bsbimamba.data.workers import stop_by_signals
 
@@ -11,36 +11,22 @@ COMMANDS = {
     "voicebank": "bsbimamba.data.voicebank",
     "export": "bsbimamba.inference.export",
 }
-USAGE = f"""usage: bsbimamba {{{",".join(COMMANDS)}}} ...
-
-  enhance     recordings: files and folders
-  evaluate    score trained networks, or any system's files, and compare them
-  voicebank   download VoiceBank-DEMAND and convert it to 16 kHz
-  export      write a trained network as safetensors and ONNX
-
-`bsbimamba COMMAND --help` explains each."""
 
 
 def main() -> int:
-    """Run the command line; return the exit status, 2 where there is no such command."""
-    name = sys.argv[1] if len(sys.argv) > 1 else ""
-    if name not in COMMANDS:
-        is_help = name in ("-h", "--help")
-        print(USAGE, file=sys.stdout if is_help else sys.stderr)
-        return 0 if is_help else 2
+    """Run the command line; return the exit status."""
+    parser = ArgumentParser("bsbimamba", description="`bsbimamba COMMAND --help` explains each.")
+    parser.add_argument("command", choices=COMMANDS)
+    parser.add_argument("arguments", nargs=REMAINDER)
+    options = parser.parse_args()
     stop_by_signals()
     try:
-        command = importlib.import_module(COMMANDS[name])
+        command = importlib.import_module(COMMANDS[options.command])
     except ModuleNotFoundError as error:
-        extra = {"evaluate": "train", "export": "export"}.get(name)
-        if extra is None or (error.name or "").startswith("bsbimamba"):
+        if options.command != "evaluate" or str(error.name).startswith("bsbimamba"):
             raise
-        print(
-            f"bsbimamba {name} needs {error.name}: pip install 'bs-bimamba[{extra}]'",
-            file=sys.stderr,
-        )
-        return 2
-    return int(command.main(sys.argv[2:]))
+        parser.error(f"evaluate needs {error.name}: pip install 'bs-bimamba[train]'")
+    return int(command.main(options.arguments))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
-"""Errors for users, atomic writes, checksums, locks, what a result was made with, commands."""
+"""Errors for users, atomic writes, locks, what a result was made with, commands."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import platform
 import subprocess
@@ -77,12 +76,6 @@ def hold(folder: Path) -> FileLock:
     for path in folder.glob(f".{'[0-9a-f]' * 32}.partial"):  # no other program's
         path.unlink()
     return lock
-
-
-def checksum(path: Path, algorithm: str = "sha256") -> str:
-    """Return a file's checksum, hexadecimal. Raise OSError if it cannot be read."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def is_within(path: Path, folder: Path) -> bool:

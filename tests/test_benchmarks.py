@@ -64,17 +64,6 @@ def test_saved_bytes_counts_each_storage_once(
     assert measuring.saved_bytes(forward, resident) == expected
 
 
-def test_peak_bytes_is_the_most_at_once() -> None:
-    def run() -> Tensor:
-        first = torch.zeros(3 * MIB // 4)
-        total = first.sum() + torch.zeros(2 * MIB // 4).sum()
-        del first
-        return total + torch.zeros(MIB // 4).sum()
-
-    assert 5 * MIB <= measuring.peak_bytes(run) <= 5 * MIB + 1000
-    assert measuring.peak_bytes(lambda: None) == 0
-
-
 def test_operators_count_forward_and_backward_but_no_views() -> None:
     x = torch.ones(3, requires_grad=True)
     with Operators() as counter:
@@ -108,7 +97,7 @@ def test_step_measures_every_figure() -> None:
     rows = step.measure(ways, "cpu", 1, 0.25, 1)
     for row in rows:
         assert 0 < row["min (ms)"] <= row["median (ms)"] <= row["max (ms)"]
-        assert row["peak (MiB)"] >= row["saved (MiB)"] > 0
+        assert row["saved (MiB)"] > 0
         assert row["operators"] > 100
     names = [line.split()[1] for line in measuring.table(rows).splitlines()]
     assert names == ["network", "------:", "abl1", "looped"]
@@ -148,7 +137,7 @@ def test_scan_measures_every_candidate() -> None:
     rows = list(scan.measure("cpu", "small", (2, 9, 32, 4), 1))
     names = ["sequential loop", "mambapy pscan", "chunked", "cpu"]
     assert [(row["scan"], row["of"]) for row in rows] == [(x, "small, 2x9x32x4") for x in names]
-    figures = ("forward (ms)", "with backward (ms)", "peak (MiB)")
+    figures = ("forward (ms)", "with backward (ms)")
     assert all(min(row[x] for x in figures) > 0 for row in rows)
     assert rows[-1]["with backward of ours"] == 1
 
@@ -173,7 +162,12 @@ def test_gpu_finds_the_largest_batch_that_fits(
         return MagicMock()
 
     monkeypatch.setattr(gpu, "Measured", measured)
-    monkeypatch.setattr(gpu, "peak_bytes", lambda run: (run(), batches[-1])[1])  # a byte a crop
+
+    def reserved(run: Callable[[], object], device: str, limit: int) -> int | None:
+        run()
+        return batches[-1] if batches[-1] <= limit else None  # a byte a crop
+
+    monkeypatch.setattr(gpu, "reserved", reserved)
     (row,) = gpu.memory("abl1", "cpu", gpu.Sizes(limit=largest))
     assert row["largest batch up to 256"] == min(largest // 2 * 2, 256)
     assert row["reserved (MiB)"] == (6 / MIB if largest >= 6 else "too much")
@@ -183,7 +177,8 @@ def test_gpu_finds_the_largest_batch_that_fits(
 def test_gpu_writes_every_table_of_what_it_measured() -> None:
     rows, failed = gpu.measure("cpu", gpu.SMALL._replace(batches=(1,)), 6)
     gpu.complete(rows, peaks := gpu.measure_peaks("cpu"))
-    titles = [title for part, (title, _) in gpu.PARTS.items() if part != "launches"]
+    titles = [title for part, (title, _) in gpu.PARTS.items()]
+    titles = [x for x in titles if x not in ("Launches of kernels", "12 GB")]
     assert re.findall("^## (.+)$", gpu.page(rows, "cpu", peaks), re.M) == titles
     assert not failed
     ways = [(x["labels"], x["compile"]) for x in rows["labels"]]

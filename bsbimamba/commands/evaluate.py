@@ -113,7 +113,7 @@ def _of_runs(options: argparse.Namespace) -> tuple[Mapping[str, Path], list[Syst
     choose_baseline(models_of(systems), options.baseline)
     for number, trained in enumerate(loaded, 1):
         network, system = trained.network.to(device), systems[number]
-        facts = system.facts | measure_cost(network, device)
+        facts = {**system.facts, **measure_cost(network, device)}
         unpaired = dict.fromkeys(clean.keys() - noisy, "there is no noisy file of that name")
         folder = options.out / "enhanced" / system.name
         files = unpaired | enhance_files(network, paired, folder, system.name)

@@ -160,18 +160,11 @@ def read(path: Path, start: int = 0, frames: int | None = None) -> Signal:
     return whole[start : None if frames is None else start + frames]
 
 
-def described(path: Path) -> tuple[int, int]:
-    """Return the sampling rate and channel count of a file as stored."""
-    with opened(path) as file:
-        return file.samplerate, file.channels
-
-
 def encode(x: NDArray, extension: str, subtype: str | None = None) -> bytes:
     """Return a file's content for a mono signal (s,) at 16 kHz. The arguments are `write`'s."""
     kind, usual = _WRITTEN[extension]
     encoded = io.BytesIO()
-    with sf.SoundFile(encoded, "w", SAMPLE_RATE, 1, subtype or usual, format=kind) as file:
-        file.write(x)
+    sf.write(encoded, x, SAMPLE_RATE, subtype or usual, format=kind)
     return encoded.getvalue()
 
 

@@ -6,6 +6,7 @@ The archives of Edinburgh DataShare (https://doi.org/10.7488/ds/2117) come into 
 their recordings as 16-bit wav files into DIR/clean_trainset_28spk_wav and so on.
 """
 
+import hashlib
 import http.client
 import io
 import logging
@@ -33,7 +34,7 @@ from bsbimamba.data.benchmark import TEST_LOG, TEST_PAIRS, TRAIN_PAIRS
 from bsbimamba.data.corpus import load_pairs
 from bsbimamba.data.levels import SAMPLE_RATE
 from bsbimamba.data.workers import in_threads, stop_by_signals
-from bsbimamba.utils import ROOT, FailedError, carry_out, checksum, write_text
+from bsbimamba.utils import ROOT, FailedError, carry_out, write_text
 
 FOLDER = ROOT / "data" / "voicebank_demand"
 TRIES, PAUSE = 6, 5.0  # of each address; s before the next one
@@ -89,7 +90,7 @@ def prepare(root: Annotated[Path, arg(metavar="DIR")] = FOLDER) -> int:
         if len([*folder.glob("*.wav"), *folder.glob(TEST_LOG)]) >= archive.files:
             continue
         path = root / ".download" / archive.name
-        if not path.is_file() or checksum(path, "md5") != archive.md5:
+        if not path.is_file() or _md5(path) != archive.md5:
             download(archive.addresses, path, archive.md5)
         convert(path, folder)
     counts = [f"{len(load_pairs(root, split)):,} {split} pairs" for split in ("train", "test")]
@@ -114,7 +115,7 @@ def download(addresses: Sequence[str], target: Path, md5: str) -> None:
                 reason = str(error)
                 time.sleep(PAUSE)
                 continue
-            if checksum(part, "md5") == md5:
+            if _md5(part) == md5:
                 part.replace(target)
                 return
             part.unlink()
@@ -172,6 +173,11 @@ def convert(archive: Path, folder: Path) -> None:
             and not (folder / member.name).exists()
         ]
         in_threads(make, wanted, folder.name)
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

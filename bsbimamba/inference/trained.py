@@ -48,6 +48,7 @@ WEIGHTS, CONFIG, CARD, ONNX = "model.safetensors", "config.json", "README.md", "
 # Model folders that come with the program: a wheel has them inside the package.
 _PACKAGED = SOURCES / "bsbimamba" / "models"
 MODELS = _PACKAGED if _PACKAGED.is_dir() else SOURCES / "models"
+_NOT_FACTS = ("network", "config", "checkpoint")  # among the attributes of `Trained`
 _NETWORKS = re.compile(r"(baseline|abl[a-z0-9]+)\.[a-z_0-9]+")  # their modules
 
 
@@ -201,8 +202,6 @@ def described(trained: Trained) -> BandSplitNet:
 
     `save_pretrained` and `push_to_hub` write both. Where data lay on this machine is left out.
     """
-    settings = {k: v for k, v in flatten(trained.config).items() if k not in PLACES}
-    facts = ("data", "step", "epochs", "held_out", "scores", "about")
     trained.network._hub_mixin_config |= {
         "name": trained.config.name,
         "parameters": count_parameters(trained.network),
@@ -217,8 +216,8 @@ def described(trained: Trained) -> BandSplitNet:
             "variance_floor": VARIANCE_FLOOR,
         },
         "windows": {part: hops(getattr(Windows, part)) for part in ("length", "context", "fade")},
-        "settings": settings,
-        "training": {fact: getattr(trained, fact) for fact in facts},
+        "settings": {k: v for k, v in flatten(trained.config).items() if k not in PLACES},
+        "training": {k: v for k, v in vars(trained).items() if k not in _NOT_FACTS},
     }
     return trained.network
 

@@ -1,7 +1,6 @@
-"""What a network costs: its size, its multiply-accumulates, and the time and memory of its use."""
+"""What a network costs: its size, its multiply-accumulates, and the time of its use."""
 
 import copy
-import gc
 import os
 import statistics
 from timeit import repeat
@@ -59,25 +58,19 @@ def measure_cost(net: BandSplitNet, device: torch.device, seconds: int = 4) -> d
 
     Returns:
         `parameters`, `macs_per_second`, `real_time_factor` (seconds of processing for a second of
-        audio), `peak_memory` (bytes above those in use before; None on a CPU), `measured_on`.
+        audio), `measured_on`.
     """
     probe = copy.deepcopy(net).to(device).eval()
     # Noise: of silence a processor may compute faster, or far slower.
     noise = torch.randn(1, seconds * SAMPLE_RATE, generator=torch.Generator().manual_seed(0))
     noisy = 0.1 * noise.to(device)
 
-    # What is loaded and compiled once does not count, and what the warm-up took is given back.
+    # What is loaded and compiled once does not count.
     probe.enhance(noisy[:, : SAMPLE_RATE // 4])
-    on_gpu = device.type == "cuda"
-    if on_gpu:
-        gc.collect()
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
     times = repeat(lambda: probe.enhance(noisy).cpu(), repeat=3, number=1)  # which waits for a GPU
     return {
         "parameters": count_parameters(net),
         "macs_per_second": count_macs(net),
         "real_time_factor": statistics.median(times) / seconds,
-        "peak_memory": torch.cuda.max_memory_allocated(device) - before if on_gpu else None,
         "measured_on": f"{hardware(device)}, {seconds} s at once",
     }

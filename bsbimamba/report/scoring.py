@@ -11,7 +11,7 @@ import pandas as pd
 from pebble import ProcessExpired
 from tqdm import tqdm
 
-from bsbimamba.data.audio import AudioError, described, read
+from bsbimamba.data.audio import AudioError, opened, read
 from bsbimamba.data.levels import SAMPLE_RATE
 from bsbimamba.data.workers import result_of, worker_pool
 from bsbimamba.metrics.faults import find_faults
@@ -73,7 +73,8 @@ def score_file(task: Task) -> dict[str, Any]:
     signals = []
     for path, side in ((task.clean, "clean: "), (task.enhanced, "")):
         try:
-            rate, channels = described(path)
+            with opened(path) as file:
+                rate, channels = file.samplerate, file.channels
             signals.append(read(path))
         except AudioError as error:
             return {"note": "; ".join([*notes, f"{path}: {error}"])}

@@ -26,7 +26,6 @@ _COSTS = {
     "parameters (M)": ("parameters", 1e6, "{:.3f}"),
     "GMAC/s": ("macs_per_second", 1e9, "{:.2f}"),
     "RTF": ("real_time_factor", 1, "{:.3f}"),
-    "memory (MB)": ("peak_memory", 1e6, "{:,.0f}"),
     "steps": ("step", 1, "{:,.0f}"),
     "training (h)": ("hours", 1, "{:.2f}"),
 }

@@ -89,7 +89,6 @@ def test_measure_cost_fills_every_field_and_changes_nothing(name: str) -> None:
     assert found["parameters"] == count_parameters(net)
     assert found["macs_per_second"] == count_macs(net)
     assert found["real_time_factor"] > 0
-    assert found["peak_memory"] is None
     assert found["measured_on"].endswith(f", threads: {torch.get_num_threads()}, 1 s at once")
     assert torch.equal(torch.get_rng_state(), state)
     assert all(module.training for module in net.modules())
@@ -105,5 +104,4 @@ def test_on_a_gpu(name: str) -> None:
     assert many["measured_on"] == f"{torch.cuda.get_device_name()}, 4 s at once"
     assert 0 < many["real_time_factor"] < 1
     assert few["macs_per_second"] == many["macs_per_second"] == BY_HAND[name] / SECONDS
-    assert many["peak_memory"] > 2 * few["peak_memory"] > 0
     assert {p.device.type for p in net.parameters()} == {"cpu"}
