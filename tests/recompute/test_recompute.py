@@ -7,9 +7,11 @@ import pytest
 import torch
 from plain_path import plain_pair, plain_swiglu
 from torch import Tensor, nn
+from torch._C._profiler import _EventType
+from torch.profiler import ProfilerActivity, profile
 
 from abl3.mamba import CrossBandBiMamba, IntraBandBiMamba
-from benchmarks.measuring import peak_bytes, saved_bytes
+from benchmarks.measuring import saved_bytes
 from bsbimamba.network.bands import NORMS, Norm
 from bsbimamba.network.path import SwiGLU
 from bsbimamba.recompute import rows
@@ -17,6 +19,34 @@ from bsbimamba.recompute.rows import Along, along_bands, along_time
 from real_mamba_optimized import BidirectionalMambaBlock, MambaBlock
 
 MODES = (False, True, "full")
+
+
+def peak_bytes(run: Callable[[], Any]) -> int:
+    """The most bytes at once by the events of PyTorch's allocator on a CPU, of one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the profiler does not see what another thread frees
+    try:
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+            run()
+    finally:
+        torch.set_num_threads(threads)
+    events, allocations = profiler.profiler.kineto_results.experimental_event_tree(), []
+    while events:
+        event = events.pop()
+        events += event.children
+        if event.tag == _EventType.Allocation:
+            allocations.append(event)
+    live: dict[int, int] = {}  # bytes by address
+    now = peak = 0
+    for event in sorted(allocations, key=lambda event: event.start_time_ns):
+        address, size = event.extra_fields.ptr, event.extra_fields.alloc_size
+        if size > 0:
+            live[address] = size
+        else:  # the profiler reports wrong sizes of blocks that are older than the profile
+            size = -live.pop(address, 0)
+        now += size
+        peak = max(peak, now)
+    return peak
 
 
 def norm_of(channels: int, kind: str = "frame") -> Norm:

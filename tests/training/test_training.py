@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from abl3.mbs_net import MBSNet as MBSNet3
 from baseline.bsrnn import BSRNN
 from bsbimamba.network.net import loudness
 from bsbimamba.network.stft import stft
+from bsbimamba.training.checkpoint import CheckpointError
 from bsbimamba.training.config import BASE, RECIPES, override
 from bsbimamba.training.loop import Trainer
 from bsbimamba.training.losses import TERMS
@@ -61,7 +62,9 @@ def train(folder: str, corpus: Path, run: Path, *options: str, status: int = 0) 
 
 
 def step_of(run: Path) -> int:
-    return load(run / "last.pt")["values"]["step"] if (run / "last.pt").is_file() else 0
+    with suppress(CheckpointError):  # none yet, or just being replaced
+        return load(run / "last.pt")["values"]["step"]
+    return 0
 
 
 @contextmanager
