@@ -23,9 +23,10 @@ def main() -> int:
     try:
         command = importlib.import_module(COMMANDS[options.command])
     except ModuleNotFoundError as error:
-        if options.command != "evaluate" or str(error.name).startswith("bsbimamba"):
+        if str(error.name).startswith("bsbimamba"):
             raise
-        parser.error(f"evaluate needs {error.name}: pip install 'bs-bimamba[train]'")
+        what = f"{options.command} needs {error.name}"
+        parser.error(f"{what}: pip install 'bs-bimamba[train]'")
     return int(command.main(options.arguments))
 
 

@@ -47,8 +47,10 @@ def cpu_quota() -> int:
 def set_variables() -> None:
     """Set OpenMP's variables, where the user has not: threads sleep, and heed a quota."""
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    if usable_cores() == cpu_quota():
-        os.environ.setdefault("OMP_NUM_THREADS", str(cpu_quota()))
+    if "OMP_NUM_THREADS" not in os.environ and usable_cores() == cpu_quota():
+        os.environ["OMP_NUM_THREADS"] = str(cpu_quota())
+        if torch := sys.modules.get("torch"):  # which has read it already
+            torch.set_num_threads(cpu_quota())
 
 
 def _one_thread() -> None:

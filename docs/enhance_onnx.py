@@ -17,10 +17,10 @@ import soxr
 
 
 class Endless(io.BytesIO):
-    """Bytes that claim to end 1 TB later, as libsndfile guesses from the size where an MP3 ends."""
+    """Bytes that claim to end 16 TB later: libsndfile guesses by their number where an MP3 ends."""
 
     def tell(self):
-        return super().tell() + ((super().tell() == len(self.getbuffer())) << 40)
+        return super().tell() + ((super().tell() == len(self.getbuffer())) << 44)
 
 
 def main(folder, recording, out):
@@ -28,14 +28,16 @@ def main(folder, recording, out):
     config = json.loads((folder / "config.json").read_text("utf-8"))
     session = onnxruntime.InferenceSession((folder / "model.onnx").read_bytes())
     content, blocks = recording.read_bytes(), []
-    headers = b"Xing\0\0\0\x0f", b"Info\0\0\0\x0f"  # which tell an MP3's length
-    is_guess = soundfile.info(recording).format == "MP3" and not any(x in content for x in headers)
-    with soundfile.SoundFile(Endless(content) if is_guess else io.BytesIO(content)) as file:
+    is_mp3 = soundfile.info(recording).format == "MP3"
+    is_guess = is_mp3 and soundfile.info(Endless(content)).frames > 1 << 40
+    # The zeros complete a frame that was cut.
+    with soundfile.SoundFile(Endless(content + bytes(1000)) if is_guess else recording) as file:
         file.seekable = lambda: False  # soundfile seeks after every block otherwise
         while len(block := file.read(1 << 17, "float32", always_2d=True)):
             blocks.append(block)
     x, rate = np.concatenate([np.zeros((0, file.channels)), *blocks]), file.samplerate
-    announced = int.from_bytes(content[4:8], "little") if content[:4] == b"RIFF" else 0
+    order = {b"RIFF": "little", b"FORM": "big"}.get(content[:4])  # of the bytes of its size
+    announced = int.from_bytes(content[4:8], order) if order else 0
     is_cut = len(x) < file.frames < 1 << 32 or len(content) + 64 < announced < 0x7FFF0000
     if is_cut or not x.size or not np.isfinite(x).all():
         raise OSError("it is empty or cut short, or has NaN or infinite samples")

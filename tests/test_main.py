@@ -13,6 +13,7 @@ from conftest import ROOT
         (["--help"], [], 0, ""),
         (["enhanse"], [], 2, "usage: bsbimamba"),
         (["enhance", "absent.wav", "-o", "x"], ["pebble", "pesq", "matplotlib"], 2, "absent.wav"),
+        (["voicebank"], ["pandas"], 2, "voicebank needs pandas: pip install"),
         (["evaluate"], ["pandas"], 2, "evaluate needs pandas: pip install"),
     ],
 )

@@ -26,7 +26,7 @@ from bsbimamba.utils import carry_out, say
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
-    parser = argparse.ArgumentParser("enhance.py", description="Enhance files and folders.")
+    parser = argparse.ArgumentParser("enhance", description="Enhance files and folders.")
     parser.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="a file or a folder")
     parser.add_argument("-o", "--out", required=True, type=Path, metavar="DIR")
     known = "a shipped model, a run or model folder, a checkpoint, a hub id (default: %(default)s)"
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     there = "replace files that are in the output folder"
     parser.add_argument("--overwrite", action="store_true", help=there)
     options = parser.parse_args(arguments)
-    return carry_out("enhance.py", partial(_run, options), "; the same command goes on from here")
+    return carry_out("enhance", partial(_run, options), "; the same command goes on from here")
 
 
 def _run(options: argparse.Namespace) -> int:

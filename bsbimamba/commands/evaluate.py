@@ -37,6 +37,7 @@ log = logging.getLogger("evaluate")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
     parser = argparse.ArgumentParser(
+        "evaluate",
         description="Score trained runs, or any system's files, and compare them.",
         allow_abbrev=False,
     )
@@ -60,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("name RUN... --data ROOT, or --clean DIR --enhanced DIR... [--noisy DIR]")
     if options.require_gain and not (options.runs or options.noisy):
         parser.error("--require-gain needs --noisy")
-    return carry_out("evaluate.py", partial(_evaluate, options))
+    return carry_out("evaluate", partial(_evaluate, options))
 
 
 def _evaluate(options: argparse.Namespace) -> int:

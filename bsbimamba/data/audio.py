@@ -180,18 +180,22 @@ def write(path: Path, x: NDArray, subtype: str | None = None) -> None:
         temporary.write_bytes(content)
 
 
-def recordings(path: Path) -> list[Path]:
-    """Return a file, or the audio files below a folder, but warn of what libsndfile cannot decode.
+def recordings(folder: Path) -> list[Path]:
+    """Return the audio files below a folder, and warn of those that libsndfile cannot decode.
 
     Links are followed, hidden names left out. Raises OSError if a folder cannot be listed.
     """
-    files = sorted(_walk(path)) if path.is_dir() else [path]
+    files = sorted(_walk(folder))
     if foreign := [file for file in files if file.suffix.lower() in FOREIGN]:
         counts = Counter(file.suffix.lower() for file in foreign)
         passed = ", ".join(f"{count} {extension}" for extension, count in counts.items())
-        how = shlex.join(["ffmpeg", "-i", str(foreign[0]), str(foreign[0].with_suffix(".wav"))])
-        log.warning("%s: passed over %s; convert such files, as by: %s", path, passed, how)
+        log.warning("%s: passed over %s; %s", folder, passed, _how_to_convert(foreign[0]))
     return [file for file in files if file.suffix.lower() not in FOREIGN]
+
+
+def _how_to_convert(path: Path) -> str:
+    command = ["ffmpeg", "-i", str(path), str(path.with_suffix(".wav"))]
+    return f"convert such files, as by: {shlex.join(command)}"
 
 
 def _walk(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
@@ -221,7 +225,7 @@ class _Endless(io.FileIO):
     zeros complete a frame that was cut, which its decoder would refuse.
     """
 
-    _rest = 256
+    _rest = 1000  # its decoder gives up after 1024 bytes that are no frame
 
     def tell(self) -> int:
         """Return the place in the file; libsndfile asks at the end how long it is."""
@@ -266,7 +270,8 @@ def opened(path: Path) -> Iterator[_Decoder]:
                 file = endless if endless.frames >= UNKNOWN_LENGTH else file
             yield file
     except sf.LibsndfileError as error:
-        raise AudioError(f"cannot be decoded ({error.error_string.rstrip('.')})") from None
+        how = f"; {_how_to_convert(path)}" if path.suffix.lower() in FOREIGN else ""
+        raise AudioError(f"cannot be decoded ({error.error_string.rstrip('.')}){how}") from None
     except OSError as error:
         raise AudioError(f"cannot be opened ({error.strerror or error})") from None
 

@@ -60,11 +60,10 @@ def jobs_of(inputs: Sequence[Path], out: Path) -> dict[Path, Path]:
     for path in inputs:
         if not path.exists():
             raise DataError(f"{path}: no such file or folder")
-        files = audio.recordings(path)
-        found = {Path(path.name): each for each in files}
+        found = {Path(path.name): path}
         if path.is_dir():
             top = path.resolve().name if named else ""
-            files = [each for each in files if not is_within(each, out)]
+            files = [each for each in audio.recordings(path) if not is_within(each, out)]
             found = {Path(top, each.relative_to(path)): each for each in files}
         if not found:
             raise DataError(f"{path}: no audio to enhance, unless in the output folder ({KINDS})")

@@ -44,7 +44,9 @@ class Model:
 
         options: of `huggingface_hub.ModelHubMixin.push_to_hub`. Return the commit's address.
         """
-        return described(self.trained).push_to_hub(repo_id, **options)
+        return described(self.trained).push_to_hub(
+            repo_id, model_card_kwargs={"repo_id": repo_id}, **options
+        )
 
     def __call__(self, x: Samples, sample_rate: int) -> Samples:
         """Return the enhanced signal: of the same shape, rate, kind, dtype and device.
@@ -83,8 +85,8 @@ class _InMemory:
 
 
 def _check(x: NDArray, rate: int) -> None:
-    if not np.issubdtype(x.dtype, np.floating):
-        raise TypeError(f"expected floating-point samples, not {x.dtype}")
+    if not np.issubdtype(getattr(x, "dtype", type(x)), np.floating):
+        raise TypeError(f"expected floating-point samples, not {getattr(x, 'dtype', type(x))}")
     if x.ndim not in (1, 2) or not x.size:
         raise ValueError(f"expected samples (s,) or (channels, s), at least one; not {x.shape}")
     if x.ndim == 2 and x.shape[0] > x.shape[1]:

@@ -12,6 +12,7 @@ import hashlib
 import importlib
 import json
 import re
+import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -20,8 +21,9 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from huggingface_hub import snapshot_download
+from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.utils import disable_progress_bars
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -42,12 +44,13 @@ from bsbimamba.training.config import (
     network_defaults,
 )
 from bsbimamba.training.logging import read_history
-from bsbimamba.utils import SOURCES
+from bsbimamba.utils import SOURCES, FailedError
 
 WEIGHTS, CONFIG, CARD, ONNX = "model.safetensors", "config.json", "README.md", "model.onnx"
 # Model folders that come with the program: a wheel has them inside the package.
 _PACKAGED = SOURCES / "bsbimamba" / "models"
 MODELS = _PACKAGED if _PACKAGED.is_dir() else SOURCES / "models"
+_HTTP_ERROR: Any = HfHubHTTPError.__bases__[0]  # of the hub's HTTP client, now httpx2, before httpx
 _NOT_FACTS = ("network", "config", "checkpoint")  # among the attributes of `Trained`
 _NETWORKS = re.compile(r"(baseline|abl[a-z0-9]+)\.[a-z_0-9]+")  # their modules
 
@@ -92,12 +95,19 @@ def find(model: str | Path) -> Trained:
     reason = f"{model}: no such file or folder, and no shipped model (there are: {there})"
     if str(model).count("/") != 1:
         raise CheckpointError(reason)
+    if not sys.stderr.isatty():
+        disable_progress_bars()
     try:
-        path = Path(snapshot_download(str(model), allow_patterns=[CONFIG, WEIGHTS]))
+        config = Path(hf_hub_download(str(model), CONFIG))  # first: another project's may be large
+        with understood(config):
+            _network_class(json.loads(config.read_text("utf-8"))["network"])
+        hf_hub_download(str(model), WEIGHTS, revision=config.parent.name)
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
         hub = str(error).strip().splitlines()[0]
         raise CheckpointError(f"{reason}; nor is it on the Hugging Face hub ({hub})") from None
-    return read_model(path)
+    except _HTTP_ERROR as error:
+        raise FailedError(f"{model}: the download from the hub failed: {error}") from None
+    return read_model(config.parent)
 
 
 def load_run(run: Path) -> Trained:
@@ -182,7 +192,11 @@ def _network_class(name: str) -> type[BandSplitNet]:
     """
     module, _, qualified = name.partition(":")
     if _NETWORKS.fullmatch(module) and (SOURCES / f"{module.replace('.', '/')}.py").is_file():
-        found = getattr(importlib.import_module(module), qualified, None)
+        try:
+            found = getattr(importlib.import_module(module), qualified, None)
+        except ModuleNotFoundError as error:
+            name = module.partition(".")[0]
+            raise ConfigError(f"another {name} hides this program's: {error}") from None
         if isinstance(found, type) and issubclass(found, BandSplitNet):
             return found
     raise ConfigError(f"there is no network {name}")
@@ -225,18 +239,19 @@ def described(trained: Trained) -> BandSplitNet:
 def write_model(
     folder: Path, trained: Trained, onnx: tuple[bytes, Mapping[str, Any]] | None = None
 ) -> None:
-    """Write a model folder. Interrupted, it leaves one that `read_model` refuses, or the old one.
+    """Write a model folder. Interrupted, it leaves the old one, or one that `read_model` refuses.
 
     onnx: the same network as an ONNX model, and its entries in `config.json`.
     """
     network = described(trained)
     extra = {"onnx": {"file": ONNX, **onnx[1]}} if onnx else {}
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".partial-") as temporary:
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".partial-") as temporary:
         network.save_pretrained(temporary, config={**network._hub_mixin_config, **extra})
         if onnx:
             Path(temporary, ONNX).write_bytes(onnx[0])
-        else:
-            (folder / ONNX).unlink(missing_ok=True)  # of the model that was there
+        Path(temporary, WEIGHTS).chmod(Path(temporary, CONFIG).stat().st_mode)  # not 0600
+        for file in (CONFIG, ONNX):  # of the model that was there
+            (folder / file).unlink(missing_ok=True)
         for file in (*([ONNX] if onnx else []), WEIGHTS, CARD, CONFIG):
             Path(temporary, file).replace(folder / file)

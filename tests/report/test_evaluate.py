@@ -202,7 +202,7 @@ def test_bad_input(
     captured = capsys.readouterr()
     assert captured.out == ""
     expected = message.format(**known, empty=tmp_path / "empty")
-    assert captured.err.splitlines()[-1].startswith(f"evaluate.py: {expected}")
+    assert captured.err.splitlines()[-1].startswith(f"evaluate: {expected}")
     assert "0 are named" not in expected or "and 5 more. Clean: near." in captured.err
     assert os.listdir(tmp_path) == ["empty"]
 
