@@ -21,7 +21,6 @@ import numpy as np
 import soundfile as sf
 import soxr
 
-import bsbimamba.openmp  # noqa: F401  (before torch)
 from bsbimamba.data.audio import AudioError
 from bsbimamba.data.levels import SAMPLE_RATE
 from bsbimamba.data.workers import stop_by_signals

@@ -1,6 +1,6 @@
 """Enhance recordings: files and folders, of any length, sampling rate and number of channels.
 
-    python enhance.py INPUT... -o DIR [-c MODEL]
+    python enhance.py INPUT... -o DIR [--model MODEL]
 
 and in Python: `from bsbimamba import load; model = load("abl3"); y = model(x, sample_rate)`.
 
@@ -17,7 +17,6 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-import bsbimamba.openmp  # noqa: F401  (before torch)
 from bsbimamba.data.audio import AudioError
 from bsbimamba.inference.files import enhance_file, jobs_of
 from bsbimamba.inference.model import load

@@ -19,7 +19,6 @@ from typing import Any
 
 import pandas as pd
 
-import bsbimamba.openmp  # noqa: F401  (before torch)
 from bsbimamba.data.corpus import find_recordings, list_pairs
 from bsbimamba.openmp import usable_cores
 from bsbimamba.report.analysis import NOISY, Analysis, System, choose_baseline, models_of, summary

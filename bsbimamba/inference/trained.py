@@ -83,6 +83,7 @@ def find(model: str | Path) -> Trained:
 
     Raises:
         CheckpointError: there is none, or it cannot be loaded, or is damaged.
+        FailedError: a download failed.
     """
     # A name comes first: in the repository's root, abl3 is a folder, too.
     path = Path(model)

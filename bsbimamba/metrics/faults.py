@@ -25,7 +25,7 @@ _HOLDS, _LOST = 50, 30
 def find_faults(clean: Samples, enhanced: Samples) -> dict[str, str]:
     """Return what is wrong with an enhanced signal against the clean one, by kind.
 
-    Only the first minute is looked at. Each fault is told with the scores of `COMPARED` that it
+    Only the first minute is looked at. Each fault is reported with the scores of `COMPARED` that it
     costs most there: how much they rise where it is undone after all others are.
 
     clean, enhanced: (s,), at 16 kHz, which have a SegSNR.
@@ -64,8 +64,8 @@ def find_faults(clean: Samples, enhanced: Samples) -> dict[str, str]:
     for kind, text in texts.items():
         costs = scores_without(texts) - scores_without(texts.keys() - {kind})
         worst = (costs / ties)[lambda times: times > _TIES].nlargest(3).index
-        if told := [f"{METRICS[name].heading} {METRICS[name].show(costs[name])}" for name in worst]:
-            found[kind] = f"{text}, which costs {', '.join(told)}"
+        if lost := [f"{METRICS[name].heading} {METRICS[name].show(costs[name])}" for name in worst]:
+            found[kind] = f"{text}, which costs {', '.join(lost)}"
     held, kept = _bandwidths(x, y / slope)
     if kept < 0.9 * held:
         found["band"] = f"empty above {kept:.1f} kHz, where clean speech is not"

@@ -151,7 +151,7 @@ class Analysis:
         noisy = self.noisy.by_file if self.noisy else None
         self.warnings = doubts(self.utterances, noisy("pesq_wb")) if noisy else []
         for name, found in rows.groupby("system", sort=False):
-            self.warnings += told_faults(f"{name}", found.set_index("utterance")["faults"])
+            self.warnings += fault_warnings(f"{name}", found.set_index("utterance")["faults"])
         snr = pd.Series(noisy("snr") if noisy else math.nan, self.utterances)
         self.breakdowns = find_breakdowns(snr, data)
         for breakdown, model in product(self.breakdowns, self.models):
@@ -284,7 +284,7 @@ def doubts(utterances: Sequence[str], pesq: Values) -> list[str]:
     ]
 
 
-def told_faults(system: str, faults: pd.Series) -> list[str]:
+def fault_warnings(system: str, faults: pd.Series) -> list[str]:
     """Return a sentence for each kind of fault in a system's files, `find_faults` by utterance."""
     texts = []
     for kind in dict.fromkeys(kind for found in faults for kind in found):
