@@ -20,6 +20,7 @@ from tqdm import tqdm
 from bsbimamba.data.audio import AudioError
 from bsbimamba.inference.files import enhance_file, jobs_of
 from bsbimamba.inference.model import load
+from bsbimamba.inference.trained import DEFAULT
 from bsbimamba.utils import carry_out, say
 
 
@@ -28,8 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("enhance", description="Enhance files and folders.")
     parser.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="a file or a folder")
     parser.add_argument("-o", "--out", required=True, type=Path, metavar="DIR")
-    known = "a shipped model, a run or model folder, a checkpoint, a hub id (default: %(default)s)"
-    parser.add_argument("-m", "--model", "-c", "--checkpoint", default="abl3", help=known)
+    known = "a run or model folder, a checkpoint, a shipped model (default: abl3), a hub id"
+    parser.add_argument("-m", "--model", "-c", "--checkpoint", default=DEFAULT, help=known)
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     there = "replace files that are in the output folder"
     parser.add_argument("--overwrite", action="store_true", help=there)

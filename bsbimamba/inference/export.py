@@ -32,6 +32,7 @@ from bsbimamba.network.bands import BANDS, band_statistics
 from bsbimamba.network.decoder import TAPS, apply_filter
 from bsbimamba.network.net import RMS_FLOOR, BandSplitNet, loudness
 from bsbimamba.network.stft import BINS, COMPRESSION, HOP, compressed, stft
+from bsbimamba.scan import convolution  # noqa: F401  (which `onnx_model` translates)
 from bsbimamba.scan.dispatch import VARIABLE
 from bsbimamba.scan.interface import ways
 from bsbimamba.utils import DataError, carry_out, say

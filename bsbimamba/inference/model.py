@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bsbimamba.data.audio import RATES, AudioError
-from bsbimamba.inference.trained import Trained, described, find
+from bsbimamba.inference.trained import DEFAULT, Trained, described, find
 from bsbimamba.inference.windows import Block, Windows, enhanced
 from bsbimamba.network.net import BandSplitNet
 from bsbimamba.training.config import ConfigError
@@ -95,12 +95,13 @@ def _check(x: NDArray, rate: int) -> None:
         raise ValueError(f"a sampling rate of {rate!r} Hz: expected whole Hz from {RATES.start} up")
 
 
-def load(model: str | Path = "abl3", device: str = "auto") -> Model:
+def load(model: str | Path = DEFAULT, device: str = "auto") -> Model:
     """Load a trained model, ready to be called: `load("abl3")(x, sample_rate)`.
 
     Args:
-        model: the name of a shipped model, a model folder, a run folder, a checkpoint, or a model
-            of the Hugging Face hub, "owner/name", which is downloaded once.
+        model: a model folder, a run folder, a checkpoint, the name of a shipped model, or a model
+            of the Hugging Face hub, "owner/name", which is downloaded once. By default the shipped
+            abl3.
         device: "auto" (a GPU where there is one), "cpu" or "cuda".
 
     Raises:

@@ -50,6 +50,7 @@ WEIGHTS, CONFIG, CARD, ONNX = "model.safetensors", "config.json", "README.md", "
 # Model folders that come with the program: a wheel has them inside the package.
 _PACKAGED = SOURCES / "bsbimamba" / "models"
 MODELS = _PACKAGED if _PACKAGED.is_dir() else SOURCES / "models"
+DEFAULT = MODELS / "abl3"
 _HTTP_ERROR: Any = HfHubHTTPError.__bases__[0]  # of the hub's HTTP client, now httpx2, before httpx
 _NOT_FACTS = ("network", "config", "checkpoint")  # among the attributes of `Trained`
 _NETWORKS = re.compile(r"(baseline|abl[a-z0-9]+)\.[a-z_0-9]+")  # their modules
@@ -79,19 +80,22 @@ class Trained:
 
 
 def find(model: str | Path) -> Trained:
-    """Load the network of a shipped model's name, a model or run folder, a checkpoint, a hub id.
+    """Load the network of a model or run folder, a checkpoint, a shipped model's name, a hub id.
 
     Raises:
         CheckpointError: there is none, or it cannot be loaded, or is damaged.
         FailedError: a download failed.
     """
-    # A name comes first: in the repository's root, abl3 is a folder, too.
     path = Path(model)
-    for folder in (MODELS / path, path):
-        if (folder / WEIGHTS).is_file():
-            return read_model(folder)
-    if path.exists():
+    if (path / WEIGHTS).is_file():
+        return read_model(path)
+    if path.is_file() or any((path / file).is_file() for file in (LAST, BEST)):
         return load_run(path)
+    # Before other folders: in the repository's root, abl3 is one of code.
+    if (MODELS / path / WEIGHTS).is_file():
+        return read_model(MODELS / path)
+    if path.exists():
+        return load_run(path)  # which says what there is not
     there = ", ".join(sorted(x.parent.name for x in MODELS.glob(f"*/{WEIGHTS}")))
     reason = f"{model}: no such file or folder, and no shipped model (there are: {there})"
     if str(model).count("/") != 1:

@@ -193,6 +193,12 @@ def test_export_refuses_wrong_input_and_replaces_models_only(
         assert reason in errors
 
 
+def test_export_knows_our_operators_also_where_the_network_has_none():
+    code = "import torch, bsbimamba.inference.export as _; own = torch.ops.bsbimamba; "
+    code += "own.scan_chunked, own.conv_silu"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
 def test_export_without_onnx_needs_none_of_its_packages(run: Path, tmp_path: Path):
     words = [str(run), "--no-onnx", "-o", str(tmp_path / "model")]
     code = "import sys; sys.modules.update(dict.fromkeys(['onnx', 'onnxscript', 'onnx_ir']));"

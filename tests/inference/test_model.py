@@ -3,6 +3,7 @@
 import copy
 import json
 import pickle
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,7 @@ def test_load_takes_runs_checkpoints_model_folders_and_names(
 ):
     x, run = sound(0.2), tmp_path / "run"
     monkeypatch.setattr("bsbimamba.inference.trained.MODELS", tmp_path)
-    # A name comes before a path: in the repository's root, abl3 is a folder, too.
+    # Only a folder with a model comes before a name: in the repository's root, abl3 is one of code.
     (tmp_path / "here" / "model").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "here")
     expected = load(run)
@@ -103,6 +104,8 @@ def test_load_takes_runs_checkpoints_model_folders_and_names(
         np.testing.assert_array_equal(found(x, 16_000), expected(x, 16_000))
         for name in ("config", "step", "epochs", "data", "held_out"):
             assert getattr(found.trained, name) == getattr(expected.trained, name)
+    shutil.copy(run / "best.pt", "model")
+    assert load("model").trained.checkpoint == "best.pt"
     with pytest.raises(CheckpointError, match="no such checkpoint"):
         load(tmp_path)
     with pytest.raises(ConfigError, match="'gpu'"):
