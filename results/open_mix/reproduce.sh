@@ -47,7 +47,12 @@ case $part in
 picture) picture ;;
 shipped)
     test=$(realpath "$1") out=$(realpath -m "$2")
-    score shipped bsrnn_bi models abl3 bsrnn_bi
+    for name in abl3 bsrnn_bi; do  # with their logs, for the curve
+        mkdir -p "$out/models/$name"
+        cp models/$name/* "$out/models/$name"
+        cp results/open_mix/long_run_$name.jsonl "$out/models/$name/metrics.jsonl"
+    done
+    score shipped bsrnn_bi "$out/models" abl3 bsrnn_bi
     ;;
 long | seeds)
     clean=$(realpath "$1") noise=$(realpath "$2") test=$(realpath "$3") out=$(realpath -m "$4") && shift 4
