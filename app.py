@@ -29,7 +29,7 @@ from bsbimamba.inference.model import Model, load
 from bsbimamba.inference.trained import MODELS, WEIGHTS
 from bsbimamba.inference.windows import enhanced
 from bsbimamba.training.logging import spectrograms
-from bsbimamba.utils import ROOT, DataError, carry_out
+from bsbimamba.utils import ROOT, DataError, UserError, carry_out, say
 
 MINUTES, MEGABYTES = 10, 200  # of a recording, at most
 INTRODUCTION = f"""# BS-BiMamba: speech without its noise
@@ -62,14 +62,22 @@ def serve(options: argparse.Namespace) -> int:
 def load_models(wanted: Sequence[str]) -> dict[str, Model]:
     """Load the models with these names; by default those in models/, then those in runs/.
 
-    Returns them by name. Raises UserError if one of them cannot be loaded, or there is none.
+    Returns them by name. Raises UserError if a wanted one cannot be loaded, or there is none.
     """
     shipped = sorted(file.parent for file in MODELS.glob(f"*/{WEIGHTS}"))
     runs = sorted({file.parent for file in ROOT.glob("runs/*/*st.pt")})  # best.pt or last.pt
     names = wanted or [os.path.relpath(folder) for folder in (*shipped, *runs)]
-    if not names:
+    models = {}
+    for name in names:
+        try:
+            models[name] = load(name)
+        except UserError as error:
+            if wanted:
+                raise
+            say(f"{name} is left out: {error}")
+    if not models:
         raise DataError("no trained model in models/ or runs/: name one, or train one (README)")
-    return {name: load(name) for name in names}
+    return models
 
 
 def page(models: Mapping[str, Model]) -> Any:

@@ -105,5 +105,6 @@ def test_load_models_finds_those_of_the_repository(
     write_model(tmp_path / "models" / "z", load_run(tmp_path / "runs" / "a"))
     assert list(app.load_models([])) == ["models/z", "runs/a", "runs/b"]
     (tmp_path / "runs" / "a" / "best.pt").write_bytes(b"damaged")
+    assert list(app.load_models([])) == ["models/z", "runs/b"]
     with pytest.raises(UserError, match=r"best\.pt"):
-        app.load_models([])
+        app.load_models(["runs/a"])
