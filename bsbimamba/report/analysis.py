@@ -131,7 +131,9 @@ class Analysis:
         baseline: str | None = None,
     ) -> None:
         """Analyse `rows`, as of `score_files`, and the `clean` files by utterance of a corpus."""
-        self.rows, self.clean, self.data = rows, clean, str(data)
+        self.rows, self.clean = rows, clean
+        # Tables are published: they do not say where the data lie on this machine.
+        self.data = "/".join(data.resolve().parts[-2:])
         self.utterances = sorted(clean)
         self.models = models_of(systems)
         table = rows.pivot(index="system", columns="utterance", values=list(METRICS))

@@ -69,6 +69,7 @@ def test_runs_are_scored_and_compared(
     assert evaluate.main(list(map(str, words))) == 0
     captured = capsys.readouterr()
     assert captured.out == (out / "table.md").read_text("utf-8")
+    assert str(tmp_path.parent) not in captured.out
     content = json.loads((out / "summary.json").read_text("utf-8"))
     assert list(content["models"]) == ["noisy", "first", "second"]  # of unlike steps: two models
     first, second = (content["systems"][name]["facts"] for name in ("first", "second"))
