@@ -86,7 +86,7 @@ def playing(page: Any, player: int) -> tuple[str, float, bool]:
 
 
 def test_page_is_whole_and_names_are_not_executed(page: Any):
-    assert page.title() == "Comparison on a corpus & <more>"
+    assert page.title() == f"Comparison on {Path.cwd().name}/a corpus & <more>"
     assert "<script>evil()</script>" in page.locator("#tables").inner_text()
     assert not page.evaluate("Boolean(document.querySelector('img[src=x]'))")
     counts = {"#plots img": 2, "#featured .player": 3, ".picture img": 12}
