@@ -89,13 +89,12 @@ def find(model: str | Path) -> Trained:
     path = Path(model)
     if (path / WEIGHTS).is_file():
         return read_model(path)
-    if path.is_file() or any((path / file).is_file() for file in (LAST, BEST)):
-        return load_run(path)
+    is_run = path.is_file() or any((path / file).is_file() for file in (LAST, BEST))
     # Before other folders: in the repository's root, abl3 is one of code.
-    if (MODELS / path / WEIGHTS).is_file():
+    if not is_run and (MODELS / path / WEIGHTS).is_file():
         return read_model(MODELS / path)
     if path.exists():
-        return load_run(path)  # which says what there is not
+        return load_run(path)
     there = ", ".join(sorted(x.parent.name for x in MODELS.glob(f"*/{WEIGHTS}")))
     reason = f"{model}: no such file or folder, and no shipped model (there are: {there})"
     if str(model).count("/") != 1:
