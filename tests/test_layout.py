@@ -105,6 +105,6 @@ def test_wheel_holds_every_module_and_file_of_the_packages() -> None:
         found = {path for pattern in patterns for path in places[name].glob(pattern)}
         assert found, name
         held |= found
-    tops = ("bsbimamba", "baseline", "models/abl3", *ABLATIONS)
+    tops = ("bsbimamba", "baseline", "models/abl3", "models/bsrnn_bi", *ABLATIONS)
     files = {path for top in tops for path in (ROOT / top).rglob("*") if path.is_file()}
     assert {path for path in files - held if "__pycache__" not in path.parts} == set()
