@@ -96,6 +96,19 @@ def test_readmes_table_of_networks_has_the_figures_of_the_code() -> None:
             assert row in readme, f"put this into README.md:\n{row}"
 
 
+def scores(page: str) -> dict[str, dict[str, str]]:
+    """Return a page's first table of scores: texts by system and heading."""
+    table = (ROOT / page).read_text(encoding="utf-8").partition("| system |")[2].partition("\n\n")
+    first, _, *rows = [line.strip("| ").split(" | ") for line in table[0].splitlines()]
+    return {name: dict(zip(first, cells, strict=False)) for name, *cells in rows}
+
+
+def test_readmes_scores_are_those_of_the_table() -> None:
+    shown, measured = scores("README.md"), scores("results/open_mix/table.md")
+    assert [*shown] == [*measured]
+    assert all(row.items() <= measured[name].items() for name, row in shown.items())
+
+
 def test_wheel_holds_every_module_and_file_of_the_packages() -> None:
     setup = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]
     places = {name: ROOT / name.replace(".", "/") for name in setup["packages"]}

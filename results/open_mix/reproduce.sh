@@ -1,10 +1,9 @@
 #!/bin/sh
-# Make again what the README shows, part by part. Times are of two cores (AMD EPYC, AVX512-BF16), all but the first
+# Make again what the README shows, part by part. Times are of two cores (AMD EPYC, AVX512-BF16), those of the last two
 # estimated from the speed of parts.
 #
 #   sh results/open_mix/reproduce.sh picture                          # docs/before_after.jpg: 5 s
-#   sh results/open_mix/reproduce.sh shipped TEST OUT                 # table and curve, by the shipped weights: 10 minutes
-#       (once bsrnn_bi is shipped, too)
+#   sh results/open_mix/reproduce.sh shipped TEST OUT                 # table and curve, by the shipped weights: 11 minutes
 #   sh results/open_mix/reproduce.sh long CLEAN NOISE TEST OUT [FLAG…]    # trains the shipped models, scores them: 9 hours
 #   sh results/open_mix/reproduce.sh seeds CLEAN NOISE TEST OUT [FLAG…]   # trains and scores 21 narrow networks: 8 hours
 #
