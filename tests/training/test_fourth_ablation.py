@@ -13,7 +13,7 @@ from conftest import ROOT
 from saved_runs import load
 
 # What a checkout has beside its sources; a run or an environment may be of any size.
-LEFT_OUT = shutil.ignore_patterns(".*", "runs", "voicebank_demand", "__pycache__")
+LEFT_OUT = shutil.ignore_patterns(".*", "runs", "enhanced", "voicebank_demand", "__pycache__")
 BLOCK = re.compile(r"(?:as `([\w/]+\.py)`:\n\n)?^```(?:python|sh)\n(.*?)^```$", re.M | re.S)
 
 
