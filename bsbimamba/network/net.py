@@ -32,7 +32,7 @@ class BandSplitNet(
     library_name="bs-bimamba",
     license="mit",
     pipeline_tag="audio-to-audio",
-    tags=["speech-enhancement", "mamba"],
+    tags=["speech-enhancement"],
     model_card_template=Path(__file__).with_name("card.md").read_text(encoding="utf-8"),
 ):
     """A speech enhancer: waveform at 16 kHz in, waveform out.

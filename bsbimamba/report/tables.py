@@ -47,7 +47,7 @@ _TESTS = (
     "Where a side has one seed, a difference may be chance of the training."
 )
 _BESIDE = "The composite scores of the other scale, and what they are made of."
-_CHOSEN = "best.pt is chosen by PESQ on held-out speakers; averaged weights, no PCS, no PESQ loss."
+_CHOSEN = "Averaged weights, no PCS, no PESQ loss. PESQ on held-out speakers chooses a best.pt."
 _NOTES = (
     "File intervals and tests do not cover other speakers or other seeds.",
     "Many papers give CSIG, CBAK and COVL on the float scale: about 0.1 higher for noisy speech, "

@@ -79,6 +79,10 @@ elif [ "$part" = seeds ]; then
         train narrow/bsrnn-$seed baseline 2000 --seed $seed --model.channels 16
         train narrow/abl1-$seed abl1 2000 --seed $seed --model.channels 64 --model.hidden 32
     done
-    score narrow bsrnn_bi-0 "$out/runs/narrow" $(seeds abl3 bsrnn_bi abl2 lstm_dualpath uniform31 bsrnn abl1)
-    python results/open_mix/questions.py "$out/narrow"
+    runs=$(seeds abl3 bsrnn_bi abl2 lstm_dualpath uniform31 bsrnn abl1)
+    score narrow bsrnn_bi-0 "$out/runs/narrow" $runs
+    for run in $runs; do
+        sed -n "/\"valid\"/s/^{/{\"run\": \"$run\", /p" "$out/runs/narrow/$run/metrics.jsonl"
+    done > "$out/narrow/validation.jsonl"
+    python -m results.open_mix.questions "$out/narrow"
 fi
