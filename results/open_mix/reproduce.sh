@@ -7,8 +7,9 @@
 #   sh results/open_mix/reproduce.sh long CLEAN NOISE TEST OUT [FLAG…]    # trains the shipped models, scores them: 9 hours
 #   sh results/open_mix/reproduce.sh seeds CLEAN NOISE TEST OUT [FLAG…]   # trains and scores 21 narrow networks: 8 hours
 #
-# CLEAN and NOISE are folders of recordings to mix, TEST is a corpus of test pairs (clean/ and noisy/), OUT is a folder for
-# runs and tables. FLAGs go to every train.py, as in "--device cuda". Interrupted, the same command goes on.
+# Run it in the environment that `make test` sets up (. .venv/bin/activate). CLEAN and NOISE are folders of recordings to
+# mix, TEST is a corpus of test pairs (clean/ and noisy/), OUT is a folder for runs and tables. FLAGs go to every train.py,
+# as in "--device cuda". Interrupted, the same command goes on.
 set -eu
 cd "$(dirname "$0")/../.."
 root=$PWD part=${1:-}
